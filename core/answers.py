@@ -1,0 +1,88 @@
+"""What the SQL functions answer, and what the library makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from core.priorities import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityUpdate:
+    """One tracked repository whose priority, flag, count or manual priority was changed.
+
+    `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in).
+    """
+
+    id: UUID
+    repository_id: UUID | None
+    old_priority: Priority | None
+    new_priority: Priority
+    is_workspace_repo: bool
+    workspace_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAnswer:
+    """The answer of `sync_…`, `sweep_…` and `resync_workspace_priorities_page`.
+
+    `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
+    be tried again. `applied_at` is the database's clock. `next_after` is the key to go on from in a resync
+    (None at the end), `more` whether a sweep stopped at its limit.
+    """
+
+    examined: int
+    workspace_repos: int
+    tracked_only_repos: int
+    untracked: int
+    changed: int
+    changes: tuple[PriorityUpdate, ...]
+    applied_at: datetime
+    locked: tuple[UUID, ...] = ()
+    next_after: UUID | None = None
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPriority:
+    """One entry of `get_repository_priorities`."""
+
+    priority: Priority
+    is_workspace_repo: bool
+    workspace_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryIdsPage:
+    """One page of `get_workspace_repository_ids`, in order; `next_after` is None on the last."""
+
+    repository_ids: tuple[UUID, ...]
+    next_after: UUID | None
+
+
+@dataclass(slots=True)
+class SyncResult:
+    """What a sync over any number of calls came to.
+
+    `untracked` counts repositories that are in a workspace but have no tracked row; they are reported and
+    never invented. `errors` are messages; a sync with errors has left nothing half-applied, only undone.
+    """
+
+    examined: int = 0
+    workspace_repos: int = 0
+    tracked_only_repos: int = 0
+    untracked: int = 0
+    priority_changes: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def add(self, answer: SyncAnswer) -> None:
+        """Count one more answer in."""
+        self.examined += answer.examined
+        self.workspace_repos += answer.workspace_repos
+        self.tracked_only_repos += answer.tracked_only_repos
+        self.untracked += answer.untracked
+        self.priority_changes += answer.changed
+        if answer.locked:
+            self.errors.append(f"{len(answer.locked)} rows are locked by another transaction")

@@ -1,0 +1,72 @@
+"""The four ways in which work can fail, and the exit code of each.
+
+Transient errors are retried, permanent ones parked and counted, configuration and contract errors refuse to
+start. Whatever else is raised is a defect: in the work for one repository it is logged, counted and retried;
+anywhere else it ends the process, for its supervisor to start anew.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command line returns to its caller; from 69 on as in BSD's sysexits.h."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 69
+    """Supabase can't be reached or keeps answering with temporary errors."""
+    SCHEMA = 76
+    """The database lacks a migration that this version needs."""
+    KEY_REFUSED = 77
+    """Supabase does not accept the key, or the key's role may not call the functions."""
+    CONFIGURATION = 78
+    """A setting is missing or out of range."""
+
+
+class PriorityError(Exception):
+    """Base of the errors below. The message is written for an operator and never holds a key."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+
+class TransientError(PriorityError):
+    """The same call may succeed later.
+
+    `reason` is a word of `core.failures.REASONS`; `retry_after_seconds` is what the other side asked for.
+    """
+
+    exit_code = ExitCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, reason: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class PermanentError(PriorityError):
+    """The same call with the same arguments will fail again. `reason` as for `TransientError`."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ContractError(PriorityError):
+    """The database lacks what this version needs; the message names the migration."""
+
+    exit_code = ExitCode.SCHEMA
+
+
+class KeyRefusedError(PriorityError):
+    """Supabase refused the key."""
+
+    exit_code = ExitCode.KEY_REFUSED
+
+
+class ConfigurationError(PriorityError):
+    """A setting is missing or out of range; the message names it."""
+
+    exit_code = ExitCode.CONFIGURATION

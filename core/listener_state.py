@@ -1,0 +1,167 @@
+"""The listener's states, and the one function that moves between them.
+
+    connecting ──opened──▶ joining ──subscribed──▶ live ──beat overdue──▶ stale
+        ▲                     │                     │                      │
+        └──── retry time ── backing_off ◀── refused, closed, timed out ────┘
+
+- *connecting*: the WebSocket handshake is under way.
+- *joining*: the channel is being joined. The server's reply to the join (`SUBSCRIBED`) is not the end of it:
+  rows flow only after the `system` message `extension=postgres_changes, status=ok`. Either may never come.
+- *live*: rows flow. Each `system` ok, the first as well as any other, means that there was a gap before it.
+- *stale*: the connection looks healthy but the daemon's own heartbeat row did not come back through it.
+- *backing_off*: waiting before the next attempt; longer after each failure, for ever.
+- *stopped*: final.
+
+A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, Literal, TypeAlias
+
+State: TypeAlias = Literal["connecting", "joining", "live", "stale", "backing_off", "stopped"]
+STATES: Final[tuple[State, ...]] = ("connecting", "joining", "live", "stale", "backing_off", "stopped")
+
+CONNECT_TIMEOUT_SECONDS: Final = 10.0
+JOIN_TIMEOUT_SECONDS: Final = 15.0
+"""From the opened socket to the `system` ok; a cold server was seen to take up to 3.9 s."""
+BACKOFF_BASE_SECONDS: Final = 0.5
+BACKOFF_MAX_SECONDS: Final = 30.0
+HEALTHY_AFTER_SECONDS: Final = 60.0
+
+ReconnectReason: TypeAlias = Literal[
+    "connect_failed", "refused", "join_failed", "join_timeout", "subscription_error", "closed", "stale"
+]
+RECONNECT_REASONS: Final[tuple[ReconnectReason, ...]] = (
+    "connect_failed",  # no WebSocket: refused, DNS, TLS, time-out
+    "refused",  # the handshake was answered with 401 or 403
+    "join_failed",  # the join was answered with an error
+    "join_timeout",  # no answer to the join, or no `system` ok
+    "subscription_error",  # `system` error, e.g. a table outside the publication, or an expired token
+    "closed",  # the server or the network closed the socket or the channel
+    "stale",  # the heartbeat row did not come back
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The WebSocket is open and the join is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """A `system` ok: rows flow from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The connection, the join or the subscription failed or ended."""
+
+    reason: ReconnectReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BeatOverdue:
+    """The heartbeat row did not come back in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: `ListenerState.deadline` may have been reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The daemon stops."""
+
+
+Input: TypeAlias = Opened | Subscribed | Failed | BeatOverdue | Tick | Stop
+
+
+class Action(Enum):
+    """What the listener has to do after a transition, in the order given."""
+
+    OPEN = auto()
+    """Open a WebSocket and join."""
+    CLOSE = auto()
+    """Close the socket, if there is one; nothing of it counts any more."""
+    ASK_FOR_SWEEP = auto()
+    """Rows may have been missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """Where the listener is. `deadline` is when a `Tick` matters next, None for never."""
+
+    name: State
+    since: float
+    deadline: float | None = None
+    failures: int = 0
+    last_failure: Failed | None = None
+
+
+def initial(now: float) -> tuple[ListenerState, list[Action]]:
+    """Where a listener begins, and what it does first."""
+    return _connecting(ListenerState("connecting", now), now)
+
+
+def transition(
+    state: ListenerState, event: Input, now: float, jitter: float
+) -> tuple[ListenerState, list[Action]]:
+    """The state after `event`, and the actions it asks for.
+
+    `jitter` in [0, 1) spreads the back-off of many daemons. What does not fit the state, such as the late
+    answer of a connection that was given up, changes nothing.
+    """
+    if isinstance(event, Stop):
+        return ListenerState("stopped", now), [Action.CLOSE]
+    match state.name, event:
+        case "stopped", _:
+            return state, []
+        case "connecting", Opened():
+            return replace(state, name="joining", since=now, deadline=now + JOIN_TIMEOUT_SECONDS), []
+        case "joining", Subscribed():
+            return replace(state, name="live", since=now, deadline=None), [Action.ASK_FOR_SWEEP]
+        case "live", Subscribed():
+            return state, [Action.ASK_FOR_SWEEP]
+        case "live", BeatOverdue():
+            # Not a back-off: the server answers, so one fresh connection is tried at once.
+            return replace(state, name="stale", since=now, deadline=now), [Action.CLOSE]
+        case (("connecting" | "joining" | "live"), Failed()):
+            return _backing_off(state, event, now, jitter)
+        case _, Tick() if state.deadline is not None and now >= state.deadline:
+            return _timed_out(state, now, jitter)
+        case _:
+            return state, []
+
+
+def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[ListenerState, list[Action]]:
+    match state.name:
+        case "backing_off":
+            return _connecting(state, now)
+        case "stale":
+            return _connecting(replace(state, last_failure=Failed("stale")), now)
+        case "connecting":
+            return _backing_off(state, Failed("connect_failed", "timed out"), now, jitter)
+        case _:
+            return _backing_off(state, Failed("join_timeout"), now, jitter)
+
+
+def _connecting(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
+    # The margin lets the connection's own time-out speak first: it knows more.
+    deadline = now + CONNECT_TIMEOUT_SECONDS + 1.0
+    return replace(state, name="connecting", since=now, deadline=deadline), [Action.OPEN]
+
+
+def _backing_off(
+    state: ListenerState, failure: Failed, now: float, jitter: float
+) -> tuple[ListenerState, list[Action]]:
+    healthy = state.name == "live" and now - state.since >= HEALTHY_AFTER_SECONDS
+    failures = 1 if healthy else state.failures + 1
+    ceiling = min(BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
+    delay = ceiling * (0.5 + jitter / 2)
+    new = ListenerState("backing_off", now, deadline=now + delay, failures=failures, last_failure=failure)
+    return new, [Action.CLOSE]

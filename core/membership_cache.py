@@ -1,0 +1,56 @@
+"""A cache of look-ups by repository, dropped by age and by change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, Generic, TypeVar
+from uuid import UUID
+
+TTL_SECONDS: Final = 300.0
+"""Five minutes: the longest a look-up may be wrong if no change was heard of."""
+MAX_ENTRIES: Final = 100_000
+
+Value = TypeVar("Value")
+
+
+class MembershipCache(Generic[Value]):
+    """Remembers a value per repository for `ttl_seconds`; the oldest go when it is full.
+
+    A look-up that was under way when its repository changed must not be remembered: take `generation`
+    before asking and hand it to `put`. Times are seconds of one monotonic clock.
+    """
+
+    def __init__(self, ttl_seconds: float = TTL_SECONDS, max_entries: int = MAX_ENTRIES) -> None:
+        self._ttl_seconds = ttl_seconds
+        self._max_entries = max_entries
+        self._entries: OrderedDict[UUID, tuple[float, Value]] = OrderedDict()
+        self.generation = 0
+
+    def get(self, repository_id: UUID, now: float) -> Value | None:
+        """The remembered value, or None."""
+        entry = self._entries.get(repository_id)
+        if entry is None:
+            return None
+        if now >= entry[0]:
+            del self._entries[repository_id]
+            return None
+        return entry[1]
+
+    def put(self, repository_id: UUID, value: Value, now: float, generation: int) -> None:
+        """Remember a value that was asked for at `generation`; forgotten if anything changed since."""
+        if generation != self.generation:
+            return
+        self._entries[repository_id] = (now + self._ttl_seconds, value)
+        self._entries.move_to_end(repository_id)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+
+    def drop(self, repository_id: UUID) -> None:
+        """A change for this repository arrived."""
+        self.generation += 1
+        self._entries.pop(repository_id, None)
+
+    def clear(self) -> None:
+        """Changes may have been missed."""
+        self.generation += 1
+        self._entries.clear()

@@ -1,0 +1,43 @@
+"""How often to sweep, so that a sweep costs the database little whatever its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+PERIODIC_SHARE: Final = 0.01
+"""Of the database's time, at most, for sweeps that nothing asked for."""
+REQUESTED_SHARE: Final = 0.2
+"""Of the database's time, at most, for sweeps that a change asked for because it names no repository."""
+
+
+@dataclass(slots=True)
+class SweepPace:
+    """Decides when a sweep may start, from how long the last one took.
+
+    Times are seconds of one monotonic clock. `interval_seconds` is the period between sweeps on a database
+    small enough, `debounce_seconds` the least time between two that were asked for.
+    """
+
+    interval_seconds: float
+    debounce_seconds: float
+    last_started_at: float | None = None
+    last_duration_seconds: float = 0.0
+
+    def finished(self, started_at: float, now: float) -> None:
+        """Remember a sweep, also one that failed: trying it again at once would help nobody."""
+        self.last_started_at = started_at
+        self.last_duration_seconds = now - started_at
+
+    def next_periodic_at(self, now: float) -> float:
+        """When the next sweep is due if nothing asks for one."""
+        return self._next(now, self.interval_seconds, PERIODIC_SHARE)
+
+    def next_requested_at(self, now: float) -> float:
+        """When a sweep that was asked for may start; the first after a quiet time at once."""
+        return self._next(now, self.debounce_seconds, REQUESTED_SHARE)
+
+    def _next(self, now: float, least_seconds: float, share: float) -> float:
+        if self.last_started_at is None:
+            return now
+        return self.last_started_at + max(least_seconds, self.last_duration_seconds / share)

@@ -1,0 +1,63 @@
+"""What a priority is, what it is worth, and which one a repository should have.
+
+The rules are the contract between this code, the SQL functions and the job queue. PostgreSQL applies them
+(`sync_workspace_priorities`); the copy here explains them, serves look-ups that fail, and is what the tests
+compare the database with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+Priority: TypeAlias = Literal["high", "medium", "low"]
+"""The labels of `tracked_repositories.priority`."""
+
+PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
+
+DEFAULT_PRIORITY: Final[Priority] = "medium"
+"""Of a repository in no workspace, and of any whose priority can't be looked up."""
+
+SCORES: Final[dict[Priority, int]] = {"high": 100, "medium": 50, "low": 25}
+"""What a priority is worth in a job queue; larger goes first."""
+
+Trigger: TypeAlias = Literal[
+    "event",  # a change in the stream named the repository, or its removal could not be named
+    "sweep",  # the periodic search for rows that disagree with membership
+    "resync",  # the scheduled walk over every row
+    "start",  # the first resync of a daemon's life
+    "reconnect",  # the stream was interrupted and is live again
+    "signal",  # an operator sent SIGHUP
+    "overflow",  # more repositories changed than the work queue holds
+    "manual",  # an operator or a library caller asked
+    "pin",  # a manual priority was set or cleared
+    "migration",  # the first backfill
+    "rollback",  # `priorityd rollback`
+]
+"""Why priorities were looked at or changed: the same words in SQL, metrics and logs."""
+
+TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the columns of a tracked repository should hold."""
+
+    priority: Priority
+    is_workspace_repo: bool
+    workspace_count: int
+
+
+def expected(workspace_count: int, manual_priority: Priority | None) -> Expected:
+    """Apply the rules: in a workspace → high; in none → the manual priority, else medium.
+
+    `workspace_count` is the number of distinct workspaces that hold the repository.
+    """
+    if workspace_count >= 1:
+        return Expected("high", is_workspace_repo=True, workspace_count=workspace_count)
+    return Expected(manual_priority or DEFAULT_PRIORITY, is_workspace_repo=False, workspace_count=0)
+
+
+def score(priority: Priority | None) -> int:
+    """The score of a priority; an unknown repository (None) scores as medium."""
+    return SCORES[priority or DEFAULT_PRIORITY]

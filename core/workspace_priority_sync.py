@@ -1,0 +1,152 @@
+"""Priorities as a library: what an application calls where it used to call the TypeScript service.
+
+Every write goes through one SQL function that computes what is right from the rows as they are. So there is
+no "set it to high" here: `mark_as_workspace_repo` and `mark_as_tracked_only` both mean "make this repository
+right now", and marking a repository as tracked-only while a workspace still holds it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+from uuid import UUID
+
+from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
+from core.errors import PermanentError, PriorityError, TransientError
+from core.membership_cache import MembershipCache
+from core.priorities import DEFAULT_PRIORITY, Priority, Trigger
+
+RESYNC_PAGE_SIZE: Final = 5000
+"""Tracked rows per call of a full resync: well below the API's time limit on small databases."""
+_IDS_PAGE_SIZE: Final = 10_000
+
+
+class PriorityStore(Protocol):
+    """The SQL functions, one method each. Each may raise any `core.errors.PriorityError`."""
+
+    async def sync(
+        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer: ...
+
+    async def resync_page(
+        self, after: UUID | None, limit: int, trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer: ...
+
+    async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
+
+    async def workspace_count(self, repository_id: UUID) -> int: ...
+
+    async def workspace_repository_ids(self, after: UUID | None, limit: int) -> RepositoryIdsPage: ...
+
+
+class WorkspacePrioritySync:
+    """Reads and repairs priorities.
+
+    `clock` gives seconds of a monotonic clock; look-ups are cached for five minutes by it. Whoever hears of
+    changes calls `forget`.
+    """
+
+    def __init__(self, store: PriorityStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._counts: MembershipCache[int] = MembershipCache()
+        self._priorities: MembershipCache[Priority] = MembershipCache()
+
+    async def sync_all_priorities(
+        self, trigger: Trigger = "manual", *, dry_run: bool = False, page_size: int = RESYNC_PAGE_SIZE
+    ) -> SyncResult:
+        """Make every tracked repository right, page by page.
+
+        A page that fails ends the walk: what went before is done, nothing is half-applied, and the message
+        is in `errors`. Raises only errors that make every further call pointless
+        (`KeyRefusedError`, `ContractError`).
+        """
+        result = SyncResult()
+        after: UUID | None = None
+        while True:
+            try:
+                answer = await self._store.resync_page(after, page_size, trigger, dry_run=dry_run)
+            except (TransientError, PermanentError) as error:
+                result.errors.append(str(error))
+                return result
+            result.add(answer)
+            self._forget_changed(answer)
+            after = answer.next_after
+            if after is None:
+                return result
+
+    async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
+        """Call after a repository was added to a workspace. Raises `PriorityError` if it can't be done."""
+        await self._make_right(repository_id)
+
+    async def mark_as_tracked_only(self, repository_id: UUID) -> None:
+        """Call after a repository was removed from a workspace; harmless while another one holds it."""
+        await self._make_right(repository_id)
+
+    async def get_workspace_repository_ids(self) -> list[UUID]:
+        """Every repository that is in at least one workspace, in order, each once.
+
+        Raises rather than return a part of them.
+        """
+        repository_ids: list[UUID] = []
+        after: UUID | None = None
+        while True:
+            page = await self._store.workspace_repository_ids(after, _IDS_PAGE_SIZE)
+            repository_ids.extend(page.repository_ids)
+            after = page.next_after
+            if after is None:
+                return repository_ids
+
+    async def is_in_workspace(self, repository_id: UUID) -> bool:
+        """Whether at least one workspace holds the repository. Raises rather than guess."""
+        now = self._clock()
+        count = self._counts.get(repository_id, now)
+        if count is None:
+            generation = self._counts.generation
+            count = await self._store.workspace_count(repository_id)
+            self._counts.put(repository_id, count, now, generation)
+        return count > 0
+
+    async def get_repository_priority(self, repository_id: UUID) -> Priority:
+        """The priority to queue a job with: medium for an unknown repository or when the look-up fails.
+
+        For queueing only. Nothing is ever written because of this answer.
+        """
+        now = self._clock()
+        known = self._priorities.get(repository_id, now)
+        if known is not None:
+            return known
+        generation = self._priorities.generation
+        try:
+            found = await self._store.priorities([repository_id])
+        except PriorityError:
+            return DEFAULT_PRIORITY
+        entry = found.get(repository_id)
+        if entry is None:
+            return DEFAULT_PRIORITY
+        self._priorities.put(repository_id, entry.priority, now, generation)
+        return entry.priority
+
+    def forget(self, repository_id: UUID) -> None:
+        """Drop what is cached for a repository: a change that concerns it has arrived."""
+        self._counts.drop(repository_id)
+        self._priorities.drop(repository_id)
+
+    def forget_all(self) -> None:
+        """Drop everything cached: changes may have been missed."""
+        self._counts.clear()
+        self._priorities.clear()
+
+    async def _make_right(self, repository_id: UUID) -> None:
+        self.forget(repository_id)
+        answer = await self._store.sync([repository_id], "manual")
+        self.forget(repository_id)
+        if answer.locked:
+            raise TransientError(
+                f"The row of repository {repository_id} is locked by another transaction", reason="contention"
+            )
+
+    def _forget_changed(self, answer: SyncAnswer) -> None:
+        for change in answer.changes:
+            if change.repository_id is not None:
+                self.forget(change.repository_id)
