@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from core.errors import ContractError, KeyRefusedError, PermanentError, PriorityError, TransientError
+from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 
 Reason: TypeAlias = Literal[
     "network",  # connection refused, reset, DNS, TLS
@@ -112,11 +112,3 @@ def _by_status(status: int, code: str | None, text: str, retry_after_seconds: fl
         if reason is not None:
             return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
     return PermanentError(text, reason="rejected")
-
-
-def missing_function(function: str, migration: str) -> ContractError:
-    """The error for a function that the database does not have."""
-    return ContractError(
-        f"The database has no function {function}(): apply the migrations up to {migration} "
-        "(supabase db push), then start again."
-    )

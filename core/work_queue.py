@@ -160,6 +160,11 @@ class WorkQueue:
         return len(self._dirty.keys() | self._processing.keys())
 
     @property
+    def parked_count(self) -> int:
+        """How many keys are parked."""
+        return len(self._parked)
+
+    @property
     def parked(self) -> dict[UUID, str]:
         """Parked keys with the reason of each, longest parked first."""
         return dict(self._parked)

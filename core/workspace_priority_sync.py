@@ -53,9 +53,14 @@ class WorkspacePrioritySync:
         self._priorities: MembershipCache[Priority] = MembershipCache()
 
     async def sync_all_priorities(
-        self, trigger: Trigger = "manual", *, dry_run: bool = False, page_size: int = RESYNC_PAGE_SIZE
+        self,
+        trigger: Trigger = "manual",
+        *,
+        dry_run: bool = False,
+        page_size: int = RESYNC_PAGE_SIZE,
+        on_answer: Callable[[SyncAnswer], None] = lambda _: None,
     ) -> SyncResult:
-        """Make every tracked repository right, page by page.
+        """Make every tracked repository right, page by page; `on_answer` sees each page's answer.
 
         A page that fails ends the walk: what went before is done, nothing is half-applied, and the message
         is in `errors`. Raises only errors that make every further call pointless
@@ -70,6 +75,7 @@ class WorkspacePrioritySync:
                 result.errors.append(str(error))
                 return result
             result.add(answer)
+            on_answer(answer)
             self._forget_changed(answer)
             after = answer.next_after
             if after is None:

@@ -1,0 +1,43 @@
+"""Requests for work of which never two run at once: any number that come during a run lead to one more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.priorities import Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Why the work is to be done, and the oldest commit that waits for it (the database's clock)."""
+
+    trigger: Trigger
+    oldest_commit: datetime | None = None
+
+
+class Requests:
+    """At most one waiting request; it keeps the trigger of the first that asked."""
+
+    def __init__(self) -> None:
+        self._waiting: Request | None = None
+
+    def add(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
+        """Ask for the work."""
+        first = self._waiting or Request(trigger)
+        commits = [at for at in (first.oldest_commit, committed_at) if at is not None]
+        self._waiting = Request(first.trigger, min(commits, default=None))
+
+    def put_back(self, request: Request) -> None:
+        """The work for this request failed; it waits again, ahead of what came meanwhile."""
+        later, self._waiting = self._waiting, request
+        if later is not None:
+            self.add(later.trigger, later.oldest_commit)
+
+    def take(self) -> Request | None:
+        """The waiting request, which is then no longer waiting."""
+        request, self._waiting = self._waiting, None
+        return request
+
+    def __bool__(self) -> bool:
+        return self._waiting is not None

@@ -1,0 +1,5 @@
+"""`python -m daemon` is `priorityd`."""
+
+from daemon.cli import main
+
+main()

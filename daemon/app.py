@@ -1,0 +1,255 @@
+"""The daemon, composed: the one place that knows all parts, and the one root task group.
+
+    Realtime ─▶ Listener ─▶ Intake ─▶ WorkQueue ─▶ Worker ─▶ sync_workspace_priorities
+                   │           └─ unnamed or too many ─▶ Sweeper ─▶ sweep_workspace_priorities
+                   └─ gap ──────────────────────────────────┘
+    schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
+
+Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
+within the time that the settings give them.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import Any, Final
+from uuid import uuid4
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from core import __version__
+from core.errors import ExitCode
+from core.pacing import SweepPace
+from core.work_queue import WorkQueue
+from daemon.clock import monotonic, utc_now
+from daemon.http import Probes, listen, serve
+from daemon.intake import Intake
+from daemon.listener import Listener
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.recorder import Recorder
+from daemon.resyncer import Resyncer
+from daemon.settings import Settings
+from daemon.snapshotter import Snapshotter
+from daemon.startup import wait_for_schema
+from daemon.status import describe
+from daemon.store import Store, open_store
+from daemon.sweeper import Sweeper
+from daemon.systemd import Notifier
+from daemon.wakeup import Wakeup
+from daemon.worker import Worker
+
+log = structlog.stdlib.get_logger()
+
+QUEUE_CAPACITY: Final = 50_000
+"""Repositories that may wait; above it a sweep is cheaper than looking at each, and memory stays bounded."""
+
+
+async def run_daemon(settings: Settings) -> ExitCode:
+    """Run until SIGTERM or SIGINT.
+
+    Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
+    """
+    endpoint = listen(settings.http_host, settings.http_port)
+    metrics = Metrics()
+    with endpoint:
+        async with open_store(
+            settings.supabase_url,
+            settings.supabase_key.get_secret_value(),
+            on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
+        ) as store:
+            return await App(settings, store, metrics).run(endpoint)
+
+
+class App:
+    """The parts and their lives."""
+
+    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+        self._settings = settings
+        self._store = store
+        self._metrics = metrics
+        self._started_at = utc_now()
+        self._notifier = Notifier()
+        self._progress = Progress()
+        self._work_added = Wakeup()
+        self._stop_asked = anyio.Event()
+        self._forced = False
+        self._listener_ended = anyio.Event()
+        self._queue = WorkQueue(
+            debounce_seconds=settings.debounce_seconds,
+            max_wait_seconds=settings.max_wait_seconds,
+            capacity=QUEUE_CAPACITY,
+        )
+        self._metrics.watch_queue(
+            lambda: self._queue.pending,
+            lambda: self._queue.oldest_pending_seconds(monotonic()),
+            lambda: self._queue.parked_count,
+        )
+        self._recorder = Recorder(metrics)
+        self._intake = Intake(
+            self._queue,
+            self._work_added,
+            ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
+        )
+        self._sweeper = self._make_sweeper()
+        self._resyncer = self._make_resyncer()
+        self._worker = self._make_worker()
+        self._listener = self._make_listener()
+        self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+
+    async def run(self, endpoint: socket.socket) -> ExitCode:
+        """Run until a signal ends it; serves HTTP from the first moment."""
+        host, port = endpoint.getsockname()[:2]
+        log.info("started", version=__version__, http=f"http://{host}:{port}")
+        probes = Probes(not_alive=self._progress.stalled, not_ready=self._not_ready, status=self._status)
+        async with anyio.create_task_group() as root:
+            root.start_soon(serve, endpoint, self._metrics.registry, probes)
+            root.start_soon(self._heed_signals, root)
+            root.start_soon(self._report_life)
+            self._notifier.ready("waiting for Supabase")
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(self._cancel_when_stopped, waiting)
+                await wait_for_schema(self._store, lambda: self._progress.beat("start"))
+                waiting.cancel_scope.cancel()
+            self._progress.ended("start")
+            if not self._stop_asked.is_set():
+                await self._work()
+            root.cancel_scope.cancel()
+        left = self._queue.pending
+        log.info("stopped", unfinished_repositories=left)
+        return ExitCode.FAILED if self._forced and left else ExitCode.DONE
+
+    async def _work(self) -> None:
+        async with anyio.create_task_group() as parts:
+            for part in (self._worker, self._sweeper, self._resyncer, self._snapshotter):
+                parts.start_soon(part.run)
+            parts.start_soon(self._listen)
+            parts.start_soon(self._stop_in_order, parts)
+
+    async def _listen(self) -> None:
+        try:
+            await self._listener.run()
+        finally:
+            self._listener_ended.set()
+
+    async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
+        await self._stop_asked.wait()
+        waiting.cancel_scope.cancel()
+
+    async def _stop_in_order(self, parts: TaskGroup) -> None:
+        await self._stop_asked.wait()
+        parts.cancel_scope.deadline = anyio.current_time() + self._settings.drain_seconds
+        self._notifier.stopping("finishing what is waiting")
+        log.info("stopping", pending_repositories=self._queue.pending)
+        self._listener.stop()
+        self._resyncer.stop()
+        self._snapshotter.stop()
+        await self._listener_ended.wait()
+        self._sweeper.stop()
+        self._worker.drain()
+
+    async def _heed_signals(self, root: TaskGroup) -> None:
+        with anyio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._force_resync()
+                elif self._stop_asked.is_set():
+                    log.warning("forced_to_stop", pending_repositories=self._queue.pending)
+                    self._forced = True
+                    root.cancel_scope.cancel()
+                else:
+                    self._stop_asked.set()
+
+    def _force_resync(self) -> None:
+        self._notifier.reloading()
+        log.info("resync_requested", trigger="signal")
+        self._resyncer.request("signal")
+        self._notifier.ready(self._summary())
+
+    async def _report_life(self) -> None:
+        limit = self._notifier.watchdog_seconds
+        interval = min(BEAT_SECONDS, limit / 2) if limit else BEAT_SECONDS
+        while True:
+            stalled = self._progress.stalled()
+            if stalled:
+                log.error("stalled", parts=stalled)
+            else:
+                self._notifier.watchdog()
+            if not self._stop_asked.is_set():
+                self._notifier.status(self._summary())
+            await anyio.sleep(interval)
+
+    def _not_ready(self) -> list[str]:
+        reasons = []
+        if not self._resyncer.initial_done:
+            reasons.append("the first full resync is not done")
+        if self._listener.state.name != "live" and not self._sweeper.succeeding:
+            reasons.append("the change stream is not live and sweeps fail")
+        if self._stop_asked.is_set():
+            reasons.append("stopping")
+        return reasons
+
+    def _summary(self) -> str:
+        ready = "ready" if not self._not_ready() else "not ready"
+        return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
+
+    def _status(self) -> dict[str, Any]:
+        return describe(
+            started_at=self._started_at,
+            not_ready=self._not_ready(),
+            listener=self._listener,
+            queue=self._queue,
+            sweeper=self._sweeper,
+            resyncer=self._resyncer,
+            recorder=self._recorder,
+            snapshot=self._snapshotter.latest,
+        )
+
+    def _make_sweeper(self) -> Sweeper:
+        pace = SweepPace(self._settings.sweep_interval_seconds, self._settings.debounce_seconds)
+        return Sweeper(
+            self._store,
+            self._queue,
+            self._intake,
+            pace,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            progress=self._progress,
+            work_added=self._work_added,
+        )
+
+    def _make_resyncer(self) -> Resyncer:
+        return Resyncer(
+            self._store,
+            self._intake,
+            self._settings.resync_schedule,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            progress=self._progress,
+        )
+
+    def _make_worker(self) -> Worker:
+        return Worker(
+            self._queue,
+            self._store,
+            batch_size=self._settings.batch_size,
+            recorder=self._recorder,
+            metrics=self._metrics,
+            progress=self._progress,
+            wakeup=self._work_added,
+        )
+
+    def _make_listener(self) -> Listener:
+        return Listener(
+            self._settings.supabase_url,
+            self._settings.supabase_key.get_secret_value(),
+            uuid4(),
+            self._store,
+            on_hint=self._intake.take_hint,
+            on_gap=self._sweeper.request,
+            metrics=self._metrics,
+            progress=self._progress,
+        )

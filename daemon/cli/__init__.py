@@ -1,0 +1,187 @@
+"""The command line. Data goes to stdout, words to stderr.
+
+Commands import what they need when they run, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from core import __version__
+from core.errors import ExitCode, PriorityError
+from core.priorities import PRIORITIES
+
+_EXIT_CODES: Final = """\b
+Exit codes:
+  0   done
+  1   failed
+  2   wrong usage
+  69  Supabase can't be reached
+  76  a migration is missing (the message names it)
+  77  the key was refused
+  78  a setting is missing or out of range (the message names it)
+"""
+
+
+@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="priorityd")
+def cli() -> None:
+    """Keep tracked_repositories.priority true to workspace membership.
+
+    Settings come from the environment, a .env file or a directory of secrets: SUPABASE_URL and
+    SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are needed, PRIORITYD_… are optional.
+    """
+
+
+@cli.command()
+def run() -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    SIGHUP forces a full resync. A second SIGTERM stops without finishing what is waiting.
+    """
+    from daemon.cli.run import run_daemon_command
+
+    sys.exit(run_daemon_command())
+
+
+@cli.command()
+@click.option("--no-daemon", is_flag=True, help="Serve only; do not run the daemon.")
+@click.option("--empty", is_flag=True, help="Begin without demo data.")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the data there for the next time.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=54321,
+    show_default=True,
+    help="Port of the stand-in for Supabase; 0 takes any free one.",
+)
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=9815,
+    show_default=True,
+    help="Port of the daemon's own endpoints; 0 takes any free one.",
+)
+@click.option(
+    "--traffic",
+    type=click.FloatRange(0, 1000),
+    default=1.0,
+    show_default=True,
+    help="Demo changes per second; 0 for none.",
+)
+def sandbox(
+    *, no_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
+) -> None:
+    """Run everything on this machine: PostgreSQL, a stand-in for Supabase, and the daemon.
+
+    For development and for a first look. No account, no Docker; nothing is left behind. The PostgreSQL is
+    real; /rest/v1/rpc and /realtime/v1 are stand-ins for Supabase's. Needs the extra "sandbox".
+    """
+    from daemon.cli.sandbox import run_sandbox_command
+
+    sys.exit(
+        run_sandbox_command(
+            with_daemon=not no_daemon,
+            empty=empty,
+            data_dir=data_dir,
+            port=port,
+            http_port=http_port,
+            traffic=traffic,
+        )
+    )
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Show what would change and change nothing.")
+@click.option("--repository", type=click.UUID, multiple=True, help="Only this repository (may be repeated).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def sync(**options: object) -> None:
+    """Make every tracked repository's priority right, once, now."""
+    from daemon.cli.operate import sync_command
+
+    _operate(sync_command, options)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(**options: object) -> None:
+    """Show the priorities as a whole, and the daemon's state if it runs on this machine."""
+    from daemon.cli.operate import status_command
+
+    _operate(status_command, options)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(**options: object) -> None:
+    """Test the set-up step by step, and say what to do about what is wrong."""
+    from daemon.cli.check import check_command
+
+    _operate(check_command, options)
+
+
+@cli.command()
+@click.argument("repository_id", type=click.UUID)
+def explain(**options: object) -> None:
+    """Say why a repository has the priority it has."""
+    from daemon.cli.operate import explain_command
+
+    _operate(explain_command, options)
+
+
+@cli.command()
+@click.argument("repository_id", type=click.UUID)
+@click.argument("priority", type=click.Choice(PRIORITIES))
+def pin(**options: object) -> None:
+    """Set a repository's manual priority: what it has whenever no workspace holds it."""
+    from daemon.cli.operate import pin_command
+
+    _operate(pin_command, options)
+
+
+@cli.command()
+@click.argument("repository_id", type=click.UUID)
+def unpin(**options: object) -> None:
+    """Clear a repository's manual priority."""
+    from daemon.cli.operate import pin_command
+
+    _operate(pin_command, {**options, "priority": None})
+
+
+@cli.command()
+@click.option("--yes", is_flag=True, help="Really do it.")
+def rollback(*, yes: bool) -> None:
+    """Take every workspace priority away: flags off, counts 0, priorities manual or medium.
+
+    Stop the daemon first, or it will put them back.
+    """
+    if not yes:
+        raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")
+    from daemon.cli.operate import rollback_command
+
+    _operate(rollback_command, {})
+
+
+def _operate(command: object, options: dict[str, object]) -> None:
+    from daemon.cli.operate import operate
+
+    sys.exit(operate(command, options))  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """The entry point `priorityd`."""
+    try:
+        cli()
+    except PriorityError as error:
+        click.echo(f"priorityd: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(ExitCode.FAILED)

@@ -1,0 +1,238 @@
+"""`priorityd check`: tests the set-up one step at a time, each in words, with what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+from uuid import uuid4
+
+import anyio
+import click
+import httpx
+
+from core.errors import (
+    ConfigurationError,
+    ContractError,
+    ExitCode,
+    KeyRefusedError,
+    PriorityError,
+    TransientError,
+)
+from core.events import HEARTBEATS, MalformedChangeError, read_change
+from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
+from core.schema import demand_version, missing_schema
+from daemon.http import listen
+from daemon.rows import DatabaseCheck
+from daemon.settings import Settings
+from daemon.store import Store
+from daemon.stream import ChangeStream
+
+Outcome = Literal["ok", "warning", "failed"]
+
+_SERVICE_ROLES: Final = ("service_role", "supabase_admin", "postgres")
+_BEAT_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One step's outcome; `remedy` says what to type or change."""
+
+    step: str
+    outcome: Outcome
+    text: str
+    remedy: str = ""
+    exit_code: ExitCode = ExitCode.DONE
+
+
+async def check_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
+    """Run every step that makes sense after the ones before it."""
+    findings = []
+    async for finding in _findings(settings, store):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    failed = [finding for finding in findings if finding.outcome == "failed"]
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}))
+    return failed[0].exit_code if failed else ExitCode.DONE
+
+
+def _show(finding: Finding) -> None:
+    mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[finding.outcome]
+    click.echo(f"{mark}  {finding.step}: {finding.text}")
+    if finding.remedy:
+        click.echo(f"         → {finding.remedy}")
+
+
+async def _findings(settings: Settings, store: Store) -> AsyncIterator[Finding]:
+    yield _port(settings, await _own_daemon(settings))
+    reachable = await _reachable(settings)
+    yield reachable
+    if reachable.outcome == "failed":
+        return
+    database, finding = await _database(store)
+    yield finding
+    if database is None:
+        return
+    yield _role(database)
+    yield _migrations(database)
+    yield _publication(database)
+    yield _deletes(database)
+    yield await _subscription(settings, store)
+
+
+async def _reachable(settings: Settings) -> Finding:
+    step = "Supabase URL"
+    try:
+        async with httpx.AsyncClient(timeout=10) as client:
+            await client.get(f"{settings.supabase_url}/rest/v1/")
+    except httpx.HTTPError as error:
+        return Finding(
+            step,
+            "failed",
+            f"{settings.supabase_url} can't be reached: {error or type(error).__name__}",
+            "Compare SUPABASE_URL with the project's API settings; a paused project does not answer.",
+            ExitCode.UNAVAILABLE,
+        )
+    return Finding(step, "ok", f"{settings.supabase_url} answers")
+
+
+async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
+    step = "key and functions"
+    try:
+        return await store.check(), Finding(step, "ok", "the key is accepted and the functions are there")
+    except KeyRefusedError as error:
+        remedy = "Copy the service_role key (or a secret key) anew from the project's API settings."
+        return None, Finding(step, "failed", str(error), remedy, error.exit_code)
+    except TransientError as error:
+        if error.reason == "schema_cache":
+            return None, _from_error(step, missing_schema(), "supabase db push")
+        return None, _from_error(step, error, "Try again in a minute.")
+    except PriorityError as error:
+        return None, _from_error(step, error, "")
+
+
+def _from_error(step: str, error: PriorityError, remedy: str) -> Finding:
+    return Finding(step, "failed", str(error), remedy, error.exit_code)
+
+
+def _role(database: DatabaseCheck) -> Finding:
+    if database.role in _SERVICE_ROLES:
+        return Finding("role", "ok", f"the key's role is {database.role}")
+    return Finding(
+        "role",
+        "warning",
+        f"the key's role is {database.role}, not service_role",
+        "Make sure that row level security lets this role see and change every row.",
+    )
+
+
+def _migrations(database: DatabaseCheck) -> Finding:
+    try:
+        demand_version(database.schema_version)
+    except ContractError as error:
+        return _from_error("migrations", error, "supabase db push")
+    return Finding("migrations", "ok", f"the database is at {database.schema_version}")
+
+
+def _publication(database: DatabaseCheck) -> Finding:
+    publication = database.publication
+    if not publication.exists:
+        return Finding(
+            "publication",
+            "failed",
+            "there is no publication supabase_realtime, so nothing is streamed",
+            "create publication supabase_realtime; then apply the migrations again.",
+            ExitCode.FAILED,
+        )
+    if publication.missing:
+        tables = ", ".join(f"public.{table}" for table in publication.missing)
+        return Finding(
+            "publication",
+            "failed",
+            f"not in the publication supabase_realtime: {tables}",
+            f"alter publication supabase_realtime add table {tables};",
+            ExitCode.FAILED,
+        )
+    return Finding("publication", "ok", f"{', '.join(publication.tables)} are published")
+
+
+def _deletes(database: DatabaseCheck) -> Finding:
+    table = database.workspace_repositories
+    security = "on" if table.row_level_security else "off"
+    facts = f"row level security {security}, replica identity {table.replica_identity}"
+    if table.delete_names_repository:
+        return Finding("removals", "ok", f"{facts}: a removal names its repository")
+    return Finding(
+        "removals",
+        "ok",
+        f"{facts}: a removal does not name its repository, so each one asks for a sweep, which finds it",
+    )
+
+
+async def _subscription(settings: Settings, store: Store) -> Finding:
+    step = "change stream"
+    daemon_id = uuid4()
+    subscribed, seen = anyio.Event(), anyio.Event()
+    failures: list[Failed] = []
+
+    def on_input(event: Input) -> None:
+        if isinstance(event, Failed):
+            failures.append(event)
+        if isinstance(event, Failed | Subscribed):
+            subscribed.set()
+
+    def on_change(data: object) -> None:
+        try:
+            hint = read_change(data if isinstance(data, dict) else {})
+        except MalformedChangeError:
+            return
+        if hint.table == HEARTBEATS and hint.beat_at is not None:
+            seen.set()
+
+    key = settings.supabase_key.get_secret_value()
+    stream = ChangeStream(settings.supabase_url, key, daemon_id, on_change=on_change, on_input=on_input)
+    try:
+        with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):
+            await stream.open()
+            await subscribed.wait()
+        if failures or not subscribed.is_set():
+            detail = failures[0].detail if failures else "no confirmation came"
+            remedy = "Is Realtime enabled for the project? The daemon works by sweeps alone meanwhile."
+            return Finding(
+                step, "failed", f"the subscription does not go live: {detail}", remedy, ExitCode.FAILED
+            )
+        await store.beat(daemon_id)
+        with anyio.move_on_after(_BEAT_SECONDS):
+            await seen.wait()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await stream.close()
+    if not seen.is_set():
+        remedy = "Restart Realtime in the project's settings; check that its replication slot is not blocked."
+        return Finding(step, "failed", "it is joined but rows do not come", remedy, ExitCode.FAILED)
+    return Finding(step, "ok", "the subscription is live and a row came through")
+
+
+async def _own_daemon(settings: Settings) -> bool:
+    try:
+        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+            url = f"http://{settings.http_host}:{settings.http_port}/status"
+            return "listener" in (await client.get(url)).json()
+    except (httpx.HTTPError, ValueError, TypeError):
+        return False
+
+
+def _port(settings: Settings, own_daemon: bool) -> Finding:
+    step = "metrics port"
+    address = f"{settings.http_host}:{settings.http_port}"
+    if own_daemon:
+        return Finding(step, "ok", f"{address} is served by a running priorityd")
+    try:
+        listen(settings.http_host, settings.http_port).close()
+    except ConfigurationError as error:
+        remedy = "Set PRIORITYD_HTTP_PORT to a free port."
+        return Finding(step, "failed", str(error), remedy, error.exit_code)
+    return Finding(step, "ok", f"{address} is free")

@@ -1,0 +1,36 @@
+"""`priorityd run`."""
+
+from __future__ import annotations
+
+import anyio
+import structlog
+
+from core.errors import ExitCode, PriorityError
+from daemon.app import run_daemon
+from daemon.logs import configure_logs
+from daemon.settings import load_settings
+
+log = structlog.stdlib.get_logger()
+
+
+def run_daemon_command() -> ExitCode:
+    """Run the daemon; the exit code tells a supervisor whether starting again can help."""
+    settings = load_settings()
+    key = settings.supabase_key.get_secret_value()
+    configure_logs(settings.log_format, settings.log_level, (key,))
+    try:
+        return anyio.run(run_daemon, settings)
+    except* PriorityError as group:
+        error = first_of(group)
+        log.critical("cannot_go_on", error=str(error), exit_code=int(error.exit_code))
+        return_code = error.exit_code
+    return return_code
+
+
+def first_of(group: BaseExceptionGroup[PriorityError]) -> PriorityError:
+    """The first error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PriorityError)  # noqa: S101 - `except*` let nothing else in
+    return error

@@ -1,0 +1,30 @@
+"""`priorityd sandbox`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+
+from core.errors import ConfigurationError
+
+
+def run_sandbox_command(
+    *, with_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
+) -> int:
+    """Run the sandbox until SIGINT or SIGTERM. Raises `ConfigurationError` without the extra."""
+    try:
+        from daemon.sandbox.command import SandboxOptions, run_sandbox
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The sandbox needs the package {error.name!r}: pip install 'workspace-priorityd[sandbox]'"
+        ) from None
+    options = SandboxOptions(
+        with_daemon=with_daemon,
+        empty=empty,
+        data_dir=data_dir,
+        port=port,
+        http_port=http_port,
+        traffic=traffic,
+    )
+    return anyio.run(run_sandbox, options)

@@ -1,0 +1,16 @@
+"""The clocks of this process, in one place: what decides is given its `now`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+def monotonic() -> float:
+    """Seconds that never jump; for everything that waits or is measured."""
+    return time.monotonic()
+
+
+def utc_now() -> datetime:
+    """The host's wall clock; for schedules and time stamps only."""
+    return datetime.now(UTC)

@@ -1,0 +1,84 @@
+"""Logs: structlog on stderr, one JSON object a line unless on a terminal; the standard library's too."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+LogFormat = Literal["auto", "json", "console"]
+
+_MAX_FOREIGN_LENGTH = 500
+"""Other libraries log whole frames when they can't read them; the beginning is enough to recognize one."""
+
+
+def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] = ()) -> None:
+    """Send every log line to stderr in the chosen format; `secrets` are replaced wherever they appear."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared, _shorten_foreign],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info if not console else _unchanged,
+            _redactor(secrets),
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "websockets", "uvicorn", "hpack"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The listener reports every failure of the connection itself, once and in its own words.
+    logging.getLogger("realtime").setLevel(logging.CRITICAL if level != "debug" else logging.INFO)
+
+
+def _unchanged(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return event
+
+
+def _shorten_foreign(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    text = str(event["event"])
+    if len(text) > _MAX_FOREIGN_LENGTH:
+        event["event"] = text[:_MAX_FOREIGN_LENGTH] + "…"
+    return event
+
+
+def _redactor(secrets: tuple[str, ...]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {name: _redacted(value, secrets) for name, value in event.items()}
+
+    return redact
+
+
+def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:
+    text = value if isinstance(value, str) else None
+    if isinstance(value, BaseException):
+        text = repr(value)
+    if text is None:
+        return value
+    for secret in secrets:
+        text = text.replace(secret, "[redacted]")
+    return text

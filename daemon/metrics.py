@@ -1,0 +1,173 @@
+"""Prometheus metrics of the daemon; the README's table says what each is for.
+
+Every label value that can occur is known, so every series starts at zero. Ids are never labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from core import __version__
+from core.events import OPERATIONS, TABLES
+from core.failures import REASONS
+from core.listener_state import RECONNECT_REASONS, STATES, State
+from core.priorities import PRIORITIES, TRIGGERS
+
+PREFIX: Final = "workspace_priority_"
+NO_PRIORITY: Final = "none"
+"""Label of a row that had no priority at all before it was put right."""
+
+KINDS: Final = ("full", "sweep")
+OUTCOMES: Final = ("done", "failed")
+RESYNC_TRIGGERS: Final = tuple(
+    trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback", "manual")
+)
+
+_LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
+_CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_RESYNC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300)
+_BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)
+
+
+class Metrics:
+    """All metrics of one daemon, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.change_latency = self._histogram(
+            "change_latency_seconds",
+            "From the commit of a workspace change to its priority being applied, by the database's clock.",
+            _LATENCY_BUCKETS,
+            ["priority"],
+        )
+        self.changes = self._counter(
+            "changes", "Priorities or flags changed by this daemon.", ["old", "new", "trigger"]
+        )
+        self.events = self._counter("events", "Changes received from the stream.", ["table", "operation"])
+        self.malformed_events = self._counter("malformed_events", "Changes that could not be read.")
+        self.pending = self._gauge("pending_repositories", "Repositories waiting to be looked at.")
+        self.oldest_pending = self._gauge("oldest_pending_seconds", "How long the longest has waited.")
+        self.parked = self._gauge("parked_repositories", "Repositories whose update fails for good.")
+        self.apply_seconds = self._histogram(
+            "apply_seconds", "Time of one call that applies a batch.", _CALL_BUCKETS
+        )
+        self.apply_batch_size = self._histogram(
+            "apply_batch_size", "Repositories in such a batch.", _BATCH_BUCKETS
+        )
+        self.apply_errors = self._counter("apply_errors", "Calls to Supabase that failed.", ["reason"])
+        self.resyncs = self._counter(
+            "resyncs", "Full resyncs and sweeps that ended.", ["kind", "trigger", "outcome"]
+        )
+        self.resync_seconds = self._histogram(
+            "resync_seconds", "Time of one full resync or sweep.", _RESYNC_BUCKETS, ["kind"]
+        )
+        self.last_resync = self._gauge(
+            "last_resync_timestamp_seconds", "When the last one succeeded, 0 for never.", ["kind"]
+        )
+        self.drift_repaired = self._counter(
+            "drift_repaired", "Rows found wrong by a timer, which no change had announced.", ["kind"]
+        )
+        self.listener_state = self._gauge("listener_state", "1 for the state the listener is in.", ["state"])
+        self.reconnects = self._counter("reconnects", "Connections given up, by reason.", ["reason"])
+        self.stream_lag = self._gauge(
+            "stream_lag_seconds", "Age of the last heartbeat row when it came back through the stream."
+        )
+        self.stream_last_seen = self._gauge(
+            "stream_last_seen_timestamp_seconds", "When anything last came through the stream, 0 for never."
+        )
+        self.inversions = self._gauge("inversions", "Workspace repositories whose priority is not high.")
+        self.untracked = self._gauge(
+            "untracked_repositories", "Repositories in a workspace that have no tracked row."
+        )
+        self.repositories = RepositoryCounts()
+        self.registry.register(self.repositories)
+        build_info = self._gauge("build_info", "1, labelled with the version.", ["version"])
+        build_info.labels(__version__).set(1)
+        self._start_at_zero()
+
+    def set_state(self, current: State) -> None:
+        """Show the listener in this state."""
+        for state in STATES:
+            self.listener_state.labels(state).set(1 if state == current else 0)
+
+    def watch_queue(
+        self, pending: Callable[[], float], oldest: Callable[[], float], parked: Callable[[], float]
+    ) -> None:
+        """Read the work queue at each scrape."""
+        self.pending.set_function(pending)
+        self.oldest_pending.set_function(oldest)
+        self.parked.set_function(parked)
+
+    def _start_at_zero(self) -> None:
+        _touch(self.change_latency, [[priority] for priority in PRIORITIES])
+        _touch(
+            self.changes,
+            (
+                [old, new, trigger]
+                for old in (*PRIORITIES, NO_PRIORITY)
+                for new in PRIORITIES
+                for trigger in ("event", *RESYNC_TRIGGERS[1:])
+            ),
+        )
+        _touch(self.events, ([table, operation] for table in TABLES for operation in OPERATIONS))
+        _touch(self.apply_errors, [[reason] for reason in REASONS])
+        _touch(
+            self.resyncs,
+            (
+                [kind, trigger, outcome]
+                for kind in KINDS
+                for trigger in RESYNC_TRIGGERS
+                for outcome in OUTCOMES
+            ),
+        )
+        for by_kind in (self.resync_seconds, self.last_resync, self.drift_repaired):
+            _touch(by_kind, [[kind] for kind in KINDS])
+        _touch(self.reconnects, [[reason] for reason in RECONNECT_REASONS])
+        self.set_state("connecting")
+
+    def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()
+    ) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class RepositoryCounts(Collector):
+    """`repositories{is_workspace_repo,priority}`, replaced as a whole with each snapshot.
+
+    A gauge would keep showing a combination that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def replace(self, counts: dict[tuple[bool, str], int]) -> None:
+        """Show these counts by flag and priority."""
+        self._counts = {("true" if flag else "false", name): count for (flag, name), count in counts.items()}
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """What prometheus-client calls at each scrape."""
+        family = GaugeMetricFamily(
+            PREFIX + "repositories",
+            "Tracked repositories by flag and priority.",
+            labels=["is_workspace_repo", "priority"],
+        )
+        for flag in ("true", "false"):
+            for priority in PRIORITIES:
+                family.add_metric([flag, priority], self._counts.get((flag, priority), 0))
+        yield family
+
+
+def _touch(metric: Counter | Gauge | Histogram, combinations: Iterable[list[str]]) -> None:
+    for labels in combinations:
+        metric.labels(*labels)

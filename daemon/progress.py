@@ -1,0 +1,36 @@
+"""Liveness: whether the loops of the daemon still go round.
+
+Each long-running part reports every time it comes round, at least every `BEAT_SECONDS` while it waits or
+retries. Supabase being down does not stop them, so it never makes the daemon look dead; a blocked event loop
+or a part that hangs does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from daemon.clock import monotonic
+
+BEAT_SECONDS: Final = 5.0
+STALLED_AFTER_SECONDS: Final = 60.0
+"""Above what one call to Supabase may take with its retries, so that a slow answer is no stall."""
+
+
+class Progress:
+    """When each part was last seen going round."""
+
+    def __init__(self) -> None:
+        self._seen_at: dict[str, float] = {}
+
+    def beat(self, part: str) -> None:
+        """The part goes round."""
+        self._seen_at[part] = monotonic()
+
+    def ended(self, part: str) -> None:
+        """The part ended as it should; it is no longer expected to go round."""
+        self._seen_at.pop(part, None)
+
+    def stalled(self) -> list[str]:
+        """The parts that have not gone round for `STALLED_AFTER_SECONDS`."""
+        limit = monotonic() - STALLED_AFTER_SECONDS
+        return [part for part, seen_at in self._seen_at.items() if seen_at < limit]

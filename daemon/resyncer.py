@@ -1,0 +1,181 @@
+"""The resyncer: walks over every tracked row, page by page, on a schedule, at the start and when told to.
+
+Never two walks at once; a walk that is asked for during another runs after it. A page that fails is tried
+again from where the walk stopped: what went before is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+import structlog
+from cronsim import CronSim
+
+from core.answers import SyncAnswer, SyncResult
+from core.errors import PermanentError, TransientError
+from core.priorities import Trigger
+from core.requests import Request, Requests
+from core.workspace_priority_sync import RESYNC_PAGE_SIZE
+from daemon.clock import monotonic, utc_now
+from daemon.intake import Intake
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.recorder import Recorder
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+RETRIES: Final = 2
+_RETRY_SECONDS: Final = 2.0
+_START_RETRY_SECONDS: Final = 5.0
+
+
+class ResyncStore(Protocol):
+    """What the resyncer needs of the database."""
+
+    async def resync_page(
+        self, after: UUID | None, limit: int, trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer: ...
+
+
+class Resyncer:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        store: ResyncStore,
+        intake: Intake,
+        schedule: str,
+        *,
+        recorder: Recorder,
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._intake = intake
+        self._schedule = schedule
+        self._recorder = recorder
+        self._metrics = metrics
+        self._progress = progress
+        self._requests = Requests()
+        self._requests.add("start")
+        self._wakeup = Wakeup()
+        self._stopping = False
+        self._retry_at = 0.0
+        self.initial_done = False
+        self.last_done_at: datetime | None = None
+        self.last_result: SyncResult | None = None
+        self.next_at = self._next_after(utc_now())
+
+    def request(self, trigger: Trigger) -> None:
+        """Walk now, or once more after the walk that is under way."""
+        self._requests.add(trigger)
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """End `run`; a walk that is under way ends after its page."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Walk when it is time to, until `stop`."""
+        while not self._stopping:
+            self._progress.beat("resyncer")
+            self._heed_schedule()
+            now = monotonic()
+            if self._requests and now >= self._retry_at:
+                await self._resync(self._requests.take() or Request("resync"))
+            else:
+                await self._wakeup.wait(self._seconds_to_wait(now))
+        self._progress.ended("resyncer")
+
+    def _heed_schedule(self) -> None:
+        now = utc_now()
+        if now >= self.next_at:
+            self._requests.add("resync")
+            self.next_at = self._next_after(now)
+
+    def _next_after(self, now: datetime) -> datetime:
+        return next(CronSim(self._schedule, now))
+
+    def _seconds_to_wait(self, now: float) -> float:
+        until_scheduled = (self.next_at - utc_now()).total_seconds()
+        until_retry = self._retry_at - now if self._requests else BEAT_SECONDS
+        return max(0.0, min(BEAT_SECONDS, until_scheduled, until_retry))
+
+    async def _resync(self, request: Request) -> None:
+        started_at = monotonic()
+        log.info("resync_started", trigger=request.trigger)
+        result = await self._walk(request.trigger)
+        seconds = monotonic() - started_at
+        self._metrics.resync_seconds.labels("full").observe(seconds)
+        outcome = "failed" if result.errors else "done"
+        self._metrics.resyncs.labels("full", request.trigger, outcome).inc()
+        log.log(
+            _level(outcome),
+            f"resync_{outcome}",
+            trigger=request.trigger,
+            seconds=round(seconds, 3),
+            examined=result.examined,
+            workspace_repos=result.workspace_repos,
+            tracked_only_repos=result.tracked_only_repos,
+            priority_changes=result.priority_changes,
+            untracked=result.untracked,
+            errors=result.errors,
+        )
+        if outcome == "done":
+            self._succeeded(request.trigger, result)
+        elif not self.initial_done:
+            # Without a first full resync the daemon is never ready, so this one is tried for ever.
+            self._requests.put_back(request)
+            self._retry_at = monotonic() + _START_RETRY_SECONDS
+
+    def _succeeded(self, trigger: Trigger, result: SyncResult) -> None:
+        self.initial_done = True
+        self.last_done_at, self.last_result = utc_now(), result
+        self._metrics.last_resync.labels("full").set(self.last_done_at.timestamp())
+        if trigger == "resync" and result.priority_changes:
+            self._metrics.drift_repaired.labels("full").inc(result.priority_changes)
+
+    async def _walk(self, trigger: Trigger) -> SyncResult:
+        result = SyncResult()
+        after: UUID | None = None
+        retries = 0
+        while not self._stopping:
+            self._progress.beat("resyncer")
+            try:
+                answer = await self._page(after, trigger)
+            except (TransientError, PermanentError) as error:
+                if retries == RETRIES:
+                    result.errors.append(str(error))
+                    return result
+                retries += 1
+                log.warning("resync_page_failed", retry=retries, error=str(error))
+                await self._wakeup.wait(_RETRY_SECONDS * retries)
+                continue
+            result.add(answer)
+            after = answer.next_after
+            if after is None:
+                return result
+        result.errors.append("stopped before the end")
+        return result
+
+    async def _page(self, after: UUID | None, trigger: Trigger) -> SyncAnswer:
+        try:
+            answer = await self._store.resync_page(after, RESYNC_PAGE_SIZE, trigger)
+        except PermanentError as error:
+            # One row that can't be written spoils its page. The worker finds out which it is.
+            log.warning("resync_page_failed", error=str(error))
+            found = await self._store.resync_page(after, RESYNC_PAGE_SIZE, trigger, dry_run=True)
+            self._intake.add_unless_parked(c.repository_id for c in found.changes if c.repository_id)
+            return SyncAnswer(0, 0, 0, 0, 0, (), found.applied_at, next_after=found.next_after)
+        self._recorder.record(answer, trigger)
+        self._intake.add(answer.locked)
+        return replace(answer, locked=())
+
+
+def _level(outcome: str) -> int:
+    return 20 if outcome == "done" else 30

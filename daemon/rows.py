@@ -1,0 +1,118 @@
+"""Answers of the SQL functions that only the edges read: operators' commands, status and checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.answers import SyncAnswer
+from core.priorities import Expected, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRepositories:
+    """How many tracked repositories have this flag and priority."""
+
+    is_workspace_repo: bool
+    priority: str | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The answer of `workspace_priority_snapshot`."""
+
+    repositories: tuple[CountedRepositories, ...]
+    inversions: int
+    untracked: int
+    schema_version: str
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRow:
+    """The tracked row of a repository as it is."""
+
+    id: UUID
+    priority: Priority | None
+    is_workspace_repo: bool | None
+    workspace_count: int | None
+    manual_priority: Priority | None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingWorkspace:
+    """A workspace that holds the repository."""
+
+    id: UUID
+    name: str | None = None
+    added_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository."""
+
+    repository_id: UUID
+    tracked: TrackedRow | None
+    workspaces: tuple[HoldingWorkspace, ...]
+    expected: Expected
+    correct: bool
+    last_changes: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PinAnswer(SyncAnswer):
+    """The answer of `set_manual_priority`."""
+
+    manual_priority: Priority | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackAnswer:
+    """The answer of `rollback_workspace_priorities`."""
+
+    changed: int
+    applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The answer of `beat_workspace_priorities`, by the database's clock."""
+
+    beat_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationCheck:
+    """The publication that Realtime reads, and which of our tables are in it."""
+
+    exists: bool
+    tables: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipTableCheck:
+    """What of `workspace_repositories` decides how much a DELETE tells."""
+
+    exists: bool
+    row_level_security: bool
+    replica_identity: str
+    primary_key: tuple[str, ...]
+    delete_names_repository: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseCheck:
+    """The answer of `check_workspace_priorities`."""
+
+    role: str
+    server_version: str
+    schema_version: str
+    migrations: tuple[str, ...]
+    publication: PublicationCheck
+    workspace_repositories: MembershipTableCheck
+    background_jobs: bool

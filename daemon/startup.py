@@ -1,0 +1,46 @@
+"""What must be true before the daemon works: Supabase answers, takes the key, and has the migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import anyio
+import structlog
+
+from core.errors import TransientError
+from core.schema import demand_version, missing_schema
+
+log = structlog.stdlib.get_logger()
+
+_FIRST_DELAY_SECONDS: Final = 0.5
+_MAX_DELAY_SECONDS: Final = 5.0
+_UNKNOWN_FUNCTION_TRIES: Final = 2
+"""Each of several attempts: the API may be about to reload its schema cache."""
+
+
+class VersionStore(Protocol):
+    """What the start needs of the database."""
+
+    async def schema_version(self) -> str: ...
+
+
+async def wait_for_schema(store: VersionStore, on_attempt: Callable[[], None] = lambda: None) -> None:
+    """Return once the database has what this version needs; wait for ever while Supabase is down.
+
+    Raises `ContractError` when migrations are missing and `KeyRefusedError` when the key is refused.
+    """
+    unknown, delay = 0, _FIRST_DELAY_SECONDS
+    while True:
+        on_attempt()
+        try:
+            demand_version(await store.schema_version())
+        except TransientError as error:
+            unknown = unknown + 1 if error.reason == "schema_cache" else 0
+            if unknown == _UNKNOWN_FUNCTION_TRIES:
+                raise missing_schema() from None
+            log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
+            await anyio.sleep(delay)
+            delay = min(delay * 2, _MAX_DELAY_SECONDS)
+        else:
+            return

@@ -1,0 +1,243 @@
+"""The SQL functions over Supabase's REST surface, with the retries of one call.
+
+Every function is idempotent, so every call may be repeated. Errors leave here as `core.errors` only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import httpx
+import structlog
+from pydantic import TypeAdapter, ValidationError
+from supabase import AsyncClient, AsyncClientOptions
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
+from core.errors import PriorityError, TransientError
+from core.failures import translate
+from core.priorities import Priority, Trigger
+from daemon.rows import Beat, DatabaseCheck, Explanation, PinAnswer, RollbackAnswer, Snapshot
+
+log = structlog.stdlib.get_logger()
+
+CALL_TIMEOUT_SECONDS: Final = 35.0
+"""Just above the functions' own statement_timeout: the database gives up first, and says why."""
+MAX_ATTEMPTS: Final = 4
+MAX_RETRY_SECONDS: Final = 10.0
+"""The seconds that one call may spend on retrying; what takes longer is the work queue's matter."""
+
+Answer = TypeVar("Answer")
+
+_SYNC: Final = TypeAdapter(SyncAnswer)
+_PRIORITIES: Final = TypeAdapter(dict[UUID, RepositoryPriority])
+_IDS_PAGE: Final = TypeAdapter(RepositoryIdsPage)
+_EXPLANATION: Final = TypeAdapter(Explanation)
+_PIN: Final = TypeAdapter(PinAnswer)
+_SNAPSHOT: Final = TypeAdapter(Snapshot)
+_ROLLBACK: Final = TypeAdapter(RollbackAnswer)
+_BEAT: Final = TypeAdapter(Beat)
+_CHECK: Final = TypeAdapter(DatabaseCheck)
+_VERSION: Final = TypeAdapter(str)
+
+
+class Store:
+    """See the module's text. Make one with `open_store`.
+
+    `on_error` is told the reason of every attempt that failed, `on_attempt` that a call is being tried.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        on_error: Callable[[str], None] = lambda _: None,
+        on_attempt: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._on_error = on_error
+        self._on_attempt = on_attempt
+
+    async def sync(
+        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer:
+        """Make exactly these repositories right."""
+        ids = [str(repository_id) for repository_id in repository_ids]
+        return await self._call(
+            _SYNC, "sync_workspace_priorities", p_repository_ids=ids, p_trigger=trigger, p_dry_run=dry_run
+        )
+
+    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer:
+        """Find and mend up to `limit` rows that disagree with membership."""
+        return await self._call(
+            _SYNC, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
+        )
+
+    async def resync_page(
+        self, after: UUID | None, limit: int, trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer:
+        """Make the next `limit` tracked rows after the key `after` right."""
+        return await self._call(
+            _SYNC,
+            "resync_workspace_priorities_page",
+            p_after=str(after) if after else None,
+            p_limit=limit,
+            p_trigger=trigger,
+            p_dry_run=dry_run,
+        )
+
+    async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]:
+        """Priorities by repository; those without a tracked row are absent."""
+        ids = [str(repository_id) for repository_id in repository_ids]
+        return await self._call(_PRIORITIES, "get_repository_priorities", p_repository_ids=ids)
+
+    async def explain(self, repository_id: UUID) -> Explanation:
+        """Why the repository has the priority it has."""
+        return await self._call(
+            _EXPLANATION, "explain_repository_priority", p_repository_id=str(repository_id)
+        )
+
+    async def workspace_count(self, repository_id: UUID) -> int:
+        """How many workspaces hold the repository now, from the memberships themselves."""
+        return (await self.explain(repository_id)).expected.workspace_count
+
+    async def workspace_repository_ids(self, after: UUID | None, limit: int) -> RepositoryIdsPage:
+        """The next `limit` repositories, in order, that are in a workspace."""
+        return await self._call(
+            _IDS_PAGE, "get_workspace_repository_ids", p_after=str(after) if after else None, p_limit=limit
+        )
+
+    async def set_manual_priority(self, repository_id: UUID, priority: Priority | None) -> PinAnswer:
+        """Set or (None) clear the manual priority, and make the row right."""
+        return await self._call(
+            _PIN, "set_manual_priority", p_repository_id=str(repository_id), p_priority=priority
+        )
+
+    async def snapshot(self) -> Snapshot:
+        """Counts of the whole."""
+        return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
+
+    async def rollback(self) -> RollbackAnswer:
+        """Take every repository's workspace priority away."""
+        return await self._call(_ROLLBACK, "rollback_workspace_priorities")
+
+    async def beat(self, daemon_id: UUID) -> Beat:
+        """Write the daemon's heartbeat row, which must come back through the stream."""
+        return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
+
+    async def check(self) -> DatabaseCheck:
+        """What the database looks like to this key."""
+        return await self._call(_CHECK, "check_workspace_priorities")
+
+    async def schema_version(self) -> str:
+        """The time stamp of the newest migration applied."""
+        return await self._call(_VERSION, "workspace_priority_schema_version")
+
+    async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(MAX_RETRY_SECONDS),
+            wait=_wait,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                self._on_attempt()
+                return await self._call_once(adapter, function, params)
+        raise AssertionError("tenacity either returns or raises")
+
+    async def _call_once(
+        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
+    ) -> Answer:
+        try:
+            response = await self._client.rpc(function, dict(params)).execute()
+            return adapter.validate_python(response.data)
+        except PriorityError as error:
+            self._failed(getattr(error, "reason", "key_refused"))
+            raise
+        except httpx.TimeoutException:
+            self._failed("timeout")
+            raise TransientError(f"{function}: no answer in time", reason="timeout") from None
+        except httpx.HTTPError as error:
+            self._failed("network")
+            raise TransientError(f"{function}: {error or type(error).__name__}", reason="network") from None
+        except (ValidationError, ValueError) as error:
+            self._failed("bad_answer")
+            raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
+
+    def _failed(self, reason: str) -> None:
+        self._on_error(reason)
+
+
+@asynccontextmanager
+async def open_store(
+    url: str,
+    key: str,
+    *,
+    on_error: Callable[[str], None] = lambda _: None,
+    on_attempt: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Store]:
+    """A store for the project at `url`; nothing is sent until the first call."""
+    timeout = httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=5.0)
+    async with httpx.AsyncClient(timeout=timeout, event_hooks={"response": [_raise_for_error]}) as http:
+        options = AsyncClientOptions(
+            httpx_client=http, auto_refresh_token=False, persist_session=False, postgrest_client_retry=False
+        )
+        client = AsyncClient(url, key, options)
+        yield Store(client, on_error=on_error, on_attempt=on_attempt)
+
+
+async def _raise_for_error(response: httpx.Response) -> None:
+    """Translate here, where status, headers and body are all still known."""
+    if response.is_success:
+        return
+    await response.aread()
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        body = None
+    fields = body if isinstance(body, dict) else {}
+    code = fields.get("code")
+    message = fields.get("message") or fields.get("error") or response.reason_phrase or "no reason given"
+    raise translate(
+        response.status_code,
+        code if isinstance(code, str) and code else None,
+        str(message)[:500],
+        retry_after_seconds=_retry_after(response),
+    )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+_JITTERED = wait_random_exponential(multiplier=0.25, max=3)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return max(asked or 0.0, _JITTERED(state))
+
+
+def _not_understood(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        return (
+            f"the answer is not understood at {'.'.join(map(str, first['loc'])) or 'its top'}: {first['msg']}"
+        )
+    return f"the answer is not understood: {type(error).__name__}"

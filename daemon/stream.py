@@ -1,0 +1,124 @@
+"""One connection to Supabase Realtime, used once and thrown away.
+
+The `realtime` package keeps connections alive in its own tasks, which give up after some attempts and never
+check heartbeat replies; a callback that raises kills its listening task. So it is used for one connection at
+a time, without its reconnecting: the listener decides when to open the next one, and the callbacks here hand
+over and never raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import anyio
+import structlog
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscribeStates
+from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from core.events import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
+from core.listener_state import CONNECT_TIMEOUT_SECONDS, Failed, Input, Opened, Subscribed
+
+log = structlog.stdlib.get_logger()
+
+_TOPIC: Final = "priorityd"
+_KEY_STATUSES: Final = (401, 403)
+
+OnChange = Callable[[Mapping[str, object]], None]
+OnInput = Callable[[Input], None]
+
+
+class ChangeStream:
+    """A socket and the one channel on it. What happens to them goes to `on_input`, rows go to `on_change`."""
+
+    def __init__(
+        self, url: str, key: str, daemon_id: UUID, *, on_change: OnChange, on_input: OnInput
+    ) -> None:
+        self._on_change = on_change
+        self._on_input = on_input
+        self._joined = False
+        self._abandoned = False
+        self._opening = anyio.CancelScope()
+        self._client = AsyncRealtimeClient(
+            f"{url}/realtime/v1",
+            token=key,
+            auto_reconnect=False,
+            max_retries=1,
+            timeout=int(CONNECT_TIMEOUT_SECONDS),
+        )
+        self._channel = self._bind(daemon_id)
+
+    async def open(self) -> None:
+        """Connect and join. Never raises: what went wrong is an input like any other."""
+        with self._opening:
+            try:
+                await self._client.connect()
+                self._tell(Opened())
+                await self._channel.subscribe(self._on_subscribe)
+            except Exception as error:  # noqa: BLE001 - whatever the client raises means "not connected"
+                self._tell(_connect_failure(error))
+
+    def abandon(self) -> None:
+        """From now on nothing of this connection counts; `close` it when there is time."""
+        self._abandoned = True
+        self._opening.cancel()
+
+    async def close(self) -> None:
+        """Close the socket; takes up to some ten seconds if the other side is gone."""
+        self.abandon()
+        self._channel.rejoin_timer.reset()
+        try:
+            await self._client.close()
+        except Exception as error:  # noqa: BLE001 - it is thrown away in any case
+            log.debug("stream_close_failed", error=repr(error))
+
+    def _bind(self, daemon_id: UUID) -> AsyncRealtimeChannel:
+        channel = self._client.channel(_TOPIC)
+        changes = self._handle_change
+        channel.on_postgres_changes(ListenEvent.All, changes, table=WORKSPACE_REPOSITORIES, schema="public")
+        channel.on_postgres_changes(ListenEvent.Insert, changes, table=TRACKED_REPOSITORIES, schema="public")
+        channel.on_postgres_changes(
+            ListenEvent.All, changes, table=HEARTBEATS, schema="public", filter=f"daemon_id=eq.{daemon_id}"
+        )
+        channel.on_system(self._on_system)
+        return channel
+
+    def _handle_change(self, payload: Any) -> None:
+        if not self._abandoned:
+            self._on_change(payload["data"])
+
+    def _on_system(self, payload: Any) -> None:
+        # Other extensions send `system` ok as well; only this one means that rows flow.
+        if payload.extension == "postgres_changes":
+            self._tell(Subscribed())
+
+    def _on_subscribe(self, status: RealtimeSubscribeStates, error: Exception | None) -> None:
+        match status:
+            case RealtimeSubscribeStates.SUBSCRIBED:
+                self._joined = True
+            case RealtimeSubscribeStates.TIMED_OUT:
+                self._tell(Failed("join_timeout", "the join was not answered"))
+            case RealtimeSubscribeStates.CLOSED:
+                self._tell(Failed("closed", "the server closed the channel"))
+            case RealtimeSubscribeStates.CHANNEL_ERROR:
+                self._tell(self._channel_failure(error))
+
+    def _channel_failure(self, error: Exception | None) -> Failed:
+        if isinstance(error, ConnectionClosed):
+            code = error.rcvd.code if error.rcvd else "no close frame"
+            return Failed("closed", f"the server closed the connection ({code})")
+        return Failed("subscription_error" if self._joined else "join_failed", str(error)[:500])
+
+    def _tell(self, event: Input) -> None:
+        if not self._abandoned:
+            self._on_input(event)
+
+
+def _connect_failure(error: Exception) -> Failed:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        detail = f"the WebSocket handshake was answered with {status}"
+        return Failed("refused" if status in _KEY_STATUSES else "connect_failed", detail)
+    return Failed("connect_failed", f"{type(error).__name__}: {error}"[:500])

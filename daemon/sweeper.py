@@ -1,0 +1,157 @@
+"""The sweeper: finds rows that disagree with membership, by timer and whenever changes may have been missed.
+
+The stream delivers at most once and can lose changes without a word, and a removal under row level security
+does not name its repository. Only comparing with the database finds every such row.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+
+from core.answers import SyncAnswer
+from core.errors import PermanentError, TransientError
+from core.pacing import SweepPace
+from core.priorities import Trigger
+from core.requests import Request, Requests
+from core.work_queue import WorkQueue
+from daemon.clock import monotonic, utc_now
+from daemon.intake import Intake
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.recorder import Recorder
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+SWEEP_LIMIT: Final = 5000
+UNPARK_LIMIT: Final = 50
+"""Parked repositories that get another chance with each sweep; each costs a call of its own."""
+_FIRST_RETRY_SECONDS: Final = 0.5
+
+
+class SweepStore(Protocol):
+    """What the sweeper needs of the database."""
+
+    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer: ...
+
+
+class Sweeper:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        store: SweepStore,
+        queue: WorkQueue,
+        intake: Intake,
+        pace: SweepPace,
+        *,
+        recorder: Recorder,
+        metrics: Metrics,
+        progress: Progress,
+        work_added: Wakeup,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._intake = intake
+        self._pace = pace
+        self._recorder = recorder
+        self._metrics = metrics
+        self._progress = progress
+        self._work_added = work_added
+        self._requests = Requests()
+        self._wakeup = Wakeup()
+        self._failures = 0
+        self._retry_at = 0.0
+        self._stopping = False
+        self.last_done_at: datetime | None = None
+
+    @property
+    def succeeding(self) -> bool:
+        """Whether the last sweep succeeded."""
+        return self.last_done_at is not None and self._failures == 0
+
+    def request(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
+        """Sweep soon: something is wrong that can't be named."""
+        self._requests.add(trigger, committed_at)
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """End `run` after what was asked for has been tried."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Sweep until `stop`."""
+        while not self._stopping or self._requests:
+            self._progress.beat("sweeper")
+            now = monotonic()
+            due_at = self._due_at(now)
+            if now < due_at:
+                await self._wakeup.wait(min(BEAT_SECONDS, due_at - now))
+            else:
+                await self._sweep(self._requests.take() or Request("sweep"))
+        self._progress.ended("sweeper")
+
+    def _due_at(self, now: float) -> float:
+        asked = self._pace.next_requested_at(now) if self._requests else self._pace.next_periodic_at(now)
+        return max(asked, self._retry_at)
+
+    async def _sweep(self, request: Request) -> None:
+        started_at = monotonic()
+        try:
+            changed = await self._sweep_all(request)
+        except (TransientError, PermanentError) as error:
+            self._failed(request, error)
+            if isinstance(error, PermanentError):
+                await self._hand_to_worker(request)
+        else:
+            self._succeeded(request, changed)
+        finally:
+            now = monotonic()
+            self._pace.finished(started_at, now)
+            self._metrics.resync_seconds.labels("sweep").observe(now - started_at)
+
+    async def _sweep_all(self, request: Request) -> int:
+        changed = 0
+        while True:
+            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
+            self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
+            changed += answer.changed
+            self._intake.add(answer.locked)
+            # Without a change another round would find the same rows: they are locked.
+            if not answer.more or answer.changed == 0:
+                return changed
+            self._progress.beat("sweeper")
+
+    def _succeeded(self, request: Request, changed: int) -> None:
+        self._failures, self._retry_at = 0, 0.0
+        self.last_done_at = utc_now()
+        self._metrics.resyncs.labels("sweep", request.trigger, "done").inc()
+        self._metrics.last_resync.labels("sweep").set(self.last_done_at.timestamp())
+        if request.trigger == "sweep" and changed:
+            self._metrics.drift_repaired.labels("sweep").inc(changed)
+            log.warning("drift_repaired", kind="sweep", repositories=changed)
+        if self._queue.unpark(monotonic(), UNPARK_LIMIT):
+            self._work_added.set()
+
+    def _failed(self, request: Request, error: Exception) -> None:
+        self._failures += 1
+        delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
+        self._retry_at = monotonic() + delay
+        self._requests.put_back(request)
+        self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()
+        log.warning("sweep_failed", trigger=request.trigger, error=str(error), retry_in_seconds=delay)
+
+    async def _hand_to_worker(self, request: Request) -> None:
+        # One row that can't be written spoils the whole statement. The worker finds out which it is.
+        try:
+            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
+        except (TransientError, PermanentError) as error:
+            log.warning("sweep_failed", trigger=request.trigger, dry_run=True, error=str(error))
+            return
+        self._intake.add_unless_parked(
+            change.repository_id for change in answer.changes if change.repository_id
+        )

@@ -1,0 +1,129 @@
+"""The worker: takes due repositories from the work queue and makes them right, a batch per call.
+
+A batch that fails for now goes back to the queue. One that fails for good is cut in halves until the
+repositories that cause it are found; those are parked, counted and logged, and the others are applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+from uuid import UUID
+
+import structlog
+
+from core.answers import SyncAnswer
+from core.errors import PermanentError, PriorityError, TransientError
+from core.priorities import Trigger
+from core.work_queue import WorkItem, WorkQueue
+from daemon.clock import monotonic
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.recorder import Recorder
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+RETRY_SECONDS: Final = 1.0
+"""The first delay of work that failed for now; the queue doubles it with each attempt."""
+
+
+class SyncStore(Protocol):
+    """What the worker needs of the database."""
+
+    async def sync(
+        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer: ...
+
+
+class Worker:
+    """See the module's text. Whoever adds to the queue sets `wakeup`."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        store: SyncStore,
+        *,
+        batch_size: int,
+        recorder: Recorder,
+        metrics: Metrics,
+        progress: Progress,
+        wakeup: Wakeup,
+    ) -> None:
+        self._queue = queue
+        self._store = store
+        self._batch_size = batch_size
+        self._recorder = recorder
+        self._metrics = metrics
+        self._progress = progress
+        self._wakeup = wakeup
+        self._draining = False
+
+    async def run(self) -> None:
+        """Work until `drain` was called and nothing is left."""
+        while not (self._draining and self._queue.pending == 0):
+            self._progress.beat("worker")
+            items = self._queue.take(monotonic(), self._batch_size)
+            if items:
+                await self._apply(items)
+            else:
+                await self._wakeup.wait(self._seconds_to_wait())
+        self._progress.ended("worker")
+
+    def drain(self) -> None:
+        """Finish what is waiting, at once, and end."""
+        self._draining = True
+        self._queue.drain(monotonic())
+        self._wakeup.set()
+
+    def _seconds_to_wait(self) -> float:
+        due_at = self._queue.next_due_at()
+        return BEAT_SECONDS if due_at is None else min(BEAT_SECONDS, max(0.0, due_at - monotonic()))
+
+    async def _apply(self, items: list[WorkItem]) -> None:
+        # Depth first, left half first; halves that are not reached yet stay in *processing*.
+        batches = [items]
+        while batches:
+            batch = batches.pop()
+            try:
+                answer = await self._sync(batch)
+            except PermanentError as error:
+                batches.extend(self._split_or_park(batch, error))
+            except TransientError as error:
+                self._put_back(batch, error)
+            except PriorityError:
+                raise
+            except Exception as error:
+                log.exception("apply_failed_unexpectedly", repositories=len(batch))
+                self._metrics.apply_errors.labels("unknown").inc()
+                self._put_back(batch, error)
+            else:
+                self._finish(batch, answer)
+
+    async def _sync(self, batch: list[WorkItem]) -> SyncAnswer:
+        self._metrics.apply_batch_size.observe(len(batch))
+        with self._metrics.apply_seconds.time():
+            return await self._store.sync([item.key for item in batch], "event")
+
+    def _finish(self, batch: list[WorkItem], answer: SyncAnswer) -> None:
+        committed_at = {item.key: item.committed_at for item in batch if item.committed_at is not None}
+        self._recorder.record(answer, "event", committed_at=committed_at)
+        locked = set(answer.locked)
+        now = monotonic()
+        self._queue.retry([item for item in batch if item.key in locked], now, RETRY_SECONDS)
+        self._queue.done([item for item in batch if item.key not in locked], now)
+        if locked:
+            log.warning("repositories_locked", repositories=len(locked))
+
+    def _split_or_park(self, batch: list[WorkItem], error: PermanentError) -> list[list[WorkItem]]:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            return [batch[middle:], batch[:middle]]
+        self._queue.park(batch[0], error.reason)
+        log.error("repository_parked", repository_id=str(batch[0].key), error=str(error))
+        return []
+
+    def _put_back(self, batch: list[WorkItem], error: Exception) -> None:
+        asked = error.retry_after_seconds if isinstance(error, TransientError) else None
+        self._queue.retry(batch, monotonic(), max(asked or 0.0, RETRY_SECONDS))
+        log.warning("apply_failed", repositories=len(batch), error=str(error))
