@@ -7,7 +7,7 @@ status.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 
@@ -20,22 +20,12 @@ Reason: TypeAlias = Literal[
     "schema_cache",  # PostgREST does not know the function (yet)
     "bad_answer",  # the answer is not what the function returns
     "key_refused",
+    "not_found",  # the repository that was asked for is unknown
     "rejected",  # the database says no: a constraint, a trigger, a wrong argument
     "unknown",
 ]
 
-REASONS: Final[tuple[Reason, ...]] = (
-    "network",
-    "timeout",
-    "unavailable",
-    "rate_limited",
-    "contention",
-    "schema_cache",
-    "bad_answer",
-    "key_refused",
-    "rejected",
-    "unknown",
-)
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 # Longest prefix first: an exact code wins over its class.
 _TRANSIENT_CODES: Final[dict[str, Reason]] = {
@@ -58,6 +48,7 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
 }
 _KEY_CODES: Final = ("PGRST301", "PGRST302", "PGRST303", "28")
 _DENIED_CODES: Final = ("42501",)
+_NOT_FOUND_CODE: Final = "PT404"
 _KEY_STATUSES: Final = (401, 403)
 _TRANSIENT_STATUSES: Final[dict[int, Reason]] = {
     408: "timeout",
@@ -111,4 +102,4 @@ def _by_status(status: int, code: str | None, text: str, retry_after_seconds: fl
         reason = _TRANSIENT_STATUSES.get(status) or ("unavailable" if status >= 500 else None)
         if reason is not None:
             return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
-    return PermanentError(text, reason="rejected")
+    return PermanentError(text, reason="not_found" if code == _NOT_FOUND_CODE else "rejected")

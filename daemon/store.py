@@ -25,7 +25,7 @@ from tenacity import (
 )
 
 from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
-from core.errors import PriorityError, TransientError
+from core.errors import PermanentError, PriorityError, TransientError
 from core.failures import translate
 from core.priorities import Priority, Trigger
 from daemon.rows import Beat, DatabaseCheck, Explanation, PinAnswer, RollbackAnswer, Snapshot
@@ -110,7 +110,12 @@ class Store:
 
     async def workspace_count(self, repository_id: UUID) -> int:
         """How many workspaces hold the repository now, from the memberships themselves."""
-        return (await self.explain(repository_id)).expected.workspace_count
+        try:
+            return (await self.explain(repository_id)).expected.workspace_count
+        except PermanentError as error:
+            if error.reason == "not_found":
+                return 0
+            raise
 
     async def workspace_repository_ids(self, after: UUID | None, limit: int) -> RepositoryIdsPage:
         """The next `limit` repositories, in order, that are in a workspace."""

@@ -1,0 +1,114 @@
+"""The listener's state machine, every arrow of its picture and the inputs that must change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.listener_state import (
+    BACKOFF_MAX_SECONDS,
+    HEALTHY_AFTER_SECONDS,
+    JOIN_TIMEOUT_SECONDS,
+    Action,
+    BeatOverdue,
+    Failed,
+    Input,
+    ListenerState,
+    Opened,
+    Stop,
+    Subscribed,
+    Tick,
+    initial,
+    transition,
+)
+
+
+def after(*events: Input, now: float = 0.0) -> tuple[ListenerState, list[Action]]:
+    state, actions = initial(now)
+    for event in events:
+        state, actions = transition(state, event, now, 0.0)
+    return state, actions
+
+
+def test_begins_by_opening_a_connection() -> None:
+    state, actions = initial(0.0)
+    assert (state.name, actions) == ("connecting", [Action.OPEN])
+
+
+def test_is_live_only_after_the_system_ok_and_then_asks_for_a_sweep() -> None:
+    assert after(Opened())[0].name == "joining"
+    state, actions = after(Opened(), Subscribed())
+    assert (state.name, actions) == ("live", [Action.ASK_FOR_SWEEP])
+
+
+def test_another_system_ok_means_a_gap() -> None:
+    state, actions = after(Opened(), Subscribed(), Subscribed())
+    assert (state.name, actions) == ("live", [Action.ASK_FOR_SWEEP])
+
+
+def test_a_join_that_is_never_confirmed_times_out() -> None:
+    state, _ = after(Opened())
+    assert transition(state, Tick(), JOIN_TIMEOUT_SECONDS - 0.1, 0.0)[0] is state
+    late, actions = transition(state, Tick(), JOIN_TIMEOUT_SECONDS, 0.0)
+    assert (late.name, actions) == ("backing_off", [Action.CLOSE])
+    assert late.last_failure == Failed("join_timeout")
+
+
+@pytest.mark.parametrize("events", [(), (Opened(),), (Opened(), Subscribed())])
+def test_a_failure_in_any_phase_backs_off_and_closes(events: tuple[Input, ...]) -> None:
+    state, actions = after(*events, Failed("closed", "1012"))
+    assert (state.name, state.failures, actions) == ("backing_off", 1, [Action.CLOSE])
+
+
+def test_reconnects_for_ever_with_growing_but_bounded_delays() -> None:
+    state, _ = initial(0.0)
+    now, delays = 0.0, []
+    for _ in range(50):
+        state, _ = transition(state, Failed("connect_failed"), now, 0.999)
+        assert state.deadline is not None
+        delays.append(state.deadline - now)
+        now = state.deadline
+        state, actions = transition(state, Tick(), now, 0.0)
+        assert (state.name, actions) == ("connecting", [Action.OPEN])
+    assert delays[0] <= 0.5
+    assert all(later >= sooner * 0.999 for sooner, later in pairwise(delays))
+    assert BACKOFF_MAX_SECONDS * 0.9 <= delays[-1] <= BACKOFF_MAX_SECONDS
+
+
+def test_health_resets_the_delay_and_a_short_life_does_not() -> None:
+    live = replace(after(Opened(), Subscribed())[0], failures=6)
+    assert transition(live, Failed("closed"), 5.0, 0.0)[0].failures == 7
+    assert transition(live, Failed("closed"), HEALTHY_AFTER_SECONDS, 0.0)[0].failures == 1
+
+
+def test_a_missing_heartbeat_makes_it_stale_and_reconnects_at_once() -> None:
+    state, actions = after(Opened(), Subscribed(), BeatOverdue())
+    assert (state.name, actions) == ("stale", [Action.CLOSE])
+    state, actions = transition(state, Tick(), 0.0, 0.0)
+    assert (state.name, actions) == ("connecting", [Action.OPEN])
+
+
+def test_late_news_of_a_connection_given_up_changes_nothing() -> None:
+    backing_off, _ = after(Failed("refused"))
+    for event in (Opened(), Subscribed(), Failed("closed"), BeatOverdue()):
+        assert transition(backing_off, event, 0.0, 0.0) == (backing_off, [])
+
+
+INPUTS = st.sampled_from([Opened(), Subscribed(), Failed("closed"), Failed("refused"), BeatOverdue(), Tick()])
+
+
+@given(st.lists(st.tuples(INPUTS, st.floats(0, 100), st.floats(0, 0.999)), max_size=60))
+def test_no_history_leaves_it_stuck(history: list[tuple[Input, float, float]]) -> None:
+    state, _ = initial(0.0)
+    now = 0.0
+    for event, seconds, jitter in history:
+        now += seconds
+        state, _ = transition(state, event, now, jitter)
+        assert state.name == "live" or state.deadline is not None, "every other state has a way out by time"
+    stopped, actions = transition(state, Stop(), now, 0.0)
+    assert (stopped.name, actions) == ("stopped", [Action.CLOSE])
+    assert transition(stopped, Opened(), now, 0.0) == (stopped, [])

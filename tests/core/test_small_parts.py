@@ -1,0 +1,91 @@
+"""Priorities, pacing, requests, the cache."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from core.errors import ContractError
+from core.membership_cache import MembershipCache
+from core.pacing import SweepPace
+from core.priorities import PRIORITIES, SCORES, Expected, expected, score
+from core.requests import Request, Requests
+from core.schema import REQUIRED_MIGRATION, demand_version, version_of
+
+T0 = datetime(2025, 1, 3, tzinfo=UTC)
+
+
+def test_the_rules_of_priority() -> None:
+    assert expected(1, None) == Expected("high", is_workspace_repo=True, workspace_count=1)
+    assert expected(3, "low") == Expected("high", is_workspace_repo=True, workspace_count=3)
+    assert expected(0, None) == Expected("medium", is_workspace_repo=False, workspace_count=0)
+    for manual in PRIORITIES:
+        assert expected(0, manual).priority == manual
+
+
+def test_scores_rank_priorities_and_an_unknown_one_is_medium() -> None:
+    assert [score(priority) for priority in PRIORITIES] == [100, 50, 25]
+    assert score(None) == SCORES["medium"]
+
+
+def test_a_large_database_is_swept_less_often() -> None:
+    pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
+    assert pace.next_periodic_at(5.0) == 5.0
+    pace.finished(0.0, 0.02)
+    assert (pace.next_periodic_at(1.0), pace.next_requested_at(1.0)) == (10.0, 0.2)
+    pace.finished(0.0, 0.5)
+    assert (pace.next_periodic_at(1.0), pace.next_requested_at(1.0)) == (50.0, 2.5)
+
+
+def test_requests_during_a_run_become_one() -> None:
+    requests = Requests()
+    requests.add("signal")
+    assert requests.take() == Request("signal")
+    assert not requests
+    requests.add("signal", T0 + timedelta(seconds=1))
+    requests.add("event", T0)
+    requests.add("event")
+    assert requests.take() == Request("signal", T0)
+    assert requests.take() is None
+
+
+def test_a_failed_request_waits_ahead_of_what_came_meanwhile() -> None:
+    requests = Requests()
+    requests.add("event", T0)
+    requests.put_back(Request("reconnect", T0 + timedelta(seconds=1)))
+    assert requests.take() == Request("reconnect", T0)
+
+
+def test_a_cached_look_up_ends_with_its_time_or_with_a_change() -> None:
+    cache: MembershipCache[int] = MembershipCache(ttl_seconds=300)
+    key = uuid4()
+    cache.put(key, 2, 0.0, cache.generation)
+    assert (cache.get(key, 299.9), cache.get(key, 300.0)) == (2, None)
+    cache.put(key, 2, 0.0, cache.generation)
+    cache.drop(key)
+    assert cache.get(key, 1.0) is None
+
+
+def test_a_look_up_overtaken_by_a_change_is_not_remembered() -> None:
+    cache: MembershipCache[int] = MembershipCache()
+    key, generation = uuid4(), 0
+    cache.drop(key)
+    cache.put(key, 2, 0.0, generation)
+    assert cache.get(key, 0.0) is None
+
+
+def test_the_cache_is_bounded() -> None:
+    cache: MembershipCache[int] = MembershipCache(max_entries=2)
+    keys = [uuid4() for _ in range(3)]
+    for key in keys:
+        cache.put(key, 1, 0.0, cache.generation)
+    assert [cache.get(key, 0.0) for key in keys] == [None, 1, 1]
+
+
+def test_an_older_schema_is_refused_by_the_name_of_the_migration() -> None:
+    demand_version(version_of(REQUIRED_MIGRATION))
+    demand_version("29990101000000")
+    with pytest.raises(ContractError, match=REQUIRED_MIGRATION):
+        demand_version("20250103000000")
