@@ -89,6 +89,9 @@ as $$
 #variable_conflict use_column
 declare
     v_pinned public.tracked_repositories.priority%type := p_manual_priority;
+    v_repository_ids uuid[] := array(
+        select tr.repository_id from public.tracked_repositories tr where tr.id = any (p_ids)
+    );
 begin
     return query
     select
@@ -107,11 +110,14 @@ begin
         -- Locked or being written by somebody, or left so by a transaction that is over.
         tr.xmax <> '0'::xid
     from public.tracked_repositories tr
-    cross join lateral (
-        select count(distinct wr.workspace_id)::integer as workspaces
+    left join (
+        -- Grouped once for all rows: looking each row's memberships up by itself takes twice as long.
+        select wr.repository_id, count(distinct wr.workspace_id)::integer as workspaces
         from public.workspace_repositories wr
-        where wr.repository_id = tr.repository_id
-    ) m
+        where wr.repository_id = any (v_repository_ids)
+        group by wr.repository_id
+    ) g on g.repository_id = tr.repository_id
+    cross join lateral (select coalesce(g.workspaces, 0) as workspaces) m
     cross join lateral (
         select case
             when p_pin then v_pinned

@@ -1,0 +1,433 @@
+"""What each row becomes: the rules, and what the calls that apply them answer and record."""
+
+from __future__ import annotations
+
+import uuid
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sql.world import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from tests.conftest import Database
+    from tests.sql.world import Json, World
+
+PRIORITIES = (None, "high", "medium", "low")
+
+
+def by_sync(world: World, repository: UUID) -> Json:
+    return world.sync(repository)
+
+
+def by_sweep(world: World, repository: UUID) -> Json:
+    return world.sweep()
+
+
+def by_resync(world: World, repository: UUID) -> Json:
+    return world.resync()[0]
+
+
+menders = pytest.mark.parametrize("mend", [by_sync, by_sweep, by_resync])
+
+
+@menders
+def test_makes_every_combination_of_columns_right(world: World, mend: Callable[[World, UUID], Json]) -> None:
+    """All 4 priorities × 4 overrides × 3 flags × 4 counts × 0 to 2 workspaces, against the rules."""
+    first, second = world.workspace(), world.workspace()
+    expected: dict[UUID, Row] = {}
+    wrong = set()
+    for priority, manual, flag, count, workspaces in product(
+        PRIORITIES, PRIORITIES, (None, False, True), (None, 0, 1, 2), (0, 1, 2)
+    ):
+        repository = world.tracked(
+            priority=priority, manual_priority=manual, is_workspace_repo=flag, workspace_count=count
+        )
+        for workspace in (first, second)[:workspaces]:
+            world.add(repository, workspace)
+        if priority == "high" and not flag and manual is None:
+            manual_after: str | None = "high"
+        else:
+            manual_after = manual
+        outside = manual_after or "medium"
+        expected[repository] = Row(
+            "high" if workspaces else outside, workspaces > 0, workspaces, manual_after
+        )
+        if expected[repository] != Row(priority, flag, count, manual):
+            wrong.add(str(repository))
+
+    answer = world.sync(*expected) if mend is by_sync else mend(world, next(iter(expected)))
+
+    assert {repository: world.row(repository) for repository in expected} == expected
+    assert {change["repository_id"] for change in answer["changes"]} == wrong
+    assert answer["changed"] == len(wrong)
+    assert world.sync(*expected)["changed"] == 0
+
+
+@menders
+def test_raises_on_the_first_workspace_and_lowers_after_the_last(
+    world: World, mend: Callable[[World, UUID], Json]
+) -> None:
+    repository = world.tracked()
+
+    first = world.add(repository)
+    answer = mend(world, repository)
+    assert world.row(repository) == Row("high", True, 1)
+    assert (answer["changed"], answer["workspace_repos"], answer["tracked_only_repos"]) == (1, 1, 0)
+
+    second = world.add(repository)
+    mend(world, repository)
+    assert world.row(repository) == Row("high", True, 2)
+
+    world.remove(repository, first)
+    mend(world, repository)
+    assert world.row(repository) == Row("high", True, 1)
+
+    world.remove(repository, second)
+    answer = mend(world, repository)
+    assert world.row(repository) == Row("medium", False, 0)
+    assert (answer["changed"], answer["workspace_repos"], answer["tracked_only_repos"]) == (1, 0, 1)
+
+
+@menders
+def test_lowers_every_repository_of_a_deleted_workspace(
+    world: World, mend: Callable[[World, UUID], Json]
+) -> None:
+    doomed, other = world.workspace(), world.workspace()
+    only_there, also_elsewhere = world.tracked(), world.tracked()
+    world.add(only_there, doomed)
+    world.add(also_elsewhere, doomed)
+    world.add(also_elsewhere, other)
+    world.sync(only_there, also_elsewhere)
+
+    world.execute("delete from workspaces where id = %s", doomed)
+    mend(world, only_there)
+    mend(world, also_elsewhere)
+
+    assert world.row(only_there) == Row("medium", False, 0)
+    assert world.row(also_elsewhere) == Row("high", True, 1)
+
+
+@menders
+def test_remembers_an_explicit_high_across_workspaces(
+    world: World, mend: Callable[[World, UUID], Json]
+) -> None:
+    repository = world.tracked(priority="high")
+    mend(world, repository)
+    assert world.row(repository) == Row("high", False, 0, "high")
+
+    workspace = world.add(repository)
+    mend(world, repository)
+    assert world.row(repository) == Row("high", True, 1, "high")
+
+    world.remove(repository, workspace)
+    mend(world, repository)
+    assert world.row(repository) == Row("high", False, 0, "high")
+
+
+@menders
+def test_keeps_an_override_that_was_set_just_before_the_repository_joined(
+    world: World, mend: Callable[[World, UUID], Json]
+) -> None:
+    repository = world.tracked(priority="high")
+    workspace = world.add(repository)
+    mend(world, repository)
+    world.remove(repository, workspace)
+    mend(world, repository)
+    assert world.row(repository) == Row("high", False, 0, "high")
+
+
+def test_does_not_take_the_priority_of_a_workspace_for_an_override(world: World) -> None:
+    repository = world.tracked()
+    workspace = world.add(repository)
+    world.sync(repository)
+    world.remove(repository, workspace)
+    world.sync(repository)
+    assert world.row(repository) == Row("medium", False, 0)
+
+
+def test_a_row_without_repository_counts_nothing_until_it_is_filled_in(world: World) -> None:
+    tracked = world.track(None, priority="low", is_workspace_repo=True, workspace_count=3)
+    repository = world.repository()
+    world.add(repository)
+
+    assert world.sweep()["changed"] == 1
+    assert world.execute(
+        "select priority::text, is_workspace_repo, workspace_count from tracked_repositories where id = %s",
+        tracked,
+    ).fetchone() == ("medium", False, 0)
+
+    world.execute("update tracked_repositories set repository_id = %s where id = %s", repository, tracked)
+    world.sweep()
+    assert world.row(repository) == Row("high", True, 1)
+
+
+def test_a_row_tracked_after_its_membership_is_raised(world: World) -> None:
+    repository = world.repository()
+    world.add(repository)
+    assert world.sync(repository) | {"applied_at": None} == {
+        "examined": 0, "workspace_repos": 0, "tracked_only_repos": 0, "untracked": 1, "changed": 0,
+        "changes": [], "locked": [], "applied_at": None,
+    }  # fmt: skip
+    world.track(repository)
+    assert world.sync(repository)["untracked"] == 0
+    assert world.row(repository) == Row("high", True, 1)
+
+
+def test_counts_distinct_workspaces(world: World) -> None:
+    """An application without the unique constraint may hold a repository twice in a workspace."""
+    world.execute(
+        """alter table workspace_repositories
+           drop constraint workspace_repositories_workspace_id_repository_id_key"""
+    )
+    repository = world.tracked()
+    workspace = world.add(repository)
+    world.add(repository, workspace)
+    world.sync(repository)
+    assert world.row(repository) == Row("high", True, 1)
+
+
+# Input.
+
+
+@pytest.mark.parametrize(
+    "ids", [None, [], [None], [uuid.UUID(int=0)], [None, uuid.UUID(int=1), uuid.UUID(int=1)]]
+)
+def test_nothing_to_do_is_done_without_fuss(world: World, ids: list[UUID | None] | None) -> None:
+    world.tracked()
+    answer = world.call("sync_workspace_priorities", ids)
+    assert (answer["examined"], answer["untracked"], answer["changed"], answer["changes"]) == (0, 0, 0, [])
+    assert world.call("get_repository_priorities", ids) == {}
+
+
+def test_nulls_duplicates_and_unknown_ids_change_nothing_for_the_others(world: World) -> None:
+    repository, untracked = world.tracked(), world.repository()
+    world.add(repository)
+    world.add(untracked)
+    answer = world.sync(None, repository, repository, uuid.uuid4(), untracked, untracked, None)
+    assert (answer["examined"], answer["untracked"], answer["changed"]) == (1, 1, 1)
+    assert world.row(repository) == Row("high", True, 1)
+
+
+def test_takes_ten_thousand_ids_in_one_call(world: World) -> None:
+    world.execute(
+        """with r as (insert into repositories select from generate_series(1, 10000) returning id),
+                w as (insert into workspaces default values returning id),
+                t as (insert into tracked_repositories (repository_id) select id from r)
+           insert into workspace_repositories (workspace_id, repository_id) select w.id, r.id from w, r"""
+    )
+    ids = [row[0] for row in world.execute("select id from repositories")]
+
+    answer = world.sync(*ids)
+    assert (answer["examined"], answer["changed"], answer["workspace_repos"]) == (10_000, 10_000, 10_000)
+    assert len(answer["changes"]) == 10_000
+    assert world.sync(*ids)["changed"] == 0
+    assert len(world.call("get_repository_priorities", ids)) == 10_000
+
+
+@pytest.mark.parametrize("call", ["sync_workspace_priorities", "sweep_workspace_priorities"])
+@pytest.mark.parametrize("trigger", ["cron", "", None])
+def test_refuses_a_trigger_outside_the_vocabulary(world: World, call: str, trigger: str | None) -> None:
+    args = [[]] if call.startswith("sync") else []
+    with pytest.raises(Exception, match=r"p_trigger is .* must be one of: event, sweep, resync") as refused:
+        world.call(call, *args, p_trigger=trigger)
+    assert refused.value.sqlstate == "22023"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 100_001, None])
+def test_refuses_a_limit_out_of_range(world: World, limit: int | None) -> None:
+    for call in (
+        lambda: world.sweep(p_limit=limit),
+        lambda: world.call("resync_workspace_priorities_page", None, limit),
+        lambda: world.call("get_workspace_repository_ids", None, limit),
+    ):
+        with pytest.raises(Exception, match=r"p_limit is .* must be between 1 and 100000") as refused:
+            call()
+        assert refused.value.sqlstate == "22023"
+
+
+def test_the_vocabulary_of_triggers_is_the_same_in_the_check_and_in_the_table(world: World) -> None:
+    check = world.value(
+        """select pg_get_constraintdef(oid) from pg_constraint
+           where conname = 'repository_priority_changes_trigger_check'"""
+    )
+    words = [
+        "event",
+        "sweep",
+        "resync",
+        "start",
+        "reconnect",
+        "signal",
+        "overflow",
+        "manual",
+        "pin",
+        "migration",
+        "rollback",
+    ]
+    for word in words:
+        assert f"'{word}'" in check
+        repository = world.tracked()
+        world.add(repository)
+        world.sync(repository, p_trigger=word)
+        assert world.audit(repository)[0][-1] == word
+    assert check.count("::text") == len(words), "the table knows a word that the functions refuse"
+
+
+# Writes and the trail.
+
+
+def test_a_row_that_is_right_is_not_written(world: World) -> None:
+    repositories = [world.tracked(), world.tracked(), world.tracked(priority="high")]
+    world.add(repositories[0])
+    world.sync(*repositories)
+    before = world.everything()
+
+    for answer in (world.sync(*repositories), world.sweep(), *world.resync()):
+        assert (answer["changed"], answer["changes"]) == (0, [])
+    assert world.everything() == before
+
+
+def test_records_one_row_for_each_change_of_priority_or_flag(world: World) -> None:
+    repository = world.tracked()
+    first = world.add(repository)
+    world.sync(repository, p_trigger="event")
+    second = world.add(repository)
+    assert world.sync(repository, p_trigger="event")["changed"] == 1, "the count is written"
+    world.remove(repository, second)
+    world.sweep()
+    world.remove(repository, first)
+    world.resync()
+
+    assert world.audit(repository) == [
+        ("medium", "high", False, True, 1, "event"),
+        ("high", "medium", True, False, 0, "resync"),
+    ]
+
+
+def test_records_a_change_of_the_flag_alone(world: World) -> None:
+    repository = world.tracked(priority="high")
+    world.add(repository)
+    answer = world.sync(repository)
+    assert answer["changes"][0]["old_priority"] == answer["changes"][0]["new_priority"] == "high"
+    assert world.audit(repository) == [("high", "high", False, True, 1, "manual")]
+
+
+def test_records_nothing_when_only_an_override_is_adopted(world: World) -> None:
+    repository = world.tracked(priority="high")
+    assert world.sync(repository)["changed"] == 1
+    assert world.audit() == []
+
+
+def test_the_trail_goes_with_the_transaction(world: World, database: Database) -> None:
+    repository = world.tracked()
+    world.add(repository)
+    other = database.connect(autocommit=False)
+    other.execute("select sync_workspace_priorities(array[%s])", [repository])
+    other.rollback()
+    assert world.audit() == []
+    assert world.row(repository) == Row("medium", False, 0)
+
+
+def test_a_new_change_waits_to_be_dispatched(world: World) -> None:
+    repository = world.tracked()
+    world.add(repository)
+    world.sync(repository)
+    assert world.execute(
+        """select attempts, claimed_by, dispatched_at, abandoned_at, last_error
+           from repository_priority_changes"""
+    ).fetchall() == [(0, None, None, None, None)]
+    snapshot = world.call("workspace_priority_snapshot")
+    assert snapshot["outbox_pending"] == 1
+    assert snapshot["outbox_oldest_seconds"] > 0
+
+
+# Dry run.
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_a_dry_run_changes_nothing_and_predicts_the_real_run(world: World, limit: int) -> None:
+    workspaces = [world.workspace() for _ in range(3)]
+    repositories = []
+    for number, (priority, flag, manual) in enumerate(
+        product(("high", "low", None), (False, True, None), ("high", "low", None))
+    ):
+        repository = world.tracked(priority=priority, is_workspace_repo=flag, manual_priority=manual)
+        repositories.append(repository)
+        for workspace in workspaces[: number % 4]:
+            world.add(repository, workspace)
+    world.add(world.repository())
+
+    def run(kind: str, *, dry: bool) -> Json:
+        if kind == "sync":
+            answer = world.sync(*repositories, p_dry_run=dry)
+        elif kind == "sweep":
+            answer = world.sweep(p_limit=limit, p_dry_run=dry)
+        else:
+            answer = world.call("resync_workspace_priorities_page", None, limit, p_dry_run=dry)
+        return answer | {"applied_at": None}
+
+    for kind in ("sweep", "resync", "sync"):
+        before = world.everything()
+        predicted = run(kind, dry=True)
+        assert world.everything() == before
+        assert run(kind, dry=False) == predicted
+        assert (world.everything() != before) == (predicted["changed"] > 0)
+
+
+# Sweep and resync.
+
+
+def test_the_sweep_takes_no_more_than_its_limit_and_says_so(world: World) -> None:
+    workspace = world.workspace()
+    for _ in range(5):
+        world.add(world.tracked(), workspace)
+    answers = [world.sweep(p_limit=2) for _ in range(4)]
+    assert [answer["changed"] for answer in answers] == [2, 2, 1, 0]
+    assert [answer["more"] for answer in answers] == [True, True, False, False]
+
+
+def test_the_resync_pages_through_every_tracked_row_once(world: World) -> None:
+    for number in range(7):
+        repository = world.tracked()
+        if number % 2:
+            world.add(repository)
+    world.track(None)
+    world.add(world.repository())
+    pages = world.resync(3)
+    assert [page["examined"] for page in pages] == [3, 3, 2]
+    assert sum(page["workspace_repos"] for page in pages) == 3
+    assert sum(page["tracked_only_repos"] for page in pages) == 5
+    assert sum(page["changed"] for page in pages) == 3
+    assert [page["untracked"] for page in pages] == [0, 0, 1]
+
+
+def test_the_resync_examines_the_smallest_uuid(world: World) -> None:
+    world.track(world.repository(), id=uuid.UUID(int=0), priority="low")
+    world.track(world.repository(), id=uuid.UUID(int=1), priority="low")
+    pages = world.resync(1)
+    assert [page["changed"] for page in pages] == [1, 1]
+
+
+@pytest.mark.parametrize("pages_of", [1, 4, 1000])
+def test_resync_and_sweep_count_untracked_repositories(world: World, pages_of: int) -> None:
+    workspace = world.workspace()
+    for _ in range(3):
+        world.add(world.repository(), workspace)
+    world.add(world.tracked(), workspace)
+    world.tracked()
+    assert world.sweep()["untracked"] == 3
+    assert sum(page["untracked"] for page in world.resync(pages_of)) == 3
+    assert world.call("workspace_priority_snapshot")["untracked"] == 3
+
+
+def test_refuses_to_write_from_an_old_snapshot(world: World, database: Database) -> None:
+    repository = world.tracked()
+    other = database.connect(autocommit=False)
+    other.execute("set transaction isolation level repeatable read")
+    with pytest.raises(Exception, match="READ COMMITTED") as refused:
+        other.execute("select sync_workspace_priorities(array[%s])", [repository])
+    assert refused.value.sqlstate == "25000"
