@@ -1,0 +1,114 @@
+"""The sandbox's API keys: HS256 JSON web tokens like the `anon` and `service_role` keys of a project.
+
+The secret is made anew at each start and is nowhere but in memory, so a key of one run is worth nothing in
+the next and none can leak into a project by being copied.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import jwt
+
+_ALGORITHM = "HS256"
+_LIFETIME_SECONDS = 10 * 365 * 24 * 3600
+
+
+class Flaw(Enum):
+    """Why a token is refused."""
+
+    MALFORMED = "malformed"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    CLAIMS = "claims"
+
+
+class InvalidToken(Exception):  # noqa: N818 - a verdict on a key, not a failure of the server
+    """A token that is not accepted; `expires_at` is its `exp` claim when that is the flaw."""
+
+    def __init__(self, flaw: Flaw, expires_at: int | None = None) -> None:
+        super().__init__(flaw.value)
+        self.flaw = flaw
+        self.expires_at = expires_at
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a valid token says."""
+
+    role: str
+    expires_at: int
+    everything: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The signing secret and the two keys made with it."""
+
+    secret: str
+    anon: str
+    service_role: str
+
+    @classmethod
+    def create(cls) -> Keys:
+        """New keys from a new secret."""
+        secret = secrets.token_hex(32)
+        return cls(
+            secret, _sign(secret, _standard_claims("anon")), _sign(secret, _standard_claims("service_role"))
+        )
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """A token with exactly these claims, for what the two keys are not enough for."""
+        return _sign(self.secret, claims)
+
+    def is_api_key(self, token: str) -> bool:
+        """Whether this is one of the two keys (the API gateway compares them, it does not verify)."""
+        return any(
+            secrets.compare_digest(token.encode(), key.encode()) for key in (self.anon, self.service_role)
+        )
+
+    def verify(self, token: str) -> Claims:
+        """The claims of a token.
+
+        Raises `InvalidToken`. `role` and `exp` are required, as Supabase requires them.
+        """
+        try:
+            claims = jwt.decode(token, self.secret, algorithms=[_ALGORITHM], options=_CHECK_SIGNATURE_ONLY)
+        except jwt.InvalidSignatureError as error:
+            raise InvalidToken(Flaw.SIGNATURE) from error
+        except jwt.InvalidTokenError as error:
+            raise InvalidToken(Flaw.MALFORMED) from error
+        return _checked(claims)
+
+
+# `exp` is compared by hand below, to be able to say which value has expired.
+_CHECK_SIGNATURE_ONLY: Any = {
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_sub": False,
+    "verify_jti": False,
+}
+
+
+def _checked(claims: dict[str, Any]) -> Claims:
+    role, expires_at = claims.get("role"), claims.get("exp")
+    if not isinstance(role, str) or not isinstance(expires_at, int | float):
+        raise InvalidToken(Flaw.CLAIMS)
+    if expires_at <= time.time():
+        raise InvalidToken(Flaw.EXPIRED, int(expires_at))
+    return Claims(role, int(expires_at), claims)
+
+
+def _standard_claims(role: str) -> dict[str, Any]:
+    now = int(time.time())
+    return {"iss": "supabase-sandbox", "role": role, "iat": now, "exp": now + _LIFETIME_SECONDS}
+
+
+def _sign(secret: str, claims: dict[str, Any]) -> str:
+    return jwt.encode(claims, secret, algorithm=_ALGORITHM)

@@ -1,0 +1,16 @@
+"""The sandbox's fixed SQL, read from the files in `sql/`.
+
+What depends on the tables at hand (casts to a column's type, the call of a function) is composed with
+`psycopg.sql` where it is used, which quotes every identifier and literal.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def query(name: str) -> str:
+    """The text of `sql/<name>.sql`."""
+    return (files(__package__) / "sql" / f"{name}.sql").read_text()

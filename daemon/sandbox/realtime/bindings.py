@@ -1,0 +1,104 @@
+"""What a channel asks for: `postgres_changes` bindings, read as Realtime reads them. Pure."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from daemon.sandbox.realtime.protocol import to_json
+
+OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
+EVERYTHING = "*"
+
+
+class BadBinding(ValueError):  # noqa: N818 - named by what it is
+    """A binding that cannot be subscribed; the text is what the client is told."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`column=operator.value`; the value of `in` is an array literal."""
+
+    column: str
+    operator: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One entry of a join's `postgres_changes`: its id and the configuration as the client sent it."""
+
+    id: int
+    config: dict[str, Any]
+
+    def reply(self) -> str:
+        """The entry in the join's reply: the id first, then what the client sent."""
+        rest = to_json(self.config)[1:]
+        return f'{{"id":{self.id}{"," if self.config else ""}{rest}'
+
+    def words(self) -> str:
+        """The configuration in the words of an error message."""
+        return "[" + ", ".join(f"{key}: {value}" for key, value in sorted(self.config.items())) + "]"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The tables and rows that a binding means; `*` for all tables of a schema."""
+
+    schema: str
+    table: str
+    filter: Filter | None
+
+
+def read_bindings(config: Any) -> list[Binding]:
+    """The bindings of a join payload's `config`; anything that is not an object is not a binding."""
+    entries = config.get("postgres_changes") if isinstance(config, dict) else None
+    return [_binding(entry) for entry in entries or [] if isinstance(entry, dict)]
+
+
+def _binding(config: dict[str, Any]) -> Binding:
+    # As with Realtime, the id is a hash of the configuration, the same on every join, below 2^27.
+    return Binding(zlib.crc32(to_json(config).encode()) & 0x7FFFFFF, config)
+
+
+def target(binding: Binding) -> Target:
+    """What the binding means. Raises `BadBinding`."""
+    match binding.config:
+        case {"schema": str(schema), "table": str(table), "filter": str(text)}:
+            return Target(schema, table, _filter(text))
+        case {"filter": _}:
+            pass
+        case {"schema": str(schema), "table": str(table)}:
+            return Target(schema, table, None)
+        case {"schema": str(schema)}:
+            return Target(schema, EVERYTHING, None)
+        case {"table": str(table)}:
+            return Target("public", table, None)
+    raise BadBinding(
+        "No subscription params provided. Please provide at least a `schema` or `table` to subscribe to: "
+        + _elixir_map(binding.config)
+    )
+
+
+def _filter(text: str) -> Filter:
+    parts = text.split("=", 1)
+    if len(parts) == 2:
+        column, parts = parts[0], parts[1].split(".", 1)
+        if len(parts) == 2 and parts[0] in OPERATORS:
+            return Filter(column, parts[0], _value(*parts))
+    raise BadBinding(f"Error parsing `filter` params: {json.dumps(parts, ensure_ascii=False)}")
+
+
+def _value(operator: str, value: str) -> str:
+    if operator != "in":
+        return value
+    if not (value.startswith("(") and value.endswith(")")):
+        raise BadBinding("Error parsing `filter` params: `in` needs a list in parentheses")
+    return "{" + value[1:-1] + "}"
+
+
+def _elixir_map(config: dict[str, Any]) -> str:
+    entries = (f"{json.dumps(key)} => {json.dumps(value)}" for key, value in sorted(config.items()))
+    return "%{" + ", ".join(entries) + "}"

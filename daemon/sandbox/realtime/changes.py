@@ -1,0 +1,227 @@
+"""From row changes to what each subscriber is told.
+
+The rules are those of Realtime 2.28.40 (its SQL side is called walrus):
+
+- Per role: the columns that it may select; an error instead of the row if it may not select the whole primary
+  key (401) or there is none (400); DELETEs are exempt.
+- With row security on, an INSERT or UPDATE is told only if the role sees the row now; a DELETE is told to
+  everyone, with the primary key only.
+- A filter must pass on INSERT and UPDATE; a DELETE passes every filter.
+- A change of more than 1 MiB is told with an error and only the values of at most 64 bytes.
+- The order is the log's: transactions as they committed, rows as they were written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from psycopg import DataError, ProgrammingError
+
+from daemon.sandbox.realtime.pgoutput import Kind, RowChange
+from daemon.sandbox.realtime.protocol import to_json
+from daemon.sandbox.realtime.rows import Image, new_image, old_image, to_json_values, visible_rows
+from daemon.sandbox.realtime.tables import Table, read_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from psycopg import AsyncConnection
+
+    from daemon.sandbox.realtime.bindings import Filter
+    from daemon.sandbox.realtime.subscriptions import Interest, Subscription
+
+_LOG = logging.getLogger(__name__)
+
+_MOST_BYTES = 1024 * 1024
+_MOST_BYTES_OF_A_VALUE = 64
+# Rows that are turned into frames before other work gets a turn.
+_CHUNK = 1000
+
+Audience = list[tuple["Subscription", list["Interest"]]]
+
+
+@dataclass
+class _Row:
+    """A change with its images as JSON values and the filters that it passes."""
+
+    change: RowChange
+    new: dict[str, Any] | None = None
+    old: dict[str, Any] | None = None
+    passes: dict[Filter, bool] = field(default_factory=dict)
+    is_too_large: bool = False
+    hidden_from: set[Subscription] = field(default_factory=set)
+
+
+async def publish(
+    connection: AsyncConnection[Any], changes: Sequence[RowChange], subscriptions: Iterable[Subscription]
+) -> None:
+    """Tell these subscriptions about these changes."""
+    audiences = _audiences(subscriptions)
+    wanted = [change for change in changes if change.relation.oid in audiences]
+    if not wanted:
+        return
+    roles = {subscription.claims.role for audience in audiences.values() for subscription, _ in audience}
+    tables = await read_tables(connection, {change.relation.oid for change in wanted}, roles)
+    for start in range(0, len(wanted), _CHUNK):
+        await _publish_chunk(connection, wanted[start : start + _CHUNK], tables, audiences)
+
+
+def _audiences(subscriptions: Iterable[Subscription]) -> dict[int, Audience]:
+    """For each table, who is interested and by which bindings."""
+    found: dict[int, Audience] = defaultdict(list)
+    for subscription in subscriptions:
+        by_table: dict[int, list[Interest]] = defaultdict(list)
+        for interest in subscription.interests:
+            by_table[interest.table_oid].append(interest)
+        for oid, interests in by_table.items():
+            found[oid].append((subscription, interests))
+    return found
+
+
+async def _publish_chunk(
+    connection: AsyncConnection[Any],
+    changes: Sequence[RowChange],
+    tables: dict[int, Table],
+    audiences: dict[int, Audience],
+) -> None:
+    rows = [_Row(change) for change in changes]
+    by_table: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_table[row.change.relation.oid].append(row)
+    told: set[int] = set()
+    for oid, table in tables.items():
+        if oid in by_table and await _read(connection, table, by_table[oid], audiences[oid]):
+            told.add(oid)
+    for row in rows:
+        oid = row.change.relation.oid
+        if oid in told:
+            _tell(row, tables[oid], audiences[oid])
+
+
+async def _read(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> bool:
+    """Fill in the rows; False if the table has changed so much since that it is not possible any more."""
+    try:
+        await _convert(connection, table, rows, audience)
+        if table.row_security and table.primary_key:
+            await _hide(connection, table, rows, audience)
+    except (DataError, ProgrammingError) as error:
+        _LOG.warning("changes of %s.%s are lost: %s", table.schema, table.name, error)
+        return False
+    return True
+
+
+async def _convert(
+    connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience
+) -> None:
+    filters = list({i.filter: None for _, interests in audience for i in interests if i.filter})
+    new_images = [(row, image) for row in rows if (image := new_image(row.change)) is not None]
+    old_images = [(row, image) for row in rows if (image := old_image(row.change)) is not None]
+    values, passes = await to_json_values(connection, table, [image for _, image in new_images], filters)
+    for (row, image), value, passed in zip(new_images, values, passes, strict=True):
+        row.new, row.passes = value, dict(zip(filters, passed, strict=True))
+        row.is_too_large = _size(image) > _MOST_BYTES
+    values, _ = await to_json_values(connection, table, [image for _, image in old_images], [])
+    for (row, image), value in zip(old_images, values, strict=True):
+        row.old = value
+        row.is_too_large = row.is_too_large or _size(image) > _MOST_BYTES
+
+
+def _size(image: Image) -> int:
+    return sum(len(value) if value.isascii() else len(value.encode()) for value in image.values() if value)
+
+
+async def _hide(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> None:
+    """Note whom row security hides which rows from."""
+    checked = [(row, new_image(row.change) or {}) for row in rows if row.change.kind is not Kind.DELETE]
+    images = [image for _, image in checked]
+    seen: dict[str, set[int]] = {}
+    for subscription, _ in audience:
+        claims = subscription.claims
+        viewer = to_json(claims.everything)
+        if table.error_for(claims.role) or not images:
+            continue
+        if viewer not in seen:
+            seen[viewer] = await visible_rows(connection, table, images, claims.role, claims.everything)
+        for n, (row, _) in enumerate(checked):
+            if n not in seen[viewer]:
+                row.hidden_from.add(subscription)
+
+
+def _tell(row: _Row, table: Table, audience: Audience) -> None:
+    texts: dict[str, str] = {}
+    for subscription, interests in audience:
+        role = subscription.claims.role
+        error = table.error_for(role) if row.change.kind is not Kind.DELETE else None
+        if subscription in row.hidden_from:
+            continue
+        # Realtime lists the ids newest binding first.
+        ids = [i.binding_id for i in reversed(interests) if error or _passes(row, i)]
+        if ids:
+            if role not in texts:
+                texts[role] = _error_text(row, error) if error else _text(row, table, role)
+            subscription.deliver(texts[role], ids)
+
+
+def _passes(row: _Row, interest: Interest) -> bool:
+    return row.change.kind is Kind.DELETE or interest.filter is None or row.passes[interest.filter]
+
+
+def _text(row: _Row, table: Table, role: str) -> str:
+    change = row.change
+    parts = {
+        "columns": table.columns_json(role),
+        "commit_timestamp": f'"{_milliseconds(change.committed_at)}"',
+        "errors": '["Error 413: Payload Too Large"]' if row.is_too_large else "null",
+        "schema": to_json(change.relation.schema),
+        "table": to_json(change.relation.table),
+        "type": f'"{change.kind.value}"',
+    }
+    if row.new is not None:
+        parts["record"] = to_json(_readable(row, row.new, table, role))
+    if row.old is not None:
+        old = _readable(row, row.old, table, role)
+        if change.kind is Kind.DELETE and table.row_security:
+            old = {name: value for name, value in old.items() if table.by_name[name].is_primary_key}
+        parts["old_record"] = to_json(old)
+    return _object(parts)
+
+
+def _readable(row: _Row, values: dict[str, Any], table: Table, role: str) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in values.items()
+        if role in table.by_name[name].readers and not (row.is_too_large and not _is_small(value))
+    }
+
+
+def _is_small(value: Any) -> bool:
+    # A null has no size in SQL, so it is left out as well.
+    return value is not None and len(to_json(value).encode()) <= _MOST_BYTES_OF_A_VALUE
+
+
+def _error_text(row: _Row, error: str) -> str:
+    change = row.change
+    parts = {
+        "columns": "[]",
+        "commit_timestamp": "null",
+        "errors": to_json([error]),
+        "record": "{}",
+        "schema": to_json(change.relation.schema),
+        "table": to_json(change.relation.table),
+        "type": f'"{change.kind.value}"',
+    }
+    if change.kind is Kind.UPDATE:
+        parts["old_record"] = "{}"
+    return _object(parts)
+
+
+def _object(parts: dict[str, str]) -> str:
+    return "{" + ",".join(f'"{key}":{parts[key]}' for key in sorted(parts)) + "}"
+
+
+def _milliseconds(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,103 @@
+"""The reader of the write-ahead log: one temporary logical slot, polled every 100 ms.
+
+The slot belongs to the connection's backend. When that ends, for whatever reason, the slot is gone, and what
+is committed until the next one exists is never seen; nobody is told. That is how the real one works and what
+the daemon's sweep is for.
+
+It starts with the first subscription: on a cold server there is a moment between the join's reply and the
+`system` ok in which rows are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, Error, OperationalError
+
+from daemon.sandbox.queries import query
+from daemon.sandbox.realtime.changes import publish
+from daemon.sandbox.realtime.pgoutput import Decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemon.sandbox.realtime.pgoutput import RowChange
+    from daemon.sandbox.realtime.subscriptions import Subscriptions
+
+_LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+_FIRST_RETRY_SECONDS = 0.3
+_LONGEST_RETRY_SECONDS = 5.0
+# A poll stops at the end of the transaction in which it reaches this many rows.
+_ROWS_PER_POLL = 5000
+
+
+class Replication:
+    """Polls the log and publishes to the active subscriptions, for as long as `run` runs."""
+
+    def __init__(
+        self, database_url: str, subscriptions: Subscriptions, is_silent: Callable[[], bool]
+    ) -> None:
+        self._database_url = database_url
+        self._subscriptions = subscriptions
+        self._is_silent = is_silent
+        self._wanted = asyncio.Event()
+        self._live = asyncio.Event()
+
+    async def live(self) -> None:
+        """Return when there is a slot, asking for one first."""
+        self._wanted.set()
+        await self._live.wait()
+
+    async def run(self) -> None:
+        """Read until cancelled, over any number of lost connections."""
+        await self._wanted.wait()
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._read_log()
+            except OperationalError as error:
+                _LOG.debug("the replication connection is lost: %s", error)
+            except Error as error:
+                # Nothing that a lost connection explains, say a publication that is gone.
+                _LOG.warning("changes cannot be read: %s", error)
+            if self._live.is_set():
+                retry_seconds = _FIRST_RETRY_SECONDS
+                self._live.clear()
+            await asyncio.sleep(retry_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
+
+    async def _read_log(self) -> None:
+        # Prepared statements would outlive the shape of the tables that they are about.
+        connection = await AsyncConnection.connect(
+            self._database_url, autocommit=True, prepare_threshold=None, application_name="realtime_rls"
+        )
+        async with connection:
+            slot = f"supabase_realtime_replication_slot_{secrets.token_hex(4)}"
+            await connection.execute("set timezone = 'UTC'")
+            await connection.execute(
+                "select pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)", [slot]
+            )
+            self._live.set()
+            while True:
+                if not await self._poll(connection, slot):
+                    await asyncio.sleep(POLL_SECONDS)
+
+    async def _poll(self, connection: AsyncConnection[Any], slot: str) -> bool:
+        """Publish what was committed since the last poll; True if there was anything."""
+        changes = await self._changes(connection, slot)
+        if changes and not self._is_silent():
+            await publish(connection, changes, list(self._subscriptions))
+        return bool(changes)
+
+    async def _changes(self, connection: AsyncConnection[Any], slot: str) -> list[RowChange]:
+        cursor = connection.cursor(binary=True)
+        await cursor.execute(query("poll_changes"), {"slot": slot, "rows": _ROWS_PER_POLL})
+        messages = [message async for (message,) in cursor]
+        # Each call is a decoding session of its own: it describes every relation anew.
+        return list(Decoder().decode(messages))

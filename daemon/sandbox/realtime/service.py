@@ -1,0 +1,59 @@
+"""The Realtime side of the sandbox: the WebSocket route and what runs behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemon.sandbox.keys import InvalidToken, Keys
+from daemon.sandbox.realtime.protocol import OBJECTS, VERSIONS
+from daemon.sandbox.realtime.replication import Replication
+from daemon.sandbox.realtime.socket import Socket
+from daemon.sandbox.realtime.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+    from daemon.sandbox.faults import Faults
+
+
+class Realtime:
+    """Accepts sockets and feeds them; `run` has to run for changes to flow."""
+
+    def __init__(self, database_url: str, keys: Keys, faults: Faults) -> None:
+        self._keys = keys
+        self._faults = faults
+        self._subscriptions = Subscriptions(database_url)
+        self._replication = Replication(database_url, self._subscriptions, lambda: faults.silent)
+        self._sockets: set[Socket] = set()
+
+    async def run(self) -> None:
+        """Read the write-ahead log until cancelled."""
+        await self._replication.run()
+
+    def close_sockets(self, code: int) -> int:
+        """Close every socket with this code; returns how many."""
+        for socket in self._sockets:
+            socket.close(code)
+        return len(self._sockets)
+
+    async def endpoint(self, websocket: WebSocket) -> None:
+        """`GET /realtime/v1/websocket?apikey=…&vsn=…`; a refused key is a 403 at the handshake."""
+        version = websocket.query_params.get("vsn", OBJECTS)
+        token = websocket.query_params.get("apikey") or websocket.headers.get("x-api-key", "")
+        if version not in VERSIONS or not self._accepts(token):
+            await websocket.close()  # before accept: the handshake is answered with 403
+            return
+        await websocket.accept()
+        socket = Socket(websocket, version, token, self._keys, self._faults)
+        self._sockets.add(socket)
+        try:
+            await socket.run(self._subscriptions, self._replication)
+        finally:
+            self._sockets.discard(socket)
+
+    def _accepts(self, token: str) -> bool:
+        try:
+            self._keys.verify(token)
+        except InvalidToken:
+            return False
+        return True

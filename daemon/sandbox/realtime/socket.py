@@ -1,0 +1,175 @@
+"""One WebSocket connection: its channels, and a bounded queue between them and the network.
+
+Frames are queued, never awaited, by whoever has something to say, so a client that does not read holds up
+nobody; one that falls too far behind is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from starlette.websockets import WebSocketDisconnect
+
+from daemon.sandbox.keys import InvalidToken, Keys
+from daemon.sandbox.realtime.bindings import read_bindings
+from daemon.sandbox.realtime.channel import Channel, join_refusal
+from daemon.sandbox.realtime.protocol import ARRAYS, Framer, MalformedFrame, Message, decode, to_json
+
+if TYPE_CHECKING:
+    from starlette.websockets import WebSocket
+
+    from daemon.sandbox.faults import Faults
+    from daemon.sandbox.realtime.replication import Replication
+    from daemon.sandbox.realtime.subscriptions import Subscriptions
+
+_INTERNAL_ERROR = 1011
+_MOST_QUEUED_CHARACTERS = 64 * 1024 * 1024
+
+
+class Socket:
+    """A client's connection, already accepted; `token` is the key that opened it."""
+
+    def __init__(self, websocket: WebSocket, version: str, token: str, keys: Keys, faults: Faults) -> None:
+        self._websocket = websocket
+        self._version = version
+        self._token = token
+        self._keys = keys
+        self._faults = faults
+        self._channels: dict[str, tuple[Channel, asyncio.Task[None]]] = {}
+        self._queue: deque[str] = deque()
+        self._queued_characters = 0
+        self._close_code: int | None = None
+        self._wake = asyncio.Event()
+
+    def close(self, code: int) -> None:
+        """End the connection with this code, as soon as the client has read what is being written."""
+        self._close_code = self._close_code or code
+        self._wake.set()
+
+    async def run(self, subscriptions: Subscriptions, replication: Replication) -> None:
+        """Serve the client until either side ends it."""
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(self._read(tasks, subscriptions, replication))
+            writer = tasks.create_task(self._write())
+            try:
+                await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._drop_channels()
+                reader.cancel()
+                writer.cancel()
+
+    def _drop_channels(self) -> None:
+        for channel, task in self._channels.values():
+            channel.drop()
+            task.cancel()
+
+    def _send(self, frame: str) -> None:
+        self._queue.append(frame)
+        self._queued_characters += len(frame)
+        if self._queued_characters > _MOST_QUEUED_CHARACTERS:
+            self._queue.clear()
+            self.close(_INTERNAL_ERROR)
+        self._wake.set()
+
+    async def _write(self) -> None:
+        try:
+            while self._close_code is None:
+                while self._queue and self._close_code is None:
+                    frame = self._queue.popleft()
+                    self._queued_characters -= len(frame)
+                    await self._websocket.send_text(frame)
+                self._wake.clear()
+                if self._close_code is None:
+                    await self._wake.wait()
+            await self._websocket.close(self._close_code)
+        except WebSocketDisconnect:
+            return
+
+    async def _read(
+        self, tasks: asyncio.TaskGroup, subscriptions: Subscriptions, replication: Replication
+    ) -> None:
+        while True:
+            frame = await self._websocket.receive()
+            if frame["type"] == "websocket.disconnect":
+                return
+            text = frame.get("text")
+            if text is None and self._version == ARRAYS:
+                continue  # binary frames are broadcasts, which are not served
+            try:
+                message = decode(text or "", self._version)
+            except MalformedFrame:
+                self.close(_INTERNAL_ERROR)
+                continue
+            self._handle(message, tasks, subscriptions, replication)
+
+    def _handle(
+        self,
+        message: Message,
+        tasks: asyncio.TaskGroup,
+        subscriptions: Subscriptions,
+        replication: Replication,
+    ) -> None:
+        channel = self._channel(message.topic)
+        match message.event:
+            case "heartbeat" if message.topic == "phoenix":
+                self._send(self._framer(message, None).reply(message.ref, "ok", "{}"))
+            case "phx_join" if message.topic.startswith("realtime:"):
+                self._join(message, tasks, subscriptions, replication)
+            case "phx_leave":
+                self._leave(message, channel)
+            case "access_token" if channel and isinstance(message.payload, dict):
+                channel.change_token(message.payload.get("access_token"), self._keys)
+            case _ if channel is None:
+                self._reply_error(message, "unmatched topic")
+
+    def _join(
+        self,
+        message: Message,
+        tasks: asyncio.TaskGroup,
+        subscriptions: Subscriptions,
+        replication: Replication,
+    ) -> None:
+        if self._faults.refusing:
+            return
+        payload = message.payload if isinstance(message.payload, dict) else {}
+        token = payload.get("access_token") or self._token
+        try:
+            claims = self._keys.verify(str(token))
+        except InvalidToken as flaw:
+            self._reply_error(message, join_refusal(flaw))
+            return
+        old = self._displace(message.topic)
+        bindings = read_bindings(payload.get("config"))
+        channel = Channel(self._framer(message, message.join_ref), bindings, str(token), claims, self._send)
+        task = tasks.create_task(channel.run(message.ref, subscriptions, replication, old))
+        self._channels[message.topic] = (channel, task)
+
+    def _leave(self, message: Message, channel: Channel | None) -> None:
+        if channel is None:
+            self._send(self._framer(message, message.join_ref).reply(message.ref, "ok", "{}"))
+        # A leave that names another join has lost a race with it: Phoenix ignores it.
+        elif channel.join_ref == message.join_ref:
+            self._displace(message.topic)
+            channel.leave(message.ref)
+
+    def _channel(self, topic: str) -> Channel | None:
+        channel, _ = self._channels.get(topic, (None, None))
+        return None if channel is None or channel.is_over else channel
+
+    def _displace(self, topic: str) -> Channel | None:
+        """Take the topic's channel away, silently; it is returned if it was still alive."""
+        alive = self._channel(topic)
+        if topic in self._channels:
+            channel, task = self._channels.pop(topic)
+            channel.drop()
+            task.cancel()
+        return alive
+
+    def _reply_error(self, message: Message, reason: str) -> None:
+        framer = self._framer(message, message.join_ref)
+        self._send(framer.reply(message.ref, "error", to_json({"reason": reason})))
+
+    def _framer(self, message: Message, join_ref: str | None) -> Framer:
+        return Framer(self._version, message.topic, join_ref)

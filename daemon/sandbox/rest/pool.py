@@ -1,0 +1,81 @@
+"""A bounded pool of database connections that work as `authenticator`, PostgREST's login role."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, OperationalError
+
+from daemon.sandbox.queries import query
+from daemon.sandbox.rest.errors import no_connection, pool_exhausted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_CONNECT_SECONDS = 5
+
+
+class Pool:
+    """At most `size` connections at a time; waiting longer than `acquire_seconds` for one is an error."""
+
+    def __init__(self, database_url: str, size: int = 10, acquire_seconds: float = 10.0) -> None:
+        self._database_url = database_url
+        self._acquire_seconds = acquire_seconds
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[AsyncConnection[Any]] = []
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection outside any transaction. Raises `ApiError` when there is none to be had."""
+        await self._acquire()
+        try:
+            connection = await self._take()
+            try:
+                yield connection
+            finally:
+                await self._give_back(connection)
+        finally:
+            self._free.release()
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _acquire(self) -> None:
+        try:
+            async with asyncio.timeout(self._acquire_seconds):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise pool_exhausted() from error
+
+    async def _take(self) -> AsyncConnection[Any]:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        try:
+            return await self._connect()
+        except OperationalError as error:
+            raise no_connection(error) from error
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        # A prepared plan would outlive the function that it calls.
+        connection = await AsyncConnection.connect(
+            self._database_url,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="postgrest",
+        )
+        # The URL is the superuser's: become the login role, with the settings that a login would bring.
+        await connection.execute("set session authorization authenticator")
+        await connection.execute(query("become_authenticator"))
+        return connection
+
+    async def _give_back(self, connection: AsyncConnection[Any]) -> None:
+        if connection.closed or connection.broken:
+            return
+        self._idle.append(connection)

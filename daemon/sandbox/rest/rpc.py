@@ -1,0 +1,102 @@
+"""One call of a function: one transaction, as the caller's role."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, Error, sql
+
+from daemon.sandbox.rest.errors import from_database
+
+if TYPE_CHECKING:
+    from daemon.sandbox.rest.pool import Pool
+    from daemon.sandbox.rest.schema_cache import Function
+
+MOST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Call:
+    """What to call, with which JSON arguments, for whom."""
+
+    function: Function
+    arguments: dict[str, Any]
+    role: str
+    claims: dict[str, Any]
+    settings: dict[str, str]
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer as JSON text, and how many rows it has; no text for a function that returns nothing."""
+
+    text: str | None
+    rows: int
+
+
+async def execute(pool: Pool, call: Call) -> Result:
+    """Call the function. Raises `ApiError`; then nothing has happened."""
+    async with pool.connection() as connection:
+        try:
+            async with connection.transaction():
+                await _prepare(connection, call)
+                cursor = await connection.execute(
+                    _statement(call.function, call.arguments), _parameters(call)
+                )
+                row = await cursor.fetchone()
+        except Error as error:
+            raise from_database(error, call.role) from error
+    text, rows = row or (None, 0)
+    return Result(None if call.function.returns_nothing else text, rows)
+
+
+async def _prepare(connection: AsyncConnection[Any], call: Call) -> None:
+    if call.read_only:
+        await connection.execute("set transaction read only")
+    settings = {
+        "search_path": '"public", "extensions"',
+        "role": call.role,
+        "request.jwt.claims": json.dumps(call.claims),
+        # The function's own settings come last: they win over the role's.
+        **call.settings,
+        **call.function.hoisted_settings,
+    }
+    for name, value in settings.items():
+        await connection.execute("select set_config(%s, %s, true)", [name, value])
+
+
+def _parameters(call: Call) -> list[str]:
+    return [json.dumps(call.arguments)] if call.arguments else []
+
+
+def _statement(function: Function, arguments: dict[str, Any]) -> sql.Composed:
+    """A query of one row: the result as JSON text and its number of rows."""
+    template = {
+        (False, False): "select coalesce(to_json(f.r)::text, 'null'), 1 from {source} as f(r)",
+        (False, True): "select to_json(f)::text, 1 from {source} as f",
+        (True, False): "select coalesce(json_agg(r), '[]')::text, count(*) from ("
+        "select f.r from {source} as f(r) limit {limit}) t",
+        (True, True): "select coalesce(json_agg(t), '[]')::text, count(*) from ("
+        "select f.* from {source} as f limit {limit}) t",
+    }[function.returns_set, function.returns_rows]
+    return sql.SQL(template).format(source=_source(function, arguments), limit=MOST_ROWS)
+
+
+def _source(function: Function, arguments: dict[str, Any]) -> sql.Composed:
+    """The call in a FROM clause, after a record that turns the JSON arguments into the function's types."""
+    name = sql.Identifier("public", function.name)
+    if not arguments:
+        return sql.SQL("{}()").format(name)
+    types = function.type_of
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(argument), sql.SQL(types[argument])) for argument in arguments
+    )
+    named = sql.SQL(", ").join(
+        sql.SQL("{0} => sandbox_args.{0}").format(sql.Identifier(argument)) for argument in arguments
+    )
+    return sql.SQL("json_to_record(%s::json) as sandbox_args({}), lateral {}({})").format(
+        columns, name, named
+    )

@@ -1,0 +1,161 @@
+"""The functions that can be called, as they were when the cache was last loaded.
+
+Like PostgREST's, it is loaded at the start and again on `NOTIFY pgrst` (or when the listening connection had
+to be made anew): a function created meanwhile is unknown until then, and a dropped one is still called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import AsyncConnection, OperationalError
+from psycopg.rows import class_row
+
+from daemon.sandbox.queries import query
+from daemon.sandbox.rest.errors import ApiError, no_schema_cache
+
+_LOG = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5
+_RETRY_SECONDS = 1.0
+_HOISTED = ("statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation")
+# How alike a name has to be to be suggested instead.
+_ALIKE = 0.75
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function as the catalog had it; arguments from `required` on have defaults."""
+
+    name: str
+    returns_set: bool
+    returns_nothing: bool
+    returns_rows: bool
+    is_volatile: bool
+    names: list[str]
+    types: list[str]
+    required: int
+    settings: list[str]
+
+    def takes(self, names: set[str]) -> bool:
+        """Whether these are all arguments that it needs and none that it has not."""
+        return set(self.names[: self.required]) <= names <= set(self.names)
+
+    @property
+    def type_of(self) -> dict[str, str]:
+        """The types of the arguments by their names."""
+        return dict(zip(self.names, self.types, strict=True))
+
+    @property
+    def hoisted_settings(self) -> dict[str, str]:
+        """Its own settings that PostgREST applies to the whole transaction."""
+        pairs = dict(setting.split("=", 1) for setting in self.settings)
+        return {name: value for name, value in pairs.items() if name.lower() in _HOISTED}
+
+
+@dataclass
+class SchemaCache:
+    """The cache and what keeps it fresh; `run` has to run."""
+
+    database_url: str
+    _functions: dict[str, list[Function]] = field(default_factory=dict)
+    _role_settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    _loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Load, and load again whenever told to, until cancelled."""
+        while True:
+            try:
+                await self._listen()
+            except OperationalError as error:
+                _LOG.debug("the schema cache's connection is lost: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def loaded(self) -> None:
+        """Return when it has been loaded once."""
+        await self._loaded.wait()
+
+    def find(self, name: str, arguments: set[str]) -> Function:
+        """The function that takes exactly these arguments. Raises `ApiError`."""
+        if not self._loaded.is_set():
+            raise no_schema_cache()
+        overloads = self._functions.get(name, [])
+        matches = [function for function in overloads if function.takes(arguments)]
+        if not matches:
+            raise self._not_found(name, arguments, overloads)
+        if len(matches) > 1:
+            raise _ambiguous(matches)
+        return matches[0]
+
+    def role_settings(self, role: str) -> dict[str, str]:
+        """The settings of an API role."""
+        return self._role_settings.get(role, {})
+
+    async def _listen(self) -> None:
+        connection = await AsyncConnection.connect(
+            self.database_url,
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+            application_name="postgrest_listener",
+        )
+        async with connection:
+            await connection.execute("listen pgrst")
+            await self._load(connection)
+            async for _ in connection.notifies():
+                await self._load(connection)
+
+    async def _load(self, connection: AsyncConnection[Any]) -> None:
+        # With an empty search path, format_type() qualifies the names of the application's own types.
+        await connection.execute("select set_config('search_path', '', false)")
+        cursor = connection.cursor(row_factory=class_row(Function))
+        functions: dict[str, list[Function]] = defaultdict(list)
+        for function in await (await cursor.execute(query("functions"))).fetchall():
+            functions[function.name].append(function)
+        settings: dict[str, dict[str, str]] = defaultdict(dict)
+        for role, name, value in await (await connection.execute(query("role_settings"))).fetchall():
+            settings[role][name] = value
+        self._functions, self._role_settings = functions, settings
+        self._loaded.set()
+
+    def _not_found(self, name: str, arguments: set[str], overloads: list[Function]) -> ApiError:
+        names = ", ".join(sorted(arguments))
+        shown = f"({names})" if names else " without parameters"
+        searched = (
+            f" with parameter{'s' if len(arguments) > 1 else ''} {names}" if names else " without parameters"
+        )
+        return ApiError(
+            404,
+            "PGRST202",
+            f"Could not find the function public.{name}{shown} in the schema cache",
+            f"Searched for the function public.{name}{searched} or with a single unnamed json/jsonb "
+            "parameter, but no matches were found in the schema cache.",
+            self._suggestion(name, arguments, overloads),
+        )
+
+    def _suggestion(self, name: str, arguments: set[str], overloads: list[Function]) -> str | None:
+        if overloads:
+            wanted, score = f"({', '.join(sorted(arguments))})", 0.33
+            candidates = {f"({', '.join(sorted(function.names))})": name for function in overloads}
+            close = difflib.get_close_matches(wanted, candidates, 1, score)
+            return f"Perhaps you meant to call the function public.{name}{close[0]}" if close else None
+        close = difflib.get_close_matches(name, self._functions, 1, _ALIKE)
+        return f"Perhaps you meant to call the function public.{close[0]}" if close else None
+
+
+def _ambiguous(functions: list[Function]) -> ApiError:
+    shown = ", ".join(
+        f"public.{f.name}({', '.join(f'{n} => {t}' for n, t in f.type_of.items())})" for f in functions
+    )
+    return ApiError(
+        300,
+        "PGRST203",
+        f"Could not choose the best candidate function between: {shown}",
+        None,
+        "Try renaming the parameters or the function itself in the database so function overloading can be "
+        "resolved",
+    )

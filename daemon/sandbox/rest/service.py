@@ -1,0 +1,185 @@
+"""The REST side of the sandbox: gateway, token, function, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys
+from daemon.sandbox.rest.errors import ApiError, gateway_refusal
+from daemon.sandbox.rest.pool import Pool
+from daemon.sandbox.rest.rpc import Call, Result, execute
+from daemon.sandbox.rest.schema_cache import SchemaCache
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from daemon.sandbox.faults import Faults
+    from daemon.sandbox.rest.schema_cache import Function
+
+_JSON = "application/json; charset=utf-8"
+_SINGLE_OBJECT = "application/vnd.pgrst.object+json"
+_READING = ("GET", "HEAD")
+
+
+class Rest:
+    """Answers `/rest/v1/*`; `run` has to run for the schema cache to be there."""
+
+    def __init__(self, database_url: str, keys: Keys, faults: Faults) -> None:
+        self._keys = keys
+        self._faults = faults
+        self._pool = Pool(database_url)
+        self._cache = SchemaCache(database_url)
+
+    async def run(self) -> None:
+        """Keep the schema cache until cancelled."""
+        try:
+            await self._cache.run()
+        finally:
+            await asyncio.shield(self._pool.close())
+
+    async def ready(self) -> None:
+        """Return when calls can be answered."""
+        await self._cache.loaded()
+
+    async def call_function(self, request: Request) -> Response:
+        """`POST`, `GET` or `HEAD /rest/v1/rpc/{function}`."""
+        refusal = self._gateway(request)
+        if refusal is not None:
+            return refusal
+        try:
+            return await self._call(request)
+        except ApiError as error:
+            return error.response()
+
+    async def anything_else(self, request: Request) -> Response:
+        """What the sandbox has no stand-in for."""
+        refusal = self._gateway(request)
+        if refusal is not None:
+            return refusal
+        hint = "This sandbox serves /rest/v1/rpc/<function> only; use SQL on its database_url for tables."
+        return ApiError(404, "PGRST125", "Invalid path specified in request URL", None, hint).response()
+
+    def _gateway(self, request: Request) -> Response | None:
+        key = request.headers.get("apikey") or request.query_params.get("apikey")
+        if not key:
+            return gateway_refusal(
+                "No API key found in request", "No `apikey` request header or url param was found."
+            )
+        if not self._keys.is_api_key(key):
+            return gateway_refusal(
+                "Invalid API key", "Double check your Supabase `anon` or `service_role` API key."
+            )
+        return None
+
+    async def _call(self, request: Request) -> Response:
+        claims = self._claims(request.headers.get("authorization", ""))
+        if request.method not in {*_READING, "POST"}:
+            raise ApiError(405, "PGRST101", f"Cannot use the {request.method} method on RPC")
+        _check_schema(request)
+        name = request.path_params["function"]
+        self._meet_failure(name)
+        arguments = await _arguments(request)
+        function = self._cache.find(name, set(arguments))
+        role = claims.role if claims else "anon"
+        call = Call(
+            function=function,
+            arguments=_typed(function, arguments) if request.method in _READING else arguments,
+            role=role,
+            claims=claims.everything if claims else {"role": role},
+            settings=self._cache.role_settings(role),
+            read_only=request.method in _READING,
+        )
+        return _answer(request, function, await execute(self._pool, call))
+
+    def _claims(self, authorization: str) -> Claims | None:
+        """Whose call it is; without a token it is anon's."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            return self._keys.verify(token.strip())
+        except InvalidToken as flaw:
+            raise _unauthorized(flaw, token) from flaw
+
+    def _meet_failure(self, function: str) -> None:
+        failure = self._faults.rest_failure(function)
+        if failure is not None:
+            raise ApiError(failure.status, failure.sqlstate, failure.message)
+
+
+def _unauthorized(flaw: InvalidToken, token: str) -> ApiError:
+    parts = len(token.split("."))
+    match flaw.flaw:
+        case Flaw.EXPIRED:
+            return ApiError(401, "PGRST303", "JWT expired")
+        case Flaw.CLAIMS:
+            return ApiError(401, "PGRST303", "Parsing claims failed")
+        case Flaw.MALFORMED if not token:
+            return ApiError(401, "PGRST301", "Empty JWT is sent in Authorization header")
+        case Flaw.MALFORMED if parts != 3:
+            return ApiError(401, "PGRST301", f"Expected 3 parts in JWT; got {parts}")
+    details = "None of the keys was able to decode the JWT"
+    return ApiError(401, "PGRST301", "No suitable key or wrong key type", details)
+
+
+def _check_schema(request: Request) -> None:
+    header = "accept-profile" if request.method in _READING else "content-profile"
+    schema = request.headers.get(header, "public")
+    if schema != "public":
+        hint = "Only the following schemas are exposed: public"
+        raise ApiError(406, "PGRST106", f"Invalid schema: {schema}", None, hint)
+
+
+async def _arguments(request: Request) -> dict[str, Any]:
+    query = {name: value for name, value in request.query_params.items() if name != "apikey"}
+    if request.method in _READING:
+        return query
+    if query:
+        shown = ", ".join(sorted(query))
+        raise ApiError(400, "PGRST100", f"This sandbox has no filters on results: {shown}")
+    return _body(request.headers.get("content-type", "application/json"), await request.body())
+
+
+def _body(content_type: str, body: bytes) -> dict[str, Any]:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise ApiError(400, "PGRST102", f"Content-Type not acceptable: {media_type}")
+    try:
+        arguments = json.loads(body or b"{}")
+    except ValueError as error:
+        raise ApiError(400, "PGRST102", "Empty or invalid json") from error
+    if not isinstance(arguments, dict):
+        raise ApiError(400, "PGRST102", "Empty or invalid json")
+    return arguments
+
+
+def _typed(function: Function, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments from a query string are text; a json one has to be parsed to be more than a JSON string."""
+    types = function.type_of
+    return {
+        name: json.loads(value) if types[name] in {"json", "jsonb"} else value
+        for name, value in arguments.items()
+    }
+
+
+def _answer(request: Request, function: Function, result: Result) -> Response:
+    if result.text is None:
+        return Response(status_code=204)
+    text = result.text
+    wants_object = _SINGLE_OBJECT in request.headers.get("accept", "")
+    if wants_object and function.returns_set:
+        text = _single(text, result.rows)
+    headers = {"Content-Range": f"0-{result.rows - 1}/*" if result.rows else "*/*"}
+    media_type = f"{_SINGLE_OBJECT}; charset=utf-8" if wants_object else _JSON
+    return Response("" if request.method == "HEAD" else text, 200, headers, media_type)
+
+
+def _single(text: str, rows: int) -> str:
+    if rows != 1:
+        message = "Cannot coerce the result to a single JSON object"
+        raise ApiError(406, "PGRST116", message, f"The result contains {rows} rows")
+    return json.dumps(json.loads(text)[0])

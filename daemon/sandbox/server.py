@@ -1,0 +1,188 @@
+"""The sandbox's one port: REST, Realtime and the hooks for tests, in the current event loop.
+
+    async with serve_sandbox(database_url) as server:
+        client = await acreate_client(server.url, server.service_role_key)
+
+Loopback only, and plain HTTP: it is a stand-in for development.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route, WebSocketRoute
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from daemon.sandbox.faults import Faults
+from daemon.sandbox.hooks import hook_routes
+from daemon.sandbox.keys import Keys
+from daemon.sandbox.realtime.service import Realtime
+from daemon.sandbox.rest.service import Rest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 54321
+_BACKLOG = 256
+_GRACE_SECONDS = 2
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True)
+class SandboxServer:
+    """A running server; `url` and the keys are what a client needs."""
+
+    url: str
+    keys: Keys
+    faults: Faults
+
+    @property
+    def anon_key(self) -> str:
+        """The key of the role `anon`."""
+        return self.keys.anon
+
+    @property
+    def service_role_key(self) -> str:
+        """The key of the role `service_role`."""
+        return self.keys.service_role
+
+
+class PortBusyError(OSError):
+    """Something else listens on the port."""
+
+
+def reserve_port(port: int = DEFAULT_PORT) -> socket.socket:
+    """A socket that listens on the port (0: any free one).
+
+    Raises `PortBusyError` naming the port. Reserving it lets the caller fail before it starts a database.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # A port that was left a moment ago may be taken again at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortBusyError(error.errno, f"port {port} on {HOST} is in use") from error
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def serve_sandbox(
+    database_url: str,
+    *,
+    port: int = 0,
+    keys: Keys | None = None,
+    listener: socket.socket | None = None,
+) -> AsyncIterator[SandboxServer]:
+    """Serve the database for the length of the block.
+
+    `database_url` is a superuser's; `listener` (from `reserve_port`) wins over `port`.
+    Raises `PortBusyError`. When the block ends, WebSockets are closed with 1012, as a restarting server does.
+    """
+    keys = keys or Keys.create()
+    listener = listener or reserve_port(port)
+    faults = Faults()
+    realtime, rest = Realtime(database_url, keys, faults), Rest(database_url, keys, faults)
+    server = _Server(
+        _app(realtime, rest, hook_routes(keys, faults, realtime.close_sockets, lambda: server.abort()))
+    )
+    url = f"http://{HOST}:{listener.getsockname()[1]}"
+    # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
+    parts = [asyncio.create_task(part) for part in (realtime.run(), rest.run())]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await _start(server, rest, [serving, *parts])
+        yield SandboxServer(url, keys, faults)
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving])
+        await _cancel(parts)
+        listener.close()
+
+
+async def _start(server: _Server, rest: Rest, parts: list[asyncio.Task[None]]) -> None:
+    """Return when requests can be answered. A part that ends before that has failed: its error is raised."""
+    starting = asyncio.create_task(_ready(server, rest))
+    try:
+        done, _ = await asyncio.wait([starting, *parts], return_when=asyncio.FIRST_COMPLETED)
+        for part in done:
+            await part
+    finally:
+        starting.cancel()
+
+
+async def _ready(server: _Server, rest: Rest) -> None:
+    await server.has_started.wait()
+    await rest.ready()
+
+
+async def _cancel(parts: list[asyncio.Task[None]]) -> None:
+    for part in parts:
+        part.cancel()
+    for outcome in await asyncio.gather(*parts, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn as a guest in an event loop: it says when it has started and leaves signals to its host."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(_config(app))
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.has_started.set()
+
+    def abort(self) -> int:
+        """Drop every WebSocket without a closing handshake; returns how many."""
+        sockets = [c for c in self.server_state.connections if isinstance(c, WebSocketsSansIOProtocol)]
+        for connection in sockets:
+            connection.transport.abort()
+        return len(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers alone."""
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ws=WebSocketsSansIOProtocol,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        # The real server sends no pings; heartbeats are the client's affair.
+        ws_ping_interval=None,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _app(realtime: Realtime, rest: Rest, hooks: list[Route]) -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/rest/v1/rpc/{function}", rest.call_function, methods=_ALL_METHODS),
+            Route("/rest/v1{path:path}", rest.anything_else, methods=_ALL_METHODS),
+            WebSocketRoute("/realtime/v1/websocket", realtime.endpoint),
+            *hooks,
+        ]
+    )

@@ -1,0 +1,125 @@
+"""A raw Phoenix client: it sends what a test wants to send and keeps what comes, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from daemon.sandbox.server import SandboxServer
+
+Frame = dict[str, Any]
+
+TIMEOUT_SECONDS = 10
+
+
+class Client:
+    """One socket, protocol version 1.0.0 or 2.0.0; frames are given as objects in both."""
+
+    def __init__(self, websocket: ClientConnection, version: str) -> None:
+        self.websocket = websocket
+        self._version = version
+        self._ref = 0
+
+    async def send(self, topic: str, event: str, payload: Any, join_ref: str | None = None) -> str:
+        """Send a message and return its ref."""
+        self._ref += 1
+        ref = str(self._ref)
+        frame = {"topic": topic, "event": event, "payload": payload, "ref": ref, "join_ref": join_ref}
+        if self._version == "2.0.0":
+            await self.websocket.send(json.dumps([join_ref, ref, topic, event, payload]))
+        else:
+            await self.websocket.send(json.dumps(frame))
+        return ref
+
+    async def join(self, *bindings: Frame, topic: str = "realtime:wr", token: str | None = None) -> str:
+        """Ask for a channel with these bindings; the ref of the join is its `join_ref`."""
+        config: Frame = {
+            "broadcast": None,
+            "presence": {"key": "", "enabled": False},
+            "private": False,
+            "postgres_changes": list(bindings),
+        }
+        payload = {"config": config} | ({"access_token": token} if token is not None else {})
+        return await self.send(topic, "phx_join", payload, str(self._ref + 1))
+
+    async def join_live(self, *bindings: Frame, **options: Any) -> list[Frame]:
+        """Join, and return the frames up to the `system` ok, which is the last of them."""
+        await self.join(*bindings, **options)
+        return await self.until(is_live)
+
+    async def receive(self) -> Frame:
+        """The next frame."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return self.parse(await self.websocket.recv(decode=True))
+
+    def parse(self, text: str | bytes) -> Frame:
+        """A frame as an object, whatever the version."""
+        frame = json.loads(text)
+        if self._version == "2.0.0":
+            return dict(zip(("join_ref", "ref", "topic", "event", "payload"), frame, strict=True))
+        assert isinstance(frame, dict)
+        return frame
+
+    async def until(self, wanted: Any) -> list[Frame]:
+        """The frames up to and with the first that is wanted."""
+        frames = [await self.receive()]
+        while not wanted(frames[-1]):
+            frames.append(await self.receive())
+        return frames
+
+    async def change(self) -> Frame:
+        """The `data` of the next change."""
+        frame = (await self.until(lambda frame: frame["event"] == "postgres_changes"))[-1]
+        data = frame["payload"]["data"]
+        assert isinstance(data, dict)
+        return data
+
+    async def sync(self) -> list[Frame]:
+        """What comes before the answer to a heartbeat that is sent now."""
+        ref = await self.send("phoenix", "heartbeat", {})
+        return (await self.until(lambda frame: frame["topic"] == "phoenix" and frame["ref"] == ref))[:-1]
+
+    async def closed(self) -> int | None:
+        """Read until the server closes; its code, or None if it just went away."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            async for _ in self.websocket:
+                pass
+            await self.websocket.wait_closed()
+        return self.websocket.close_code
+
+
+def is_live(frame: Frame) -> bool:
+    """Whether this is the `system` message that says that changes flow."""
+    return (
+        frame["event"] == "system"
+        and frame["payload"]["extension"] == "postgres_changes"
+        and frame["payload"]["status"] == "ok"
+    )
+
+
+def binding(table: str = "workspace_repositories", event: str = "*", **more: str) -> Frame:
+    """A binding as the clients send it."""
+    return {"event": event, "schema": "public", "table": table} | more
+
+
+def socket_url(sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0") -> str:
+    """The address of the WebSocket; the key is service_role's unless told."""
+    apikey = sandbox.service_role_key if key is None else key
+    return f"{sandbox.url.replace('http', 'ws', 1)}/realtime/v1/websocket?apikey={apikey}&vsn={version}"
+
+
+@asynccontextmanager
+async def connect(
+    sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0"
+) -> AsyncIterator[Client]:
+    """A client with an open socket."""
+    async with open_websocket(socket_url(sandbox, key, version), max_size=None) as websocket:
+        yield Client(websocket, version)
