@@ -1,0 +1,230 @@
+"""`priorityd sandbox`: everything from nothing to a daemon that keeps priorities, and nothing left behind.
+
+Order matters both ways. Up: ports (so that a busy one is known before anything is started), PostgreSQL,
+schema and data, REST and Realtime, the daemon, traffic. Down: the same backwards, each given the time to end
+in order. SIGINT and SIGTERM end it at any point; a second one does not wait for the daemon to drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daemon.sandbox.child import DaemonProcess
+from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
+from daemon.sandbox.pulse import watch
+from daemon.sandbox.seed import prepare_database
+from daemon.sandbox.server import DEFAULT_PORT, PortBusyError, SandboxServer, reserve_port, serve_sandbox
+from daemon.sandbox.traffic import Traffic
+from daemon.sandbox.view import Facts, View, choose_view
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from pathlib import Path
+
+DONE, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class SandboxOptions:
+    """The options of the command.
+
+    Attributes:
+        port: where REST and Realtime are served, on loopback; 0 takes any free port.
+        with_daemon: run the daemon against it.
+        http_port: where the daemon serves its metrics; 0 takes any free port.
+        empty: do not put demo data in. Without any repositories there is no traffic either.
+        data_dir: where PostgreSQL keeps its data; None for a temporary directory.
+        traffic: demo changes per second; 0 for none.
+    """
+
+    port: int = DEFAULT_PORT
+    with_daemon: bool = True
+    http_port: int = 9815
+    empty: bool = False
+    data_dir: Path | None = None
+    traffic: float = 1.0
+
+
+async def run_sandbox(options: SandboxOptions) -> int:
+    """Run until a signal; returns the exit code."""
+    with choose_view() as view, _stop_on_signals() as stop:
+        try:
+            listener = reserve_port(options.port)
+        except PortBusyError as error:
+            view.say(f"{error.strerror}: choose another with --port")
+            return FAILED
+        with listener:
+            try:
+                http_port = _free_port(options.http_port)
+            except PortBusyError as error:
+                view.say(f"{error.strerror}: choose another for the daemon with PRIORITYD_HTTP_PORT")
+                return FAILED
+            return await _Sandbox(options, listener, http_port, view, stop).run()
+
+
+class _Stop:
+    """Whether the end is wanted, and how urgently."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.urgent = asyncio.Event()
+
+    def signalled(self) -> None:
+        (self.urgent if self.wanted.is_set() else self.wanted).set()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[_Stop]:
+    loop, stop = asyncio.get_running_loop(), _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.signalled)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class _Sandbox:
+    """One run of the command, after its ports are known to be free."""
+
+    def __init__(
+        self, options: SandboxOptions, listener: socket.socket, http_port: int, view: View, stop: _Stop
+    ) -> None:
+        self._options = options
+        self._listener = listener
+        self._http_port = http_port
+        self._view = view
+        self._stop = stop
+
+    async def run(self) -> int:
+        """Bring everything up, wait for the end, bring everything down."""
+        try:
+            async with AsyncExitStack() as stack:
+                return await self._run(stack)
+        except subprocess.CalledProcessError:
+            # Ctrl-C on a terminal also reaches the programs that set PostgreSQL up.
+            if self._stop.wanted.is_set():
+                return DONE
+            raise
+
+    async def _run(self, stack: AsyncExitStack) -> int:
+        self._view.step("PostgreSQL 18")
+        postgres = await stack.enter_async_context(_postgres(self._options.data_dir))
+        if self._stop.wanted.is_set():
+            return DONE
+        await self._prepare(postgres.url())
+        self._view.step("REST and Realtime")
+        server = await stack.enter_async_context(serve_sandbox(postgres.url(), listener=self._listener))
+        daemon = await self._start_daemon(stack, server) if self._options.with_daemon else None
+        if daemon is not None:
+            self._view.step("priorityd")
+            if not await self._first_of(daemon.process.ready(), daemon):
+                return self._verdict(daemon)
+        self._view.ready(_facts(server, postgres.url(), daemon))
+        self._start_show(stack, postgres.url(), daemon)
+        await self._first_of(asyncio.Event().wait(), daemon)
+        return self._verdict(daemon)
+
+    async def _prepare(self, url: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def step(text: str) -> None:
+            loop.call_soon_threadsafe(self._view.step, text)
+
+        await asyncio.to_thread(prepare_database, url, with_demo_data=not self._options.empty, step=step)
+
+    async def _start_daemon(self, stack: AsyncExitStack, server: SandboxServer) -> _Daemon:
+        daemon = await DaemonProcess.start(server.url, server.service_role_key, self._http_port)
+        followed = _Daemon(daemon, asyncio.create_task(daemon.follow(self._view.event)))
+        stack.push_async_callback(followed.end, self._stop.urgent)
+        return followed
+
+    def _start_show(self, stack: AsyncExitStack, url: str, daemon: _Daemon | None) -> None:
+        shows: list[Coroutine[Any, Any, None]] = []
+        if self._options.traffic > 0:
+            shows.append(Traffic(url, self._options.traffic, self._report_traffic).run())
+        if self._view.is_live:
+            shows.append(watch(url, daemon.process.url if daemon else None, self._view.pulse))
+        for show in shows:
+            stack.push_async_callback(_cancel, asyncio.create_task(show))
+
+    def _report_traffic(self, event: dict[str, Any]) -> None:
+        self._view.event({"source": "traffic"} | event)
+
+    async def _first_of(self, wanted: Coroutine[Any, Any, object], daemon: _Daemon | None) -> bool:
+        """True if `wanted` came before a signal and before the daemon's end."""
+        waiting = asyncio.create_task(wanted)
+        signalled = asyncio.create_task(self._stop.wanted.wait())
+        others = {signalled} | ({daemon.followed} if daemon else set())
+        try:
+            done, _ = await asyncio.wait({waiting, *others}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(waiting)
+            await _cancel(signalled)
+        return waiting in done and not done & others
+
+    def _verdict(self, daemon: _Daemon | None) -> int:
+        """The exit code: a daemon that ended by itself is a failure."""
+        if self._stop.wanted.is_set() or daemon is None:
+            return DONE
+        self._view.say(f"the daemon ended by itself, with exit code {daemon.followed.result()}")
+        return FAILED
+
+
+@dataclass(frozen=True)
+class _Daemon:
+    """The child process and the task that reads its log."""
+
+    process: DaemonProcess
+    followed: asyncio.Task[int]
+
+    async def end(self, urgent: asyncio.Event) -> None:
+        """Let it drain, unless it becomes urgent; its log is read to the end."""
+        stopping = asyncio.create_task(self.process.stop())
+        hurry = asyncio.create_task(urgent.wait())
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if hurry.done():
+            self.process.insist()
+        await stopping
+        await _cancel(hurry)
+        await self.followed
+
+
+@asynccontextmanager
+async def _postgres(data_dir: Path | None) -> AsyncIterator[EmbeddedPostgres]:
+    """`embedded_postgres` without holding up the event loop."""
+    manager = embedded_postgres(data_dir)
+    postgres = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield postgres
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _free_port(port: int) -> int:
+    """The port, or a free one for 0. It is free now; the daemon takes it later."""
+    with reserve_port(port) as reserved:
+        return int(reserved.getsockname()[1])
+
+
+def _facts(server: SandboxServer, database_url: str, daemon: _Daemon | None) -> Facts:
+    return Facts(
+        supabase_url=server.url,
+        service_role_key=server.service_role_key,
+        anon_key=server.anon_key,
+        database_url=database_url,
+        metrics_url=f"{daemon.process.url}/metrics" if daemon else None,
+    )

@@ -1,0 +1,145 @@
+"""The sandbox on a terminal."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from daemon.sandbox.view import STAND_IN, Facts, View
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from daemon.sandbox.pulse import Pulse
+
+_SHOWN_EVENTS = 14
+_COLOURS = {"high": "bold red", "medium": "yellow", "low": "dim", "live": "green"}
+
+
+class LiveView(View):
+    """Progress with ticks, the facts, and then a picture that is redrawn."""
+
+    is_live = True
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._status: Status | None = None
+        self._live: Live | None = None
+        self._step: str | None = None
+        self._pulse: Pulse | None = None
+        self._events: deque[Text] = deque(maxlen=_SHOWN_EVENTS)
+
+    def step(self, text: str) -> None:
+        """Tick off the last step and show this one."""
+        self._tick()
+        self._step = text
+        if self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        self._status.update(text)
+
+    def ready(self, facts: Facts) -> None:
+        """The facts, as lines to copy, and the live picture below them."""
+        self._tick()
+        self._end_progress()
+        self._console.print(f"\n{STAND_IN}", style="bold")
+        for name, value in _lines(facts):
+            self._console.print(Text.assemble((f"{name}=", "cyan"), value), soft_wrap=True)
+        self._console.print("Ctrl-C ends it.\n", style="dim")
+        self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
+        self._live.start()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Remember what is worth a line."""
+        text = _words(event)
+        if text is not None:
+            self._events.append(Text.assemble((f"{datetime.now().astimezone():%H:%M:%S}  ", "dim"), text))
+            self._draw()
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Show how things are."""
+        self._pulse = pulse
+        self._draw()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._end_progress()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _tick(self) -> None:
+        if self._step is not None:
+            self._console.print(Text.assemble(("✓ ", "green"), self._step))
+            self._step = None
+
+    def _end_progress(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(self._picture())
+
+    def _picture(self) -> Group:
+        return Group(self._headline(), self._counts(), Text(), *self._events)
+
+    def _headline(self) -> Text:
+        pulse = self._pulse
+        state = (pulse.listener if pulse else None) or "not running"
+        latency = pulse.last_latency_seconds if pulse else None
+        return Text.assemble(
+            "listener ",
+            (state, _COLOURS.get(state, "yellow")),
+            f"   memberships {pulse.memberships if pulse else '…'}",
+            f"   last change applied after {latency * 1000:.0f} ms" if latency is not None else "",
+        )
+
+    def _counts(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("in a workspace", "priority"):
+            table.add_column(heading)
+        table.add_column("repositories", justify="right")
+        for count in self._pulse.counts if self._pulse else []:
+            flag = "yes" if count.is_workspace_repo else "no"
+            colour = _COLOURS.get(count.priority, "")
+            table.add_row(flag, Text(count.priority, colour), str(count.repositories))
+        return table
+
+
+def _lines(facts: Facts) -> list[tuple[str, str]]:
+    lines = [
+        ("SUPABASE_URL", facts.supabase_url),
+        ("SUPABASE_SERVICE_ROLE_KEY", facts.service_role_key),
+        ("SUPABASE_ANON_KEY", facts.anon_key),
+        ("DATABASE_URL", facts.database_url),
+    ]
+    return lines + ([("METRICS_URL", facts.metrics_url)] if facts.metrics_url else [])
+
+
+def _words(event: dict[str, Any]) -> Text | None:
+    """An event as a line, None if it is not worth one."""
+    match event:
+        case {"event": "added" | "removed" as action, "repository": repository, "workspace": workspace}:
+            preposition = "to" if action == "added" else "from"
+            return Text(f"{repository} {action} {preposition} workspace {workspace}")
+        case {"event": "workspace_deleted", "workspace": workspace}:
+            return Text(f"workspace {workspace} deleted with all its memberships")
+        case {"event": "priority_changed", "old": old, "new": new, "repository_id": repository}:
+            latency = event.get("latency_seconds")
+            after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
+            return Text.assemble(
+                f"  {str(repository)[:8]}…  {old} → ", (str(new), _COLOURS.get(str(new), "")), (after, "dim")
+            )
+        case {"source": "daemon", "event": "output", "line": line}:
+            return Text(str(line), "dim")
+        case {"source": "daemon", "event": name}:
+            return Text(f"  daemon: {name} {event.get('state') or event.get('error') or ''}".rstrip(), "dim")
+    return None

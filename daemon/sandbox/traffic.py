@@ -1,0 +1,62 @@
+"""Demo changes: repositories come to workspaces and go, and now and then a whole workspace is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from psycopg import AsyncConnection, OperationalError
+
+from daemon.sandbox.queries import query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Of 100 changes: memberships added, memberships removed, workspaces deleted and founded anew.
+_ADDED, _REMOVED = 55, 43
+_RETRY_SECONDS = 1.0
+
+
+class Traffic:
+    """Makes `per_second` changes until cancelled and reports each."""
+
+    def __init__(self, url: str, per_second: float, report: Callable[[dict[str, Any]], None]) -> None:
+        self._url = url
+        self._pause_seconds = 1 / per_second
+        self._report = report
+        self._random = random.Random()  # noqa: S311 - a demonstration
+
+    async def run(self) -> None:
+        """Make changes, over any number of lost connections."""
+        while True:
+            try:
+                async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
+                    await self._change_for_ever(connection)
+            except OperationalError:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _change_for_ever(self, connection: AsyncConnection[Any]) -> None:
+        while True:
+            await asyncio.sleep(self._pause_seconds)
+            await self._change(connection)
+
+    async def _change(self, connection: AsyncConnection[Any]) -> None:
+        chance = self._random.randrange(100)
+        if chance < _ADDED:
+            await self._membership(connection, "added", "traffic_add")
+        elif chance < _ADDED + _REMOVED:
+            await self._membership(connection, "removed", "traffic_remove")
+        else:
+            await self._workspace(connection)
+
+    async def _membership(self, connection: AsyncConnection[Any], action: str, name: str) -> None:
+        row = await (await connection.execute(query(name))).fetchone()
+        if row is not None:
+            self._report({"event": action, "repository": row[0], "workspace": row[1]})
+
+    async def _workspace(self, connection: AsyncConnection[Any]) -> None:
+        row = await (await connection.execute(query("traffic_workspace"))).fetchone()
+        if row is not None:
+            self._report({"event": "workspace_deleted", "workspace": row[1]})
+            await connection.execute("insert into public.workspaces (name, slug) values (%s, %s)", row)
