@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -47,11 +47,11 @@ class Claims:
 
 @dataclass(frozen=True)
 class Keys:
-    """The signing secret and the two keys made with it."""
+    """The signing secret and the two keys made with it; none of them shows in a traceback."""
 
-    secret: str
-    anon: str
-    service_role: str
+    secret: str = field(repr=False)
+    anon: str = field(repr=False)
+    service_role: str = field(repr=False)
 
     @classmethod
     def create(cls) -> Keys:

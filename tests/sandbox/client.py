@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,13 +32,16 @@ class Client:
     async def send(self, topic: str, event: str, payload: Any, join_ref: str | None = None) -> str:
         """Send a message and return its ref."""
         self._ref += 1
-        ref = str(self._ref)
+        await self.send_as(str(self._ref), topic, event, payload, join_ref)
+        return str(self._ref)
+
+    async def send_as(self, ref: str, topic: str, event: str, payload: Any, join_ref: str | None) -> None:
+        """Send a message with this ref."""
         frame = {"topic": topic, "event": event, "payload": payload, "ref": ref, "join_ref": join_ref}
         if self._version == "2.0.0":
             await self.websocket.send(json.dumps([join_ref, ref, topic, event, payload]))
         else:
             await self.websocket.send(json.dumps(frame))
-        return ref
 
     async def join(self, *bindings: Frame, topic: str = "realtime:wr", token: str | None = None) -> str:
         """Ask for a channel with these bindings; the ref of the join is its `join_ref`."""
@@ -90,9 +94,9 @@ class Client:
     async def closed(self) -> int | None:
         """Read until the server closes; its code, or None if it just went away."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            async for _ in self.websocket:
-                pass
-            await self.websocket.wait_closed()
+            with suppress(ConnectionClosed):
+                while True:
+                    await self.websocket.recv()
         return self.websocket.close_code
 
 

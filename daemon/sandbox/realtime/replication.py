@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, OperationalError
@@ -33,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 _FIRST_RETRY_SECONDS = 0.3
 _LONGEST_RETRY_SECONDS = 5.0
+_DROP_SECONDS = 2.0
 # A poll stops at the end of the transaction in which it reaches this many rows.
 _ROWS_PER_POLL = 5000
 
@@ -84,9 +86,15 @@ class Replication:
                 "select pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)", [slot]
             )
             self._live.set()
-            while True:
-                if not await self._poll(connection, slot):
-                    await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._poll_for_ever(connection, slot)
+            finally:
+                await _drop(connection, slot)
+
+    async def _poll_for_ever(self, connection: AsyncConnection[Any], slot: str) -> None:
+        while True:
+            if not await self._poll(connection, slot):
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _poll(self, connection: AsyncConnection[Any], slot: str) -> bool:
         """Publish what was committed since the last poll; True if there was anything."""
@@ -101,3 +109,13 @@ class Replication:
         messages = [message async for (message,) in cursor]
         # Each call is a decoding session of its own: it describes every relation anew.
         return list(Decoder().decode(messages))
+
+
+async def _drop(connection: AsyncConnection[Any], slot: str) -> None:
+    """Drop the slot now, if the connection still can: its backend would be a moment late.
+
+    Whoever stops the sandbox may want to drop the database next, which an active slot prevents.
+    """
+    with suppress(Error, TimeoutError):
+        async with asyncio.timeout(_DROP_SECONDS):
+            await connection.execute("select pg_drop_replication_slot(%s)", [slot])
