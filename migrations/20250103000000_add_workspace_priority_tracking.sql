@@ -53,10 +53,11 @@ declare
     c_needed constant text[] := array['high', 'medium', 'low'];
     c_hint constant text := 'Priorities are written as the enum labels or texts high, medium and low.';
     v_type oid;
+    v_modifier integer;
     v_name text;
     v_missing text[];
 begin
-    select a.atttypid, format_type(a.atttypid, a.atttypmod) into v_type, v_name
+    select a.atttypid, a.atttypmod into v_type, v_modifier
     from pg_attribute a
     where a.attrelid = 'public.tracked_repositories'::regclass and a.attname = 'priority' and not a.attisdropped;
 
@@ -67,11 +68,13 @@ begin
             set created = created || 'type public.repository_priority'::text where version = c_version;
         end if;
         v_type := to_regtype('public.repository_priority');
-        v_name := 'public.repository_priority';
     end if;
 
-    -- A domain counts as the type beneath it.
-    select coalesce(nullif(t.typbasetype, 0), t.oid) into v_type from pg_type t where t.oid = v_type;
+    -- A domain counts as the type beneath it: CASE and COALESCE yield that type, never the domain.
+    while exists (select from pg_type t where t.oid = v_type and t.typtype = 'd') loop
+        select t.typbasetype, t.typtypmod into v_type, v_modifier from pg_type t where t.oid = v_type;
+    end loop;
+    v_name := format_type(v_type, v_modifier);
     if (select typtype from pg_type where oid = v_type) = 'e' then
         select array_agg(n.label order by n.label) into v_missing
         from unnest(c_needed) as n (label)
@@ -103,17 +106,17 @@ begin
         select from pg_attribute
         where attrelid = 'public.tracked_repositories'::regclass and attname = 'manual_priority' and not attisdropped
     ) then
-        -- The same type as priority, so that the two can be assigned and compared without casts.
+        -- The type of priority, so that the two can be assigned and compared without casts.
         execute format(
             'alter table public.tracked_repositories add column manual_priority %s
                  constraint tracked_repositories_manual_priority_check
                  check (manual_priority in (''high'', ''medium'', ''low''))', v_name);
         update public.workspace_priority_migrations
         set created = created || 'column manual_priority'::text where version = c_version;
-    elsif (
-        select count(distinct atttypid) from pg_attribute
-        where attrelid = 'public.tracked_repositories'::regclass and attname in ('priority', 'manual_priority')
-    ) <> 1 then
+    elsif not exists (
+        select from pg_attribute
+        where attrelid = 'public.tracked_repositories'::regclass and attname = 'manual_priority' and atttypid = v_type
+    ) then
         raise exception 'tracked_repositories.manual_priority exists with another type than priority'
             using errcode = 'datatype_mismatch',
                   hint = format('Change its type to %s or rename it, then apply this migration again.', v_name);

@@ -1,12 +1,5 @@
 -- Undoes 20250103000200_add_workspace_priority_functions.sql. Stop the daemon before.
 
-drop function if exists public.workspace_priority_snapshot();
-drop function if exists public.check_workspace_priorities();
-drop function if exists public.beat_workspace_priorities(uuid);
-drop function if exists public.workspace_priority_schema_version();
-drop function if exists public.explain_repository_priority(uuid);
-drop function if exists public.get_workspace_repository_ids(uuid, integer);
-drop function if exists public.get_repository_priorities(uuid[]);
 drop function if exists public.rollback_workspace_priorities();
 drop function if exists public.set_manual_priority(uuid, text);
 drop function if exists public.resync_workspace_priorities_page(uuid, integer, text, boolean);

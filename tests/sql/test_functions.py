@@ -1,0 +1,343 @@
+"""The functions beside sync, sweep and resync: overrides, look-ups, and what the daemon asks."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from daemon.sandbox.migrate import migration_files
+from tests.sql.world import Row, session
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+    from tests.sql.world import World
+
+
+# Overrides.
+
+
+@pytest.mark.parametrize("priority", ["high", "medium", "low"])
+def test_a_pin_holds_outside_workspaces_and_across_them(world: World, priority: str) -> None:
+    repository = world.tracked()
+    answer = world.pin(repository, priority)
+    assert answer["manual_priority"] == priority
+    assert world.row(repository) == Row(priority, False, 0, priority)
+
+    workspace = world.add(repository)
+    world.sync(repository)
+    assert world.row(repository) == Row("high", True, 1, priority)
+    world.remove(repository, workspace)
+    world.sync(repository)
+    assert world.row(repository) == Row(priority, False, 0, priority)
+
+
+def test_a_cleared_override_stays_cleared(world: World) -> None:
+    repository = world.tracked(priority="high")
+    world.sync(repository)
+    answer = world.pin(repository, None)
+    assert answer["manual_priority"] is None
+    for _ in range(2):
+        assert world.row(repository) == Row("medium", False, 0)
+        world.sync(repository)
+        world.sweep()
+        world.resync()
+
+
+def test_clearing_an_override_that_was_never_adopted_works_as_well(world: World) -> None:
+    outside, inside = world.tracked(priority="high"), world.tracked(priority="high")
+    world.add(inside)
+    world.pin(outside, None)
+    world.pin(inside, None)
+    assert world.row(outside) == Row("medium", False, 0)
+    assert world.row(inside) == Row("high", True, 1)
+
+
+def test_a_pin_answers_like_a_sync_and_is_recorded_once(world: World) -> None:
+    repository = world.tracked()
+    answer = world.pin(repository, "low")
+    assert set(answer) == {*world.sync(repository), "manual_priority"}
+    assert answer["changed"] == 1
+    assert world.pin(repository, "low")["changed"] == 0
+    assert world.audit() == [("medium", "low", False, False, 0, "pin")]
+
+
+def test_a_pin_on_a_workspace_repository_is_a_change_without_a_record(world: World) -> None:
+    repository = world.tracked()
+    world.add(repository)
+    world.sync(repository)
+    assert world.pin(repository, "low")["changed"] == 1
+    assert len(world.audit()) == 1, "neither priority nor flag has changed"
+
+
+def test_refuses_to_pin_what_is_not_tracked(world: World) -> None:
+    with pytest.raises(psycopg.Error, match="is not tracked") as refused:
+        world.pin(world.repository(), "high")
+    assert refused.value.sqlstate == "PT404"
+    assert refused.value.diag.message_hint
+
+
+@pytest.mark.parametrize("priority", ["", "HIGH", "urgent"])
+def test_refuses_a_priority_outside_the_vocabulary(world: World, priority: str) -> None:
+    with pytest.raises(psycopg.Error, match=r"p_priority is .* must be high, medium, low") as refused:
+        world.pin(world.tracked(), priority)
+    assert refused.value.sqlstate == "22023"
+
+
+@pytest.mark.parametrize("call", ["set_manual_priority", "beat_workspace_priorities"])
+def test_refuses_a_null_id(world: World, call: str) -> None:
+    args = [None, "high"] if call == "set_manual_priority" else [None]
+    with pytest.raises(psycopg.Error, match="is null, but must be") as refused:
+        world.call(call, *args)
+    assert refused.value.sqlstate == "22023"
+
+
+# Look-ups.
+
+
+def test_tells_priorities_of_tracked_repositories_only(world: World) -> None:
+    inside, outside, untracked = world.tracked(), world.tracked(priority="low"), world.repository()
+    world.track(None)
+    workspace = world.add(inside)
+    world.add(untracked, workspace)
+    world.sync(inside)
+    assert world.call(
+        "get_repository_priorities", [inside, outside, inside, untracked, None, uuid.uuid4()]
+    ) == {
+        str(inside): {"priority": "high", "is_workspace_repo": True, "workspace_count": 1},
+        str(outside): {"priority": "low", "is_workspace_repo": False, "workspace_count": 0},
+    }
+
+
+def test_lists_workspace_repositories_once_each_in_pages(world: World) -> None:
+    workspaces = [world.workspace() for _ in range(2)]
+    world.execute("insert into repositories (id) values (%s)", uuid.UUID(int=0))
+    repositories = [uuid.UUID(int=0), *(world.repository() for _ in range(4))]
+    for repository in repositories:
+        for workspace in workspaces:
+            world.add(repository, workspace)
+    world.repository()
+    found, after = [], None
+    while True:
+        page = world.call("get_workspace_repository_ids", after, 2)
+        found += page["repository_ids"]
+        after = page["next_after"]
+        if after is None:
+            break
+    assert found == sorted(map(str, repositories))
+    assert world.call("get_workspace_repository_ids")["repository_ids"] == found
+
+
+def test_lists_nothing_when_there_is_nothing(world: World) -> None:
+    assert world.call("get_workspace_repository_ids") == {"repository_ids": [], "next_after": None}
+
+
+def test_explains_a_repository(world: World) -> None:
+    repository = world.tracked()
+    named = world.value("insert into workspaces (name) values ('Ours') returning id")
+    world.add(repository, named)
+    before = world.call("explain_repository_priority", repository)
+    assert before["correct"] is False
+    assert before["expected"] == {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
+    assert before["last_changes"] == []
+
+    world.sync(repository)
+    nameless = world.add(repository)
+    world.sync(repository)
+    world.pin(repository, "low")
+    after = world.call("explain_repository_priority", repository)
+    assert after["correct"] is True
+    assert after["tracked"] | {"id": None} == {
+        "id": None, "priority": "high", "is_workspace_repo": True, "workspace_count": 2,
+        "manual_priority": "low", "tracking_enabled": True,
+    }  # fmt: skip
+    assert [(w["id"], w.get("name")) for w in after["workspaces"]] == [
+        (str(named), "Ours"),
+        (str(nameless), None),
+    ]
+    assert all(w["added_at"] for w in after["workspaces"])
+    assert [(c["old_priority"], c["new_priority"]) for c in after["last_changes"]] == [("medium", "high")]
+
+
+def test_explains_with_the_ten_newest_changes_first(world: World) -> None:
+    repository = world.tracked()
+    for _ in range(6):
+        workspace = world.add(repository)
+        world.sync(repository)
+        world.remove(repository, workspace)
+        world.sync(repository)
+    changes = world.call("explain_repository_priority", repository)["last_changes"]
+    assert len(changes) == 10
+    assert [c["id"] for c in changes] == sorted((c["id"] for c in changes), reverse=True)
+    assert changes[0]["new_priority"] == "medium"
+
+
+def test_explains_an_untracked_repository_by_its_workspaces(world: World) -> None:
+    repository = world.repository()
+    world.add(repository)
+    explained = world.call("explain_repository_priority", repository)
+    assert explained["tracked"] is None
+    assert explained["expected"] == {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
+    assert explained["correct"] is True, "there is no row that could be wrong"
+
+
+def test_says_when_there_is_nothing_to_explain(world: World) -> None:
+    for unknown in (world.repository(), None):
+        with pytest.raises(psycopg.Error, match="neither tracked nor in a workspace") as refused:
+            world.call("explain_repository_priority", unknown)
+        assert refused.value.sqlstate == "PT404"
+
+
+def test_the_snapshot_counts(world: World) -> None:
+    world.tracked()
+    world.tracked(is_workspace_repo=None)
+    world.tracked(is_workspace_repo=True, workspace_count=1, priority="low")
+    high = world.tracked()
+    workspace = world.add(high)
+    world.add(world.repository(), workspace)
+    world.sync(high)
+    snapshot = world.call("workspace_priority_snapshot")
+    counts = {(r["is_workspace_repo"], r["priority"]): r["count"] for r in snapshot["repositories"]}
+    assert counts == {
+        (False, "medium"): 1,
+        (None, "medium"): 1,
+        (True, "low"): 1,
+        (True, "high"): 1,
+    }
+    assert (snapshot["inversions"], snapshot["untracked"], snapshot["outbox_pending"]) == (1, 1, 1)
+    assert snapshot["taken_at"]
+    world.execute("update repository_priority_changes set dispatched_at = now()")
+    snapshot = world.call("workspace_priority_snapshot")
+    assert (snapshot["outbox_pending"], snapshot["outbox_oldest_seconds"]) == (0, 0)
+
+
+# Rollback.
+
+
+def test_the_rollback_takes_everything_back_but_overrides(world: World) -> None:
+    workspace = world.workspace()
+    plain, pinned, adopted, explicit, unknown = (
+        world.tracked(), world.tracked(), world.tracked(priority="high"), world.tracked(),
+        world.tracked(is_workspace_repo=None, workspace_count=None, priority=None),
+    )  # fmt: skip
+    for repository in (plain, pinned, adopted):
+        world.add(repository, workspace)
+    world.pin(pinned, "low")
+    world.sync(plain, pinned, adopted)
+    world.execute("update tracked_repositories set priority = 'high' where repository_id = %s", explicit)
+    world.execute("truncate repository_priority_changes")
+
+    assert world.call("rollback_workspace_priorities")["changed"] == 5
+    assert world.row(plain) == Row("medium", False, 0)
+    assert world.row(pinned) == Row("low", False, 0, "low")
+    assert world.row(adopted) == Row("high", False, 0, "high")
+    assert world.row(explicit) == Row("high", False, 0, "high")
+    assert world.row(unknown) == Row("medium", False, 0)
+    assert sorted(world.audit(), key=str) == [
+        ("high", "high", True, False, 0, "rollback"),
+        ("high", "low", True, False, 0, "rollback"),
+        ("high", "medium", True, False, 0, "rollback"),
+        (None, "medium", None, False, 0, "rollback"),
+    ]
+    assert world.call("rollback_workspace_priorities")["changed"] == 0
+    world.sweep()
+    assert world.row(plain) == Row("high", True, 1), "a daemon that still runs sets it all again"
+
+
+# The daemon.
+
+
+def test_a_beat_is_kept_and_beats_of_the_dead_are_cleared(world: World) -> None:
+    daemon, dead = uuid.uuid4(), uuid.uuid4()
+    first = world.call("beat_workspace_priorities", daemon)["beat_at"]
+    second = world.call("beat_workspace_priorities", daemon)["beat_at"]
+    assert second > first
+    world.execute("insert into workspace_priority_heartbeats values (%s, now() - interval '25 hours')", dead)
+    third = world.call("beat_workspace_priorities", daemon)["beat_at"]
+    rows = world.execute("select daemon_id, to_jsonb(beat_at) from workspace_priority_heartbeats").fetchall()
+    assert rows == [(daemon, third)]
+
+
+def test_the_check_describes_the_database(world: World) -> None:
+    files = [file.name for file in migration_files()]
+    check = world.call("check_workspace_priorities")
+    assert check["migrations"] == files
+    assert check["schema_version"] == files[-1].split("_")[0]
+    assert check["schema_version"] == world.call("workspace_priority_schema_version")
+    assert check["role"] == world.value("select current_user")
+    assert check["server_version"] == world.value("show server_version")
+    assert check["publication"] == {
+        "exists": True,
+        "tables": ["tracked_repositories", "workspace_priority_heartbeats", "workspace_repositories"],
+        "missing": [],
+    }
+    assert check["workspace_repositories"] == {
+        "exists": True, "row_level_security": True, "replica_identity": "default", "primary_key": ["id"],
+        "delete_names_repository": False,
+    }  # fmt: skip
+    assert check["background_jobs"] is True
+    world.execute(
+        "alter publication supabase_realtime drop table tracked_repositories; drop table background_jobs"
+    )
+    check = world.call("check_workspace_priorities")
+    assert check["publication"]["missing"] == ["tracked_repositories"]
+    assert check["background_jobs"] is False
+
+
+KEY = "workspace_id, repository_id"
+BY_KEY = (
+    f"alter table workspace_repositories drop constraint workspace_repositories_pkey, add primary key ({KEY})"
+)
+IDENTITY = "alter table workspace_repositories replica identity"
+
+
+@pytest.mark.parametrize(
+    ("changes", "names_it"),
+    [
+        ([], False),
+        (["alter table workspace_repositories disable row level security"], False),
+        ([f"{IDENTITY} full"], False),
+        ([f"{IDENTITY} full", "alter table workspace_repositories disable row level security"], True),
+        ([BY_KEY], True),
+        ([BY_KEY, f"{IDENTITY} full"], True),
+        ([BY_KEY, f"{IDENTITY} nothing"], False),
+        ([f"{IDENTITY} using index workspace_repositories_workspace_id_repository_id_key"], False),
+        (
+            [
+                f"{IDENTITY} using index workspace_repositories_workspace_id_repository_id_key",
+                "alter table workspace_repositories disable row level security",
+            ],
+            True,
+        ),
+    ],
+)
+def test_the_check_knows_whether_a_delete_names_its_repository(
+    world: World, changes: list[str], names_it: bool
+) -> None:
+    for change in changes:
+        world.execute(change)
+    check = world.call("check_workspace_priorities")["workspace_repositories"]
+    assert check["delete_names_repository"] is names_it
+
+
+def test_service_role_can_do_all_of_it(database: Database) -> None:
+    """On a project's own terms: the role of the key, its privileges, row level security on everywhere."""
+    world = session(database)
+    repository = world.tracked()
+    world.add(repository)
+    world.connection.execute("set role service_role")
+    assert world.sync(repository, p_trigger="event")["changed"] == 1
+    world.sweep()
+    world.resync()
+    world.pin(repository, "low")
+    assert world.call("get_repository_priorities", [repository])
+    assert world.call("get_workspace_repository_ids")["repository_ids"] == [str(repository)]
+    assert world.call("explain_repository_priority", repository)["correct"]
+    assert world.call("workspace_priority_snapshot")["outbox_pending"] == 1
+    assert world.call("check_workspace_priorities")["role"] == "service_role"
+    world.call("beat_workspace_priorities", uuid.uuid4())
+    assert world.call("rollback_workspace_priorities")["changed"] == 1
+    world.execute("update repository_priority_changes set claimed_at = now(), attempts = attempts + 1")
+    world.execute("delete from repository_priority_changes")

@@ -1,0 +1,422 @@
+"""The migrations on every kind of schema they may meet: applied, applied again, used, and undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from daemon.sandbox.migrate import apply_migrations, migration_files, rollback_migrations
+from tests.conftest import schema_sql
+from tests.sql.world import Row, World, session
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+ENUM = "create type repository_priority as enum ('high', 'medium', 'low')"
+PRD = """
+    ALTER TABLE tracked_repositories
+    ADD COLUMN IF NOT EXISTS is_workspace_repo BOOLEAN DEFAULT FALSE,
+    ADD COLUMN IF NOT EXISTS workspace_count INTEGER DEFAULT 0;
+    CREATE INDEX IF NOT EXISTS idx_tracked_repos_workspace_priority
+    ON tracked_repositories(is_workspace_repo, priority, tracking_enabled);
+    COMMENT ON COLUMN tracked_repositories.workspace_count IS 'The application''s own words.';
+"""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An application's schema, as far as it differs from the least that it can be."""
+
+    first: str = "select"
+    priority: str | None = "text default 'medium'"
+    tracking: str = "tracking_enabled boolean default true"
+    membership_key: str = "id uuid primary key default gen_random_uuid()"
+    membership_more: str = ", unique (workspace_id, repository_id)"
+    last: str = "select"
+    published: list[str] | None = field(default=None)
+    """The tables of ours that are in supabase_realtime afterwards; None when there is no such publication."""
+
+    def create(self, connection: psycopg.Connection[Any]) -> None:
+        columns = [
+            "id uuid primary key default gen_random_uuid()",
+            "repository_id uuid unique",
+            self.tracking,
+        ]
+        if self.priority:
+            columns.append(f"priority {self.priority}")
+        connection.execute(
+            f"""
+            {self.first};
+            create table repositories (id uuid primary key default gen_random_uuid());
+            create table workspaces (id uuid primary key default gen_random_uuid());
+            create table workspace_repositories (
+                {self.membership_key},
+                workspace_id uuid not null references workspaces on delete cascade,
+                repository_id uuid not null references repositories on delete cascade
+                {self.membership_more}
+            );
+            create table tracked_repositories ({", ".join(filter(None, columns))});
+            {self.last};
+            """.encode()
+        )
+
+
+EVERYTHING = ["tracked_repositories", "workspace_priority_heartbeats", "workspace_repositories"]
+SCHEMAS = {
+    "enum": Schema(ENUM, "repository_priority default 'medium'"),
+    "enum of another name": Schema(ENUM.replace("repository_priority", '"Prio of Repo"'), '"Prio of Repo"'),
+    "enum in another schema": Schema(
+        "create schema app; create type app.level as enum ('critical', 'low', 'medium', 'high', 'none')",
+        "app.level not null default 'none'",
+    ),
+    "enum with the columns in another order": Schema(
+        "create type repository_priority as enum ('low', 'medium', 'high')", "repository_priority"
+    ),
+    "text": Schema(),
+    "text with a check": Schema(
+        priority="text not null default 'low' check (priority in ('low', 'medium', 'high'))"
+    ),
+    "varchar": Schema(priority="varchar(10)"),
+    "domain": Schema("create domain level as text check (value in ('low', 'medium', 'high'))", "level"),
+    "no priority": Schema(priority=None),
+    "no priority, but the type": Schema(ENUM, None),
+    "no tracking_enabled": Schema(tracking=""),
+    "membership keyed by itself": Schema(
+        membership_key="is_pinned boolean", membership_more=", primary key (workspace_id, repository_id)"
+    ),
+    "membership without any key": Schema(
+        membership_key="is_pinned boolean",
+        membership_more="",
+        last="create publication supabase_realtime",
+        published=["tracked_repositories", "workspace_priority_heartbeats"],
+    ),
+    "PRD's migration applied": Schema(last=PRD),
+    "PRD's columns without defaults": Schema(
+        last="""alter table tracked_repositories add column is_workspace_repo boolean;
+                alter table tracked_repositories add column workspace_count integer;
+                insert into tracked_repositories default values"""
+    ),
+    "own manual_priority": Schema(last="alter table tracked_repositories add column manual_priority text"),
+    "empty publication": Schema(last="create publication supabase_realtime", published=EVERYTHING),
+    "publication of one of the tables": Schema(
+        last="create publication supabase_realtime for table workspace_repositories", published=EVERYTHING
+    ),
+    "publication of all tables": Schema(
+        last="create publication supabase_realtime for all tables", published=EVERYTHING
+    ),
+    "publication of the schema": Schema(
+        last="create publication supabase_realtime for tables in schema public", published=EVERYTHING
+    ),
+}
+
+
+@pytest.fixture
+def bare(empty_database: Database) -> World:
+    return session(empty_database)
+
+
+# Everything that a schema consists of, as text: two equal answers are two equal schemas.
+FINGERPRINT = """
+    with ours as (
+        select oid from pg_namespace where nspname not like 'pg\\_%' and nspname <> 'information_schema'
+    )
+    select 'relation', c.oid::regclass::text,
+        concat_ws(' ', c.relkind, c.relacl, c.relrowsecurity, c.relreplident)
+    from pg_class c where c.relnamespace in (select oid from ours)
+    union all
+    select 'column', format('%s.%s', a.attrelid::regclass, a.attname), concat_ws(
+        ' ', format_type(a.atttypid, a.atttypmod), a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
+        a.attidentity, col_description(a.attrelid, a.attnum))
+    from pg_attribute a join pg_class c on c.oid = a.attrelid
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    where c.relnamespace in (select oid from ours) and a.attnum > 0 and not a.attisdropped
+    union all
+    select 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+    from pg_index i join pg_class c on c.oid = i.indrelid where c.relnamespace in (select oid from ours)
+    union all
+    select 'constraint', conname, pg_get_constraintdef(oid) from pg_constraint
+    where connamespace in (select oid from ours)
+    union all
+    select 'trigger', tgname, pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+    union all
+    select 'function', oid::regprocedure::text, concat_ws(' ', proacl, pg_get_functiondef(oid)) from pg_proc
+    where pronamespace in (select oid from ours)
+    union all
+    select 'type', format_type(t.oid, null), string_agg(e.enumlabel, ',' order by e.enumsortorder)
+    from pg_type t left join pg_enum e on e.enumtypid = t.oid
+    where t.typnamespace in (select oid from ours) group by t.oid
+    union all
+    select 'publication', pubname, concat_ws(' ', puballtables, (
+        select string_agg(prrelid::regclass::text, ',' order by prrelid) from pg_publication_rel
+        where prpubid = p.oid))
+    from pg_publication p
+    order by 1, 2, 3
+"""
+
+
+def fingerprint(world: World) -> list[Any]:
+    return world.connection.execute(FINGERPRINT.encode()).fetchall()
+
+
+def use(world: World) -> None:
+    """Each function does its work on this schema."""
+    high, pinned, empty = world.tracked(priority="high"), world.tracked(), world.track(None)
+    workspace = world.add(pinned)
+    assert world.sync(high, pinned, p_dry_run=True)["changed"] == 2
+    world.sync(high, pinned)
+    assert world.row(high) == Row("high", False, 0, "high")
+    assert world.row(pinned) == Row("high", True, 1)
+    world.pin(pinned, "low")
+    world.remove(pinned, workspace)
+    world.sweep()
+    assert world.row(pinned) == Row("low", False, 0, "low")
+    world.resync(2)
+    assert world.sweep()["changed"] == 0
+    assert world.value("select priority::text from tracked_repositories where id = %s", empty) == "medium"
+    world.pin(pinned, None)
+    assert world.row(pinned) == Row("medium", False, 0)
+    assert world.call("get_repository_priorities", [high])[str(high)]["priority"] == "high"
+    assert world.call("explain_repository_priority", high)["correct"] is True
+    assert world.call("workspace_priority_snapshot")["inversions"] == 0
+    world.call("beat_workspace_priorities", high)
+    world.call("rollback_workspace_priorities")
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
+def test_applies_twice_works_and_is_undone(bare: World, schema: Schema) -> None:
+    schema.create(bare.connection)
+    before = fingerprint(bare)
+
+    assert apply_migrations(bare.connection) == [file.name for file in migration_files()]
+    once = fingerprint(bare)
+    assert once != before
+    apply_migrations(bare.connection)
+    assert fingerprint(bare) == once
+    check = bare.call("check_workspace_priorities")
+    assert check["publication"]["exists"] is (schema.published is not None)
+    assert check["publication"]["tables"] == (schema.published or [])
+    assert check["background_jobs"] is False
+    use(bare)
+
+    rollback_migrations(bare.connection)
+    assert fingerprint(bare) == before
+    rollback_migrations(bare.connection)
+    apply_migrations(bare.connection)
+    assert fingerprint(bare) == once
+
+
+def test_applies_to_a_project_and_is_undone(bare: World) -> None:
+    """The application's own tables with Supabase's roles, default privileges and publication."""
+    bare.connection.execute(schema_sql("roles"))
+    bare.connection.execute(schema_sql("application"))
+    before = fingerprint(bare)
+    apply_migrations(bare.connection)
+    use(bare)
+    rollback_migrations(bare.connection)
+    assert fingerprint(bare) == before
+
+
+def test_needs_none_of_the_roles(bare: World) -> None:
+    """Roles belong to the whole server: those of other tests are renamed away until the test's rollback."""
+    with bare.connection.transaction(force_rollback=True):
+        for (role,) in bare.execute(
+            "select rolname from pg_roles where rolname in ('anon', 'authenticated', 'service_role')"
+        ).fetchall():
+            bare.execute(f"alter role {role} rename to {role}_of_another_test")
+        SCHEMAS["enum"].create(bare.connection)
+        apply_migrations(bare.connection)
+        apply_migrations(bare.connection)
+        use(bare)
+        rollback_migrations(bare.connection)
+
+
+def test_works_whatever_the_search_path_of_the_caller(bare: World) -> None:
+    SCHEMAS["enum"].create(bare.connection)
+    bare.connection.execute("create publication supabase_realtime")
+    before = fingerprint(bare)
+    for search_path in ("pg_catalog", "nowhere, pg_temp"):
+        bare.connection.execute(f"set search_path = {search_path}".encode())
+        apply_migrations(bare.connection)
+        bare.call("sweep_workspace_priorities")
+        rollback_migrations(bare.connection)
+    bare.connection.execute("reset search_path")
+    assert fingerprint(bare) == before
+
+
+# What it refuses.
+
+
+def test_says_which_label_an_enum_lacks_and_how_to_add_it(bare: World) -> None:
+    schema = Schema("create type level as enum ('urgent', 'high')", "level")
+    schema.create(bare.connection)
+    before = fingerprint(bare)
+    with pytest.raises(psycopg.Error, match="the enum level lacks low, medium") as refused:
+        apply_migrations(bare.connection)
+    hint = refused.value.diag.message_hint
+    assert hint
+    assert fingerprint(bare) == before
+
+    for statement in hint.split(": ", 1)[1].rstrip(";").split("; "):
+        bare.execute(statement)
+    apply_migrations(bare.connection)
+    use(bare)
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        (Schema(priority="integer"), "neither an enum nor a text type"),
+        (
+            Schema(last="alter table tracked_repositories add column manual_priority int"),
+            "another type than priority",
+        ),
+        (Schema(last="drop table workspace_repositories"), "must exist before this migration"),
+        (Schema(last="create table repository_priority_changes (id int)"), "was not made by this migration"),
+    ],
+    ids=["integer", "manual_priority of another type", "no memberships", "a table of that name"],
+)
+def test_refuses_what_it_can_not_work_with_and_says_what_to_do(
+    bare: World, schema: Schema, complaint: str
+) -> None:
+    schema.create(bare.connection)
+    before = fingerprint(bare)
+    with pytest.raises(psycopg.Error, match=complaint) as refused:
+        apply_migrations(bare.connection)
+    assert refused.value.diag.message_hint
+    assert fingerprint(bare) == before
+
+
+def test_does_not_publish_a_table_whose_deletes_would_then_fail(bare: World) -> None:
+    SCHEMAS["membership without any key"].create(bare.connection)
+    warnings: list[str] = []
+    bare.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+    apply_migrations(bare.connection)
+    assert any("workspace_repositories has no primary key" in warning for warning in warnings)
+    repository = bare.tracked()
+    workspace = bare.add(repository)
+    bare.remove(repository, workspace)
+    assert bare.call("check_workspace_priorities")["publication"]["missing"] == ["workspace_repositories"]
+
+
+# The backfill.
+
+
+@pytest.fixture
+def application(bare: World) -> World:
+    """The application before the migrations."""
+    bare.connection.execute(schema_sql("roles"))
+    bare.connection.execute(schema_sql("application"))
+    return bare
+
+
+def test_the_first_backfill_marks_workspace_repositories_and_adopts_overrides_outside(
+    application: World,
+) -> None:
+    workspaces = [application.workspace() for _ in range(2)]
+    rows = {
+        (priority, count): application.tracked(priority=priority)
+        for priority in ("high", "medium", "low", None)
+        for count in (0, 1, 2)
+    }
+    for (_, count), repository in rows.items():
+        for workspace in workspaces[:count]:
+            application.add(repository, workspace)
+    nameless = application.track(None, priority="high")
+
+    apply_migrations(application.connection)
+    for (priority, count), repository in rows.items():
+        if count:
+            expected = Row("high", True, count)
+        else:
+            expected = Row(priority, False, 0, "high" if priority == "high" else None)
+        assert application.row(repository) == expected
+    assert (
+        application.value("select manual_priority::text from tracked_repositories where id = %s", nameless)
+        == "high"
+    )
+    trail = application.audit()
+    assert len(trail) == 8, "one for each repository in a workspace"
+    assert {entry[-1] for entry in trail} == {"migration"}
+    assert application.call("workspace_priority_snapshot")["outbox_pending"] == 0, "nobody waits for these"
+    assert application.value("select count(*) from find_mismatched_repositories()") == 0
+
+
+def test_the_second_backfill_writes_no_row_that_is_right(application: World) -> None:
+    for priority in ("high", "medium", "low"):
+        application.add(application.tracked(priority=priority))
+        application.tracked(priority=priority)
+    apply_migrations(application.connection)
+    before = application.everything()
+    apply_migrations(application.connection)
+    assert application.everything() == before
+
+
+def test_the_second_backfill_takes_a_new_high_for_an_override(application: World) -> None:
+    """By then 'high' without the flag was set by somebody, in a workspace or not."""
+    inside, outside, joined = application.tracked(), application.tracked(), application.tracked()
+    apply_migrations(application.connection)
+    application.execute(
+        "update tracked_repositories set priority = 'high' where repository_id in (%s, %s)", inside, outside
+    )
+    for repository in (inside, joined):
+        application.add(repository)
+    apply_migrations(application.connection)
+    assert application.row(inside) == Row("high", True, 1, "high")
+    assert application.row(outside) == Row("high", False, 0, "high")
+    assert application.row(joined) == Row("high", True, 1)
+
+
+def test_a_repository_that_was_only_high_by_workspace_is_not_adopted_after_a_rollback(
+    application: World,
+) -> None:
+    repository = application.tracked()
+    workspace = application.add(repository)
+    apply_migrations(application.connection)
+    rollback_migrations(application.connection)
+    assert application.value("select priority::text from tracked_repositories") == "medium"
+    application.remove(repository, workspace)
+    apply_migrations(application.connection)
+    assert application.row(repository) == Row("medium", False, 0)
+
+
+def test_follows_on_the_migration_of_the_requirement(application: World) -> None:
+    """Its columns are there, filled by its backfill, and stale: one repository has left, one has joined."""
+    stale, fresh, unknown = (application.tracked() for _ in range(3))
+    application.connection.execute(PRD.encode())
+    application.execute(
+        """update tracked_repositories set is_workspace_repo = true, workspace_count = 1, priority = 'high'
+           where repository_id = %s""",
+        stale,
+    )
+    application.execute(
+        """update tracked_repositories set is_workspace_repo = null, workspace_count = null
+           where repository_id = %s""",
+        unknown,
+    )
+    application.add(fresh)
+    apply_migrations(application.connection)
+    application.resync()
+    assert application.row(stale) == Row("medium", False, 0)
+    assert application.row(fresh) == Row("high", True, 1)
+    assert application.row(unknown) == Row("medium", False, 0)
+
+
+def test_every_migration_has_its_rollback() -> None:
+    files = migration_files()
+    assert files[0].name == "20250103000000_add_workspace_priority_tracking.sql"
+    assert [file.name for file in files] == sorted(
+        file.name for file in (files[0].parent / "rollback").glob("*.sql")
+    )
+    for file in files:
+        assert f"'{file.name}'" in file.read_text(), "a migration records itself under its own name"
+
+
+def test_postgrest_is_told_to_read_the_schema_again(application: World) -> None:
+    application.execute("listen pgrst")
+    apply_migrations(application.connection)
+    application.execute("select")
+    notices = application.connection.notifies(timeout=5, stop_after=1)
+    assert {notice.payload for notice in notices} == {"reload schema"}

@@ -1,0 +1,158 @@
+"""Plans on 100,000 tracked rows: what dashboards ask, and what the sweep costs when nothing is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sql.world import World, session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Server
+
+DISTRIBUTION = """
+SELECT
+  is_workspace_repo,
+  priority,
+  COUNT(*) as count,
+  AVG(workspace_count) as avg_workspace_count
+FROM tracked_repositories
+WHERE tracking_enabled = true
+GROUP BY is_workspace_repo, priority
+ORDER BY is_workspace_repo DESC, priority DESC
+"""
+INVERSIONS = """
+SELECT
+  tr.repository_id,
+  tr.priority,
+  tr.is_workspace_repo,
+  COUNT(*) as inversion_count
+FROM tracked_repositories tr
+WHERE tr.is_workspace_repo = true
+  AND tr.priority != 'high'
+GROUP BY tr.repository_id, tr.priority, tr.is_workspace_repo
+"""
+
+
+@pytest.fixture(scope="module")
+def large(server: Server, template: str) -> Iterator[World]:
+    """100,000 tracked rows, 40,000 memberships of 20,000 repositories, everything right."""
+    with server.database(template) as database:
+        world = session(database)
+        world.execute(
+            """insert into repositories select from generate_series(1, 100000);
+               insert into tracked_repositories (repository_id) select id from repositories;
+               insert into workspaces select from generate_series(1, 100);
+               insert into workspace_repositories (workspace_id, repository_id)
+               select w.id, r.id
+               from (select id, row_number() over (order by id) as n from repositories limit 20000) r
+               join (select id, row_number() over () as n from workspaces) w
+                   on w.n in (1 + r.n % 100, 1 + (r.n + 37) % 100)"""
+        )
+        pages = world.resync(20_000)
+        assert sum(page["changed"] for page in pages) == 20_000
+        world.execute("vacuum (analyze)")
+        yield world
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def explain(world: World, query: str) -> list[dict[str, Any]]:
+    (answer,) = world.value(f"explain (analyze, buffers, format json) {query}")
+    return list(nodes(answer["Plan"]))
+
+
+def source_of(world: World, function: str) -> str:
+    return world.value("select prosrc from pg_proc where proname = %s", function)
+
+
+def test_inversions_are_found_through_the_index(large: World) -> None:
+    plan = explain(large, INVERSIONS)
+    (scan,) = [node for node in plan if node.get("Index Name")]
+    assert scan["Index Name"] == "idx_tracked_repos_workspace_priority"
+    assert "is_workspace_repo" in scan["Index Cond"]
+    assert not any(node["Node Type"] == "Seq Scan" for node in plan)
+
+
+def test_the_distribution_reads_the_table_once(large: World) -> None:
+    """It averages a column over every enabled row: one pass and a hash of four groups is the best."""
+    plan = explain(large, DISTRIBUTION)
+    scans = [node for node in plan if node.get("Relation Name") == "tracked_repositories"]
+    assert len(scans) == 1
+    assert all(node["Actual Rows"] < 10 for node in plan if node["Node Type"] == "Sort")
+
+
+def test_the_distribution_within_one_group_uses_the_index(large: World) -> None:
+    narrowed = DISTRIBUTION.replace(
+        "tracking_enabled = true", "tracking_enabled = true and is_workspace_repo = true and priority = 'low'"
+    )
+    plan = explain(large, narrowed)
+    assert [node["Index Name"] for node in plan if node.get("Index Name")] == [
+        "idx_tracked_repos_workspace_priority"
+    ]
+
+
+def test_the_snapshot_counts_from_the_index_alone(large: World) -> None:
+    counting = source_of(large, "workspace_priority_snapshot")
+    start = counting.index("select tr.is_workspace_repo")
+    counting = counting[start : counting.index(")", counting.index("group by"))]
+    plan = explain(large, counting)
+    scans = [node for node in plan if node.get("Relation Name")]
+    assert {node["Node Type"] for node in scans} == {"Index Only Scan"}
+    assert {node["Index Name"] for node in scans} == {"idx_tracked_repos_workspace_priority"}
+
+
+def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: World) -> None:
+    """Its two queries, as the functions have them: memberships against flagged rows, and the drift index."""
+    finding = source_of(large, "find_mismatched_repositories")
+    finding = finding[finding.index("select") : finding.rindex(";")]
+    plan = explain(large, finding)
+    scans = {node["Relation Name"]: node for node in plan if node.get("Relation Name")}
+    assert scans["tracked_repositories"]["Index Name"] == "idx_tracked_repos_workspace_counts"
+    assert scans["tracked_repositories"]["Node Type"] == "Index Only Scan"
+    assert scans["tracked_repositories"]["Actual Rows"] == 20_000
+    assert scans["workspace_repositories"]["Actual Rows"] == 40_000
+
+    sweeping = source_of(large, "sweep_workspace_priorities")
+    start = sweeping.index("select tr.id from", sweeping.index("word for word"))
+    drifting = sweeping[start : sweeping.index("limit", start)]
+    plan = explain(large, drifting)
+    (scan,) = [node for node in plan if node.get("Relation Name")]
+    assert scan["Index Name"] == "idx_tracked_repos_priority_drift"
+    assert scan["Actual Rows"] == 0
+
+
+def test_the_sweep_costs_little_more_than_counting_the_memberships(large: World) -> None:
+    """In pages read, which unlike time is the same on every machine."""
+
+    def pages_read(query: str) -> int:
+        (answer,) = large.value(f"explain (analyze, buffers, format json) {query}")
+        return answer["Plan"]["Shared Hit Blocks"] + answer["Plan"]["Shared Read Blocks"]
+
+    pages_read("select sweep_workspace_priorities()")  # the first call of a session reads the catalog
+    counting = pages_read("select repository_id, count(*) from workspace_repositories group by 1")
+    table = large.value("select relpages from pg_class where relname = 'tracked_repositories'")
+    sweeping = pages_read("select sweep_workspace_priorities()")
+    assert sweeping < counting + table / 2
+
+
+def test_each_single_sync_is_a_few_index_look_ups(large: World) -> None:
+    def rows_read_in_sequence() -> int:
+        return large.value(
+            """select sum(seq_tup_read)::bigint from pg_stat_xact_user_tables
+               where relname in ('tracked_repositories', 'workspace_repositories')"""
+        )
+
+    one = large.value("select repository_id from workspace_repositories limit 1")
+    with large.connection.transaction():
+        before = rows_read_in_sequence()
+        large.sync(one)
+        large.pin(one, "low")
+        assert rows_read_in_sequence() == before

@@ -1,0 +1,116 @@
+"""Nothing of this is for browsers: anon and authenticated can neither call nor read any of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Database
+from tests.sql.world import World, session
+
+TABLES = ("repository_priority_changes", "workspace_priority_heartbeats", "workspace_priority_migrations")
+OURS = """
+    select p.oid::regprocedure::text from pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.proname <> 'set_updated_at'
+    order by 1
+"""
+
+
+@pytest.fixture
+def stranger(world: World) -> World:
+    """A session whose role has no other rights than every role has."""
+    world.execute("create role stranger_of_this_test")
+    world.execute("grant usage on schema public to stranger_of_this_test")
+    yield world
+    world.execute("reset role; drop owned by stranger_of_this_test; drop role stranger_of_this_test")
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "stranger_of_this_test"])
+def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> None:
+    functions = [row[0] for row in stranger.execute(OURS)]
+    assert len(functions) >= 12
+    for function in functions:
+        assert not stranger.value("select has_function_privilege(%s, %s, 'execute')", role, function), (
+            function
+        )
+    for table in TABLES:
+        for right in ("select", "insert", "update", "delete", "truncate", "references", "trigger"):
+            assert not stranger.value("select has_table_privilege(%s, %s, %s)", role, table, right), (
+                table,
+                right,
+            )
+    assert not stranger.value(
+        "select has_sequence_privilege(%s, 'repository_priority_changes_id_seq', 'usage, select, update')",
+        role,
+    )
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select sync_workspace_priorities(null)",
+        "select sweep_workspace_priorities()",
+        "select resync_workspace_priorities_page(null, 10)",
+        "select get_repository_priorities(null)",
+        "select explain_repository_priority(gen_random_uuid())",
+        "select set_manual_priority(gen_random_uuid(), 'high')",
+        "select workspace_priority_snapshot()",
+        "select rollback_workspace_priorities()",
+        "select beat_workspace_priorities(gen_random_uuid())",
+        "select check_workspace_priorities()",
+        "select get_workspace_repository_ids()",
+        "select workspace_priority_schema_version()",
+        *(f"select * from {table}" for table in TABLES),
+    ],
+)
+def test_callers_of_the_api_are_refused(database: Database, role: str, statement: str) -> None:
+    with pytest.raises(Exception, match="permission denied") as refused:
+        database.connect(role).execute(statement.encode())
+    assert refused.value.sqlstate == "42501"
+
+
+def test_tables_have_row_level_security_and_no_policies(world: World) -> None:
+    rows = world.execute(
+        """select c.relname, c.relrowsecurity, exists (select from pg_policy p where p.polrelid = c.oid)
+           from pg_class c where c.relname = any (%s) and c.relkind = 'r' order by 1""",
+        list(TABLES),
+    ).fetchall()
+    assert rows == [(table, True, False) for table in TABLES]
+
+
+def test_functions_run_as_their_caller_with_a_search_path_of_nothing(world: World) -> None:
+    rows = world.execute(
+        """select p.proname, p.prosecdef, p.proconfig from pg_proc p
+           where p.pronamespace = 'public'::regnamespace and p.proname <> 'set_updated_at'"""
+    ).fetchall()
+    assert rows
+    for name, as_owner, config in rows:
+        assert not as_owner, name
+        assert 'search_path=""' in config, name
+
+
+def test_callable_functions_bound_their_own_time(world: World) -> None:
+    """PostgREST takes a function's statement_timeout for the transaction: the role's 8 s are too few."""
+    readers = ("workspace_priority_snapshot", "get_workspace_repository_ids", "explain_repository_priority")
+    writers = (
+        "sync_workspace_priorities",
+        "sweep_workspace_priorities",
+        "resync_workspace_priorities_page",
+        "set_manual_priority",
+        "rollback_workspace_priorities",
+        "beat_workspace_priorities",
+    )
+    for name in readers + writers:
+        config = world.value("select proconfig from pg_proc where proname = %s", name)
+        settings = dict(setting.split("=", 1) for setting in config)
+        assert "statement_timeout" in settings, name
+        assert ("lock_timeout" in settings) == (name in writers), name
+
+
+def test_nothing_hangs_on_workspace_repositories(database: Database) -> None:
+    """A trigger there could make workspace operations fail or wait."""
+    world = session(database)
+    assert not world.value(
+        """select count(*) from pg_trigger
+           where tgrelid = 'workspace_repositories'::regclass and not tgisinternal"""
+    )
