@@ -105,9 +105,11 @@ class SchemaCache:
         )
         async with connection:
             await connection.execute("listen pgrst")
-            await self._load(connection)
-            async for _ in connection.notifies():
+            while True:
                 await self._load(connection)
+                # One at a time: the connection cannot be used for anything else while it listens.
+                async for _ in connection.notifies(stop_after=1):
+                    pass
 
     async def _load(self, connection: AsyncConnection[Any]) -> None:
         # With an empty search path, format_type() qualifies the names of the application's own types.
