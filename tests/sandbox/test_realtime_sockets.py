@@ -1,0 +1,247 @@
+"""How connections and channels begin, go on and end, and what a lost database does to them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import httpx
+import psycopg
+import pytest
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import InvalidStatus
+
+from daemon.sandbox.keys import Keys
+from daemon.sandbox.postgres import embedded_postgres
+from daemon.sandbox.seed import prepare_database
+from daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
+from tests.sandbox.client import binding, connect, is_live, socket_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from daemon.sandbox.postgres import EmbeddedPostgres
+    from daemon.sandbox.server import SandboxServer
+    from tests.conftest import Database
+    from tests.sandbox.client import Client, Frame
+
+_SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
+
+
+async def hook(sandbox: SandboxServer, path: str) -> None:
+    """Ask for a failure."""
+    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+        response = await http.post(f"/sandbox/v1/{path}", headers={"apikey": sandbox.service_role_key})
+        assert response.status_code == 200, response.text
+
+
+def notes(frames: list[Frame]) -> list[str]:
+    """The notes of the inserted memberships among these frames."""
+    return [f["payload"]["data"]["record"]["notes"] for f in frames if f["event"] == "postgres_changes"]
+
+
+def add_membership(session: psycopg.Connection[object], note: str) -> None:
+    """Insert a row that subscribers of workspace_repositories are told about."""
+    session.execute(
+        """with w as (insert into workspaces default values returning id),
+        r as (insert into repositories default values returning id)
+        insert into workspace_repositories (workspace_id, repository_id, notes)
+        select w.id, r.id, %s from w, r""",
+        [note],
+    )
+
+
+async def test_refused_keys_are_403_at_the_handshake(sandbox: SandboxServer) -> None:
+    keys, now = sandbox.keys, int(time.time())
+    for key in (
+        "",
+        "garbage",
+        Keys.create().service_role,
+        keys.sign({"role": "anon", "exp": now - 1}),
+        keys.sign({"role": "anon"}),
+        keys.sign({"exp": now + 60}),
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            async with open_websocket(socket_url(sandbox, key)):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_changes_flow_only_after_the_system_ok_that_follows_the_reply(
+    client: Client, database: Database
+) -> None:
+    session = database.connect()
+    assert session.execute(_SLOTS).fetchall() == []
+    frames = await client.join_live(binding())
+    assert [frame["event"] for frame in frames] == ["phx_reply", "presence_state", "system"]
+    assert len(session.execute(_SLOTS).fetchall()) == 1
+    add_membership(session, "after")
+    assert (await client.change())["record"]["notes"] == "after"
+
+
+async def test_a_left_channel_gets_nothing_more_and_the_socket_stays_open(
+    client: Client, database: Database
+) -> None:
+    await client.join_live(binding())
+    ref = await client.send("realtime:wr", "phx_leave", {}, "1")
+    left = [await client.receive(), await client.receive()]
+    assert [(frame["event"], frame["ref"]) for frame in left] == [("phx_reply", ref), ("phx_close", "1")]
+    session = database.connect()
+    add_membership(session, "unheard")
+    await client.join_live(binding(), topic="realtime:again")
+    add_membership(session, "heard")
+    frames = await client.until(lambda frame: "heard" in notes([frame]))
+    assert {frame["topic"] for frame in frames} == {"realtime:again"}
+
+
+async def test_a_table_that_is_published_later_is_subscribed_without_rejoining(
+    client: Client, database: Database
+) -> None:
+    await client.join(binding("workspaces"))
+    frames = await client.until(lambda frame: frame["event"] == "system")
+    assert frames[-1]["payload"]["status"] == "error"
+    database.connect().execute("alter publication supabase_realtime add table workspaces")
+    started = time.monotonic()
+    assert is_live(await client.receive())
+    assert time.monotonic() - started < 11
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1012])
+async def test_the_server_can_be_told_to_close_sockets(
+    code: int, client: Client, sandbox: SandboxServer
+) -> None:
+    await client.join_live(binding())
+    await hook(sandbox, f"realtime/close?code={code}")
+    assert await client.closed() == code
+
+
+async def test_the_server_can_be_told_to_drop_sockets_rudely(client: Client, sandbox: SandboxServer) -> None:
+    await client.join_live(binding())
+    await hook(sandbox, "realtime/abort")
+    await client.closed()
+    assert client.websocket.protocol.close_rcvd is None
+
+
+async def test_the_server_can_be_told_to_be_silent(
+    client: Client, sandbox: SandboxServer, database: Database
+) -> None:
+    session = database.connect()
+    await client.join_live(binding())
+    await hook(sandbox, "realtime/silence?seconds=60")
+    add_membership(session, "dropped")
+    async with asyncio.timeout(5):
+        while not _is_confirmed(session):
+            await client.sync()
+    await hook(sandbox, "realtime/silence?seconds=0")
+    add_membership(session, "heard")
+    assert (await client.change())["record"]["notes"] == "heard"
+
+
+def _is_confirmed(session: psycopg.Connection[object]) -> bool:
+    """Whether the slot has moved beyond everything that was committed before."""
+    statement = "select bool_and(confirmed_flush_lsn >= %s::pg_lsn) from pg_replication_slots"
+    (end,) = session.execute("select pg_current_wal_lsn()").fetchone() or (None,)
+    (confirmed,) = session.execute(statement, [end]).fetchone() or (False,)
+    return bool(confirmed)
+
+
+async def test_the_server_can_be_told_to_leave_joins_without_an_answer(
+    client: Client, sandbox: SandboxServer
+) -> None:
+    await hook(sandbox, "realtime/refuse?seconds=60")
+    await client.join(binding())
+    assert await client.sync() == []
+    await hook(sandbox, "realtime/refuse?seconds=0")
+    assert is_live((await client.join_live(binding()))[-1])
+
+
+async def test_a_stopped_server_closes_with_1012_and_leaves_no_slot(database: Database) -> None:
+    async with AsyncExitStack() as clients:
+        async with serve_sandbox(database.url) as sandbox:
+            client = await clients.enter_async_context(connect(sandbox))
+            await client.join_live(binding())
+        assert await client.closed() == 1012
+    assert database.connect().execute(_SLOTS).fetchall() == []
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody(
+    client: Client, sandbox: SandboxServer, database: Database
+) -> None:
+    session = database.connect()
+    session.execute("alter publication supabase_realtime add table workspaces")
+    async with connect(sandbox) as lazy:
+        await lazy.join_live(binding("workspaces"))
+        await client.join_live(binding("workspaces"))
+        lazy.websocket.transport.pause_reading()
+        session.execute(
+            "insert into workspaces (name) select repeat('x', 100000) from generate_series(1, 100)"
+        )
+        for _ in range(100):
+            await client.change()
+        assert await client.sync() == []
+        lazy.websocket.transport.resume_reading()
+        for _ in range(100):
+            await lazy.change()
+
+
+async def test_a_lost_replication_backend_loses_changes_and_nobody_is_told(
+    client: Client, database: Database
+) -> None:
+    session = database.connect()
+    await client.join_live(binding())
+    session.execute("select pg_terminate_backend(active_pid) from pg_replication_slots where active")
+    add_membership(session, "lost")
+    heard: list[str] = []
+    frames: list[Frame] = []
+    number = 0
+    while not heard:
+        number += 1
+        add_membership(session, f"later {number}")
+        frames += await client.sync()
+        heard = notes(frames)
+    assert "lost" not in heard
+    assert {frame["event"] for frame in frames} == {"postgres_changes"}
+
+
+@pytest.fixture
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of the test's own, to stop and start."""
+    with embedded_postgres() as postgres:
+        prepare_database(postgres.url(), with_demo_data=False, step=lambda _: None)
+        yield postgres
+
+
+async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_themselves(
+    postgres: EmbeddedPostgres,
+) -> None:
+    async with serve_sandbox(postgres.url()) as sandbox, connect(sandbox) as old, connect(sandbox) as new:
+        await old.join_live(binding())
+        await asyncio.to_thread(postgres.stop)
+        started = time.monotonic()
+        ref = await new.join(binding())
+        reply = await new.receive()
+        assert (reply["ref"], reply["payload"]["status"]) == (ref, "error")
+        assert reply["payload"]["response"]["reason"].startswith("UnableToConnectToProject")
+        assert 4.5 < time.monotonic() - started < 7
+        async with httpx.AsyncClient(base_url=sandbox.url) as http:
+            headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
+            answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (503, "PGRST000")
+            await asyncio.to_thread(postgres.start)
+            answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)
+            assert answer.status_code == 200
+        with psycopg.connect(postgres.url(), autocommit=True) as session:
+            frames: list[Frame] = []
+            while not notes(frames):
+                add_membership(session, "x")
+                frames += await old.sync()
+        assert {frame["event"] for frame in frames} == {"postgres_changes"}
+
+
+def test_a_busy_port_is_named() -> None:
+    with reserve_port(0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortBusyError, match=f"port {port} "):
+            reserve_port(port)
