@@ -63,7 +63,7 @@ async def run_sandbox(options: SandboxOptions) -> int:
             try:
                 http_port = _free_port(options.http_port)
             except PortBusyError as error:
-                view.say(f"{error.strerror}: choose another for the daemon with PRIORITYD_HTTP_PORT")
+                view.say(f"{error.strerror}: choose another for the daemon with --http-port")
                 return FAILED
             return await _Sandbox(options, listener, http_port, view, stop).run()
 

@@ -1,0 +1,173 @@
+"""The command as a subprocess: what it prints, how it ends, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from daemon.sandbox.server import reserve_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_COMMAND = [sys.executable, "-m", "daemon", "sandbox", "--port", "0"]
+_TIMEOUT_SECONDS = 40
+
+
+class Sandbox:
+    """A running command, its facts once they are out, and everything that it has started."""
+
+    def __init__(self, process: subprocess.Popen[str], temporary: Path) -> None:
+        self.process = process
+        self.temporary = temporary
+        self.family: list[psutil.Process] = []
+
+    def facts(self) -> dict[str, Any]:
+        """The first line."""
+        facts = self.next_line()
+        self.family = [
+            psutil.Process(self.process.pid),
+            *psutil.Process(self.process.pid).children(recursive=True),
+        ]
+        self.family += _postgres_of(self.temporary)
+        return facts
+
+    def next_line(self) -> dict[str, Any]:
+        """A line of stdout."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read() if self.process.stderr else ""
+        value = json.loads(line)
+        assert isinstance(value, dict)
+        return value
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and wait; the exit code."""
+        self.process.send_signal(number)
+        self.process.communicate(timeout=_TIMEOUT_SECONDS)
+        return self.process.returncode
+
+    def left_behind(self) -> list[object]:
+        """Processes and files that are still there."""
+        alive = [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        # The wheel's lock file is shared by all its users on the machine, so nobody may remove it.
+        return alive + [path for path in self.temporary.iterdir() if path.name != ".lockfile"]
+
+
+def _postgres_of(directory: Path) -> list[psutil.Process]:
+    # The server is not a child: pg_ctl has started and left it.
+    processes = psutil.process_iter(["cmdline"])
+    return [p for p in processes if any(str(directory) in part for part in p.info["cmdline"] or [])]
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Sandbox]:
+    """The command with these options and a directory for temporary files of its own."""
+    # Not pytest's own: as root, PostgreSQL's user has to be able to get there, and a socket's path is short.
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        temporary = Path(name)
+        temporary.chmod(0o755)
+        process = subprocess.Popen(
+            [*_COMMAND, *options],
+            env=os.environ | {"TMPDIR": name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        sandbox = Sandbox(process, temporary)
+        try:
+            yield sandbox
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=_TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> None:
+    with running("--no-daemon", "--empty") as sandbox:
+        facts = sandbox.facts()
+        assert set(facts) == {"supabase_url", "service_role_key", "anon_key", "database_url", "metrics_url"}
+        assert facts["metrics_url"] is None
+        with psycopg.connect(facts["database_url"]) as session:
+            assert session.execute("select count(*) from tracked_repositories").fetchone() == (0,)
+        headers = {
+            "apikey": facts["service_role_key"],
+            "Authorization": f"Bearer {facts['service_role_key']}",
+        }
+        url = f"{facts['supabase_url']}/rest/v1/rpc/workspace_priority_snapshot"
+        assert httpx.post(url, headers=headers, json={}).status_code == 200
+        assert len(sandbox.family) > 1
+        assert sandbox.end(number) == 0
+        assert sandbox.left_behind() == []
+
+
+def test_runs_the_daemon_and_shows_what_happens() -> None:
+    with running("--http-port", "0", "--traffic", "20") as sandbox:
+        facts = sandbox.facts()
+        assert httpx.get(facts["metrics_url"].replace("/metrics", "/readyz")).status_code == 200
+        seen: set[tuple[str, str]] = set()
+        while not {("traffic", "added"), ("daemon", "priority_changed")} <= seen:
+            event = sandbox.next_line()
+            seen.add((event["source"], event["event"]))
+        assert sandbox.end(signal.SIGINT) == 0
+        assert sandbox.left_behind() == []
+
+
+def test_fails_when_the_daemon_dies() -> None:
+    with running("--http-port", "0", "--traffic", "0") as sandbox:
+        sandbox.facts()
+        (daemon,) = [p for p in sandbox.family if p.is_running() and p.cmdline()[-2:] == ["daemon", "run"]]
+        daemon.kill()
+        _, words = sandbox.process.communicate(timeout=_TIMEOUT_SECONDS)
+        assert sandbox.process.returncode == 1
+        assert "the daemon ended by itself" in words
+        assert sandbox.left_behind() == []
+
+
+def test_a_signal_while_starting_ends_it_cleanly() -> None:
+    with running("--no-daemon") as sandbox:
+        assert sandbox.process.stderr is not None
+        assert "PostgreSQL" in sandbox.process.stderr.readline()
+        assert sandbox.end(signal.SIGINT) == 0
+        assert sandbox.left_behind() == []
+
+
+def test_a_busy_port_is_named_and_nothing_is_started() -> None:
+    with reserve_port(0) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [*_COMMAND, "--port", port], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+        )
+        assert done.returncode == 1
+        assert f"port {port}" in done.stderr
+        assert "--port" in done.stderr
+        assert "PostgreSQL" not in done.stderr
+        other = [*_COMMAND, "--http-port", port]
+        done = subprocess.run(other, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+        assert done.returncode == 1
+        assert f"port {port}" in done.stderr
+
+
+def test_a_kept_data_directory_keeps_its_rows() -> None:
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        Path(name).chmod(0o755)
+        options = ("--no-daemon", "--traffic", "0", "--data-dir", f"{name}/data")
+        for expected in (48, 49):
+            with running(*options) as sandbox, psycopg.connect(sandbox.facts()["database_url"]) as session:
+                assert session.execute("select count(*) from repositories").fetchone() == (expected,)
+                session.execute("insert into repositories default values")
+                session.commit()
+                assert sandbox.end(signal.SIGINT) == 0
