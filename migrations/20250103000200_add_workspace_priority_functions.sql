@@ -132,37 +132,103 @@ begin
 end
 $$;
 
--- Locks these rows in key order and returns those that it got. If some transaction keeps a row for longer than
--- lock_timeout, the rows that are free are taken instead: the others must not wait for it.
-create or replace function public.lock_tracked_repositories(p_ids uuid[])
+-- Locks these rows in key order and returns those that it got: all that still exist, or with p_skip_locked
+-- those that nobody else holds.
+create or replace function public.lock_tracked_repositories(p_ids uuid[], p_skip_locked boolean)
 returns uuid[]
 language plpgsql
 set search_path = ''
-set lock_timeout = '1s'
 as $$
-declare
-    v_locked uuid[];
 begin
-    begin
-        with locked as (
+    if p_skip_locked then
+        return array(
             select tr.id from public.tracked_repositories tr
             where tr.id = any (p_ids)
             order by tr.id
-            for no key update
+            for no key update skip locked
+        );
+    end if;
+    return array(
+        select tr.id from public.tracked_repositories tr
+        where tr.id = any (p_ids)
+        order by tr.id
+        for no key update
+    );
+end
+$$;
+
+-- Decides on these rows, writes those of p_locked that are wrong, and records what changed. A dry run writes
+-- nothing and takes all of them for locked.
+create or replace function public.write_workspace_priorities(
+    p_ids uuid[],
+    p_locked uuid[],
+    p_trigger text,
+    p_dry_run boolean,
+    p_pin boolean,
+    p_manual_priority text
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+    v_answer jsonb;
+begin
+    with decided as (
+        select d.*, d.wrong and (p_dry_run or d.id = any (p_locked)) as to_change
+        from public.decide_workspace_priorities(p_ids, p_pin, p_manual_priority) d
+    ),
+    written as (
+        update public.tracked_repositories tr
+        set priority = d.new_priority,
+            is_workspace_repo = d.is_workspace_repo,
+            workspace_count = d.workspace_count,
+            manual_priority = d.manual_priority
+        from decided d
+        where tr.id = d.id and d.to_change and not p_dry_run
+    ),
+    recorded as (
+        insert into public.repository_priority_changes (
+            tracked_repository_id, repository_id, old_priority, new_priority,
+            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
         )
-        select array_agg(l.id) into v_locked from locked l;
-    exception
-        -- A deadlock is only possible with a transaction that locks in another order; this one gives way.
-        when lock_not_available or deadlock_detected then
-            with locked as (
-                select tr.id from public.tracked_repositories tr
-                where tr.id = any (p_ids)
-                order by tr.id
-                for no key update skip locked
-            )
-            select array_agg(l.id) into v_locked from locked l;
-    end;
-    return coalesce(v_locked, '{}');
+        select d.id, d.repository_id, d.old_priority, d.new_priority,
+            d.old_is_workspace_repo, d.is_workspace_repo, d.workspace_count, p_trigger
+        from decided d
+        where d.to_change and not p_dry_run
+            -- An unknown flag that becomes false changes nothing for anybody.
+            and (d.old_priority is distinct from d.new_priority::text
+                or coalesce(d.old_is_workspace_repo, false) <> d.is_workspace_repo)
+        order by d.id
+    )
+    select jsonb_build_object(
+        'examined', count(*),
+        'workspace_repos', count(*) filter (where d.is_workspace_repo),
+        'changed', count(*) filter (where d.to_change),
+        'changes', coalesce(
+            jsonb_agg(
+                jsonb_build_object(
+                    'id', d.id,
+                    'repository_id', d.repository_id,
+                    'old_priority', d.old_priority,
+                    'new_priority', d.new_priority,
+                    'is_workspace_repo', d.is_workspace_repo,
+                    'workspace_count', d.workspace_count
+                )
+                order by d.id
+            ) filter (where d.to_change),
+            '[]'
+        ),
+        -- Still there, and held by another transaction all the time: the caller comes back for them.
+        'locked', coalesce(
+            jsonb_agg(d.repository_id order by d.repository_id)
+            filter (where not p_dry_run and d.id <> all (p_locked) and d.repository_id is not null),
+            '[]'
+        )
+    )
+    into v_answer
+    from decided d;
+    return v_answer;
 end
 $$;
 
@@ -181,6 +247,7 @@ create or replace function public.apply_workspace_priorities(
 returns jsonb
 language plpgsql
 set search_path = ''
+set lock_timeout = '1s'
 -- The arrays differ in size from call to call by orders of magnitude, and so do the best plans.
 set plan_cache_mode = force_custom_plan
 as $$
@@ -190,6 +257,8 @@ declare
     v_locked uuid[] := '{}';
     v_right bigint;
     v_right_in_workspace bigint;
+    v_examined bigint;
+    v_in_workspace bigint;
     v_answer jsonb;
 begin
     if not v_dry_run and current_setting('transaction_isolation') <> 'read committed' then
@@ -198,77 +267,41 @@ begin
     end if;
 
     select
-        array_agg(d.id) filter (where s.suspect),
+        coalesce(array_agg(d.id) filter (where s.suspect), '{}'),
         count(*) filter (where not s.suspect),
         count(*) filter (where not s.suspect and d.is_workspace_repo)
     into v_suspects, v_right, v_right_in_workspace
     from public.decide_workspace_priorities(p_ids, p_pin, p_manual_priority) d
     cross join lateral (select d.wrong or (p_careful and d.contended and not v_dry_run) as suspect) s;
 
-    if v_suspects is not null and not v_dry_run then
-        v_locked := public.lock_tracked_repositories(v_suspects);
-    end if;
+    -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in
+    -- the same block, which is a subtransaction: rows locked in one and updated in another cost a multixact each.
+    begin
+        if not v_dry_run then
+            v_locked := public.lock_tracked_repositories(v_suspects, p_skip_locked => false);
+        end if;
+        v_answer := public.write_workspace_priorities(
+            v_suspects, v_locked, p_trigger, v_dry_run, p_pin, p_manual_priority
+        );
+    exception
+        -- Somebody keeps a row for longer than lock_timeout: the rows that are free are taken instead, since
+        -- the others must not wait for it. A deadlock is only possible with a transaction that locks in
+        -- another order, and this one gives way.
+        when lock_not_available or deadlock_detected then
+            v_locked := public.lock_tracked_repositories(v_suspects, p_skip_locked => true);
+            v_answer := public.write_workspace_priorities(
+                v_suspects, v_locked, p_trigger, v_dry_run, p_pin, p_manual_priority
+            );
+    end;
 
-    -- A later statement than the lock: its snapshot has every membership committed before the lock was had.
-    with decided as (
-        select d.*, l.id is not null as locked, d.wrong and (v_dry_run or l.id is not null) as to_change
-        from public.decide_workspace_priorities(v_suspects, p_pin, p_manual_priority) d
-        left join unnest(v_locked) l (id) on l.id = d.id
-    ),
-    written as (
-        update public.tracked_repositories tr
-        set priority = d.new_priority,
-            is_workspace_repo = d.is_workspace_repo,
-            workspace_count = d.workspace_count,
-            manual_priority = d.manual_priority
-        from decided d
-        where tr.id = d.id and d.to_change and not v_dry_run
-    ),
-    recorded as (
-        insert into public.repository_priority_changes (
-            tracked_repository_id, repository_id, old_priority, new_priority,
-            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
-        )
-        select d.id, d.repository_id, d.old_priority, d.new_priority,
-            d.old_is_workspace_repo, d.is_workspace_repo, d.workspace_count, p_trigger
-        from decided d
-        where d.to_change and not v_dry_run
-            -- An unknown flag that becomes false changes nothing for anybody.
-            and (d.old_priority is distinct from d.new_priority::text
-                or coalesce(d.old_is_workspace_repo, false) <> d.is_workspace_repo)
-        order by d.id
-    )
-    select jsonb_build_object(
-        'examined', v_right + count(*),
-        'workspace_repos', v_right_in_workspace + count(*) filter (where d.is_workspace_repo),
-        'tracked_only_repos',
-            v_right - v_right_in_workspace + count(*) filter (where not d.is_workspace_repo),
-        'changed', count(*) filter (where d.to_change),
-        'changes', coalesce(
-            jsonb_agg(
-                jsonb_build_object(
-                    'id', d.id,
-                    'repository_id', d.repository_id,
-                    'old_priority', d.old_priority,
-                    'new_priority', d.new_priority,
-                    'is_workspace_repo', d.is_workspace_repo,
-                    'workspace_count', d.workspace_count
-                )
-                order by d.id
-            ) filter (where d.to_change),
-            '[]'
-        ),
-        -- Wanted, still there, and held by another transaction all the time: the caller comes back for them.
-        'locked', coalesce(
-            jsonb_agg(distinct d.repository_id)
-            filter (where not d.locked and not v_dry_run and d.repository_id is not null),
-            '[]'
-        )
-    )
-    into v_answer
-    from decided d;
-
-    return v_answer || jsonb_build_object('applied_at', clock_timestamp());
+    v_examined := v_right + (v_answer ->> 'examined')::bigint;
+    v_in_workspace := v_right_in_workspace + (v_answer ->> 'workspace_repos')::bigint;
+    return v_answer || jsonb_build_object(
+        'examined', v_examined,
+        'workspace_repos', v_in_workspace,
+        'tracked_only_repos', v_examined - v_in_workspace,
+        'applied_at', clock_timestamp()
+    );
 end
 $$;
 
@@ -555,7 +588,7 @@ begin
             'apply_workspace_priorities', 'check_workspace_priority_arguments',
             'count_untracked_repositories', 'decide_workspace_priorities', 'find_mismatched_repositories',
             'lock_tracked_repositories', 'resync_workspace_priorities_page', 'rollback_workspace_priorities',
-            'set_manual_priority', 'sweep_workspace_priorities', 'sync_workspace_priorities'
+            'set_manual_priority', 'sweep_workspace_priorities', 'sync_workspace_priorities', 'write_workspace_priorities'
         )
     loop
         execute format('revoke all on function %s from public', v_function);

@@ -8,7 +8,8 @@ drop function if exists public.sync_workspace_priorities(uuid[], text, boolean);
 drop function if exists public.count_untracked_repositories(uuid[]);
 drop function if exists public.find_mismatched_repositories();
 drop function if exists public.apply_workspace_priorities(uuid[], text, boolean, boolean, boolean, text);
-drop function if exists public.lock_tracked_repositories(uuid[]);
+drop function if exists public.write_workspace_priorities(uuid[], uuid[], text, boolean, boolean, text);
+drop function if exists public.lock_tracked_repositories(uuid[], boolean);
 drop function if exists public.decide_workspace_priorities(uuid[], boolean, text);
 drop function if exists public.check_workspace_priority_arguments(text, integer);
 

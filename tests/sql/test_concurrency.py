@@ -295,7 +295,8 @@ def test_gives_way_to_an_application_that_locks_in_another_order(database: Datab
     world.wait_until_blocked(calling.pid)
     application.execute(lock, first)  # waits for the call, which waits for the application
 
-    assert running.result()["locked"] == sorted([str(first), str(second)])
+    # The first may be had by either of them once the call has let go of it.
+    assert str(second) in running.result()["locked"]
     application.connection.commit()
     sync_like_the_daemon(world, first, second)
     assert world.row(first) == world.row(second) == Row("high", True, 1)
