@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 PERIODIC_SHARE: Final = 0.01
@@ -13,21 +14,23 @@ REQUESTED_SHARE: Final = 0.2
 
 @dataclass(slots=True)
 class SweepPace:
-    """Decides when a sweep may start, from how long the last one took.
+    """Decides when a sweep may start, from how long the last few took.
 
-    Times are seconds of one monotonic clock. `interval_seconds` is the period between sweeps on a database
-    small enough, `debounce_seconds` the least time between two that were asked for.
+    Their shortest time counts: the first one is slow because nothing is cached, and any may have waited for a
+    lock or a retry, which is no cost of the next. Times are seconds of one monotonic clock.
+    `interval_seconds` is the period between sweeps on a database small enough, `debounce_seconds` the least
+    time between two that were asked for.
     """
 
     interval_seconds: float
     debounce_seconds: float
-    last_started_at: float | None = None
-    last_duration_seconds: float = 0.0
+    _last_started_at: float | None = None
+    _durations: deque[float] = field(default_factory=lambda: deque(maxlen=3))
 
     def finished(self, started_at: float, now: float) -> None:
         """Remember a sweep, also one that failed: trying it again at once would help nobody."""
-        self.last_started_at = started_at
-        self.last_duration_seconds = now - started_at
+        self._last_started_at = started_at
+        self._durations.append(now - started_at)
 
     def next_periodic_at(self, now: float) -> float:
         """When the next sweep is due if nothing asks for one."""
@@ -37,7 +40,12 @@ class SweepPace:
         """When a sweep that was asked for may start; the first after a quiet time at once."""
         return self._next(now, self.debounce_seconds, REQUESTED_SHARE)
 
+    def next_urgent_at(self, now: float) -> float:
+        """When a sweep may start because changes were missed: that is rare, so it waits for no share."""
+        return self._next(now, self.debounce_seconds, 1.0)
+
     def _next(self, now: float, least_seconds: float, share: float) -> float:
-        if self.last_started_at is None:
+        if self._last_started_at is None:
             return now
-        return self.last_started_at + max(least_seconds, self.last_duration_seconds / share)
+        typical = min(self._durations) if len(self._durations) > 1 else 0.0
+        return self._last_started_at + max(least_seconds, typical / share)

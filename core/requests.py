@@ -39,5 +39,10 @@ class Requests:
         request, self._waiting = self._waiting, None
         return request
 
+    @property
+    def waiting(self) -> Request | None:
+        """The waiting request, which goes on waiting."""
+        return self._waiting
+
     def __bool__(self) -> bool:
         return self._waiting is not None

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -70,7 +71,13 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
         timeout_graceful_shutdown=1,
         server_header=False,
     )
-    await _Server(config).serve(sockets=[listener])
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        # Cancelled: let answers that are under way go out, and close the connections.
+        with anyio.CancelScope(shield=True):
+            await server.shutdown(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

@@ -69,6 +69,8 @@ class Listener:
         on_gap: Callable[[Trigger], None],
         metrics: Metrics,
         progress: Progress,
+        beat_interval_seconds: float = BEAT_INTERVAL_SECONDS,
+        beat_grace_seconds: float = BEAT_GRACE_SECONDS,
     ) -> None:
         self._url = url
         self._key = key
@@ -78,6 +80,8 @@ class Listener:
         self._on_gap = on_gap
         self._metrics = metrics
         self._progress = progress
+        self._beat_interval_seconds = beat_interval_seconds
+        self._beat_grace_seconds = beat_grace_seconds
         self._state, self._first_actions = initial(monotonic())
         self._inputs: list[Input] = []
         self._wakeup = Wakeup()
@@ -180,7 +184,7 @@ class Listener:
                 live_since = self._state.since
                 while self._is_live_since(live_since):
                     await self._beat_once(live_since)
-                    await anyio.sleep(BEAT_INTERVAL_SECONDS - BEAT_GRACE_SECONDS)
+                    await anyio.sleep(self._beat_interval_seconds - self._beat_grace_seconds)
 
     def _is_live_since(self, since: float) -> bool:
         return self._state.name == "live" and self._state.since == since
@@ -195,7 +199,7 @@ class Listener:
             # Not written, so its absence says nothing about the stream.
             log.warning("heartbeat_not_written", error=str(error))
             return
-        await anyio.sleep(BEAT_GRACE_SECONDS)
+        await anyio.sleep(self._beat_grace_seconds)
         if self._is_live_since(live_since) and self._last_beat_seen_at < sent_at:
             self._tell(BeatOverdue())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -17,6 +17,9 @@ from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
 from core.listener_state import RECONNECT_REASONS, STATES, State
 from core.priorities import PRIORITIES, TRIGGERS
+
+# A `_created` beside every series would double them, and nothing reads it.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no annotation there
 
 PREFIX: Final = "workspace_priority_"
 NO_PRIORITY: Final = "none"

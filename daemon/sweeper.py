@@ -96,8 +96,14 @@ class Sweeper:
         self._progress.ended("sweeper")
 
     def _due_at(self, now: float) -> float:
-        asked = self._pace.next_requested_at(now) if self._requests else self._pace.next_periodic_at(now)
-        return max(asked, self._retry_at)
+        waiting = self._requests.waiting
+        if waiting is None:
+            due_at = self._pace.next_periodic_at(now)
+        elif waiting.trigger == "event":
+            due_at = self._pace.next_requested_at(now)
+        else:
+            due_at = self._pace.next_urgent_at(now)
+        return max(due_at, self._retry_at)
 
     async def _sweep(self, request: Request) -> None:
         started_at = monotonic()

@@ -7,6 +7,7 @@ a server that may be littered with databases and roles) the same tests run there
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +73,17 @@ class Server:
                 yield database
             finally:
                 database.close()
+                _wait_for_slots(admin, name)
                 admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
+    """A temporary replication slot ends with its backend, a moment after its client has gone."""
+    deadline = time.monotonic() + 10
+    query = "select count(*) from pg_replication_slots where database = %s"
+    while admin.execute(query, (database,)).fetchone() != (0,):
+        assert time.monotonic() < deadline, f"a replication slot in {database} is still in use"
+        time.sleep(0.01)
 
 
 def schema_sql(name: str) -> bytes:

@@ -179,7 +179,7 @@ def _operate(command: object, options: dict[str, object]) -> None:
 def main() -> None:
     """The entry point `priorityd`."""
     try:
-        cli()
+        cli(prog_name="priorityd")
     except PriorityError as error:
         click.echo(f"priorityd: {error}", err=True)
         sys.exit(error.exit_code)

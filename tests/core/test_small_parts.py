@@ -33,10 +33,23 @@ def test_scores_rank_priorities_and_an_unknown_one_is_medium() -> None:
 def test_a_large_database_is_swept_less_often() -> None:
     pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
     assert pace.next_periodic_at(5.0) == 5.0
-    pace.finished(0.0, 0.02)
+    for _ in range(3):
+        pace.finished(0.0, 0.02)
     assert (pace.next_periodic_at(1.0), pace.next_requested_at(1.0)) == (10.0, 0.2)
-    pace.finished(0.0, 0.5)
-    assert (pace.next_periodic_at(1.0), pace.next_requested_at(1.0)) == (50.0, 2.5)
+    for _ in range(3):
+        pace.finished(0.0, 0.5)
+    assert [pace.next_periodic_at(1.0), pace.next_requested_at(1.0), pace.next_urgent_at(1.0)] == [
+        50,
+        2.5,
+        0.5,
+    ]
+
+
+def test_one_slow_sweep_among_quick_ones_changes_nothing() -> None:
+    pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
+    for seconds in (3.0, 0.02, 5.0):
+        pace.finished(0.0, seconds)
+        assert (pace.next_periodic_at(1.0), pace.next_requested_at(1.0)) == (10.0, 0.2)
 
 
 def test_requests_during_a_run_become_one() -> None:

@@ -1,0 +1,42 @@
+"""A sandbox of one test: a fresh database behind the REST and Realtime stand-ins, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import pytest
+
+from daemon.sandbox.server import SandboxServer, serve_sandbox
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import Daemon, priorityd, start_daemon
+from tests.conftest import Database
+
+# So long that only the stream, or a sweep that it asked for, can be what put a row right.
+NO_TIMER = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}
+
+
+@dataclass
+class Stack:
+    """The sandbox's servers, and the application on its database."""
+
+    server: SandboxServer
+    database: Database
+    app: Application
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {"SUPABASE_URL": self.server.url, "SUPABASE_SERVICE_ROLE_KEY": self.server.service_role_key}
+
+    def daemon(self, *, ready: bool = True, **settings: object) -> AbstractAsyncContextManager[Daemon]:
+        return start_daemon(ready=ready, **(self.settings | settings))
+
+    async def priorityd(self, *arguments: str, **settings: object) -> tuple[int, str, str]:
+        return await priorityd(*arguments, **(self.settings | settings))
+
+
+@pytest.fixture
+async def stack(database: Database) -> AsyncIterator[Stack]:
+    async with serve_sandbox(database.url) as server:
+        yield Stack(server, database, Application(database.connect()))

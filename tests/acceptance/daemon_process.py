@@ -1,0 +1,150 @@
+"""The daemon as its user runs it: a process, its environment, its signals, its log lines and endpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import httpx
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+from prometheus_client.parser import text_string_to_metric_families
+
+# Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
+# there, it would end that package's listening task.
+_WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
+PRIORITYD = (sys.executable, *_WARNINGS, "-m", "daemon")
+POLL_SECONDS = 0.01
+
+
+async def eventually(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+    """Wait until the condition holds, and return what it gave; a state is waited for, never a time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not so within {seconds} s: {condition}"
+        await anyio.sleep(POLL_SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """A process environment with these settings and nothing of the machine's own."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE", "PRIORITYD"))
+    }
+    return kept | {"PRIORITYD_LOG_FORMAT": "json"} | {name: str(value) for name, value in settings.items()}
+
+
+@dataclass
+class Daemon:
+    """A running `priorityd run`."""
+
+    process: Process
+    port: int
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    noise: list[str] = field(default_factory=list)
+
+    async def get(self, path: str) -> httpx.Response | None:
+        """The answer of one of its endpoints, None while it does not listen."""
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                return await client.get(f"http://127.0.0.1:{self.port}{path}")
+        except httpx.TransportError:
+            return None
+
+    async def answers(self, path: str, status: int) -> bool:
+        assert self.process.returncode is None, f"the daemon has ended: {self.logs[-3:]} {self.noise}"
+        response = await self.get(path)
+        return response is not None and response.status_code == status
+
+    async def status(self) -> dict[str, Any]:
+        response = await self.get("/status")
+        assert response is not None
+        status: dict[str, Any] = response.json()
+        return status
+
+    async def live(self) -> bool:
+        return (await self.status())["listener"]["state"] == "live"
+
+    async def settled(self) -> bool:
+        """Live, and the sweep that becoming live asks for is over."""
+        return await self.live() and await self.metric("resyncs_total", kind="sweep", trigger="reconnect") > 0
+
+    async def metric(self, name: str, **labels: str) -> float:
+        response = await self.get("/metrics")
+        assert response is not None
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(response.text)
+            for sample in family.samples
+            if sample.name == f"workspace_priority_{name}" and labels.items() <= sample.labels.items()
+        )
+
+    def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        return [line for line in self.logs if line["event"] == event and fields.items() <= line.items()]
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+        self.process.send_signal(number)
+        with anyio.fail_after(seconds):
+            return await self.process.wait()
+
+    async def read_logs(self) -> None:
+        assert self.process.stderr is not None
+        rest = ""
+        async for text in TextReceiveStream(self.process.stderr):
+            *lines, rest = (rest + text).split("\n")
+            for line in lines:
+                try:
+                    self.logs.append(json.loads(line))
+                except ValueError:
+                    self.noise.append(line)
+
+
+@asynccontextmanager
+async def start_daemon(*, ready: bool = True, **settings: object) -> AsyncIterator[Daemon]:
+    """Run the daemon for the length of the block. Every line that it writes must be a log line."""
+    port = free_port()
+    env = environment(PRIORITYD_HTTP_PORT=port, **settings)
+    async with (
+        await anyio.open_process([*PRIORITYD, "run"], env=env) as process,
+        anyio.create_task_group() as tasks,
+    ):
+        daemon = Daemon(process, port)
+        tasks.start_soon(daemon.read_logs)
+        try:
+            if ready:
+                await eventually(lambda: daemon.answers("/readyz", 200), 30)
+                await eventually(daemon.settled, 30)
+            yield daemon
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with anyio.CancelScope(shield=True):
+                await process.wait()
+    assert daemon.noise == [], "the daemon wrote something that is no log line"
+    assert daemon.logged("change_not_handled") == []
+
+
+async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:
+    """Run a command to its end: exit code, stdout, stderr."""
+    done = await anyio.run_process([*PRIORITYD, *arguments], env=environment(**settings), check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -1,0 +1,203 @@
+"""Starting, stopping, signals, and what happens when Supabase is not as it should be."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from core.schema import REQUIRED_MIGRATION
+from daemon.sandbox.keys import Keys
+from daemon.sandbox.server import serve_sandbox
+from tests.acceptance.conftest import NO_TIMER, Stack
+from tests.acceptance.daemon_process import eventually, free_port, start_daemon
+from tests.conftest import Database, schema_sql
+
+
+async def test_sighup_forces_a_full_resync_that_is_logged_and_counted(stack: Stack) -> None:
+    app = stack.app
+    repositories = app.repositories(20)
+    async with stack.daemon(**NO_TIMER) as daemon:
+        app.connection.execute(
+            "update tracked_repositories set priority = 'low' where repository_id = %s", (repositories[0],)
+        )
+        daemon.process.send_signal(signal.SIGHUP)
+        done = (await eventually(lambda: daemon.logged("resync_done", trigger="signal")))[0]
+        assert (done["examined"], done["priority_changes"], done["errors"]) == (20, 1, [])
+        assert await daemon.metric("resyncs_total", kind="full", trigger="signal", outcome="done") == 1
+        assert app.wrong_rows() == 0
+
+
+async def test_sighups_during_a_resync_run_exactly_one_more(stack: Stack) -> None:
+    app = stack.app
+    repository = app.repository()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        # A row that is wrong and locked holds each resync up for the functions' lock_timeout.
+        holder = stack.database.connect(autocommit=False)
+        app.connection.execute("update tracked_repositories set priority = 'low'")
+        holder.execute("select from tracked_repositories for update")
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: daemon.logged("resync_started", trigger="signal"))
+        for _ in range(3):
+            requested = len(daemon.logged("resync_requested"))
+            daemon.process.send_signal(signal.SIGHUP)
+            await eventually(lambda requested=requested: len(daemon.logged("resync_requested")) > requested)
+        assert daemon.logged("resync_done", trigger="signal") == [], "all of them came during the first"
+        await eventually(lambda: len(daemon.logged("resync_done", trigger="signal")) == 2)
+        holder.rollback()
+        await eventually(lambda: app.row(repository)[0] == "medium", 30)
+        events = [line["event"] for line in daemon.logs if line["event"] in ("resync_started", "resync_done")]
+        assert events == ["resync_started", "resync_done"] * 3, (
+            "never two at once, and one more after the first"
+        )
+
+
+async def test_sigterm_in_a_burst_ends_in_time_and_a_restart_puts_everything_right(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(5000)
+    async with stack.daemon(**NO_TIMER) as daemon:
+        app.add(workspace, *repositories)
+        await eventually(lambda: app.wrong_rows() < 5000)
+        began = monotonic()
+        assert await daemon.stop(signal.SIGTERM) == 0
+        assert monotonic() - began < 20
+        assert daemon.logged("stopped")
+    async with stack.daemon(**NO_TIMER):
+        await eventually(lambda: app.wrong_rows() == 0, 2)
+
+
+async def test_sigint_stops_as_well(stack: Stack) -> None:
+    async with stack.daemon() as daemon:
+        assert await daemon.stop(signal.SIGINT) == 0
+
+
+async def test_a_second_signal_forces_the_end(stack: Stack) -> None:
+    app = stack.app
+    repository, workspace = app.repository(), app.workspace()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        holder = stack.database.connect(autocommit=False)
+        holder.execute("select from tracked_repositories for update")
+        app.add(workspace, repository)
+        await eventually(lambda: daemon.logged("repositories_locked"))
+        daemon.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: daemon.logged("stopping"))
+        assert await daemon.stop(signal.SIGTERM, seconds=5) == 1, (
+            "work was left undone, and the caller is told"
+        )
+        assert daemon.logged("forced_to_stop")
+
+
+async def test_a_refused_key_ends_with_77_and_is_never_shown(stack: Stack) -> None:
+    foreign = Keys.create().service_role
+    async with stack.daemon(ready=False, SUPABASE_SERVICE_ROLE_KEY=foreign) as daemon:
+        assert await daemon.process.wait() == 77
+    assert "key" in daemon.logged("cannot_go_on")[0]["error"]
+    assert foreign not in str(daemon.logs)
+
+
+async def test_the_anonymous_key_is_not_enough(stack: Stack) -> None:
+    async with stack.daemon(ready=False, SUPABASE_SERVICE_ROLE_KEY=stack.server.anon_key) as daemon:
+        assert await daemon.process.wait() == 77
+    assert "service_role" in daemon.logged("cannot_go_on")[0]["error"]
+
+
+async def test_waits_for_a_supabase_that_is_down_and_recovers_by_itself(database: Database) -> None:
+    port, keys = free_port(), Keys.create()
+    settings = {"SUPABASE_URL": f"http://127.0.0.1:{port}", "SUPABASE_SECRET_KEY": keys.service_role}
+    async with start_daemon(ready=False, **settings) as daemon:
+        await eventually(lambda: daemon.logged("waiting_for_supabase"))
+        assert await daemon.answers("/livez", 200)
+        assert await daemon.answers("/readyz", 503)
+        async with serve_sandbox(database.url, port=port, keys=keys):
+            await eventually(lambda: daemon.answers("/readyz", 200), 30)
+            await eventually(daemon.live, 30)
+        assert await daemon.answers("/livez", 200)
+
+
+async def test_missing_migrations_end_with_76_naming_the_file(empty_database: Database) -> None:
+    for name in ("roles", "application"):
+        empty_database.connect().execute(schema_sql(name))
+    async with serve_sandbox(empty_database.url) as server:
+        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        async with start_daemon(ready=False, **settings) as daemon:
+            assert await daemon.process.wait() == 76
+    assert f"{REQUIRED_MIGRATION}.sql" in daemon.logged("cannot_go_on")[0]["error"]
+
+
+async def test_an_old_schema_ends_with_76_naming_the_file(stack: Stack) -> None:
+    stack.app.connection.execute("delete from workspace_priority_migrations where version > '20250103000000'")
+    async with stack.daemon(ready=False) as daemon:
+        assert await daemon.process.wait() == 76
+    error = daemon.logged("cannot_go_on")[0]["error"]
+    assert "20250103000000" in error
+    assert f"{REQUIRED_MIGRATION}.sql" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("PRIORITYD_HTTP_PORT", "99999"),
+        ("PRIORITYD_RESYNC_SCHEDULE", "every day"),
+        ("PRIORITYD_BATCH_SIZE", "0"),
+        ("PRIORITYD_DEBOUNCE_SECONDS", "inf"),
+        ("PRIORITYD_SWEEP_INTERVAL_SECONDS", "soon"),
+        ("PRIORITYD_LOG_FORMAT", "xml"),
+        ("SUPABASE_URL", "project.supabase.co"),
+        ("SUPABASE_URL", ""),
+        ("SUPABASE_SERVICE_ROLE_KEY", "two words"),
+    ],
+)
+async def test_a_bad_setting_ends_with_78_naming_it(stack: Stack, setting: str, value: str) -> None:
+    code, out, err = await stack.priorityd("run", **{setting: value})
+    assert (code, out) == (78, "")
+    assert setting in err
+    assert "Traceback" not in err
+    assert stack.server.service_role_key not in err
+    assert "two words" not in err
+
+
+async def test_a_busy_port_ends_with_78_naming_the_setting(stack: Stack) -> None:
+    with busy_port() as port:
+        code, _, err = await stack.priorityd("run", PRIORITYD_HTTP_PORT=port)
+    assert code == 78
+    assert "PRIORITYD_HTTP_PORT" in err
+    assert str(port) in err
+
+
+@contextmanager
+def busy_port() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+async def test_talks_to_the_service_manager(stack: Stack, tmp_path: Path) -> None:
+    received: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+
+        def told(word: str) -> bool:
+            try:
+                while True:
+                    received.extend(manager.recv(4096).decode().splitlines())
+            except BlockingIOError:
+                return any(line.startswith(word) for line in received)
+
+        async with stack.daemon(NOTIFY_SOCKET=tmp_path / "notify", WATCHDOG_USEC=500_000) as daemon:
+            assert told("READY=1")
+            await eventually(lambda: received.count("WATCHDOG=1") >= 2 or (told("WATCHDOG=1") and False))
+            await eventually(lambda: told("STATUS=ready; listener live"))
+            del received[:]
+            daemon.process.send_signal(signal.SIGHUP)
+            await eventually(lambda: told("READY=1"))
+            assert received.index("RELOADING=1") < received.index("READY=1")
+            assert any(line.startswith("MONOTONIC_USEC=") for line in received)
+            assert await daemon.stop() == 0
+            assert told("STOPPING=1")

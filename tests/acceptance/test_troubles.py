@@ -1,0 +1,160 @@
+"""The stream breaks, calls fail, rows are locked or poisoned: priorities become right all the same."""
+
+from __future__ import annotations
+
+import signal
+
+import httpx
+import pytest
+
+from tests.acceptance.conftest import NO_TIMER, Stack
+from tests.acceptance.daemon_process import eventually
+
+
+async def disturb(stack: Stack, path: str) -> None:
+    """Use one of the sandbox's hooks."""
+    headers = {"apikey": stack.server.service_role_key}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+        (await client.post(f"{stack.server.url}/sandbox/v1/{path}")).raise_for_status()
+
+
+@pytest.mark.parametrize("close", ["close?code=1000", "close?code=1001", "close?code=1012", "abort"])
+async def test_still_applies_changes_after_the_server_closes(stack: Stack, close: str) -> None:
+    app = stack.app
+    workspace, missed, heard = app.workspace(), app.repository(), app.repository()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        await disturb(stack, f"realtime/{close}")
+        app.add(workspace, missed)
+        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="closed"))
+        await eventually(lambda: app.row(missed)[0] == "high")
+        await eventually(daemon.live)
+        app.add(workspace, heard)
+        await eventually(lambda: app.row(heard)[0] == "high")
+        assert await daemon.metric("reconnects_total", reason="closed") == 1
+
+
+async def test_what_a_silent_stream_loses_is_found_by_the_sweep(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        await disturb(stack, "realtime/silence?seconds=60")
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        await eventually(lambda: daemon.logged("drift_repaired", kind="sweep"))
+        assert await daemon.live()
+
+
+async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    await disturb(stack, "realtime/refuse?seconds=60")
+    async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        await eventually(lambda: daemon.answers("/readyz", 200), 20)
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        assert (await daemon.status())["listener"]["state"] == "joining"
+        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="join_timeout"), 20)
+        await disturb(stack, "realtime/refuse?seconds=0")
+        await eventually(daemon.live, 20)
+
+
+async def test_a_table_outside_the_publication_is_named_and_retried(stack: Stack) -> None:
+    app = stack.app
+    app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
+    async with stack.daemon(ready=False, **NO_TIMER) as daemon:
+        failure = await eventually(lambda: daemon.logged("listener", reason="subscription_error"), 20)
+        assert "workspace_repositories" in failure[0]["detail"]
+        app.connection.execute("alter publication supabase_realtime add table workspace_repositories")
+        await eventually(daemon.live, 30)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "status=503",
+        "status=500&sqlstate=57014&message=canceling+statement",
+        "status=500&sqlstate=40P01&message=deadlock",
+        "status=404&sqlstate=PGRST202&message=no+function",
+        "status=429&sqlstate=&message=slow+down",
+    ],
+)
+async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failure: str) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        await disturb(stack, f"rest/fail?{failure}&seconds=60")
+        app.add(workspace, repository)
+        await eventually(lambda: daemon.metric("apply_errors_total"))
+        assert app.row(repository)[0] == "medium"
+        assert await daemon.metric("pending_repositories") == 1
+        assert await daemon.answers("/livez", 200)
+        await disturb(stack, "rest/fail?status=503&seconds=0")
+        await eventually(lambda: app.row(repository)[0] == "high", 30)
+
+
+async def test_a_poisoned_repository_is_parked_and_harms_nobody_else(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(60)
+    poisoned = repositories[17]
+    app.connection.execute(
+        f"""
+        create function poison() returns trigger language plpgsql as $$
+        begin raise exception 'poisoned' using errcode = 'check_violation'; end $$;
+        create trigger poison before update on tracked_repositories
+        for each row when (new.repository_id = '{poisoned}') execute function poison();
+        """
+    )
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        app.add(workspace, *repositories)
+        await eventually(lambda: app.wrong_rows() == 1, 30)
+        await eventually(lambda: daemon.metric("parked_repositories"), 30)
+        assert daemon.logged("repository_parked", repository_id=str(poisoned))
+        assert str(poisoned) in (await daemon.status())["queue"]["parked_repositories"]
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: daemon.logged("resync_done", trigger="signal"), 30)
+        app.connection.execute("drop trigger poison on tracked_repositories")
+        await eventually(lambda: app.wrong_rows() == 0, 30)
+
+
+async def test_a_locked_row_holds_up_only_itself(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(20)
+    async with stack.daemon(**NO_TIMER) as daemon:
+        holder = stack.database.connect(autocommit=False)
+        holder.execute(
+            "select from tracked_repositories where repository_id = %s for update", (repositories[3],)
+        )
+        app.add(workspace, *repositories)
+        await eventually(lambda: app.wrong_rows() == 1)
+        holder.rollback()
+        await eventually(lambda: app.wrong_rows() == 0, 30)
+        assert await daemon.metric("parked_repositories") == 0
+
+
+async def test_two_daemons_agree_and_write_each_change_once(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(40)
+    async with stack.daemon(**NO_TIMER), stack.daemon(**NO_TIMER):
+        for repository in repositories:
+            app.add(workspace, repository)
+        await eventually(lambda: app.wrong_rows() == 0)
+        app.delete_workspace(workspace)
+        await eventually(lambda: app.wrong_rows() == 0)
+    changes = app.connection.execute("select count(*) from repository_priority_changes").fetchone()
+    assert changes == (80,)
+
+
+async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) -> None:
+    # The stream loses what is committed until it has a new slot, and says nothing.
+    app = stack.app
+    workspace, first, second = app.workspace(), app.repository(), app.repository()
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        app.connection.execute(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots"
+            " where database = current_database()"
+        )
+        app.add(workspace, first)
+        await eventually(lambda: app.row(first)[0] == "high", 30)
+        app.add(workspace, second)
+        await eventually(lambda: app.row(second)[0] == "high")
+        assert await daemon.answers("/readyz", 200)
