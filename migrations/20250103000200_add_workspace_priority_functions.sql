@@ -59,10 +59,12 @@ begin
 end
 $$;
 
--- Dropped first because its columns have the type of `priority`: if that was changed since, replacing fails.
+-- Dropped first because two of its columns have the type of manual_priority: were that changed since, replacing
+-- would fail.
 drop function if exists public.decide_workspace_priorities(uuid[], boolean, text);
 
--- What each of these tracked rows is and what it should be. The rules are here and nowhere else.
+-- What each of these tracked rows is and what it should be. The rules are here and nowhere else, but for the
+-- first fill (the migration's) and the rollback, which by intention look at less.
 -- With p_pin, manual_priority is to become p_manual_priority, whatever the row says.
 -- STABLE, so that it reads with the snapshot of the statement that calls it.
 create function public.decide_workspace_priorities(
@@ -288,7 +290,9 @@ begin
         -- the others must not wait for it. A deadlock is only possible with a transaction that locks in
         -- another order, and this one gives way.
         when lock_not_available or deadlock_detected then
-            v_locked := public.lock_tracked_repositories(v_suspects, p_skip_locked => true);
+            if not v_dry_run then
+                v_locked := public.lock_tracked_repositories(v_suspects, p_skip_locked => true);
+            end if;
             v_answer := public.write_workspace_priorities(
                 v_suspects, v_locked, p_trigger, v_dry_run, p_pin, p_manual_priority
             );
@@ -318,7 +322,8 @@ begin
     return query
     select coalesce(m.repository_id, f.repository_id)
     from (
-        -- Counting rows is enough to notice a difference, (workspace_id, repository_id) being unique.
+        -- Rows instead of distinct workspaces: several times cheaper, and the same where the application has
+        -- unique (workspace_id, repository_id). Where it has not, the last condition below is the exact one.
         select wr.repository_id, count(*) as workspaces
         from public.workspace_repositories wr
         where wr.repository_id is not null
@@ -329,7 +334,16 @@ begin
         from public.tracked_repositories tr
         where tr.is_workspace_repo and tr.repository_id is not null
     ) f on f.repository_id = m.repository_id
-    where m.workspaces is distinct from f.workspace_count;
+    where m.workspaces is distinct from f.workspace_count
+        and (
+            m.repository_id is null
+            or f.repository_id is null
+            or f.workspace_count is distinct from (
+                select count(distinct wr.workspace_id)
+                from public.workspace_repositories wr
+                where wr.repository_id = f.repository_id
+            )
+        );
 end
 $$;
 
@@ -585,10 +599,10 @@ begin
     for v_function in
         select p.oid::regprocedure from pg_proc p
         where p.pronamespace = 'public'::regnamespace and p.proname in (
-            'apply_workspace_priorities', 'check_workspace_priority_arguments',
-            'count_untracked_repositories', 'decide_workspace_priorities', 'find_mismatched_repositories',
-            'lock_tracked_repositories', 'resync_workspace_priorities_page', 'rollback_workspace_priorities',
-            'set_manual_priority', 'sweep_workspace_priorities', 'sync_workspace_priorities', 'write_workspace_priorities'
+            'apply_workspace_priorities', 'check_workspace_priority_arguments', 'count_untracked_repositories',
+            'decide_workspace_priorities', 'find_mismatched_repositories', 'lock_tracked_repositories',
+            'resync_workspace_priorities_page', 'rollback_workspace_priorities', 'set_manual_priority',
+            'sweep_workspace_priorities', 'sync_workspace_priorities', 'write_workspace_priorities'
         )
     loop
         execute format('revoke all on function %s from public', v_function);

@@ -10,6 +10,10 @@ begin
         raise notice 'nothing to undo: workspace priority tracking is not there';
         return;
     end if;
+    if exists (select from public.workspace_priority_migrations where version > '20250103000000') then
+        raise exception 'newer migrations of workspace priorities are still applied'
+            using hint = 'Undo them first, the newest before the others.';
+    end if;
     perform set_config('lock_timeout', '15s', true);
 
     select created into v_created from public.workspace_priority_migrations where version = '20250103000000';
@@ -17,7 +21,9 @@ begin
     -- Repositories that are high because of a workspace fall back; overrides stay. Left high, they would
     -- look like overrides to anyone who applies the migration again.
     update public.tracked_repositories
-    set is_workspace_repo = false, workspace_count = 0, priority = coalesce(manual_priority, 'medium')
+    set is_workspace_repo = false,
+        workspace_count = 0,
+        priority = case when is_workspace_repo then coalesce(manual_priority, 'medium') else priority end
     where is_workspace_repo or workspace_count <> 0;
 
     drop index if exists public.idx_tracked_repos_priority_drift;

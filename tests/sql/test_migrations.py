@@ -233,6 +233,31 @@ def test_needs_none_of_the_roles(bare: World) -> None:
         rollback_migrations(bare.connection)
 
 
+def test_needs_no_superuser(bare: World) -> None:
+    """On Supabase migrations run as the owner of the database's objects, not as a superuser."""
+    owner = "owner_of_this_test"
+    with bare.connection.transaction(force_rollback=True):
+        bare.execute(f"create role {owner}")
+        bare.execute(f"grant all on schema public to {owner}")
+        bare.execute(f"grant create on database {bare.connection.info.dbname} to {owner}")
+        bare.execute(f"set local role {owner}")
+        SCHEMAS["empty publication"].create(bare.connection)
+        before = fingerprint(bare)
+        apply_migrations(bare.connection)
+        assert bare.call("check_workspace_priorities")["publication"]["tables"] == EVERYTHING
+        use(bare)
+        rollback_migrations(bare.connection)
+        assert fingerprint(bare) == before
+
+
+def test_a_rollback_out_of_order_is_refused(bare: World) -> None:
+    SCHEMAS["enum"].create(bare.connection)
+    apply_migrations(bare.connection)
+    first = migration_files()[0]
+    with pytest.raises(psycopg.Error, match=r"newer migrations .* are still applied"):
+        bare.connection.execute((first.parent / "rollback" / first.name).read_bytes())
+
+
 def test_works_whatever_the_search_path_of_the_caller(bare: World) -> None:
     SCHEMAS["enum"].create(bare.connection)
     bare.connection.execute("create publication supabase_realtime")

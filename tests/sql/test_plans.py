@@ -118,7 +118,8 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     assert scans["tracked_repositories"]["Index Name"] == "idx_tracked_repos_workspace_counts"
     assert scans["tracked_repositories"]["Node Type"] == "Index Only Scan"
     assert scans["tracked_repositories"]["Actual Rows"] == 20_000
-    assert scans["workspace_repositories"]["Actual Rows"] == 40_000
+    members = [node for node in plan if node.get("Relation Name") == "workspace_repositories"]
+    assert sum(node["Actual Rows"] for node in members) == 40_000, "once, and nothing is counted again"
 
     sweeping = source_of(large, "sweep_workspace_priorities")
     start = sweeping.index("select tr.id from", sweeping.index("word for word"))
