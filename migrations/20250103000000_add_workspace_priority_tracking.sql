@@ -240,18 +240,7 @@ begin
         set created = created || 'index idx_tracked_repos_workspace_priority'::text where version = c_version;
     end if;
 
-    -- Each sync looks memberships up by repository; unique (workspace_id, repository_id) does not serve that.
-    if not exists (
-        select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-        where i.indrelid = 'public.workspace_repositories'::regclass
-            and a.attname = 'repository_id' and i.indpred is null and i.indisvalid
-    ) then
-        create index idx_workspace_repositories_repository_id
-        on public.workspace_repositories (repository_id);
-        update public.workspace_priority_migrations
-        set created = created || 'index idx_workspace_repositories_repository_id'::text where version = c_version;
-    end if;
-
+    -- Job queueing and each sync look tracked rows up by repository.
     if not exists (
         select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
         where i.indrelid = 'public.tracked_repositories'::regclass
@@ -370,6 +359,30 @@ begin
     if v_first then
         update public.workspace_priority_migrations
         set created = created || 'backfill'::text where version = c_version;
+    end if;
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------
+-- Looking memberships up by repository
+-- ---------------------------------------------------------------------------------------------------------
+
+-- Last of all: building an index makes writers of its table wait until the transaction ends, and those of
+-- workspace_repositories are to wait for as little as can be.
+do $$
+declare
+    c_version constant text := '20250103000000';
+begin
+    -- unique (workspace_id, repository_id) does not serve look-ups by repository.
+    if not exists (
+        select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+        where i.indrelid = 'public.workspace_repositories'::regclass
+            and a.attname = 'repository_id' and i.indpred is null and i.indisvalid
+    ) then
+        create index idx_workspace_repositories_repository_id
+        on public.workspace_repositories (repository_id);
+        update public.workspace_priority_migrations
+        set created = created || 'index idx_workspace_repositories_repository_id'::text where version = c_version;
     end if;
 end
 $$;

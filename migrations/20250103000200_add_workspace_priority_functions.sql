@@ -33,7 +33,10 @@ on conflict (version) do nothing;
 -- Inside: deciding, locking, writing
 -- ---------------------------------------------------------------------------------------------------------
 
-create or replace function public.check_workspace_priority_arguments(p_trigger text, p_limit integer default 1)
+create or replace function public.check_workspace_priority_arguments(
+    p_trigger text default 'manual',
+    p_limit integer default 1
+)
 returns void
 language plpgsql
 immutable

@@ -44,7 +44,7 @@ as $$
 declare
     v_ids uuid[];
 begin
-    perform public.check_workspace_priority_arguments('manual', p_limit);
+    perform public.check_workspace_priority_arguments(p_limit => p_limit);
     v_ids := array(
         select distinct wr.repository_id from public.workspace_repositories wr
         where wr.repository_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000')
