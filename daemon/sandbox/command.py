@@ -129,7 +129,7 @@ class _Sandbox:
                 return self._verdict(daemon)
         self._view.ready(_facts(server, postgres.url(), daemon))
         self._start_show(stack, postgres.url(), daemon)
-        await self._first_of(asyncio.Event().wait(), daemon)
+        await self._first_of(server.ended.wait(), daemon)
         return self._verdict(daemon)
 
     async def _prepare(self, url: str) -> None:
@@ -171,10 +171,13 @@ class _Sandbox:
         return waiting in done and not done & others
 
     def _verdict(self, daemon: _Daemon | None) -> int:
-        """The exit code: a daemon that ended by itself is a failure."""
-        if self._stop.wanted.is_set() or daemon is None:
+        """The exit code: it is a failure if anything but a signal has ended it."""
+        if self._stop.wanted.is_set():
             return DONE
-        self._view.say(f"the daemon ended by itself, with exit code {daemon.followed.result()}")
+        if daemon is not None and daemon.followed.done():
+            self._view.say(f"the daemon ended by itself, with exit code {daemon.followed.result()}")
+        else:
+            self._view.say("REST and Realtime have failed")
         return FAILED
 
 

@@ -34,6 +34,7 @@ class LiveView(View):
         self._step: str | None = None
         self._pulse: Pulse | None = None
         self._events: deque[Text] = deque(maxlen=_SHOWN_EVENTS)
+        self._names: dict[str, str] = {}
 
     def step(self, text: str) -> None:
         """Tick off the last step and show this one."""
@@ -57,7 +58,9 @@ class LiveView(View):
 
     def event(self, event: dict[str, Any]) -> None:
         """Remember what is worth a line."""
-        text = _words(event)
+        if "repository" in event and "repository_id" in event:
+            self._names[event["repository_id"]] = event["repository"]
+        text = _words(event, self._names)
         if text is not None:
             self._events.append(Text.assemble((f"{datetime.now().astimezone():%H:%M:%S}  ", "dim"), text))
             self._draw()
@@ -124,8 +127,8 @@ def _lines(facts: Facts) -> list[tuple[str, str]]:
     return lines + ([("METRICS_URL", facts.metrics_url)] if facts.metrics_url else [])
 
 
-def _words(event: dict[str, Any]) -> Text | None:
-    """An event as a line, None if it is not worth one."""
+def _words(event: dict[str, Any], names: dict[str, str]) -> Text | None:
+    """An event as a line, None if it is not worth one; `names` of the repositories met so far, by id."""
     match event:
         case {"event": "added" | "removed" as action, "repository": repository, "workspace": workspace}:
             preposition = "to" if action == "added" else "from"
@@ -133,11 +136,12 @@ def _words(event: dict[str, Any]) -> Text | None:
         case {"event": "workspace_deleted", "workspace": workspace}:
             return Text(f"workspace {workspace} deleted with all its memberships")
         case {"event": "priority_changed", "old": old, "new": new, "repository_id": repository}:
+            name = names.get(str(repository), str(repository))
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
-            return Text.assemble(
-                f"  {str(repository)[:8]}…  {old} → ", (str(new), _COLOURS.get(str(new), "")), (after, "dim")
-            )
+            count = f", in {event.get('workspace_count')} workspaces"
+            colour = _COLOURS.get(str(new), "")
+            return Text.assemble(f"  {name}: {old} → ", (str(new), colour), count, (after, "dim"))
         case {"source": "daemon", "event": "output", "line": line}:
             return Text(str(line), "dim")
         case {"source": "daemon", "event": name}:

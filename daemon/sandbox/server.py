@@ -39,11 +39,15 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 @dataclass(frozen=True)
 class SandboxServer:
-    """A running server; `url` and the keys are what a client needs."""
+    """A running server; `url` and the keys are what a client needs.
+
+    `ended` is set when a part of it has failed; leaving the block then raises the error.
+    """
 
     url: str
     keys: Keys
     faults: Faults
+    ended: asyncio.Event
 
     @property
     def anon_key(self) -> str:
@@ -105,9 +109,12 @@ async def serve_sandbox(
     # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
     parts = [asyncio.create_task(part) for part in (realtime.run(), rest.run())]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    ended = asyncio.Event()
+    for task in (serving, *parts):
+        task.add_done_callback(lambda _: ended.set())
     try:
         await _start(server, rest, [serving, *parts])
-        yield SandboxServer(url, keys, faults)
+        yield SandboxServer(url, keys, faults, ended)
     finally:
         server.should_exit = True
         await asyncio.wait([serving])

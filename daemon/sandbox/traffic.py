@@ -53,7 +53,8 @@ class Traffic:
     async def _membership(self, connection: AsyncConnection[Any], action: str, name: str) -> None:
         row = await (await connection.execute(query(name))).fetchone()
         if row is not None:
-            self._report({"event": action, "repository": row[0], "workspace": row[1]})
+            names = ("repository_id", "repository", "workspace")
+            self._report({"event": action} | dict(zip(names, row, strict=True)))
 
     async def _workspace(self, connection: AsyncConnection[Any]) -> None:
         row = await (await connection.execute(query("traffic_workspace"))).fetchone()

@@ -57,8 +57,20 @@ async def sandbox(empty_database: Database) -> AsyncIterator[SandboxServer]:
         yield server
 
 
-@pytest.mark.parametrize("version", ["1.0.0", "2.0.0"])
-@pytest.mark.parametrize("recording", sorted(path.stem for path in _FRAMES.glob("*.jsonl")))
+_RECORDINGS = sorted(path.stem for path in _FRAMES.glob("*.jsonl"))
+# The versions differ in how a frame is written, so a few conversations with every kind of frame are enough.
+_IN_BOTH_VERSIONS = (
+    "bad_subscriptions",
+    "protocol_oddities",
+    "pushed_access_tokens",
+    "replica_identity_full",
+)
+
+
+@pytest.mark.parametrize(
+    ("recording", "version"),
+    [(name, "1.0.0") for name in _RECORDINGS] + [(name, "2.0.0") for name in _IN_BOTH_VERSIONS],
+)
 async def test_answers_like_the_recorded_server(
     recording: str, version: str, sandbox: SandboxServer, empty_database: Database
 ) -> None:

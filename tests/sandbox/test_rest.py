@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from daemon.sandbox.keys import Keys
+from daemon.sandbox.rest.errors import ApiError
+from daemon.sandbox.rest.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -352,3 +354,25 @@ async def test_failures_can_be_asked_for(api: Api) -> None:
 
 async def test_hooks_are_for_service_role_only(anon: Api) -> None:
     assert (await anon.request("POST", "/sandbox/v1/realtime/abort")).status_code == 401
+
+
+async def test_a_pool_that_stays_busy_is_a_504(database: Database) -> None:
+    pool = Pool(database.url, size=1, acquire_seconds=0.1)
+    async with pool.connection():
+        with pytest.raises(ApiError) as busy:
+            async with pool.connection():
+                pass
+    assert (busy.value.status, busy.value.code) == (504, "PGRST003")
+    await pool.close()
+
+
+async def test_lost_connections_are_503_once(api: Api, database: Database) -> None:
+    slow = [asyncio.create_task(api.call("pairs", {"n": n})) for n in range(1, 5)]
+    assert {response.status_code for response in await asyncio.gather(*slow)} == {200}
+    database.connect().execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where application_name = 'postgrest'"
+        " and datname = current_database()"
+    )
+    answers = [await api.call("add", {"a": 1}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [503, 200, 200]
+    assert answers[0].json()["code"] in {"PGRST001", "57P01"}

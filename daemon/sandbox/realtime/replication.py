@@ -17,7 +17,7 @@ import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncConnection, Error, OperationalError
+from psycopg import AsyncConnection, Error
 
 from daemon.sandbox.queries import query
 from daemon.sandbox.realtime.changes import publish
@@ -63,11 +63,9 @@ class Replication:
         while True:
             try:
                 await self._read_log()
-            except OperationalError as error:
-                _LOG.debug("the replication connection is lost: %s", error)
             except Error as error:
-                # Nothing that a lost connection explains, say a publication that is gone.
-                _LOG.warning("changes cannot be read: %s", error)
+                level = logging.DEBUG if _is_connection_loss(error) else logging.WARNING
+                _LOG.log(level, "changes cannot be read: %s", error)
             if self._live.is_set():
                 retry_seconds = _FIRST_RETRY_SECONDS
                 self._live.clear()
@@ -109,6 +107,11 @@ class Replication:
         messages = [message async for (message,) in cursor]
         # Each call is a decoding session of its own: it describes every relation anew.
         return list(Decoder().decode(messages))
+
+
+def _is_connection_loss(error: Error) -> bool:
+    """Whether the server or the way to it went away, rather than a publication or a setting being wrong."""
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 async def _drop(connection: AsyncConnection[Any], slot: str) -> None:

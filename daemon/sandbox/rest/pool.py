@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, Error
 
 from daemon.sandbox.queries import query
 from daemon.sandbox.rest.errors import no_connection, pool_exhausted
@@ -58,7 +58,7 @@ class Pool:
                 return connection
         try:
             return await self._connect()
-        except OperationalError as error:
+        except Error as error:
             raise no_connection(error) from error
 
     async def _connect(self) -> AsyncConnection[Any]:
@@ -70,12 +70,18 @@ class Pool:
             connect_timeout=_CONNECT_SECONDS,
             application_name="postgrest",
         )
-        # The URL is the superuser's: become the login role, with the settings that a login would bring.
-        await connection.execute("set session authorization authenticator")
-        await connection.execute(query("become_authenticator"))
+        try:
+            # The URL is the superuser's: become the login role, with the settings that a login would bring.
+            await connection.execute("set session authorization authenticator")
+            await connection.execute(query("become_authenticator"))
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
-        if connection.closed or connection.broken:
-            return
-        self._idle.append(connection)
+        if connection.closed:
+            # What broke one has most likely broken all: let nobody else run into them.
+            await self.close()
+        else:
+            self._idle.append(connection)

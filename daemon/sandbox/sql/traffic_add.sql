@@ -15,4 +15,4 @@ added as (
     on conflict do nothing
     returning repository_id
 )
-select c.repository, c.slug from chosen c join added using (repository_id);
+select c.repository_id::text, c.repository, c.slug from chosen c join added using (repository_id);

@@ -4,7 +4,7 @@ with removed as (
     where m.id = (select id from public.workspace_repositories order by random() limit 1)
     returning m.workspace_id, m.repository_id
 )
-select r.owner || '/' || r.name as repository, w.slug
+select r.id::text, r.owner || '/' || r.name, w.slug
 from removed
 join public.repositories r on r.id = removed.repository_id
 join public.workspaces w on w.id = removed.workspace_id;
