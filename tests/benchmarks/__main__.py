@@ -1,0 +1,138 @@
+"""`python -m tests.benchmarks NAME`: run one measurement and print its JSON line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from statistics import median, quantiles
+from typing import Any
+
+import anyio
+import psycopg
+
+from daemon.sandbox.migrate import apply_migrations
+from daemon.sandbox.postgres import embedded_postgres
+from daemon.sandbox.server import serve_sandbox
+from tests.acceptance.application import Application
+from tests.acceptance.conftest import NO_TIMER
+from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
+from tests.conftest import schema_sql
+
+CHANGES, CHANGES_PER_SECOND = 100, 5
+TRACKED, MEMBERSHIPS = 100_000, 40_000
+
+
+@contextmanager
+def application() -> Iterator[tuple[str, Application]]:
+    """A fresh PostgreSQL with the application and the migrations."""
+    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in ("roles", "application"):
+            connection.execute(schema_sql(name))
+        apply_migrations(connection)
+        yield postgres.url(), Application(connection)
+
+
+async def change_latency() -> dict[str, Any]:
+    """Commit to applied, as the application sees it: adds, then removes, at 5 changes a second."""
+    with application() as (url, app):
+        async with serve_sandbox(url) as server:
+            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            async with start_daemon(**settings, **NO_TIMER):
+                workspace, repositories = app.workspace(), app.repositories(CHANGES)
+                adds = [await _seconds(app, app.add, workspace, each, "high") for each in repositories]
+                removes = [
+                    await _seconds(app, app.remove, workspace, each, "medium") for each in repositories
+                ]
+    return {"changes_per_second": CHANGES_PER_SECOND, "adds": _summary(adds), "removes": _summary(removes)}
+
+
+async def _seconds(
+    app: Application, change: Callable[..., None], workspace: Any, each: Any, wanted: str
+) -> float:
+    began = time.perf_counter()
+    change(workspace, each)
+    await eventually(lambda: app.row(each)[0] == wanted)
+    took = time.perf_counter() - began
+    await anyio.sleep(max(0.0, 1 / CHANGES_PER_SECOND - took))
+    return took
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    p95 = quantiles(seconds, n=20)[-1]
+    return {"p50_ms": round(median(seconds) * 1000, 1), "p95_ms": round(p95 * 1000, 1), "n": len(seconds)}
+
+
+async def full_resync() -> dict[str, Any]:
+    """`priorityd sync` over 100,000 tracked rows, all wrong at first, beside one hand-written UPDATE."""
+    with application() as (url, app):
+        repositories = app.repositories(TRACKED)
+        app.add(app.workspace(), *repositories[:MEMBERSHIPS])
+        _make_all_wrong(app)
+        floor = _timed(lambda: app.connection.execute(_BY_HAND))
+        assert app.wrong_rows() == 0
+        _make_all_wrong(app)
+        assert app.wrong_rows() == TRACKED
+        async with serve_sandbox(url) as server:
+            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            runs = []
+            for _ in range(2):
+                began = time.perf_counter()
+                code, out, err = await priorityd("sync", "--json", **settings)
+                assert code == 0, err
+                runs.append({"seconds": round(time.perf_counter() - began, 2), **json.loads(out)})
+        assert app.wrong_rows() == 0
+    ratio = round(runs[0]["seconds"] / floor, 2)
+    return {
+        "tracked": TRACKED,
+        "memberships": MEMBERSHIPS,
+        "by_hand_seconds": round(floor, 2),
+        "ratio": ratio,
+        "runs": runs,
+    }
+
+
+# Wrong in every row without looking like an override: flags turned round.
+def _make_all_wrong(app: Application) -> None:
+    app.connection.execute(
+        "update tracked_repositories t set priority = 'low', workspace_count = 7, is_workspace_repo ="
+        " not exists (select from workspace_repositories m where m.repository_id = t.repository_id)"
+    )
+    app.connection.execute("vacuum analyze tracked_repositories, workspace_repositories")
+
+
+_BY_HAND = """
+update tracked_repositories t
+set is_workspace_repo = m.workspaces > 0, workspace_count = m.workspaces,
+    priority = case when m.workspaces > 0 then 'high' else 'medium' end::repository_priority
+from (
+    select r.id, count(w.workspace_id)::integer as workspaces
+    from tracked_repositories r left join workspace_repositories w using (repository_id) group by r.id
+) m
+where m.id = t.id
+"""
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+    "change-latency": change_latency,
+    "full-resync": full_resync,
+}
+
+
+def main() -> None:
+    """Run the one that is named."""
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in BENCHMARKS:
+        sys.exit(f"usage: python -m tests.benchmarks {{{'|'.join(BENCHMARKS)}}}")
+    print(json.dumps({"benchmark": name, **anyio.run(BENCHMARKS[name])}))
+
+
+main()

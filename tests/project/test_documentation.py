@@ -1,0 +1,98 @@
+"""What users are told is what there is: settings, metrics, exit codes, commands, vocabulary."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.errors import ExitCode
+from core.priorities import PRIORITIES, TRIGGERS
+from core.schema import REQUIRED_MIGRATION
+from daemon.cli import cli
+from daemon.metrics import Metrics
+from daemon.sandbox.migrate import migration_files, migrations_dir
+from daemon.settings import Settings, variable_name
+from tests.conftest import Database
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_in_the_readme_with_its_default(field: str) -> None:
+    names = variable_name(field).split(" or ")
+    row = re.search(rf"^\| `{names[0]}`.*$", README, re.MULTILINE)
+    assert row, f"{names[0]} is not in the table of settings"
+    default = Settings.model_fields[field].default
+    if field not in ("supabase_url", "supabase_key"):
+        assert str(default).removesuffix(".0") in row[0].split("|")[2]
+
+
+def test_every_setting_in_the_readme_exists() -> None:
+    documented = set(re.findall(r"^\| `((?:PRIORITYD|SUPABASE)_[A-Z_]+)`", README, re.MULTILINE))
+    assert documented == {variable_name(field).split(" or ")[0] for field in Settings.model_fields}
+
+
+def test_every_metric_is_in_the_readme_with_its_labels_and_no_other() -> None:
+    table = README[README.index("| metric (prefix") : README.index("## As a library")]
+    documented = {
+        (name, tuple(labels.split(",")) if labels else ())
+        for name, labels in re.findall(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`", table)
+        if name != "workspace_priority_"
+    }
+    exposed = set()
+    for family in Metrics().registry.collect():
+        name = family.name.removeprefix("workspace_priority_") + (
+            "_total" if family.type == "counter" else ""
+        )
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        exposed.add((name, frozenset(labels)))
+    assert {(name, frozenset(labels)) for name, labels in documented} == exposed
+
+
+def test_every_exit_code_is_in_the_readme_and_in_the_help() -> None:
+    epilog = cli.epilog or ""
+    for code in ExitCode:
+        assert re.search(rf"^\| {int(code)} \|", README, re.MULTILINE), code
+        assert re.search(rf"^  {int(code)}\s", epilog, re.MULTILINE), code
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for command in cli.commands:
+        assert f"`priorityd {command}" in README, command
+
+
+def test_the_readme_points_at_files_that_exist() -> None:
+    for path in re.findall(r"`((?:core|daemon|migrations|deploy|tests)/[\w./*]*)`", README):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_the_newest_migration_is_the_one_that_is_required_and_each_has_its_undo() -> None:
+    files = migration_files()
+    assert files[-1].stem == REQUIRED_MIGRATION
+    assert {file.name for file in files} == {file.name for file in (migrations_dir() / "rollback").iterdir()}
+
+
+def test_sql_and_python_use_the_same_words(database: Database) -> None:
+    connection = database.connect()
+    definition = connection.execute(
+        "select pg_get_constraintdef(oid) from pg_constraint"
+        " where conname = 'repository_priority_changes_trigger_check'"
+    ).fetchone()
+    assert definition is not None
+    assert set(re.findall(r"'([a-z]+)'", definition[0])) == set(TRIGGERS)
+    labels = connection.execute("select unnest(enum_range(null::repository_priority))::text").fetchall()
+    assert {label for (label,) in labels} == set(PRIORITIES)
+    for trigger in TRIGGERS:
+        connection.execute("select sync_workspace_priorities('{}', %s)", (trigger,))
+
+
+def test_no_table_is_given_a_trigger(database: Database) -> None:
+    # A workspace operation must never fail or wait because of priorities.
+    triggers = database.connect().execute(
+        "select tgname from pg_trigger"
+        " where tgrelid = 'workspace_repositories'::regclass and not tgisinternal"
+    )
+    assert triggers.fetchall() == []

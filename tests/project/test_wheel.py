@@ -1,0 +1,64 @@
+"""The built wheel, installed without the source tree, runs everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def priorityd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command, installed from the wheel in an environment of its own."""
+    directory = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", directory, ROOT],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wheel = next(directory.glob("workspace_priorityd-*.whl"))
+    venv.create(directory / "venv", with_pip=True)
+    binaries = directory / "venv" / "bin"
+    subprocess.run([binaries / "pip", "install", "--quiet", f"{wheel}[sandbox]"], check=True)
+    return binaries / "priorityd"
+
+
+@pytest.mark.wheel
+@pytest.mark.timeout(600)
+def test_the_wheel_runs_the_sandbox_with_the_daemon_and_the_commands(priorityd: Path, tmp_path: Path) -> None:
+    command = [priorityd, "sandbox", "--port", "0", "--http-port", "0", "--traffic", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as sandbox:
+        assert sandbox.stdout is not None
+        try:
+            facts = json.loads(sandbox.stdout.readline())
+            environment = os.environ | {
+                "SUPABASE_URL": facts["supabase_url"],
+                "SUPABASE_SERVICE_ROLE_KEY": facts["service_role_key"],
+                "PRIORITYD_HTTP_PORT": facts["metrics_url"].rsplit(":", 1)[1].split("/")[0],
+            }
+            for arguments in (["check", "--json"], ["status", "--json"], ["sync", "--json"]):
+                done = subprocess.run(
+                    [priorityd, *arguments], cwd=tmp_path, env=environment, check=True, capture_output=True
+                )
+                assert isinstance(json.loads(done.stdout), dict)
+        finally:
+            sandbox.send_signal(signal.SIGINT)
+            sandbox.stdout.read()
+            assert sandbox.wait(30) == 0
+
+
+@pytest.mark.wheel
+def test_without_the_extra_the_sandbox_says_what_to_install(priorityd: Path, tmp_path: Path) -> None:
+    pip = priorityd.with_name("pip")
+    subprocess.run([pip, "uninstall", "--quiet", "--yes", "psycopg"], check=True)
+    done = subprocess.run([priorityd, "sandbox"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "workspace-priorityd[sandbox]" in done.stderr
