@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -19,7 +19,7 @@ _MAX_FOREIGN_LENGTH = 500
 def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] = ()) -> None:
     """Send every log line to stderr in the chosen format; `secrets` are replaced wherever they appear."""
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: Processor = (
+    renderer: structlog.dev.ConsoleRenderer | structlog.processors.JSONRenderer = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if console
         else structlog.processors.JSONRenderer(sort_keys=False)
@@ -40,8 +40,7 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info if not console else _unchanged,
-            _redactor(secrets),
-            renderer,
+            _redactor(renderer, secrets),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -66,19 +65,15 @@ def _shorten_foreign(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def _redactor(secrets: tuple[str, ...]) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
-    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {name: _redacted(value, secrets) for name, value in event.items()}
+def _redactor(
+    render: Callable[[WrappedLogger, str, EventDict], str | bytes], secrets: tuple[str, ...]
+) -> Callable[[WrappedLogger, str, EventDict], str]:
+    """Render, then take the secrets out: whatever they were part of, they are text by then."""
+
+    def redact(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        line = str(render(logger, method, event))
+        for secret in secrets:
+            line = line.replace(secret, "[redacted]")
+        return line
 
     return redact
-
-
-def _redacted(value: Any, secrets: tuple[str, ...]) -> Any:
-    text = value if isinstance(value, str) else None
-    if isinstance(value, BaseException):
-        text = repr(value)
-    if text is None:
-        return value
-    for secret in secrets:
-        text = text.replace(secret, "[redacted]")
-    return text

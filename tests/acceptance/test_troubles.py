@@ -7,15 +7,19 @@ import signal
 import httpx
 import pytest
 
+from daemon.sandbox.server import SandboxServer
 from tests.acceptance.conftest import NO_TIMER, Stack
 from tests.acceptance.daemon_process import eventually
 
 
-async def disturb(stack: Stack, path: str) -> None:
+async def disturb_server(server: SandboxServer, path: str) -> None:
     """Use one of the sandbox's hooks."""
-    headers = {"apikey": stack.server.service_role_key}
-    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
-        (await client.post(f"{stack.server.url}/sandbox/v1/{path}")).raise_for_status()
+    async with httpx.AsyncClient(trust_env=False, headers={"apikey": server.service_role_key}) as client:
+        (await client.post(f"{server.url}/sandbox/v1/{path}")).raise_for_status()
+
+
+async def disturb(stack: Stack, path: str) -> None:
+    await disturb_server(stack.server, path)
 
 
 @pytest.mark.parametrize("close", ["close?code=1000", "close?code=1001", "close?code=1012", "abort"])

@@ -1,0 +1,124 @@
+"""The listener on a real stream: its canary, its reconnects, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import anyio
+import psutil
+import pytest
+
+from core.events import Hint
+from core.priorities import Trigger
+from daemon.listener import Listener
+from daemon.metrics import Metrics
+from daemon.progress import Progress
+from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.store import open_store
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import eventually
+from tests.acceptance.test_troubles import disturb_server
+from tests.conftest import Database
+
+
+class Heard:
+    """What a listener passed on."""
+
+    def __init__(self) -> None:
+        self.hints: list[Hint] = []
+        self.gaps: list[Trigger] = []
+        self.errors: list[str] = []
+
+
+@pytest.fixture
+async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
+    async with serve_sandbox(database.url) as sandbox:
+        yield sandbox
+
+
+@asynccontextmanager
+async def listening(sandbox: SandboxServer, heard: Heard, metrics: Metrics) -> AsyncIterator[Listener]:
+    key = sandbox.service_role_key
+    async with (
+        open_store(sandbox.url, key, on_error=heard.errors.append) as store,
+        anyio.create_task_group() as tasks,
+    ):
+        listener = Listener(
+            sandbox.url,
+            key,
+            uuid4(),
+            store,
+            on_hint=heard.hints.append,
+            on_gap=heard.gaps.append,
+            metrics=metrics,
+            progress=Progress(),
+            beat_interval_seconds=1.0,
+            beat_grace_seconds=0.7,
+        )
+        tasks.start_soon(listener.run)
+        await eventually(lambda: listener.state.name == "live")
+        yield listener
+        listener.stop()
+
+
+async def test_passes_on_what_changes_say(sandbox: SandboxServer, database: Database) -> None:
+    app, heard = Application(database.connect()), Heard()
+    workspace, repository = app.workspace(), app.repository()
+    async with listening(sandbox, heard, Metrics()):
+        app.add(workspace, repository)
+        app.remove(workspace, repository)
+        app.add(workspace, repository)
+        await eventually(lambda: len(heard.hints) >= 2)
+    assert heard.hints[-1].repository_ids == (repository,)
+    assert any(hint.needs_sweep for hint in heard.hints), "the removal does not name its repository"
+    assert heard.gaps == ["reconnect"]
+
+
+async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: SandboxServer) -> None:
+    heard, metrics = Heard(), Metrics()
+    async with listening(sandbox, heard, metrics) as listener:
+        await eventually(lambda: value(metrics, "stream_last_seen_timestamp_seconds") > 0)
+        assert 0 <= value(metrics, "stream_lag_seconds") < 5
+        await disturb_server(sandbox, "realtime/silence?seconds=60")
+        await eventually(lambda: value(metrics, "reconnects_total", reason="stale") == 1)
+        await disturb_server(sandbox, "realtime/silence?seconds=0")
+        await eventually(lambda: listener.state.name == "live")
+    assert heard.gaps[:2] == ["reconnect", "reconnect"], "each time that it becomes live it asks for a sweep"
+
+
+async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream(
+    sandbox: SandboxServer,
+) -> None:
+    heard, metrics = Heard(), Metrics()
+    await disturb_server(sandbox, "rest/fail?status=404&sqlstate=42883&seconds=60&message=no")
+    async with listening(sandbox, heard, metrics) as listener:
+        await eventually(lambda: len(heard.errors) >= 4)
+        assert listener.state.name == "live"
+    assert value(metrics, "reconnects_total", reason="stale") == 0
+    assert value(metrics, "stream_last_seen_timestamp_seconds") == 0
+
+
+async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServer) -> None:
+    heard, process = Heard(), psutil.Process()
+    async with listening(sandbox, heard, Metrics()) as listener:
+
+        async def reconnect() -> None:
+            gaps = len(heard.gaps)
+            await disturb_server(sandbox, "realtime/close?code=1012")
+            await eventually(lambda: len(heard.gaps) > gaps and listener.state.name == "live", 60)
+
+        await reconnect()
+        tasks, files = len(asyncio.all_tasks()), process.num_fds()
+        for _ in range(6):
+            await reconnect()
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2, 40)
+        await eventually(lambda: process.num_fds() <= files + 2, 40)
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    found = metrics.registry.get_sample_value(f"workspace_priority_{name}", labels)
+    assert found is not None
+    return found

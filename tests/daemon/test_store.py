@@ -1,0 +1,158 @@
+"""The store against servers that misbehave: every failure becomes one of ours, none is repeated for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from core.errors import KeyRefusedError, PermanentError, TransientError
+from daemon.store import _PRIORITIES, _SYNC, Store, open_store
+
+Answer = bytes | Callable[[SocketStream], Any]
+
+
+def http(status: int, body: object, *headers: str) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(content)}",
+        "Content-Type: application/json",
+        *headers,
+    ]
+    return "\r\n".join(lines).encode() + b"\r\nConnection: close\r\n\r\n" + content
+
+
+GOOD = http(200, {"beat_at": "2025-01-03T00:00:00+00:00"})
+
+
+@asynccontextmanager
+async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
+    """A store whose server gives these answers, one per request, the last one for ever."""
+    left, reasons = list(answers), []
+
+    async def serve(connection: SocketStream) -> None:
+        async with connection:
+            await connection.receive()
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, bytes):
+                await connection.send(answer)
+            else:
+                await answer(connection)
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        async with open_store(f"http://127.0.0.1:{port}", "a.b.c", on_error=reasons.append) as store:
+            yield store, reasons
+        tasks.cancel_scope.cancel()
+
+
+async def hang_up(connection: SocketStream) -> None:
+    await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (http(503, {"code": "PGRST002", "message": "schema cache"}), "unavailable"),
+        (http(502, b"<html>Bad gateway</html>"), "unavailable"),
+        (http(500, {"code": "40P01", "message": "deadlock detected"}), "contention"),
+        (http(429, {"message": "slow down"}, "Retry-After: 0.1"), "rate_limited"),
+        (http(200, b"<html>captive portal</html>"), "bad_answer"),
+        (http(200, {"beat_at": "soon"}), "bad_answer"),
+        (http(200, b""), "bad_answer"),
+        (b"nonsense\r\n\r\n", "network"),
+        (hang_up, "network"),
+    ],
+)
+async def test_what_may_pass_is_tried_again_and_counted(trouble: Answer, reason: str) -> None:
+    async with answering(trouble, GOOD) as (store, reasons):
+        assert (await store.beat(uuid4())).beat_at.year == 2025
+        assert reasons == [reason]
+
+
+async def test_gives_up_after_some_attempts() -> None:
+    async with answering(http(503, b"")) as (store, reasons):
+        with pytest.raises(TransientError, match="503"):
+            await store.beat(uuid4())
+        assert reasons == ["unavailable"] * 4
+
+
+async def test_a_long_retry_after_is_left_to_the_queue() -> None:
+    async with answering(http(429, {"message": "slow down"}, "Retry-After: 120")) as (store, reasons):
+        with pytest.raises(TransientError) as caught:
+            await store.beat(uuid4())
+        assert caught.value.retry_after_seconds == 120
+        assert len(reasons) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (http(400, {"code": "22023", "message": "p_trigger is wrong"}), PermanentError),
+        (http(401, {"message": "Invalid API key"}), KeyRefusedError),
+        (http(401, {"code": "PGRST301", "message": "JWSError"}), KeyRefusedError),
+        (http(403, {"code": "42501", "message": "permission denied"}), KeyRefusedError),
+    ],
+)
+async def test_what_will_not_pass_is_asked_once(answer: bytes, error: type[Exception]) -> None:
+    async with answering(answer) as (store, reasons):
+        with pytest.raises(error):
+            await store.beat(uuid4())
+        assert len(reasons) == 1
+
+
+async def test_a_very_long_message_is_cut() -> None:
+    async with answering(http(400, {"code": "P0001", "message": "x" * 100_000})) as (store, _):
+        with pytest.raises(PermanentError) as caught:
+            await store.beat(uuid4())
+        assert len(str(caught.value)) < 1000
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.uuids().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+SYNC_FIELDS = [
+    "examined",
+    "workspace_repos",
+    "tracked_only_repos",
+    "untracked",
+    "changed",
+    "changes",
+    "applied_at",
+]
+GOOD_SYNC: dict[str, object] = dict.fromkeys(SYNC_FIELDS, 0) | {
+    "changes": [],
+    "applied_at": "2025-01-03T00:00:00+00:00",
+}
+
+
+@given(JSON | st.dictionaries(st.sampled_from(SYNC_FIELDS), JSON).map(lambda odd: GOOD_SYNC | odd))
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
+    # A ValidationError is what the store turns into a transient "bad_answer"; anything else would be a crash.
+    try:
+        understood = _SYNC.validate_python(answer)
+    except ValidationError:
+        return
+    assert isinstance(understood.changed, int)
+    assert understood.applied_at is not None
+
+
+def test_priorities_are_keyed_by_repository() -> None:
+    key = "11111111-1111-4111-8111-111111111111"
+    entry = {"priority": "high", "is_workspace_repo": True, "workspace_count": 2}
+    assert _PRIORITIES.validate_python({key: entry})[UUID(key)].workspace_count == 2
