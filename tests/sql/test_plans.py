@@ -112,8 +112,15 @@ def test_the_snapshot_counts_from_the_index_alone(large: World) -> None:
 def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: World) -> None:
     """Its two queries, as the functions have them: memberships against flagged rows, and the drift index."""
     finding = source_of(large, "find_mismatched_repositories")
-    finding = finding[finding.index("select") : finding.rindex(";")]
-    plan = explain(large, finding)
+    finding = finding[finding.index("with") : finding.rindex(";")]
+    with large.connection.transaction(force_rollback=True):
+        large.execute("set local work_mem = '64MB'")
+        for setting in ("enable_hashjoin", "enable_hashagg"):
+            assert f"{setting}=off" in large.value(
+                "select proconfig from pg_proc where proname = 'find_mismatched_repositories'"
+            )
+            large.execute(f"set local {setting} = off")
+        plan = explain(large, finding)
     scans = {node["Relation Name"]: node for node in plan if node.get("Relation Name")}
     assert scans["tracked_repositories"]["Index Name"] == "idx_tracked_repos_workspace_counts"
     assert scans["tracked_repositories"]["Node Type"] == "Index Only Scan"
