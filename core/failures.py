@@ -37,6 +37,7 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
     "55P03": "contention",  # lock_not_available
     "40": "contention",  # deadlock_detected, serialization_failure
     "53": "contention",  # too_many_connections, out of memory or disk
+    "PT409": "contention",  # what our functions raise for a row that somebody holds
     "25006": "unavailable",  # read_only_sql_transaction: a standby during failover
     "XX": "unknown",  # internal error
     "PGRST000": "unavailable",  # no connection to the database

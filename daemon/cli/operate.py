@@ -186,8 +186,6 @@ async def pin_command(
 ) -> ExitCode:
     """`priorityd pin` and `priorityd unpin`."""
     answer = await store.set_manual_priority(repository_id, priority)
-    if answer.locked:
-        raise TransientError("The row is locked by another transaction; try again.", reason="contention")
     _show_changes(answer)
     click.echo(f"{repository_id}  " + (f"pinned at {priority}" if priority else "no longer pinned"))
     return ExitCode.DONE

@@ -14,6 +14,7 @@ from core.failures import REASONS, translate
         (500, "57014", "timeout"),
         (500, "55P03", "contention"),
         (500, "40P01", "contention"),
+        (409, "PT409", "contention"),
         (503, "53300", "contention"),
         (503, "57P03", "unavailable"),
         (500, "57P01", "unavailable"),
