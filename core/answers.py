@@ -30,7 +30,7 @@ class SyncAnswer:
 
     `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
     be tried again. `applied_at` is the database's clock. `next_after` is the key to go on from in a resync
-    (None at the end), `more` whether a sweep stopped at its limit.
+    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost.
     """
 
     examined: int
@@ -43,6 +43,7 @@ class SyncAnswer:
     locked: tuple[UUID, ...] = ()
     next_after: UUID | None = None
     more: bool = False
+    database_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ REQUESTED_SHARE: Final = 0.2
 
 @dataclass(slots=True)
 class SweepPace:
-    """Decides when a sweep may start, from how long the last few took.
+    """Decides when a sweep may start, from what the last few cost the database.
 
-    Their shortest time counts: the first one is slow because nothing is cached, and any may have waited for a
-    lock or a retry, which is no cost of the next. Times are seconds of one monotonic clock.
+    The least of them counts: the first one is slow because nothing is cached, and any may have waited for a
+    lock, which is no cost of the next. Times are seconds of one monotonic clock.
     `interval_seconds` is the period between sweeps on a database small enough, `debounce_seconds` the least
     time between two that were asked for.
     """
@@ -25,12 +25,12 @@ class SweepPace:
     interval_seconds: float
     debounce_seconds: float
     _last_started_at: float | None = None
-    _durations: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+    _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
 
-    def finished(self, started_at: float, now: float) -> None:
-        """Remember a sweep, also one that failed: trying it again at once would help nobody."""
+    def finished(self, started_at: float, database_seconds: float) -> None:
+        """Remember a sweep that succeeded, and what it cost."""
         self._last_started_at = started_at
-        self._durations.append(now - started_at)
+        self._costs.append(database_seconds)
 
     def next_periodic_at(self, now: float) -> float:
         """When the next sweep is due if nothing asks for one."""
@@ -47,5 +47,5 @@ class SweepPace:
     def _next(self, now: float, least_seconds: float, share: float) -> float:
         if self._last_started_at is None:
             return now
-        typical = min(self._durations) if len(self._durations) > 1 else 0.0
+        typical = min(self._costs) if len(self._costs) > 1 else 0.0
         return self._last_started_at + max(least_seconds, typical / share)

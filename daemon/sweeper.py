@@ -108,28 +108,28 @@ class Sweeper:
     async def _sweep(self, request: Request) -> None:
         started_at = monotonic()
         try:
-            changed = await self._sweep_all(request)
+            changed, database_seconds = await self._sweep_all(request)
         except (TransientError, PermanentError) as error:
             self._failed(request, error)
             if isinstance(error, PermanentError):
                 await self._hand_to_worker(request)
         else:
+            self._pace.finished(started_at, database_seconds)
             self._succeeded(request, changed)
         finally:
-            now = monotonic()
-            self._pace.finished(started_at, now)
-            self._metrics.resync_seconds.labels("sweep").observe(now - started_at)
+            self._metrics.resync_seconds.labels("sweep").observe(monotonic() - started_at)
 
-    async def _sweep_all(self, request: Request) -> int:
-        changed = 0
+    async def _sweep_all(self, request: Request) -> tuple[int, float]:
+        changed, database_seconds = 0, 0.0
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
             changed += answer.changed
+            database_seconds += answer.database_seconds
             self._intake.add(answer.locked)
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
-                return changed
+                return changed, database_seconds
             self._progress.beat("sweeper")
 
     def _succeeded(self, request: Request, changed: int) -> None:

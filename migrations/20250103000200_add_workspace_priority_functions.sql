@@ -405,7 +405,8 @@ begin
 end
 $$;
 
--- Finds the rows that are wrong and mends at most p_limit of them; `more` says that there were more.
+-- Finds the rows that are wrong and mends at most p_limit of them; `more` says that there were more, and
+-- `database_seconds` what it cost, by which the caller paces itself.
 -- Cost grows with the memberships, not with the tracked rows.
 create or replace function public.sweep_workspace_priorities(
     p_trigger text default 'sweep',
@@ -448,7 +449,8 @@ begin
     return public.apply_workspace_priorities(v_ids[:p_limit], p_trigger, p_dry_run)
         || jsonb_build_object(
             'untracked', public.count_untracked_repositories(v_mismatched),
-            'more', cardinality(v_ids) > p_limit
+            'more', cardinality(v_ids) > p_limit,
+            'database_seconds', extract(epoch from clock_timestamp() - statement_timestamp())
         );
 end
 $$;

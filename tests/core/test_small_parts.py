@@ -45,7 +45,7 @@ def test_a_large_database_is_swept_less_often() -> None:
     ]
 
 
-def test_one_slow_sweep_among_quick_ones_changes_nothing() -> None:
+def test_one_costly_sweep_among_cheap_ones_changes_nothing() -> None:
     pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
     for seconds in (3.0, 0.02, 5.0):
         pace.finished(0.0, seconds)

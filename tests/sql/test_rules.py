@@ -373,7 +373,7 @@ def test_a_dry_run_changes_nothing_and_predicts_the_real_run(world: World, limit
             answer = world.sweep(p_limit=limit, p_dry_run=dry)
         else:
             answer = world.call("resync_workspace_priorities_page", None, limit, p_dry_run=dry)
-        return answer | {"applied_at": None}
+        return answer | {"applied_at": None, "database_seconds": None}
 
     for kind in ("sweep", "resync", "sync"):
         before = world.everything()

@@ -1,12 +1,10 @@
 """The official Supabase CLI applies the migrations to a plain PostgreSQL.
 
-It installs a npm package of some 100 MB, so it runs only when `PRIORITYD_TEST_SUPABASE_CLI` is set to the
-version to test with (`latest`, `2`).
+It installs a npm package of some 100 MB, so it is asked for by its marker.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
 
     from tests.conftest import Database
 
-VERSION = os.environ.get("PRIORITYD_TEST_SUPABASE_CLI")
+VERSION = "3.1.0"
 
-pytestmark = pytest.mark.skipif(not VERSION, reason="PRIORITYD_TEST_SUPABASE_CLI is not set")
+pytestmark = [pytest.mark.supabase_cli, pytest.mark.timeout(600)]
 
 
 @contextmanager
