@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daemon.sandbox.child import DaemonProcess
-from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
+from daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres, embedded_postgres
 from daemon.sandbox.pulse import watch
 from daemon.sandbox.seed import prepare_database
 from daemon.sandbox.server import DEFAULT_PORT, PortBusyError, SandboxServer, reserve_port, serve_sandbox
@@ -108,6 +108,9 @@ class _Sandbox:
         try:
             async with AsyncExitStack() as stack:
                 return await self._run(stack)
+        except DataDirBusyError as error:
+            self._view.say(f"{error.strerror}: choose another with --data-dir")
+            return FAILED
         except subprocess.CalledProcessError:
             # Ctrl-C on a terminal also reaches the programs that set PostgreSQL up.
             if self._stop.wanted.is_set():

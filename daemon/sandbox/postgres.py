@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 import tempfile
 import warnings
@@ -34,11 +37,25 @@ log_min_messages = warning
 _SETTINGS_FILE = "sandbox.conf"
 
 
+class DataDirBusyError(OSError):
+    """Another process runs a server on the data directory."""
+
+
 class EmbeddedPostgres:
-    """One PostgreSQL server on one data directory."""
+    """One PostgreSQL server on one data directory, which belongs to this object while it exists.
+
+    A server that a killed process left running there is taken over. Raises `DataDirBusyError` when its
+    process is still alive.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise DataDirBusyError(errno.EBUSY, f"another process runs PostgreSQL on {data_dir}") from None
         self._server: PostgresServer = get_server(data_dir, cleanup_mode="stop", start=False)
 
     @property
@@ -60,6 +77,10 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop the server: running statements are cancelled, committed rows are kept."""
         self._server.stop()
+
+    def release(self) -> None:
+        """Give the data directory up; the server must have been stopped."""
+        os.close(self._lock)
 
     def url(self, database: str = "postgres") -> str:
         """A URL for psql and psycopg, as the superuser."""
@@ -88,5 +109,6 @@ def embedded_postgres(data_dir: Path | None = None) -> Iterator[EmbeddedPostgres
         yield server
     finally:
         server.stop()
+        server.release()
         if own is not None:
             shutil.rmtree(own, ignore_errors=True)

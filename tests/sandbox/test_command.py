@@ -171,3 +171,32 @@ def test_a_kept_data_directory_keeps_its_rows() -> None:
                 session.execute("insert into repositories default values")
                 session.commit()
                 assert sandbox.end(signal.SIGINT) == 0
+
+
+def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        Path(name).chmod(0o755)
+        options = ("--no-daemon", "--empty", "--data-dir", f"{name}/data")
+        with running(*options) as first:
+            facts = first.facts()
+            second = subprocess.run(
+                [*_COMMAND, *options], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+            )
+            assert second.returncode == 1
+            assert "--data-dir" in second.stderr
+            with psycopg.connect(facts["database_url"]) as session:
+                assert session.execute("select 1").fetchone() == (1,)
+            assert first.end(signal.SIGINT) == 0
+
+
+def test_what_a_killed_sandbox_left_running_is_taken_over() -> None:
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        Path(name).chmod(0o755)
+        options = ("--no-daemon", "--empty", "--data-dir", f"{name}/data")
+        with running(*options) as first:
+            first.facts()
+            first.end(signal.SIGKILL)
+        with running(*options) as second:
+            second.facts()
+            assert second.end(signal.SIGINT) == 0
+            assert _postgres_of(Path(name)) == []
