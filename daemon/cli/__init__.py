@@ -68,6 +68,8 @@ def run() -> None:
     type=click.IntRange(0, 65535),
     default=9815,
     show_default=True,
+    envvar="PRIORITYD_HTTP_PORT",
+    show_envvar=True,
     help="Port of the daemon's own endpoints; 0 takes any free one.",
 )
 @click.option(
