@@ -49,7 +49,9 @@ class Metrics:
             ["priority"],
         )
         self.changes = self._counter(
-            "changes", "Priorities or flags changed by this daemon.", ["old", "new", "trigger"]
+            "changes",
+            "Tracked rows changed by this daemon, by their priority before and after.",
+            ["old", "new", "trigger"],
         )
         self.events = self._counter("events", "Changes received from the stream.", ["table", "operation"])
         self.malformed_events = self._counter("malformed_events", "Changes that could not be read.")

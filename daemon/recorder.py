@@ -50,7 +50,7 @@ class Recorder:
             self.last_latency_seconds = latency
         self.last_change_at = utc_now()
         log.info(
-            "priority_changed",
+            "priority_changed" if change.old_priority != change.new_priority else "workspaces_changed",
             repository_id=str(change.repository_id) if change.repository_id else None,
             tracked_repository_id=str(change.id),
             old=change.old_priority,

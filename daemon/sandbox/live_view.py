@@ -139,7 +139,7 @@ def _words(event: dict[str, Any], names: dict[str, str]) -> Text | None:
             name = names.get(str(repository), str(repository))
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
-            count = f", in {event.get('workspace_count')} workspaces"
+            count = f", workspaces: {event.get('workspace_count')}"
             colour = _COLOURS.get(str(new), "")
             return Text.assemble(f"  {name}: {old} → ", (str(new), colour), count, (after, "dim"))
         case {"source": "daemon", "event": "output", "line": line}:

@@ -25,7 +25,8 @@ async def test_follows_a_repository_through_its_workspaces(stack: Stack) -> None
         await eventually(lambda: app.row(repository) == ("high", True, 1))
         app.remove(second, repository)
         await eventually(lambda: app.row(repository) == MEDIUM)
-        await eventually(lambda: len(daemon.logged("priority_changed")) == 4)
+        await eventually(lambda: len(daemon.logged("priority_changed")) == 2)
+        assert len(daemon.logged("workspaces_changed")) == 2
         assert await daemon.metric("changes_total", old="medium", new="high", trigger="event") == 1
         assert await daemon.metric("changes_total", old="high", new="medium", trigger="event") == 1
         assert await daemon.metric("change_latency_seconds_count") == 4

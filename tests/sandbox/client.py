@@ -125,5 +125,7 @@ async def connect(
     sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0"
 ) -> AsyncIterator[Client]:
     """A client with an open socket."""
-    async with open_websocket(socket_url(sandbox, key, version), max_size=None) as websocket:
+    # Uncompressed, so that a test can say how much it takes to fill what lies between the two ends.
+    url = socket_url(sandbox, key, version)
+    async with open_websocket(url, max_size=None, compression=None) as websocket:
         yield Client(websocket, version)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import psycopg
 import pytest
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from daemon.sandbox.keys import Keys
 from daemon.sandbox.postgres import embedded_postgres
@@ -244,3 +244,42 @@ def test_a_busy_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortBusyError, match=f"port {port} "):
             reserve_port(port)
+
+
+async def test_a_channel_that_a_bad_token_ended_says_nothing_more(client: Client, database: Database) -> None:
+    await client.join(binding("workspaces"))
+    await client.until(lambda frame: frame["event"] == "system")
+    await client.send("realtime:wr", "access_token", {"access_token": "bad"}, "1")
+    await client.until(lambda frame: frame["event"] == "phx_close")
+    database.connect().execute("alter publication supabase_realtime add table workspaces")
+    await client.join_live(binding("workspaces"), topic="realtime:other")
+    database.connect().execute("insert into workspaces default values")
+    await client.change()
+    assert await client.sync() == []
+    reply = await client.send("realtime:wr", "phx_leave", {}, "1")
+    assert (await client.receive())["ref"] == reply
+
+
+async def test_a_client_that_falls_too_far_behind_is_cut_off(
+    client: Client, sandbox: SandboxServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.sandbox.realtime.socket._MOST_QUEUED_CHARACTERS", 2_000_000)
+    session = database.connect()
+    session.execute("alter publication supabase_realtime add table workspaces")
+    async with connect(sandbox) as lazy:
+        await lazy.join_live(binding("workspaces"))
+        await client.join_live(binding("workspaces"))
+        lazy.websocket.transport.pause_reading()
+        for _ in range(20):
+            session.execute(
+                "insert into workspaces (name) select repeat('x', 100000) from generate_series(1, 10)"
+            )
+            for _ in range(10):
+                await client.change()
+        lazy.websocket.transport.resume_reading()
+        heard = 0
+        with suppress(ConnectionClosed):
+            while True:
+                await lazy.receive()
+                heard += 1
+        assert heard < 200

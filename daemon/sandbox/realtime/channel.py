@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _UNREACHABLE_SECONDS = 5.0
 _RETRY_SECONDS = (5.0, 10.0)
 _RESUBSCRIBE_SECONDS = (1.0, 3.0)
+# The event loop's clock and the wall clock need not agree to the millisecond about when a token has expired.
+_EXPIRY_MARGIN_SECONDS = 0.05
 
 
 class Channel:
@@ -51,6 +53,7 @@ class Channel:
         self._token_changed = asyncio.Event()
         self._subscription: Subscription | None = None
         self._subscriptions: Subscriptions | None = None
+        self._task: asyncio.Task[None] | None = None
         self.is_over = False
 
     @property
@@ -58,14 +61,24 @@ class Channel:
         """The `join_ref` of the join that made it."""
         return self._framer.join_ref
 
-    async def run(
-        self, ref: str | None, subscriptions: Subscriptions, replication: Replication, old: Channel | None
+    def start(
+        self,
+        tasks: asyncio.TaskGroup,
+        ref: str | None,
+        subscriptions: Subscriptions,
+        replication: Replication,
+        old: Channel | None,
     ) -> None:
-        """Answer the join (message `ref`), then subscribe, until the channel is over.
+        """Answer the join (message `ref`), then subscribe, in a task of these until the channel is over.
 
         `old` is the channel that this join displaces; it learns of its end after the reply, as in Phoenix.
         """
         self._subscriptions = subscriptions
+        self._task = tasks.create_task(self._run(ref, subscriptions, replication, old))
+
+    async def _run(
+        self, ref: str | None, subscriptions: Subscriptions, replication: Replication, old: Channel | None
+    ) -> None:
         if not await self._reachable(subscriptions):
             self._refuse(ref)
             return
@@ -77,10 +90,12 @@ class Channel:
         await self._stay(subscriptions, replication)
 
     def drop(self) -> None:
-        """End without a word; safe to repeat."""
+        """End without a word: nothing of it goes on, whatever it was waiting for. Safe to repeat."""
         self.is_over = True
         if self._subscription is not None and self._subscriptions is not None:
             self._subscriptions.remove(self._subscription)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
 
     def say_closed(self) -> None:
         """Tell the client that the channel has ended."""
@@ -120,7 +135,7 @@ class Channel:
         while not self.is_over:
             self._token_changed.clear()
             try:
-                async with asyncio.timeout(self._claims.expires_at - time.time()):
+                async with asyncio.timeout(self._claims.expires_at - time.time() + _EXPIRY_MARGIN_SECONDS):
                     if self._bindings:
                         await self._subscribe(subscriptions, replication)
                     await self._token_changed.wait()

@@ -37,11 +37,12 @@ class Socket:
         self._token = token
         self._keys = keys
         self._faults = faults
-        self._channels: dict[str, tuple[Channel, asyncio.Task[None]]] = {}
+        self._channels: dict[str, Channel] = {}
         self._queue: deque[str] = deque()
         self._queued_characters = 0
         self._close_code: int | None = None
         self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
 
     def close(self, code: int) -> None:
         """End the connection with this code, as soon as the client has read what is being written."""
@@ -52,25 +53,21 @@ class Socket:
         """Serve the client until either side ends it."""
         async with asyncio.TaskGroup() as tasks:
             reader = tasks.create_task(self._read(tasks, subscriptions, replication))
-            writer = tasks.create_task(self._write())
+            writer = self._writer = tasks.create_task(self._write())
             try:
                 await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                self._drop_channels()
+                for channel in self._channels.values():
+                    channel.drop()
                 reader.cancel()
                 writer.cancel()
-
-    def _drop_channels(self) -> None:
-        for channel, task in self._channels.values():
-            channel.drop()
-            task.cancel()
 
     def _send(self, frame: str) -> None:
         self._queue.append(frame)
         self._queued_characters += len(frame)
-        if self._queued_characters > _MOST_QUEUED_CHARACTERS:
-            self._queue.clear()
-            self.close(_INTERNAL_ERROR)
+        if self._queued_characters > _MOST_QUEUED_CHARACTERS and self._writer is not None:
+            # A polite close would have to wait for the client as well.
+            self._writer.cancel()
         self._wake.set()
 
     async def _write(self) -> None:
@@ -143,29 +140,26 @@ class Socket:
         old = self._displace(message.topic)
         bindings = read_bindings(payload.get("config"))
         channel = Channel(self._framer(message, message.join_ref), bindings, str(token), claims, self._send)
-        task = tasks.create_task(channel.run(message.ref, subscriptions, replication, old))
-        self._channels[message.topic] = (channel, task)
+        channel.start(tasks, message.ref, subscriptions, replication, old)
+        self._channels[message.topic] = channel
 
     def _leave(self, message: Message, channel: Channel | None) -> None:
         if channel is None:
             self._send(self._framer(message, message.join_ref).reply(message.ref, "ok", "{}"))
         # A leave that names another join has lost a race with it: Phoenix ignores it.
         elif channel.join_ref == message.join_ref:
-            self._displace(message.topic)
             channel.leave(message.ref)
 
     def _channel(self, topic: str) -> Channel | None:
-        channel, _ = self._channels.get(topic, (None, None))
+        channel = self._channels.get(topic)
         return None if channel is None or channel.is_over else channel
 
     def _displace(self, topic: str) -> Channel | None:
         """Take the topic's channel away, silently; it is returned if it was still alive."""
-        alive = self._channel(topic)
-        if topic in self._channels:
-            channel, task = self._channels.pop(topic)
+        channel = self._channel(topic)
+        if channel is not None:
             channel.drop()
-            task.cancel()
-        return alive
+        return channel
 
     def _reply_error(self, message: Message, reason: str) -> None:
         framer = self._framer(message, message.join_ref)
