@@ -8,6 +8,9 @@ anywhere else it ends the process, for its supervisor to start anew.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+MAX_RETRY_AFTER_SECONDS: Final = 300.0
 
 
 class ExitCode(IntEnum):
@@ -44,6 +47,11 @@ class TransientError(PriorityError):
         super().__init__(message)
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def least_delay_seconds(self) -> float:
+        """The shortest wait before another call: what was asked for, but for no more than five minutes."""
+        return min(self.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)
 
 
 class PermanentError(PriorityError):

@@ -70,6 +70,8 @@ def translate(
     `code` is the SQLSTATE or PGRST code of the body if it had one; `message` is its text.
     """
     text = f"{message} ({code or status})"
+    if status == 404 and code is None:
+        text += "; is SUPABASE_URL the project's URL?"
     if code is not None:
         if code.startswith(_KEY_CODES):
             return KeyRefusedError(f"Supabase refused the key: {text}")

@@ -115,14 +115,19 @@ class WorkQueue:
             if self._processing.pop(item.key, None) is not None:
                 self._wake(item.key, now)
 
-    def retry(self, items: Iterable[WorkItem], now: float, delay_seconds: float) -> None:
-        """The work for these failed for now: due again after the delay, doubled with each attempt."""
+    def retry(
+        self, items: Iterable[WorkItem], now: float, delay_seconds: float, *, least_seconds: float = 0.0
+    ) -> None:
+        """The work for these failed for now: due again after the delay, doubled with each attempt.
+
+        `least_seconds` is a wait that the other side asked for.
+        """
         for item in items:
             if self._processing.pop(item.key, None) is None:
                 continue
             item.attempts += 1
             delay = min(delay_seconds * 2 ** min(item.attempts - 1, 10), MAX_RETRY_DELAY_SECONDS)
-            self._put_back(item, now + delay)
+            self._put_back(item, now + max(delay, least_seconds))
 
     def park(self, item: WorkItem, reason: str) -> None:
         """The work for this key failed for good. A change that came meanwhile brings it back at once."""

@@ -142,7 +142,12 @@ class Listener:
 
     def _open(self, tasks: TaskGroup) -> None:
         self._stream = ChangeStream(
-            self._url, self._key, self._daemon_id, on_change=self._receive, on_input=self._tell
+            self._url,
+            self._key,
+            self._daemon_id,
+            on_change=self._receive,
+            on_input=self._tell,
+            on_unreadable=self._miss_a_change,
         )
         tasks.start_soon(self._stream.open)
 
@@ -163,12 +168,15 @@ class Listener:
             else:
                 self._on_hint(hint)
         except MalformedChangeError as error:
-            self._metrics.malformed_events.inc()
-            log.warning("change_not_understood", problem=str(error))
-            self._on_gap("event")
+            self._miss_a_change(str(error))
         except Exception:
             log.exception("change_not_handled")
             self._on_gap("event")
+
+    def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
+        self._metrics.malformed_events.inc()
+        log.warning("change_not_understood", problem=problem)
+        self._on_gap("event")
 
     def _see_beat(self, hint: Hint) -> None:
         # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.

@@ -50,8 +50,11 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
     root.setLevel(level.upper())
     for chatty in ("httpx", "httpcore", "websockets", "uvicorn", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # The listener reports every failure of the connection itself, once and in its own words.
-    logging.getLogger("realtime").setLevel(logging.CRITICAL if level != "debug" else logging.INFO)
+    # The listener reports every failure of the connection itself, once and in its own words. The null handler
+    # keeps Python from printing what nobody else handles.
+    realtime = logging.getLogger("realtime")
+    realtime.propagate = level == "debug"
+    realtime.addHandler(logging.NullHandler())
 
 
 def _unchanged(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

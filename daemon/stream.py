@@ -8,6 +8,7 @@ over and never raise.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
@@ -19,12 +20,21 @@ from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from core.events import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
-from core.listener_state import CONNECT_TIMEOUT_SECONDS, Failed, Input, Opened, Subscribed
+from core.listener_state import (
+    CONNECT_TIMEOUT_SECONDS,
+    Failed,
+    Input,
+    Opened,
+    ReconnectReason,
+    Subscribed,
+)
 
 log = structlog.stdlib.get_logger()
 
 _TOPIC: Final = "priorityd"
 _KEY_STATUSES: Final = (401, 403)
+_CLIENT_LOGGER: Final = logging.getLogger("realtime._async.client")
+_UNREADABLE: Final = "Unrecognized message format"
 
 OnChange = Callable[[Mapping[str, object]], None]
 OnInput = Callable[[Input], None]
@@ -34,10 +44,20 @@ class ChangeStream:
     """A socket and the one channel on it. What happens to them goes to `on_input`, rows go to `on_change`."""
 
     def __init__(
-        self, url: str, key: str, daemon_id: UUID, *, on_change: OnChange, on_input: OnInput
+        self,
+        url: str,
+        key: str,
+        daemon_id: UUID,
+        *,
+        on_change: OnChange,
+        on_input: OnInput,
+        on_unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_change = on_change
         self._on_input = on_input
+        self._on_unreadable = on_unreadable
+        self._key = key
+        self._unreadable = _UnreadableFrames(self._handle_unreadable)
         self._joined = False
         self._abandoned = False
         self._opening = anyio.CancelScope()
@@ -52,18 +72,20 @@ class ChangeStream:
 
     async def open(self) -> None:
         """Connect and join. Never raises: what went wrong is an input like any other."""
+        _CLIENT_LOGGER.addHandler(self._unreadable)
         with self._opening:
             try:
                 await self._client.connect()
                 self._tell(Opened())
                 await self._channel.subscribe(self._on_subscribe)
             except Exception as error:  # noqa: BLE001 - whatever the client raises means "not connected"
-                self._tell(_connect_failure(error))
+                self._tell(self._connect_failure(error))
 
     def abandon(self) -> None:
         """From now on nothing of this connection counts; `close` it when there is time."""
         self._abandoned = True
         self._opening.cancel()
+        _CLIENT_LOGGER.removeHandler(self._unreadable)
 
     async def close(self) -> None:
         """Close the socket; takes up to some ten seconds if the other side is gone."""
@@ -109,16 +131,41 @@ class ChangeStream:
         if isinstance(error, ConnectionClosed):
             code = error.rcvd.code if error.rcvd else "no close frame"
             return Failed("closed", f"the server closed the connection ({code})")
-        return Failed("subscription_error" if self._joined else "join_failed", str(error)[:500])
+        reason: ReconnectReason = "subscription_error" if self._joined else "join_failed"
+        return Failed(reason, self._without_key(str(error)))
+
+    def _connect_failure(self, error: Exception) -> Failed:
+        if isinstance(error, InvalidStatus):
+            status = error.response.status_code
+            detail = f"the WebSocket handshake was answered with {status}"
+            return Failed("refused" if status in _KEY_STATUSES else "connect_failed", detail)
+        return Failed("connect_failed", self._without_key(f"{type(error).__name__}: {error}"))
+
+    def _without_key(self, text: str) -> str:
+        # The key is part of the socket's URL, which errors like to quote.
+        return text.replace(self._key, "[redacted]")[:500]
+
+    def _handle_unreadable(self) -> None:
+        if not self._abandoned:
+            self._on_unreadable()
 
     def _tell(self, event: Input) -> None:
         if not self._abandoned:
             self._on_input(event)
 
 
-def _connect_failure(error: Exception) -> Failed:
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        detail = f"the WebSocket handshake was answered with {status}"
-        return Failed("refused" if status in _KEY_STATUSES else "connect_failed", detail)
-    return Failed("connect_failed", f"{type(error).__name__}: {error}"[:500])
+class _UnreadableFrames(logging.Handler):
+    """Hears of frames that the client could not read: it logs them, drops them, and tells nobody else.
+
+    The real server sends one when the key's role may no longer read a table ("Error 401: Unauthorized", with
+    no commit time), so silence would be all that is left of those changes.
+    """
+
+    def __init__(self, on_unreadable: Callable[[], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._on_unreadable = on_unreadable
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by the client's logger."""
+        if str(record.msg).startswith(_UNREADABLE):
+            self._on_unreadable()

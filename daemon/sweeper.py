@@ -146,6 +146,8 @@ class Sweeper:
     def _failed(self, request: Request, error: Exception) -> None:
         self._failures += 1
         delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
+        if isinstance(error, TransientError):
+            delay = max(delay, error.least_delay_seconds)
         self._retry_at = monotonic() + delay
         self._requests.put_back(request)
         self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()

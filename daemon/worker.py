@@ -124,6 +124,6 @@ class Worker:
         return []
 
     def _put_back(self, batch: list[WorkItem], error: Exception) -> None:
-        asked = error.retry_after_seconds if isinstance(error, TransientError) else None
-        self._queue.retry(batch, monotonic(), max(asked or 0.0, RETRY_SECONDS))
+        least = error.least_delay_seconds if isinstance(error, TransientError) else 0.0
+        self._queue.retry(batch, monotonic(), RETRY_SECONDS, least_seconds=least)
         log.warning("apply_failed", repositories=len(batch), error=str(error))

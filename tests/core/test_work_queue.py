@@ -102,6 +102,13 @@ def test_failed_work_comes_back_later_and_later_and_keeps_its_age() -> None:
     assert queue.take(now, 1)[0].committed_at == T0
 
 
+def test_a_wait_that_was_asked_for_is_kept() -> None:
+    queue, key = make_queue(), uuid4()
+    queue.add(key, 0.0)
+    queue.retry(queue.take(0.0, 1), 0.0, 1.0, least_seconds=120.0)
+    assert queue.next_due_at() == 120.0
+
+
 def test_a_change_does_not_hurry_a_key_that_waits_for_its_retry() -> None:
     queue, key = make_queue(), uuid4()
     queue.add(key, 0.0)

@@ -12,12 +12,14 @@ import psutil
 import pytest
 
 from core.events import Hint
+from core.listener_state import Failed, Input
 from core.priorities import Trigger
 from daemon.listener import Listener
 from daemon.metrics import Metrics
 from daemon.progress import Progress
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from daemon.store import open_store
+from daemon.stream import ChangeStream
 from tests.acceptance.application import Application
 from tests.acceptance.daemon_process import eventually
 from tests.acceptance.test_troubles import disturb_server
@@ -99,6 +101,31 @@ async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream
         assert listener.state.name == "live"
     assert value(metrics, "reconnects_total", reason="stale") == 0
     assert value(metrics, "stream_last_seen_timestamp_seconds") == 0
+
+
+async def test_a_frame_that_the_client_drops_asks_for_a_sweep(
+    sandbox: SandboxServer, database: Database
+) -> None:
+    app, heard, metrics = Application(database.connect()), Heard(), Metrics()
+    workspace, repository = app.workspace(), app.repository()
+    async with listening(sandbox, heard, metrics):
+        # What comes for this role from now on is "Error 401: Unauthorized", in an undocumented shape.
+        app.connection.execute("revoke select on workspace_repositories from service_role")
+        app.add(workspace, repository)
+        await eventually(lambda: "event" in heard.gaps)
+    assert value(metrics, "malformed_events_total") == 1
+
+
+async def test_the_key_is_in_no_message_about_the_connection() -> None:
+    told: list[Input] = []
+    stream = ChangeStream(
+        "http://127.0.0.1:no-port", "sb_secret_abc", uuid4(), on_change=lambda _: None, on_input=told.append
+    )
+    await stream.open()
+    await stream.close()
+    (failure,) = told
+    assert isinstance(failure, Failed)
+    assert "sb_secret_abc" not in failure.detail
 
 
 async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServer) -> None:

@@ -93,7 +93,7 @@ async def test_a_long_retry_after_is_left_to_the_queue() -> None:
     async with answering(http(429, {"message": "slow down"}, "Retry-After: 120")) as (store, reasons):
         with pytest.raises(TransientError) as caught:
             await store.beat(uuid4())
-        assert caught.value.retry_after_seconds == 120
+        assert caught.value.least_delay_seconds == 120
         assert len(reasons) == 1
 
 
