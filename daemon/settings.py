@@ -10,6 +10,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -74,11 +75,15 @@ class Settings(BaseSettings):
     @field_validator("supabase_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        value = value.rstrip("/")
-        scheme, separator, host = value.partition("://")
-        if scheme not in ("http", "https") or not separator or not host:
-            raise ValueError("must begin with https:// (or http:// for a local stack)")
-        return value
+        message = "must be the project's URL, as in https://abcdefgh.supabase.co"
+        try:
+            parts = urlsplit(value)
+            plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
+        except ValueError:
+            raise ValueError(message) from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+            raise ValueError(message)
+        return value.rstrip("/")
 
     @field_validator("supabase_key")
     @classmethod

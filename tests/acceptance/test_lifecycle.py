@@ -149,6 +149,9 @@ async def test_an_old_schema_ends_with_76_naming_the_file(stack: Stack) -> None:
         ("PRIORITYD_LOG_FORMAT", "xml"),
         ("SUPABASE_URL", "project.supabase.co"),
         ("SUPABASE_URL", ""),
+        ("SUPABASE_URL", "https:///no-host"),
+        ("SUPABASE_URL", "https://host:port"),
+        ("SUPABASE_URL", "https://[::1"),
         ("SUPABASE_SERVICE_ROLE_KEY", "two words"),
     ],
 )

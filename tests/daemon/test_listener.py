@@ -119,12 +119,15 @@ async def test_a_frame_that_the_client_drops_asks_for_a_sweep(
 async def test_the_key_is_in_no_message_about_the_connection() -> None:
     told: list[Input] = []
     stream = ChangeStream(
-        "http://127.0.0.1:no-port", "sb_secret_abc", uuid4(), on_change=lambda _: None, on_input=told.append
+        "http:///no-host", "sb_secret_abc", uuid4(), on_change=lambda _: None, on_input=told.append
     )
     await stream.open()
     await stream.close()
     (failure,) = told
     assert isinstance(failure, Failed)
+    assert "apikey=[redacted]" in failure.detail, (
+        "the client's error quotes the URL, and the key is part of it"
+    )
     assert "sb_secret_abc" not in failure.detail
 
 
