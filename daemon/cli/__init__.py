@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from core import __version__
 from core.errors import ExitCode, PriorityError
 from core.priorities import PRIORITIES
+
+if TYPE_CHECKING:
+    from daemon.cli.operate import Command
 
 _EXIT_CODES: Final = """\b
 Exit codes:
@@ -172,10 +175,10 @@ def rollback(*, yes: bool) -> None:
     _operate(rollback_command, {})
 
 
-def _operate(command: object, options: dict[str, object]) -> None:
+def _operate(command: Command, options: dict[str, object]) -> None:
     from daemon.cli.operate import operate
 
-    sys.exit(operate(command, options))  # type: ignore[arg-type]
+    sys.exit(operate(command, options))
 
 
 def main() -> None:
