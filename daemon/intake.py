@@ -40,7 +40,7 @@ class Intake:
         if added:
             self._work_added.set()
 
-    def add_unless_parked(self, repository_ids: Iterable[UUID]) -> None:
+    def add_unless_parked(self, repository_ids: Iterable[UUID], committed_at: datetime | None = None) -> None:
         """Look at these, but for those that are known to fail: they have their own turn."""
         parked = self._queue.parked
-        self.add(repository_id for repository_id in repository_ids if repository_id not in parked)
+        self.add((each for each in repository_ids if each not in parked), committed_at)

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import structlog
 
 from core.answers import SyncAnswer
-from core.errors import PermanentError, TransientError
+from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
 from core.requests import Request, Requests
@@ -39,7 +39,10 @@ class SweepStore(Protocol):
 
 
 class Sweeper:
-    """See the module's text."""
+    """See the module's text.
+
+    `succeeding`: the last sweep found what is wrong, and mended it or handed it to the worker.
+    """
 
     def __init__(
         self,
@@ -66,12 +69,8 @@ class Sweeper:
         self._failures = 0
         self._retry_at = 0.0
         self._stopping = False
+        self.succeeding = False
         self.last_done_at: datetime | None = None
-
-    @property
-    def succeeding(self) -> bool:
-        """Whether the last sweep succeeded."""
-        return self.last_done_at is not None and self._failures == 0
 
     def request(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
         """Sweep soon: something is wrong that can't be named."""
@@ -109,10 +108,11 @@ class Sweeper:
         started_at = monotonic()
         try:
             changed, database_seconds = await self._sweep_all(request)
-        except (TransientError, PermanentError) as error:
+        except TransientError as error:
             self._failed(request, error)
-            if isinstance(error, PermanentError):
-                await self._hand_to_worker(request)
+        except PermanentError as error:
+            self._report_failure(request, error)
+            await self._hand_to_worker(request, started_at)
         else:
             self._pace.finished(started_at, database_seconds)
             self._succeeded(request, changed)
@@ -133,7 +133,7 @@ class Sweeper:
             self._progress.beat("sweeper")
 
     def _succeeded(self, request: Request, changed: int) -> None:
-        self._failures, self._retry_at = 0, 0.0
+        self._works()
         self.last_done_at = utc_now()
         self._metrics.resyncs.labels("sweep", request.trigger, "done").inc()
         self._metrics.last_resync.labels("sweep").set(self.last_done_at.timestamp())
@@ -143,23 +143,32 @@ class Sweeper:
         if self._queue.unpark(monotonic(), UNPARK_LIMIT):
             self._work_added.set()
 
-    def _failed(self, request: Request, error: Exception) -> None:
+    def _works(self) -> None:
+        self.succeeding, self._failures, self._retry_at = True, 0, 0.0
+
+    def _failed(self, request: Request, error: PriorityError) -> None:
+        self.succeeding = False
         self._failures += 1
         delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
         if isinstance(error, TransientError):
             delay = max(delay, error.least_delay_seconds)
         self._retry_at = monotonic() + delay
         self._requests.put_back(request)
-        self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()
-        log.warning("sweep_failed", trigger=request.trigger, error=str(error), retry_in_seconds=delay)
+        self._report_failure(request, error)
 
-    async def _hand_to_worker(self, request: Request) -> None:
-        # One row that can't be written spoils the whole statement. The worker finds out which it is.
+    async def _hand_to_worker(self, request: Request, started_at: float) -> None:
+        # One row that can't be written spoils the whole statement. The worker finds out which it is, and the
+        # others are right as soon as after a sweep.
         try:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
         except (TransientError, PermanentError) as error:
-            log.warning("sweep_failed", trigger=request.trigger, dry_run=True, error=str(error))
+            self._failed(request, error)
             return
-        self._intake.add_unless_parked(
-            change.repository_id for change in answer.changes if change.repository_id
-        )
+        self._pace.finished(started_at, 2 * answer.database_seconds)
+        self._works()
+        wrong = (change.repository_id for change in answer.changes if change.repository_id)
+        self._intake.add_unless_parked(wrong, request.oldest_commit)
+
+    def _report_failure(self, request: Request, error: PriorityError) -> None:
+        self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()
+        log.warning("sweep_failed", trigger=request.trigger, error=str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from uuid import UUID
 
 import anyio
 import httpx
@@ -102,18 +103,23 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         await eventually(lambda: app.row(repository)[0] == "high", 30)
 
 
-async def test_a_poisoned_repository_is_parked_and_harms_nobody_else(stack: Stack) -> None:
-    app = stack.app
-    workspace, repositories = app.workspace(), app.repositories(60)
-    poisoned = repositories[17]
-    app.connection.execute(
+def poison(stack: Stack, repository_id: UUID) -> None:
+    """From now on no update of this repository's row succeeds."""
+    stack.app.connection.execute(
         f"""
         create function poison() returns trigger language plpgsql as $$
         begin raise exception 'poisoned' using errcode = 'check_violation'; end $$;
         create trigger poison before update on tracked_repositories
-        for each row when (new.repository_id = '{poisoned}') execute function poison();
+        for each row when (new.repository_id = '{repository_id}') execute function poison();
         """
     )
+
+
+async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(60)
+    poisoned = repositories[17]
+    poison(stack, poisoned)
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
         app.add(workspace, *repositories)
         await eventually(lambda: app.wrong_rows() == 1, 30)
@@ -124,6 +130,24 @@ async def test_a_poisoned_repository_is_parked_and_harms_nobody_else(stack: Stac
         await eventually(lambda: daemon.logged("resync_done", trigger="signal"), 30)
         app.connection.execute("drop trigger poison on tracked_repositories")
         await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: daemon.answers("/readyz", 200))
+
+
+async def test_a_poisoned_repository_harms_nobody_else(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(20)
+    app.add(workspace, *repositories)
+    poison(stack, repositories[0])
+    async with stack.daemon(**NO_TIMER) as daemon:
+        await eventually(lambda: app.wrong_rows() == 1)
+        await eventually(lambda: daemon.metric("parked_repositories"))
+        # A removal needs a sweep, and the sweep fails as a whole while that row can't be written.
+        app.remove(workspace, *repositories[10:])
+        await eventually(lambda: app.wrong_rows() == 1)
+        app.add(workspace, *repositories[10:15])
+        await eventually(lambda: app.wrong_rows() == 1)
+        assert app.row(repositories[10])[0] == "high"
+        assert await daemon.metric("parked_repositories") == 1
 
 
 async def test_a_locked_row_holds_up_only_itself(stack: Stack) -> None:
