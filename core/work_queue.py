@@ -79,13 +79,13 @@ class WorkQueue:
 
     def add(self, key: UUID, now: float, *, committed_at: datetime | None = None) -> bool:
         """Note that `key` may be wrong. False when the queue overflowed: ask for a sweep."""
-        self._parked.pop(key, None)
+        suspect = self._parked.pop(key, None) is not None
         item = self._dirty.get(key)
         if item is None:
             if len(self._dirty) >= self._capacity:
                 self._drop_dirty()
                 return False
-            self._put(WorkItem(key, now, self._first_due(key, now), committed_at))
+            self._put(WorkItem(key, now, self._first_due(key, now), committed_at, suspect=suspect))
             return True
         item.merge(WorkItem(key, now, now, committed_at))
         if item.due_at > now and item.attempts == 0:

@@ -128,13 +128,15 @@ def test_a_key_that_changed_while_its_work_failed_is_kept_once() -> None:
     assert [item.committed_at for item in again] == [T0]
 
 
-def test_a_parked_key_comes_back_with_the_next_change() -> None:
+def test_a_parked_key_comes_back_with_the_next_change_alone() -> None:
     queue, key = make_queue(), uuid4()
     queue.add(key, 0.0)
     queue.park(queue.take(0.0, 1)[0], "rejected")
     assert (queue.pending, queue.parked) == (0, {key: "rejected"})
     queue.add(key, 1.0)
-    assert (queue.pending, queue.parked_count) == (1, 0)
+    queue.add(uuid4(), 1.0)
+    assert (queue.pending, queue.parked_count) == (2, 0)
+    assert keys(queue.take(1.0, 10)) == {key}, "alone, so that it spoils no batch again"
 
 
 def test_a_key_that_changed_while_it_was_being_parked_runs_again_alone() -> None:
