@@ -21,8 +21,8 @@ Reason: TypeAlias = Literal[
     "bad_answer",  # the answer is not what the function returns
     "key_refused",
     "not_found",  # the repository that was asked for is unknown
-    "rejected",  # the database says no: a constraint, a trigger, a wrong argument
-    "unknown",
+    "rejected",  # the database says no: a constraint, a trigger, a wrong argument, a damaged row
+    "unknown",  # a defect of our own
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
@@ -39,7 +39,6 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
     "53": "contention",  # too_many_connections, out of memory or disk
     "PT409": "contention",  # what our functions raise for a row that somebody holds
     "25006": "unavailable",  # read_only_sql_transaction: a standby during failover
-    "XX": "unknown",  # internal error
     "PGRST000": "unavailable",  # no connection to the database
     "PGRST001": "unavailable",
     "PGRST002": "unavailable",  # schema cache could not be built
@@ -55,7 +54,7 @@ _TRANSIENT_STATUSES: Final[dict[int, Reason]] = {
     408: "timeout",
     425: "unavailable",
     429: "rate_limited",
-    500: "unknown",
+    500: "unavailable",  # without a code it is not the database that speaks
     502: "unavailable",
     503: "unavailable",
     504: "timeout",

@@ -23,7 +23,7 @@ from core.failures import REASONS, translate
         (503, "PGRST002", "unavailable"),
         (504, "PGRST003", "timeout"),
         (404, "PGRST202", "schema_cache"),
-        (500, "XX000", "unknown"),
+        (500, None, "unavailable"),
         (502, None, "unavailable"),
         (503, None, "unavailable"),
         (504, None, "timeout"),
@@ -50,6 +50,7 @@ def test_what_may_pass_is_tried_again(status: int, code: str | None, reason: str
         (404, "PT404", "not_found"),
         (400, "PGRST102", "rejected"),
         (500, "38000", "rejected"),
+        (500, "XX001", "rejected"),
     ],
 )
 def test_what_will_not_pass_is_not(status: int, code: str | None, reason: str) -> None:
