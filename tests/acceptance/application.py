@@ -10,7 +10,7 @@ import psycopg
 
 Row = tuple[str | None, bool | None, int | None]
 
-_ALL_WRONG = """
+ALL_WRONG = """
 select count(*) from tracked_repositories t
 left join (
     select repository_id, count(distinct workspace_id)::integer as workspaces
@@ -76,7 +76,7 @@ class Application:
 
     def wrong_rows(self) -> int:
         """Tracked rows that disagree with membership, judged independently of the project's functions."""
-        row = self.connection.execute(_ALL_WRONG).fetchone()
+        row = self.connection.execute(ALL_WRONG).fetchone()
         assert row is not None
         wrong: int = row[0]
         return wrong
