@@ -61,7 +61,7 @@ async def run_sandbox(options: SandboxOptions) -> int:
             return FAILED
         with listener:
             try:
-                http_port = _free_port(options.http_port)
+                http_port = _free_port(options.http_port) if options.with_daemon else 0
             except PortBusyError as error:
                 view.say(f"{error.strerror}: choose another for the daemon with --http-port")
                 return FAILED

@@ -160,6 +160,13 @@ def test_a_busy_port_is_named_and_nothing_is_started() -> None:
         assert f"port {port}" in done.stderr
 
 
+def test_the_daemons_port_does_not_matter_without_a_daemon() -> None:
+    with reserve_port(0) as taken:
+        port = str(taken.getsockname()[1])
+        with running("--no-daemon", "--empty", "--http-port", port) as sandbox:
+            assert sandbox.facts()["metrics_url"] is None
+
+
 def test_a_kept_data_directory_keeps_its_rows() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)

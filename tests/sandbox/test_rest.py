@@ -43,6 +43,7 @@ create function public.own_patience() returns text language sql stable set state
     as $$ select current_setting('statement_timeout') $$;
 create function public.impatient() returns void language sql set statement_timeout = '50ms'
     as 'select pg_sleep(20)';
+create function public.percent("a%s" integer) returns integer language sql as 'select $1';
 create function public.writes() returns void language sql as 'create table public.written ()';
 create function public.echo(value jsonb, ids uuid[] default '{}', size repository_size default null)
     returns jsonb language sql immutable as 'select jsonb_build_array(value, ids, size)';
@@ -103,6 +104,7 @@ _RESULTS: list[tuple[str, dict[str, Any], str]] = [
     ("pairs", {"n": 2}, '[{"x":1,"y":"n1"},{"x":2,"y":"n2"}]'),
     ("one_pair", {}, '{"x":1,"y":"one"}'),
     ("null_value", {}, "null"),
+    ("percent", {"a%s": 5}, "5"),
     (
         "echo",
         {"value": {"a": [1, None]}, "ids": [_ID], "size": "xl"},
@@ -295,6 +297,8 @@ async def test_get_takes_arguments_from_the_query_and_may_not_write(api: Api) ->
     assert (response.status_code, response.json()) == (200, 3)
     response = await api.request("GET", "/rest/v1/rpc/echo", params={"value": '{"a":1}', "ids": "{}"})
     assert response.json() == [{"a": 1}, [], None]
+    response = await api.request("GET", "/rest/v1/rpc/echo", params={"value": "{"})
+    assert (response.status_code, response.json()["code"]) == (400, "22P02")
     response = await api.request("GET", "/rest/v1/rpc/writes")
     assert (response.status_code, response.json()["code"]) == (405, "25006")
     response = await api.request("HEAD", "/rest/v1/rpc/add", params={"a": "1"})

@@ -18,7 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psycopg import DataError, ProgrammingError
+from psycopg import Error, OperationalError
 
 from daemon.sandbox.realtime.pgoutput import Kind, RowChange
 from daemon.sandbox.realtime.protocol import to_json
@@ -108,7 +108,9 @@ async def _read(connection: AsyncConnection[Any], table: Table, rows: list[_Row]
         await _convert(connection, table, rows, audience)
         if table.row_security and table.primary_key:
             await _hide(connection, table, rows, audience)
-    except (DataError, ProgrammingError) as error:
+    except OperationalError:
+        raise
+    except Error as error:
         _LOG.warning("changes of %s.%s are lost: %s", table.schema, table.name, error)
         return False
     return True

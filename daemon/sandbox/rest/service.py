@@ -161,9 +161,16 @@ def _typed(function: Function, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments from a query string are text; a json one has to be parsed to be more than a JSON string."""
     types = function.type_of
     return {
-        name: json.loads(value) if types[name] in {"json", "jsonb"} else value
+        name: _parsed(value, types[name]) if types[name] in {"json", "jsonb"} else value
         for name, value in arguments.items()
     }
+
+
+def _parsed(value: str, type_name: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ApiError(400, "22P02", f"invalid input syntax for type {type_name}") from error
 
 
 def _answer(request: Request, function: Function, result: Result) -> Response:
