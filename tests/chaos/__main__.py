@@ -1,0 +1,43 @@
+"""`python -m tests.chaos --minutes 20 --seed 7 --daemons 2`: prints one JSON line, exit code 1 if it failed.
+
+Failed means: rows are wrong at the end, a recovery took over 30 seconds, or a daemon misbehaved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.run import run_chaos
+
+
+def main() -> int:
+    """Read the arguments, run, print the summary."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long to break things")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of everything random")
+    parser.add_argument("--daemons", type=int, default=1, help="how many work at the same time")
+    parser.add_argument("--only", nargs="+", choices=sorted(FAULTS), default=sorted(FAULTS), metavar="FAULT")
+    parser.add_argument("--talk", action="store_true", help="tell each episode on stderr")
+    chosen = parser.parse_args()
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    summary = asyncio.run(
+        run_chaos(
+            seconds=chosen.minutes * 60,
+            seed=chosen.seed,
+            daemons=chosen.daemons,
+            kinds=chosen.only,
+            talk=chosen.talk,
+        )
+    )
+    print(summary.as_json())
+    return int(summary.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The database of a chaos run: the sandbox's, and two tables of the harness's own.
+
+`chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it.
+A row cannot be written while `chaos_poison` names its repository.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from daemon.sandbox.seed import prepare_database
+
+_RETRY_SECONDS = 0.05
+_OWN_TABLES = """
+create table chaos_manual (
+    tracked_id uuid primary key references tracked_repositories (id) on delete cascade,
+    priority text
+);
+create table chaos_poison (repository_id uuid primary key);
+create function chaos_poison() returns trigger
+language plpgsql security definer set search_path = public as $$
+begin
+    if exists (select from chaos_poison p where p.repository_id = new.repository_id) then
+        raise exception 'poisoned' using errcode = 'check_violation';
+    end if;
+    return new;
+end $$;
+create trigger chaos_poison before update on tracked_repositories
+for each row execute function chaos_poison();
+"""
+
+
+def prepare(url: str) -> None:
+    """Make a fresh database ready for a run."""
+    prepare_database(url, with_demo_data=False, step=lambda _: None)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_OWN_TABLES)
+
+
+async def connect(url: str) -> AsyncConnection[Any]:
+    """A connection that waits for nothing for long."""
+    connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=5)
+    await connection.execute("set lock_timeout = '500ms'")
+    await connection.execute("set statement_timeout = '10s'")
+    return connection
+
+
+async def insist(url: str, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+    """Execute it, however often the database is away; returns its rows. It must be harmless to repeat."""
+    while True:
+        try:
+            async with await connect(url) as connection:
+                cursor = await connection.execute(statement, parameters)
+                return await cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError:
+            await asyncio.sleep(_RETRY_SECONDS)

@@ -1,0 +1,82 @@
+"""The daemons of a run: started, killed by faults, started again; what they did of themselves is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections import Counter
+
+from tests.acceptance.daemon_process import Daemon, start_daemon
+
+# Errors that faults bring about: a poisoned row, a process that was stopped.
+_EXPECTED_ERRORS = ("repository_parked", "stalled")
+
+
+class Fleet:
+    """Daemons by their place; each place has one as long as it is kept.
+
+    `restarts` counts those that faults killed, `troubles` what must not happen: a daemon that ends by itself,
+    writes what is no log line, or logs an error that no fault accounts for.
+    """
+
+    def __init__(self, settings: dict[str, object]) -> None:
+        self._settings = settings
+        self._expected_to_end: set[int] = set()
+        self.running: dict[int, Daemon] = {}
+        self.restarts = 0
+        self.troubles: Counter[str] = Counter()
+
+    async def keep(self, place: int) -> None:
+        """Have a daemon there until cancelled."""
+        while True:
+            try:
+                await self._live(place)
+            except AssertionError as error:
+                self._note(f"a daemon wrote: {error}")
+
+    async def _live(self, place: int) -> None:
+        async with start_daemon(ready=False, **self._settings) as daemon:
+            self.running[place] = daemon
+            try:
+                code = await daemon.process.wait()
+                if place in self._expected_to_end:
+                    self._expected_to_end.discard(place)
+                    self.restarts += 1
+                else:
+                    self._note(f"a daemon ended with {code}: {daemon.logs[-3:]}")
+            finally:
+                self._look_for_errors(daemon)
+                del self.running[place]
+
+    async def kill(self, place: int) -> None:
+        """Kill the one at the place; the next one is started at once."""
+        daemon = self.running.get(place)
+        if daemon is not None:
+            self._expected_to_end.add(place)
+            self._signal(daemon, signal.SIGKILL)
+            await daemon.process.wait()
+
+    def signal(self, place: int, number: signal.Signals) -> None:
+        """Send a signal to the one at the place, if there is one now."""
+        if place in self.running:
+            self._signal(self.running[place], number)
+
+    async def all_live(self) -> bool:
+        """Whether every daemon follows the stream."""
+        return all([await self._is_live(daemon) for daemon in list(self.running.values())])
+
+    async def _is_live(self, daemon: Daemon) -> bool:
+        response = await daemon.get("/status")
+        return response is not None and response.json()["listener"]["state"] == "live"
+
+    def _signal(self, daemon: Daemon, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            daemon.process.send_signal(number)
+
+    def _look_for_errors(self, daemon: Daemon) -> None:
+        for line in daemon.logs:
+            if line.get("level") in ("error", "critical") and line["event"] not in _EXPECTED_ERRORS:
+                self._note(f"a daemon logged: {line}")
+
+    def _note(self, trouble: str) -> None:
+        self.troubles[trouble[:2000]] += 1

@@ -1,0 +1,178 @@
+"""A TCP proxy between the daemon and Supabase, on loopback, that can be told to misbehave.
+
+Modes may be on together:
+
+- `refused`: nothing listens; the port stays ours.
+- `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
+- `half_open`: bytes vanish both ways and nobody is told. A connection from before never works again,
+  even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
+- `slow`: every piece of data waits a moment.
+- `cut_before`: a REST request is met by a reset and never reaches the server.
+- `cut_after`: the server has done what the REST request asked for; its answer is met by a reset.
+- `truncated`: a REST answer ends in its middle.
+- `answered`: REST requests get `canned` and never reach the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["refused", "frozen", "half_open", "slow", "cut_before", "cut_after", "truncated", "answered"]
+
+_HOST = "127.0.0.1"
+_PIECE_BYTES = 65536
+_SLOW_SECONDS = 0.3
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_REST_REQUESTS = (b"POST /rest/", b"GET /rest/", b"HEAD /rest/")
+
+
+@dataclass(eq=False)
+class _Link:
+    """One connection: the client's side and the server's. What reaches a `lost` one vanishes."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    is_rest: bool = False
+    lost: bool = False
+
+    def reset(self) -> None:
+        for writer in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
+                )
+            writer.transport.abort()
+
+
+class Proxy:
+    """See the module's text. Make one with `serve_proxy`."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._links: set[_Link] = set()
+        self._modes: set[Mode] = set()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._listening: asyncio.Server | None = None
+        # Bound for as long as the proxy lives, so that nobody else gets the port while it is refused.
+        self._holder = _bound_socket(0)
+        self.port: int = self._holder.getsockname()[1]
+        self.canned = b""
+
+    async def set(self, mode: Mode, *, on: bool) -> None:
+        """Turn a mode on or off."""
+        (self._modes.add if on else self._modes.discard)(mode)
+        (self._thawed.clear if self._modes & {"frozen", "half_open"} else self._thawed.set)()
+        if mode == "half_open" and on:
+            for link in self._links:
+                link.lost = True
+        if "refused" in self._modes:
+            self._stop_listening()
+        elif self._listening is None:
+            await self.listen()
+
+    def reset_all(self) -> None:
+        """End every connection with RST."""
+        for link in list(self._links):
+            link.reset()
+
+    async def listen(self) -> None:
+        """Accept connections."""
+        self._listening = await asyncio.start_server(self._accept, sock=_bound_socket(self.port))
+
+    def close(self) -> None:
+        """Accept nothing and end every connection."""
+        self._stop_listening()
+        self.reset_all()
+        self._holder.close()
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        try:
+            answers, server = await asyncio.open_connection(_HOST, self._server_port)
+        except OSError:
+            client.transport.abort()
+            return
+        link = _Link(client, server)
+        self._links.add(link)
+        try:
+            await asyncio.gather(self._carry_requests(link, reader), self._carry_answers(link, answers))
+        finally:
+            self._links.discard(link)
+            client.transport.abort()
+            server.transport.abort()
+
+    async def _carry_requests(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        with _until_reset():
+            while data := await reader.read(_PIECE_BYTES):
+                link.is_rest = link.is_rest or data.startswith(_REST_REQUESTS)
+                await self._hold_up()
+                if link.lost:
+                    continue
+                if link.is_rest and "cut_before" in self._modes:
+                    link.reset()
+                elif link.is_rest and "answered" in self._modes:
+                    link.client.write(self.canned)
+                    link.lost = True
+                else:
+                    link.server.write(data)
+                    await link.server.drain()
+        link.server.transport.abort()
+
+    async def _carry_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        with _until_reset():
+            while data := await reader.read(_PIECE_BYTES):
+                await self._hold_up()
+                if link.lost:
+                    continue
+                if link.is_rest and "cut_after" in self._modes:
+                    link.reset()
+                elif link.is_rest and "truncated" in self._modes:
+                    link.client.write(data[: len(data) // 2])
+                    break
+                else:
+                    link.client.write(data)
+                    await link.client.drain()
+        if not link.lost:
+            link.client.close()
+
+    async def _hold_up(self) -> None:
+        await self._thawed.wait()
+        if "slow" in self._modes:
+            await asyncio.sleep(_SLOW_SECONDS)
+
+
+@asynccontextmanager
+async def serve_proxy(server_port: int) -> AsyncIterator[Proxy]:
+    """A proxy in front of the port, for the length of the block."""
+    proxy = Proxy(server_port)
+    await proxy.listen()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@contextmanager
+def _until_reset() -> Iterator[None]:
+    with contextlib.suppress(OSError):
+        yield
+
+
+def _bound_socket(port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # What lets the holder and the listener have one port; nobody else listens there without it.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((_HOST, port))
+    return bound
