@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import anyio
 import httpx
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -33,7 +34,14 @@ from daemon.rows import Beat, DatabaseCheck, Explanation, PinAnswer, RollbackAns
 log = structlog.stdlib.get_logger()
 
 CALL_TIMEOUT_SECONDS: Final = 35.0
-"""Just above the functions' own statement_timeout: the database gives up first, and says why."""
+_TIMEOUT_SECONDS: Final = {
+    "sync_workspace_priorities": 15.0,
+    "sweep_workspace_priorities": 20.0,
+    "beat_workspace_priorities": 10.0,
+    "rollback_workspace_priorities": 605.0,
+}
+"""Just above the functions' own statement_timeout: the database gives up first, and says why. What keeps
+priorities right waits less than the rest: a connection whose other side is gone is silent until then."""
 MAX_ATTEMPTS: Final = 4
 MAX_RETRY_SECONDS: Final = 10.0
 """The seconds that one call may spend on retrying; what takes longer is the work queue's matter."""
@@ -166,12 +174,13 @@ class Store:
         self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
     ) -> Answer:
         try:
-            response = await self._client.rpc(function, dict(params)).execute()
+            with anyio.fail_after(_TIMEOUT_SECONDS.get(function, CALL_TIMEOUT_SECONDS)):
+                response = await self._client.rpc(function, dict(params)).execute()
             return adapter.validate_python(response.data)
         except PriorityError as error:
             self._failed(getattr(error, "reason", "key_refused"))
             raise
-        except httpx.TimeoutException:
+        except (TimeoutError, httpx.TimeoutException):
             self._failed("timeout")
             raise TransientError(f"{function}: no answer in time", reason="timeout") from None
         except httpx.HTTPError as error:
@@ -194,7 +203,7 @@ async def open_store(
     on_attempt: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Store]:
     """A store for the project at `url`; nothing is sent until the first call."""
-    timeout = httpx.Timeout(CALL_TIMEOUT_SECONDS, connect=5.0)
+    timeout = httpx.Timeout(None, connect=5.0)  # a call as a whole has its own limit
     async with httpx.AsyncClient(timeout=timeout, event_hooks={"response": [_raise_for_error]}) as http:
         options = AsyncClientOptions(
             httpx_client=http, auto_refresh_token=False, persist_session=False, postgrest_client_retry=False

@@ -389,7 +389,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set lock_timeout = '1s'
-set statement_timeout = '30s'
+set statement_timeout = '12s'
 set default_transaction_isolation = 'read committed'
 as $$
 declare
@@ -418,7 +418,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set lock_timeout = '1s'
-set statement_timeout = '60s'
+set statement_timeout = '18s'
 set default_transaction_isolation = 'read committed'
 as $$
 declare
@@ -468,7 +468,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_custom_plan
 set lock_timeout = '1s'
-set statement_timeout = '60s'
+set statement_timeout = '30s'
 set default_transaction_isolation = 'read committed'
 as $$
 declare

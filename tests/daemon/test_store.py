@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import KeyRefusedError, PermanentError, TransientError
-from daemon.store import _PRIORITIES, _SYNC, Store, open_store
+from daemon.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS, Store, open_store
 
 Answer = bytes | Callable[[SocketStream], Any]
 
@@ -60,6 +61,11 @@ async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
 
 async def hang_up(connection: SocketStream) -> None:
     await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{")
+
+
+async def say_nothing(connection: SocketStream) -> None:
+    with contextlib.suppress(anyio.EndOfStream):
+        await connection.receive()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,13 @@ async def test_what_will_not_pass_is_asked_once(answer: bytes, error: type[Excep
         with pytest.raises(error):
             await store.beat(uuid4())
         assert len(reasons) == 1
+
+
+async def test_a_silent_connection_is_given_up_and_the_next_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_TIMEOUT_SECONDS, "beat_workspace_priorities", 0.3)
+    async with answering(say_nothing, GOOD) as (store, reasons):
+        assert (await store.beat(uuid4())).beat_at.year == 2025
+        assert reasons == ["timeout"]
 
 
 async def test_a_very_long_message_is_cut() -> None:
