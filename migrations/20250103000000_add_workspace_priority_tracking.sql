@@ -1,4 +1,4 @@
--- Workspace priority tracking (PRD 2A): what tracked_repositories knows about workspaces, the trail of
+-- Workspace priority tracking: what tracked_repositories knows about workspaces, the trail of
 -- every change to it, and the first fill of both.
 --
 -- The application's schema is taken as it is found. `priority` may be an enum of any name in any schema, a

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.conftest import Database
 
 ENUM = "create type repository_priority as enum ('high', 'medium', 'low')"
-PRD = """
+BY_HAND = """
     ALTER TABLE tracked_repositories
     ADD COLUMN IF NOT EXISTS is_workspace_repo BOOLEAN DEFAULT FALSE,
     ADD COLUMN IF NOT EXISTS workspace_count INTEGER DEFAULT 0;
@@ -93,8 +93,8 @@ SCHEMAS = {
         last="create publication supabase_realtime",
         published=["tracked_repositories", "workspace_priority_heartbeats"],
     ),
-    "PRD's migration applied": Schema(last=PRD),
-    "PRD's columns without defaults": Schema(
+    "the columns added and filled by hand": Schema(last=BY_HAND),
+    "the columns without defaults": Schema(
         last="""alter table tracked_repositories add column is_workspace_repo boolean;
                 alter table tracked_repositories add column workspace_count integer;
                 insert into tracked_repositories default values"""
@@ -410,7 +410,7 @@ def test_a_repository_that_was_only_high_by_workspace_is_not_adopted_after_a_rol
 def test_follows_on_the_migration_of_the_requirement(application: World) -> None:
     """Its columns are there, filled by its backfill, and stale: one repository has left, one has joined."""
     stale, fresh, unknown = (application.tracked() for _ in range(3))
-    application.connection.execute(PRD.encode())
+    application.connection.execute(BY_HAND.encode())
     application.execute(
         """update tracked_repositories set is_workspace_repo = true, workspace_count = 1, priority = 'high'
            where repository_id = %s""",
