@@ -135,7 +135,12 @@ def _words(event: dict[str, Any], names: dict[str, str]) -> Text | None:
             return Text(f"{repository} {action} {preposition} workspace {workspace}")
         case {"event": "workspace_deleted", "workspace": workspace}:
             return Text(f"workspace {workspace} deleted with all its memberships")
-        case {"event": "priority_changed", "old": old, "new": new, "repository_id": repository}:
+        case {
+            "event": "priority_changed" | "workspaces_changed",
+            "old": old,
+            "new": new,
+            "repository_id": repository,
+        }:
             name = names.get(str(repository), str(repository))
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
