@@ -116,7 +116,7 @@ class Metrics:
                 [old, new, trigger]
                 for old in (*PRIORITIES, NO_PRIORITY)
                 for new in PRIORITIES
-                for trigger in ("event", *RESYNC_TRIGGERS[1:])
+                for trigger in RESYNC_TRIGGERS
             ),
         )
         _touch(self.events, ([table, operation] for table in TABLES for operation in OPERATIONS))

@@ -6,6 +6,7 @@ again from where the walk stopped: what went before is done.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -115,7 +116,7 @@ class Resyncer:
         outcome = "failed" if result.errors else "done"
         self._metrics.resyncs.labels("full", request.trigger, outcome).inc()
         log.log(
-            _level(outcome),
+            logging.WARNING if result.errors else logging.INFO,
             f"resync_{outcome}",
             trigger=request.trigger,
             seconds=round(seconds, 3),
@@ -175,7 +176,3 @@ class Resyncer:
         self._recorder.record(answer, trigger)
         self._intake.add(answer.locked)
         return replace(answer, locked=())
-
-
-def _level(outcome: str) -> int:
-    return 20 if outcome == "done" else 30

@@ -178,20 +178,17 @@ class Store:
                 response = await self._client.rpc(function, dict(params)).execute()
             return adapter.validate_python(response.data)
         except PriorityError as error:
-            self._failed(getattr(error, "reason", "key_refused"))
+            self._on_error(getattr(error, "reason", "key_refused"))
             raise
         except (TimeoutError, httpx.TimeoutException):
-            self._failed("timeout")
+            self._on_error("timeout")
             raise TransientError(f"{function}: no answer in time", reason="timeout") from None
         except httpx.HTTPError as error:
-            self._failed("network")
+            self._on_error("network")
             raise TransientError(f"{function}: {error or type(error).__name__}", reason="network") from None
         except (ValidationError, ValueError) as error:
-            self._failed("bad_answer")
+            self._on_error("bad_answer")
             raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
-
-    def _failed(self, reason: str) -> None:
-        self._on_error(reason)
 
 
 @asynccontextmanager
