@@ -17,6 +17,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationError
+from core.job_events import PriorityForm
 
 _ANY_TIME = datetime(2025, 1, 3, tzinfo=UTC)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -66,6 +67,11 @@ class Settings(BaseSettings):
     batch_size: int = Field(500, ge=1, le=10_000, description="Repositories per call of the database.")
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."
+    )
+    event_priority: PriorityForm = Field(
+        "score",
+        description="What data.priority of an event is: score (100, 50, 25), or word (high, medium, low; the "
+        "score is then in data.priorityScore) for consumers that already read it as a word.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json: one object a line; console: for people; auto: console on a terminal."
