@@ -2,7 +2,7 @@
 
 Inngest starts the waiting runs of one function in the order of their arrival, moved forward by what this
 expression gives: a whole number of seconds of head start. Facts that shape it, from Inngest's guide
-"Priority", from its open-source server (`Function.RunPriorityFactor`, `pkg/expressions`), and from running it:
+"Priority", from its open-source server (`Function.RunPriorityFactor`, `pkg/expressions`), and running it:
 
 - The value must be a CEL int. Numbers of an event's JSON are doubles, so `event.data.priority` alone is taken
   and has no effect, without a word: what is no int, and every error, counts as 0. A comparison that chooses
