@@ -9,8 +9,9 @@
 and, when the repository has just become a workspace repository, the event that queues its sync at priority
 100, so that the team which added it soon sees fresh data.
 
-Ids are made of the change's key and the database's identity: the same change has the same ids whoever sends
-it and however often, and two databases that announce to one Inngest never share one.
+Ids are made of the database's identity, the change's key and its time: the same change has the same ids
+whoever sends it and however often; two databases that announce to one Inngest never share one, and neither do
+the two pasts of a database that was restored, which gives the same keys to other changes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def events_of(
     change: RecordedChange, database_id: UUID, form: PriorityForm, *, sync_new: bool
 ) -> list[OutgoingEvent]:
     """The events that announce the change; `sync_new` asks for a sync of new workspace repositories."""
-    prefix = f"priorityd/{database_id}/{change.id}"
+    prefix = f"priorityd/{database_id}/{change.id}/{change.changed_at.timestamp():.6f}"
     events = [OutgoingEvent(PRIORITY_CHANGED, _told(change), f"{prefix}/changed")]
     joined = change.is_workspace_repo and not change.old_is_workspace_repo
     if sync_new and joined and change.repository_id is not None:

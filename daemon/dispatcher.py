@@ -129,8 +129,9 @@ class Dispatcher:
         while True:
             self._progress.beat("dispatcher")
             now = monotonic()
-            more = now >= self._retry_at and await self._turn()
-            if more:
+            # A turn that began before `drain` may have missed what was recorded last.
+            last, more = self._draining, now >= self._retry_at and await self._turn()
+            if more or self._draining > last:
                 continue
             if self._draining:
                 break

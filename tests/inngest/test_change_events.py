@@ -84,6 +84,13 @@ def test_without_the_wish_nothing_is_synced() -> None:
     assert len(events_of(change(), DATABASE, "score", sync_new=False)) == 1
 
 
+def test_the_pasts_of_a_restored_database_share_no_ids() -> None:
+    before = events_of(change(), DATABASE, "score", sync_new=True)
+    later = datetime(2025, 1, 3, 12, 0, 0, 1, tzinfo=UTC)
+    after = events_of(change(changed_at=later), DATABASE, "score", sync_new=True)
+    assert not {event.id for event in before} & {event.id for event in after}
+
+
 def test_ids_tell_events_changes_and_databases_apart_and_nothing_else() -> None:
     ids = [
         event.id
