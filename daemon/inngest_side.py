@@ -26,7 +26,7 @@ from daemon.trimmer import Trimmer
 @asynccontextmanager
 async def open_announcer(settings: Settings, progress: Progress) -> AsyncIterator[EventSender | None]:
     """What sends announcements; None where the settings want none or allow none."""
-    if not (settings.inngest_sends and settings.announce_changes):
+    if not (settings.inngest_sends and settings.dispatch_changes):
         yield None
         return
     async with open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher")) as sender:
