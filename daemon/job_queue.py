@@ -244,7 +244,7 @@ class _Run:
         """Inngest will never take these."""
         for refusal in refusals:
             job = self._under_way.pop(id(refusal.event))[1].job
-            log.error("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
+            log.warning("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
             self.result.refused.append(RefusedJob(job, refusal.reason))
 
     def close(self) -> None:
