@@ -80,7 +80,8 @@ class JobsNotSentError(PriorityError):
     """
 
     def __init__(self, result: QueueResult, cause: PriorityError) -> None:
-        super().__init__(f"{len(result.not_sent)} jobs were not sent: {cause}")
+        total = len(result.sent) + len(result.refused) + len(result.not_sent)
+        super().__init__(f"{len(result.not_sent):,} of {total:,} jobs were not sent: {cause}")
         self.result = result
         self.cause = cause
         self.exit_code = cause.exit_code
