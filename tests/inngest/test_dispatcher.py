@@ -55,7 +55,7 @@ class Bench:
             )
             self.metrics = metrics
             tasks.start_soon(dispatcher.run)
-            await eventually(lambda: dispatcher.depth is not None)
+            await eventually(lambda: dispatcher._opened)
             yield dispatcher
             tasks.cancel_scope.cancel()
 
