@@ -5,16 +5,19 @@
                    └─ gap ──────────────────────────────────┘
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
-What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+    recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+
+What the timers start, Sweeper, Resyncer and Trimmer do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
-within the time that the settings give them.
+then the dispatcher announces what they changed, within the time that the settings give them.
 """
 
 from __future__ import annotations
 
 import signal
 import socket
+from contextlib import AsyncExitStack
 from typing import Any, Final
 from uuid import uuid4
 
@@ -28,7 +31,9 @@ from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.elector import Elector
+from daemon.event_sender import EventSender
 from daemon.http import Probes, listen, serve
+from daemon.inngest_side import InngestSide, open_announcer
 from daemon.intake import Intake
 from daemon.listener import Listener
 from daemon.metrics import Metrics
@@ -56,28 +61,38 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
-    endpoint = listen(settings.http_host, settings.http_port)
-    metrics = Metrics()
-    with endpoint:
-        async with open_store(
-            settings.supabase_url,
-            settings.supabase_key.get_secret_value(),
-            on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
-        ) as store:
-            return await App(settings, store, metrics).run(endpoint)
+    metrics, progress = Metrics(), Progress()
+    async with AsyncExitStack() as opened:
+        endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
+        store = await opened.enter_async_context(
+            open_store(
+                settings.supabase_url,
+                settings.supabase_key.get_secret_value(),
+                on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
+            )
+        )
+        sender = await opened.enter_async_context(open_announcer(settings, progress))
+        return await App(settings, store, sender, metrics, progress).run(endpoint)
 
 
 class App:
     """The parts and their lives."""
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        sender: EventSender | None,
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
         self._daemon_id = uuid4()
         self._notifier = Notifier()
-        self._progress = Progress()
+        self._progress = progress
         self._work_added = Wakeup()
         self._stop_asked = anyio.Event()
         self._forced = False
@@ -92,7 +107,16 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._recorder = Recorder(metrics)
+        self._inngest = InngestSide(
+            settings,
+            store,
+            sender,
+            self._daemon_id,
+            is_leader=lambda: self._elector.is_leader(),
+            metrics=metrics,
+            progress=progress,
+        )
+        self._recorder = Recorder(metrics, self._inngest.wake)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -104,6 +128,7 @@ class App:
         self._worker = self._make_worker()
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._inngest.answer_with(self._resyncer, self._recorder)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
@@ -129,9 +154,11 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._elector, self._worker, self._sweeper, self._resyncer, self._snapshotter):
+            for part in (self._elector, self._resyncer, self._snapshotter):
                 parts.start_soon(part.run)
+            self._inngest.start(parts)
             parts.start_soon(self._listen)
+            parts.start_soon(self._apply)
             parts.start_soon(self._stop_in_order, parts)
 
     async def _listen(self) -> None:
@@ -139,6 +166,12 @@ class App:
             await self._listener.run()
         finally:
             self._listener_ended.set()
+
+    async def _apply(self) -> None:
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self._sweeper.run)
+            parts.start_soon(self._worker.run)
+        self._inngest.drain()
 
     async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
         await self._stop_asked.wait()
@@ -153,6 +186,7 @@ class App:
         self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
+        self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -214,6 +248,8 @@ class App:
             resyncer=self._resyncer,
             recorder=self._recorder,
             snapshot=self._snapshotter.latest,
+            dispatcher=self._inngest.dispatcher,
+            function_host=self._inngest.function_host,
         )
 
     def _make_elector(self) -> Elector:
