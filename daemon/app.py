@@ -5,6 +5,8 @@
                    └─ gap ──────────────────────────────────┘
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
+What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
 within the time that the settings give them.
 """
@@ -25,6 +27,7 @@ from core.errors import ExitCode
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
 from daemon.listener import Listener
@@ -72,6 +75,7 @@ class App:
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
+        self._daemon_id = uuid4()
         self._notifier = Notifier()
         self._progress = Progress()
         self._work_added = Wakeup()
@@ -94,6 +98,7 @@ class App:
             self._work_added,
             ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
         )
+        self._elector = self._make_elector()
         self._sweeper = self._make_sweeper()
         self._resyncer = self._make_resyncer()
         self._worker = self._make_worker()
@@ -124,7 +129,7 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._worker, self._sweeper, self._resyncer, self._snapshotter):
+            for part in (self._elector, self._worker, self._sweeper, self._resyncer, self._snapshotter):
                 parts.start_soon(part.run)
             parts.start_soon(self._listen)
             parts.start_soon(self._stop_in_order, parts)
@@ -145,6 +150,7 @@ class App:
         self._notifier.stopping("finishing what is waiting")
         log.info("stopping", pending_repositories=self._queue.pending)
         self._listener.stop()
+        self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
         await self._listener_ended.wait()
@@ -186,7 +192,8 @@ class App:
         reasons = []
         if not self._resyncer.initial_done:
             reasons.append("the first full resync is not done")
-        if self._listener.state.name != "live" and not self._sweeper.succeeding:
+        sweeping = self._sweeper.succeeding and self._elector.succeeding
+        if self._listener.state.name != "live" and not sweeping:
             reasons.append("the change stream is not live and sweeps fail")
         if self._stop_asked.is_set():
             reasons.append("stopping")
@@ -200,12 +207,22 @@ class App:
         return describe(
             started_at=self._started_at,
             not_ready=self._not_ready(),
+            leader=self._elector.is_leader(),
             listener=self._listener,
             queue=self._queue,
             sweeper=self._sweeper,
             resyncer=self._resyncer,
             recorder=self._recorder,
             snapshot=self._snapshotter.latest,
+        )
+
+    def _make_elector(self) -> Elector:
+        return Elector(
+            self._store,
+            self._daemon_id,
+            on_elected=lambda: self._sweeper.take_over(),
+            metrics=self._metrics,
+            progress=self._progress,
         )
 
     def _make_sweeper(self) -> Sweeper:
@@ -215,6 +232,7 @@ class App:
             self._queue,
             self._intake,
             pace,
+            is_leader=self._elector.is_leader,
             recorder=self._recorder,
             metrics=self._metrics,
             progress=self._progress,
@@ -226,6 +244,7 @@ class App:
             self._store,
             self._intake,
             self._settings.resync_schedule,
+            is_leader=self._elector.is_leader,
             recorder=self._recorder,
             metrics=self._metrics,
             progress=self._progress,
@@ -246,7 +265,7 @@ class App:
         return Listener(
             self._settings.supabase_url,
             self._settings.supabase_key.get_secret_value(),
-            uuid4(),
+            self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,
             on_gap=self._sweeper.request,
