@@ -14,7 +14,7 @@ from daemon.store import Store, open_store
 from tests.chaos.fuzz.nonsense import ANSWERS, Mixture
 from tests.chaos.fuzz.outcome import Outcome
 
-_CALLERS: Final = 400
+_CALLERS: Final = 32
 _GOOD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n" + b'{"beat_at": "2025-01-03T00:00:00+00:00"}    '
 )

@@ -21,11 +21,12 @@ from daemon.listener import Listener
 from daemon.metrics import PREFIX, Metrics
 from daemon.progress import Progress
 from daemon.rows import Beat
-from tests.chaos.fuzz.nonsense import FRAMES, RAW_KINDS, TOPIC, Mixture, change
+from tests.chaos.fuzz.nonsense import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, Mixture, change
 from tests.chaos.fuzz.outcome import Outcome
 
 _BATCH: Final = 1000
 _REPEAT_SECONDS: Final = 0.2
+_CLOSE_SECONDS: Final = 10.0
 _DEAF_SECONDS: Final = 60.0
 
 
@@ -160,5 +161,9 @@ class _Source:
                 connection.transport.write(frame)
             else:
                 await connection.send(frame)
+            if kind in ENDING_KINDS:
+                # What was sent behind it would be counted and never read.
+                with anyio.move_on_after(_CLOSE_SECONDS):
+                    await connection.wait_closed()
         self._was_heard.clear()
         self._wanted = uuid4()

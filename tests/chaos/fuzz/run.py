@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from core import listener_state
+from daemon import store
 from tests.chaos.fuzz.answers import send_answers
 from tests.chaos.fuzz.frames import send_frames
 from tests.chaos.fuzz.outcome import Outcome
@@ -21,7 +22,7 @@ from tests.chaos.fuzz.outcome import Outcome
 async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
     """Send so many frames and answers."""
     outcome, started_at = Outcome(seed), time.monotonic()
-    with _quick_reconnects(), _counted_logs(outcome):
+    with _without_waiting(), _counted_logs(outcome):
         await send_frames(frames, random.Random(seed), outcome)
         await send_answers(answers, random.Random(seed + 1), outcome)
     if outcome.log_lines["change_not_handled"]:
@@ -31,10 +32,11 @@ async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
 
 
 @contextmanager
-def _quick_reconnects() -> Iterator[None]:
-    """Frames that end the connection would make it wait for up to half a minute each."""
+def _without_waiting() -> Iterator[None]:
+    """Each failure makes the daemon wait: the listener for up to half a minute, the store for seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listener_state, "BACKOFF_MAX_SECONDS", 0.02)
+        patch.setattr(store, "_JITTERED", lambda _: 0.0)
         yield
 
 
