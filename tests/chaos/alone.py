@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tests.chaos.breakages import row_poisoned, rows_locked
+from tests.acceptance.daemon_process import eventually
+from tests.chaos import leaders
+from tests.chaos.breakages import poisoned, rows_locked
 from tests.chaos.database import insist
 from tests.chaos.floods import in_background
 from tests.chaos.world import World
@@ -50,14 +52,30 @@ async def rows_locked_for_long(world: World) -> AsyncIterator[None]:
 @asynccontextmanager
 async def row_poisoned_and_parked(world: World) -> AsyncIterator[None]:
     """Held at least until it is parked and reported, which takes a minute at most."""
-    async with row_poisoned(world), _others_unharmed(world):
+    ids = {"repository": uuid4(), "workspace": uuid4()}
+    await insist(world.url, _PREPARE, ids)
+    async with poisoned(world, ids["repository"]), _others_unharmed(world):
+        await insist(world.url, _ADD, ids)
         started_at = time.monotonic()
-        while not await world.fleet.parked():
+        while str(ids["repository"]) not in await world.fleet.parked():
             if time.monotonic() - started_at > PARKED_WITHIN_SECONDS:
                 world.fleet.note(f"a poisoned repository was not parked within {PARKED_WITHIN_SECONDS} s")
                 break
             await asyncio.sleep(_POLL_SECONDS)
         yield
+
+
+@asynccontextmanager
+async def leader_killed(world: World) -> AsyncIterator[None]:
+    """Whoever does the timer work dies; another daemon, or the next one at its place, takes over."""
+    fleet = world.fleet
+    dead = await eventually(lambda: leaders.leader(fleet), leaders.TAKEOVER_SECONDS)
+    await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))
+    seconds = await leaders.seconds_without(fleet, dead)
+    if seconds is None:
+        fleet.note(f"nobody took the timer work over within {leaders.TAKEOVER_SECONDS} s")
+    world.takeover_seconds.append(seconds or leaders.TAKEOVER_SECONDS)
+    yield
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psutil
@@ -154,13 +154,20 @@ async def rows_locked(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def row_poisoned(world: World) -> AsyncIterator[None]:
-    """A repository's row can't be written, and is wrong."""
+    """A repository's row can't be written, and is wrong, if it is there."""
     repository = world.repository()
-    await insist(world.url, "insert into chaos_poison values (%s) on conflict do nothing", (repository,))
-    try:
+    async with poisoned(world, repository):
         with contextlib.suppress(psycopg.Error):
             async with await connect(world.url) as connection:
                 await flap_once(connection, repository, uuid4())
+        yield
+
+
+@asynccontextmanager
+async def poisoned(world: World, repository: UUID) -> AsyncIterator[None]:
+    """This repository's row can't be written."""
+    await insist(world.url, "insert into chaos_poison values (%s) on conflict do nothing", (repository,))
+    try:
         yield
     finally:
         await insist(world.url, "delete from chaos_poison where repository_id = %s", (repository,))

@@ -97,6 +97,7 @@ FAULTS: Final[dict[str, Fault]] = {
     **{name: Fault(breaks) for name, breaks in (_DATABASE | _DAEMON | _FLOODS).items()},
     "daemon_stopped": Fault(breakages.daemon_stopped, seconds=20),
     "rows_locked_for_long": Fault(alone.rows_locked_for_long, seconds=60, is_alone=True),
+    "leader_killed": Fault(alone.leader_killed, is_alone=True),
     "row_poisoned_and_parked": Fault(alone.row_poisoned_and_parked, is_alone=True),
 }
 """Every fault by its name in the summary."""

@@ -21,7 +21,7 @@ from typing import Final
 from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.daemon_process import eventually
-from tests.chaos import oracle
+from tests.chaos import leaders, oracle
 from tests.chaos.clock import Clock
 from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
@@ -93,14 +93,17 @@ async def _world(plan: Plan) -> AsyncIterator[World]:
             workload = Workload(postgres.url(), random.Random(chance.random()))
             world = World(postgres, server, proxy, fleet, workload, clock, chance)
             tasks = [asyncio.create_task(fleet.keep(place)) for place in range(plan.daemons)]
-            tasks.append(asyncio.create_task(workload.run()))
+            tasks += [asyncio.create_task(workload.run()), asyncio.create_task(leaders.watch(fleet))]
             try:
                 await eventually(lambda: _settled(world, plan.daemons), 60)
                 yield world
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.wait(tasks)
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+                for error in outcomes:
+                    if isinstance(error, Exception):
+                        fleet.note(f"the harness itself failed: {error!r}")
 
 
 async def _settled(world: World, daemons: int) -> bool:
@@ -169,4 +172,5 @@ async def _judge(world: World, summary: Summary) -> None:
     summary.operations, summary.operations_refused = world.workload.operations, world.workload.refused
     summary.operations_per_second = round(summary.operations / max(world.workload.busy_seconds, 1.0), 1)
     summary.unharmed_changes = len(world.unharmed_seconds)
+    summary.slowest_takeover_seconds = round(max(world.takeover_seconds, default=0.0), 2)
     summary.slowest_unharmed_seconds = round(max(world.unharmed_seconds, default=0.0), 2)

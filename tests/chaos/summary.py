@@ -14,10 +14,11 @@ RECOVERY_LIMIT_SECONDS: Final = 30.0
 class Summary:
     """`wrong_rows` and `broken_audit` count what is wrong at the end; `troubles` is empty if all behaved.
 
+    `operations_per_second` is the rate while the application works, outages of its database included.
     `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
-    application rested. `operations_per_second` is the rate while it works, outages of its database included.
-    `slowest_unharmed_seconds` is the longest that a change took which no fault concerned,
-    beside rows that were locked or poisoned. `restarts` are daemons killed and started anew.
+    application rested; `slowest_unharmed_seconds` the longest that a change took which no fault concerned,
+    beside rows that were locked or poisoned; `slowest_takeover_seconds` the longest without a leader after
+    one was killed. `restarts` are daemons killed and started anew.
     """
 
     seed: int
@@ -34,6 +35,7 @@ class Summary:
     slowest_recovery_after: list[str] = field(default_factory=list)
     unharmed_changes: int = 0
     slowest_unharmed_seconds: float = 0.0
+    slowest_takeover_seconds: float = 0.0
     restarts: int = 0
     audit_entries: int = 0
     deadlocks: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.faults import FAULTS
+from tests.chaos.leaders import TAKEOVER_SECONDS
 from tests.chaos.run import Plan, run_chaos
 from tests.chaos.summary import RECOVERY_LIMIT_SECONDS
 
@@ -20,6 +21,7 @@ async def test_whatever_breaks_every_priority_is_right_within_half_a_minute() ->
     assert summary.unharmed_changes > 0
     assert summary.audit_entries > 100
     assert summary.restarts >= 1
+    assert 0 < summary.slowest_takeover_seconds <= TAKEOVER_SECONDS
     assert summary.wrong_rows == 0
     assert summary.broken_audit == 0
     assert summary.troubles == []

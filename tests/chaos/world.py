@@ -20,7 +20,8 @@ class World:
     """Everything that can be broken.
 
     Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
-    repository took that no fault concerned, each.
+    repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
+    its daemon was killed.
     """
 
     postgres: EmbeddedPostgres
@@ -32,6 +33,7 @@ class World:
     chance: random.Random
     postgres_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unharmed_seconds: list[float] = field(default_factory=list)
+    takeover_seconds: list[float] = field(default_factory=list)
 
     @property
     def url(self) -> str:
