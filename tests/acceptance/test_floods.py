@@ -65,7 +65,11 @@ async def test_a_hundred_thousand_keys_in_a_minute_while_nothing_can_be_applied(
 
 
 async def everything_heard(metric: Callable[..., Awaitable[float]]) -> bool:
-    return await metric("events_total", table="workspace_repositories") == KEYS
+    # While it is flooded an answer may take longer than the one who asks for it waits.
+    try:
+        return await metric("events_total", table="workspace_repositories") == KEYS
+    except AssertionError:
+        return False
 
 
 async def nothing_wrong(app: Application) -> bool:

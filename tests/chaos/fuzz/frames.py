@@ -154,6 +154,9 @@ class _Source:
         self._progressed.set()
 
     async def _send_batch(self, connection: ServerConnection) -> None:
+        # Chosen first, so that it is also sent if the connection ends in the middle.
+        self._was_heard.clear()
+        self._wanted = uuid4()
         for _ in range(min(_BATCH, self._left)):
             self._left -= 1
             kind, frame = self.mixture.draw()
@@ -165,5 +168,3 @@ class _Source:
                 # What was sent behind it would be counted and never read.
                 with anyio.move_on_after(_CLOSE_SECONDS):
                     await connection.wait_closed()
-        self._was_heard.clear()
-        self._wanted = uuid4()
