@@ -2,7 +2,7 @@
 
 Modes may be on together, and each as often as it likes: it is over when its last user has turned it off.
 
-- `refused`: nothing listens; the port stays ours.
+- `refused`: nothing listens, and whoever was connected is reset; the port stays ours.
 - `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
 - `half_open`: bytes vanish both ways and nobody is told. A connection from before never works again,
   even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
@@ -61,6 +61,7 @@ class Proxy:
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._links: set[_Link] = set()
+        self._carriers: set[asyncio.Task[None]] = set()
         self._modes: Counter[Mode] = Counter()
         self._thawed = asyncio.Event()
         self._thawed.set()
@@ -81,6 +82,7 @@ class Proxy:
         async with self._changing:
             if self._is_on("refused"):
                 self._stop_listening()
+                self.reset_all()
             elif self._listening is None:
                 await self.listen()
 
@@ -96,10 +98,14 @@ class Proxy:
         """Accept connections."""
         self._listening = await asyncio.start_server(self._accept, sock=_bound_socket(self.port))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Accept nothing and end every connection."""
         self._stop_listening()
+        self._modes.clear()
+        self._thawed.set()
         self.reset_all()
+        if self._carriers:
+            await asyncio.wait(self._carriers)
         self._holder.close()
 
     def _stop_listening(self) -> None:
@@ -115,6 +121,10 @@ class Proxy:
             return
         link = _Link(client, server)
         self._links.add(link)
+        carrier = asyncio.current_task()
+        assert carrier is not None
+        self._carriers.add(carrier)
+        carrier.add_done_callback(self._carriers.discard)
         try:
             await asyncio.gather(self._carry_requests(link, reader), self._carry_answers(link, answers))
         finally:
@@ -178,7 +188,7 @@ async def serve_proxy(server_port: int) -> AsyncIterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.close()
+        await proxy.close()
 
 
 @contextmanager
