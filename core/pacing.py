@@ -18,9 +18,9 @@ class SweepPace:
 
     The least of them counts: the first one is slow because nothing is cached, and any may have waited for a
     lock, which is no cost of the next. One that met a row which stayed locked did so for the whole time-out;
-    it does not count at all, or rows that are held for a minute would make sweeps rare for minutes. Times are seconds of one monotonic clock.
-    `interval_seconds` is the period between sweeps on a database small enough, `debounce_seconds` the least
-    time between two that were asked for.
+    it does not count at all, or rows that are held for a minute would make sweeps rare for minutes. Times are
+    seconds of one monotonic clock. `interval_seconds` is the period between sweeps on a database small
+    enough, `debounce_seconds` the least time between two that were asked for.
     """
 
     interval_seconds: float
