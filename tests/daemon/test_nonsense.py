@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.fuzz.nonsense import ANSWERS, FRAMES
+from tests.chaos.fuzz.odd_answers import ANSWERS
+from tests.chaos.fuzz.odd_frames import FRAMES
 from tests.chaos.fuzz.run import fuzz
 
 FRAMES_COUNT = 3000

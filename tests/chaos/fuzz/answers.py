@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 
 from core.errors import PriorityError
 from daemon.store import Store, open_store
-from tests.chaos.fuzz.nonsense import ANSWERS, Mixture
+from tests.chaos.fuzz.nonsense import Mixture
+from tests.chaos.fuzz.odd_answers import ANSWERS
 from tests.chaos.fuzz.outcome import Outcome
 
 _CALLERS: Final = 32

@@ -21,7 +21,8 @@ from daemon.listener import Listener
 from daemon.metrics import PREFIX, Metrics
 from daemon.progress import Progress
 from daemon.rows import Beat
-from tests.chaos.fuzz.nonsense import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, Mixture, change
+from tests.chaos.fuzz.nonsense import Mixture
+from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change
 from tests.chaos.fuzz.outcome import Outcome
 
 _BATCH: Final = 1000
