@@ -40,9 +40,12 @@ def test_a_secret_is_found_and_not_shown(text: str) -> None:
 
 @pytest.mark.usefixtures("leaks_forgotten")
 def test_a_secret_on_a_command_line_is_found() -> None:
-    command = [sys.executable, "-c", "input()", KEY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", KEY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            # Before that it may still be a copy of this process.
+            assert process.stdout is not None
+            process.stdout.readline()
             with pytest.raises(AssertionError, match="cmdline"):
                 secrecy.look_at_process(process.pid, SECRETS)
         finally:
