@@ -7,7 +7,12 @@ import pytest
 from tests.conftest import Database
 from tests.sql.world import World, session
 
-TABLES = ("repository_priority_changes", "workspace_priority_heartbeats", "workspace_priority_migrations")
+TABLES = (
+    "repository_priority_changes",
+    "workspace_priority_heartbeats",
+    "workspace_priority_job_cursor",
+    "workspace_priority_migrations",
+)
 OURS = """
     select p.oid::regprocedure::text from pg_proc p
     where p.pronamespace = 'public'::regnamespace and p.proname <> 'set_updated_at'
@@ -60,6 +65,8 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select check_workspace_priorities()",
         "select get_workspace_repository_ids()",
         "select workspace_priority_schema_version()",
+        "select poll_background_jobs(gen_random_uuid())",
+        "select find_background_job_inversions(now(), now())",
         *(f"select * from {table}" for table in TABLES),
     ],
 )
@@ -99,6 +106,7 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         "set_manual_priority",
         "rollback_workspace_priorities",
         "beat_workspace_priorities",
+        "poll_background_jobs",
     )
     for name in readers + writers:
         config = world.value("select proconfig from pg_proc where proname = %s", name)
