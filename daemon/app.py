@@ -22,11 +22,13 @@ from anyio.abc import TaskGroup
 
 from core import __version__
 from core.errors import ExitCode
+from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
+from daemon.job_watcher import JobWatcher
 from daemon.listener import Listener
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
@@ -72,6 +74,7 @@ class App:
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
+        self._daemon_id = uuid4()
         self._notifier = Notifier()
         self._progress = Progress()
         self._work_added = Wakeup()
@@ -88,7 +91,8 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._recorder = Recorder(metrics)
+        self._history = History()
+        self._recorder = Recorder(metrics, self._history)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -99,6 +103,7 @@ class App:
         self._worker = self._make_worker()
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._job_watcher = self._make_job_watcher()
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
@@ -124,7 +129,7 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._worker, self._sweeper, self._resyncer, self._snapshotter):
+            for part in (self._worker, self._sweeper, self._resyncer, self._snapshotter, self._job_watcher):
                 parts.start_soon(part.run)
             parts.start_soon(self._listen)
             parts.start_soon(self._stop_in_order, parts)
@@ -147,6 +152,7 @@ class App:
         self._listener.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
+        self._job_watcher.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -242,11 +248,21 @@ class App:
             wakeup=self._work_added,
         )
 
+    def _make_job_watcher(self) -> JobWatcher:
+        return JobWatcher(
+            self._store,
+            self._daemon_id,
+            is_leader=lambda: True,
+            history=self._history,
+            metrics=self._metrics,
+            progress=self._progress,
+        )
+
     def _make_listener(self) -> Listener:
         return Listener(
             self._settings.supabase_url,
             self._settings.supabase_key.get_secret_value(),
-            uuid4(),
+            self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,
             on_gap=self._sweeper.request,

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from core import __version__
 from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
+from core.jobs import JOB_STATUSES
 from core.listener_state import RECONNECT_REASONS, STATES, State
 from core.priorities import PRIORITIES, TRIGGERS
 
@@ -34,6 +35,9 @@ RESYNC_TRIGGERS: Final = tuple(
 _LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
 _CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _RESYNC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300)
+_WAIT_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800)
+"""With the two limits that are promised among them: 2 h for high and 24 h for the others."""
+_RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 150, 300, 600, 1800, 7200)
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)
 
 
@@ -89,11 +93,35 @@ class Metrics:
         self.untracked = self._gauge(
             "untracked_repositories", "Repositories in a workspace that have no tracked row."
         )
+        self._define_jobs()
         self.repositories = RepositoryCounts()
         self.registry.register(self.repositories)
         build_info = self._gauge("build_info", "1, labelled with the version.", ["version"])
         build_info.labels(__version__).set(1)
         self._start_at_zero()
+
+    def _define_jobs(self) -> None:
+        by_priority = ["priority"]
+        self.job_queue_depth = self._gauge("job_queue_depth", "Jobs that are queued.", by_priority)
+        self.job_queue_oldest = self._gauge(
+            "job_queue_oldest_seconds", "How long the oldest queued job has been.", by_priority
+        )
+        self.job_wait = self._histogram(
+            "job_wait_seconds", "From a job's creation to its start.", _WAIT_BUCKETS, by_priority
+        )
+        self.job_duration = self._histogram(
+            "job_duration_seconds", "From a job's start to its end.", _RUN_BUCKETS, by_priority
+        )
+        self.job_turnaround = self._histogram(
+            "job_turnaround_seconds",
+            "From the creation to the end of a job that completed.",
+            _WAIT_BUCKETS,
+            by_priority,
+        )
+        self.jobs = self._counter("jobs", "Jobs that ended.", ["priority", "status"])
+        self.job_inversions = self._counter(
+            "job_inversions", "Jobs that started while an older one of a higher priority was waiting."
+        )
 
     def set_state(self, current: State) -> None:
         """Show the listener in this state."""
@@ -132,6 +160,16 @@ class Metrics:
         )
         for by_kind in (self.resync_seconds, self.last_resync, self.drift_repaired):
             _touch(by_kind, [[kind] for kind in KINDS])
+        by_priority = (
+            self.job_queue_depth,
+            self.job_queue_oldest,
+            self.job_wait,
+            self.job_duration,
+            self.job_turnaround,
+        )
+        for metric in by_priority:
+            _touch(metric, [[priority] for priority in PRIORITIES])
+        _touch(self.jobs, ([priority, status] for priority in PRIORITIES for status in JOB_STATUSES))
         _touch(self.reconnects, [[reason] for reason in RECONNECT_REASONS])
         self.set_state("connecting")
 

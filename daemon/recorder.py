@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import structlog
 
 from core.answers import PriorityUpdate, SyncAnswer
+from core.history import History
 from core.priorities import Trigger
 from daemon.clock import utc_now
 from daemon.metrics import NO_PRIORITY, Metrics
@@ -16,11 +20,26 @@ from daemon.metrics import NO_PRIORITY, Metrics
 log = structlog.stdlib.get_logger()
 
 
-class Recorder:
-    """Tells logs and metrics what was changed."""
+CHANGES_KEPT: Final = 20
 
-    def __init__(self, metrics: Metrics) -> None:
+
+@dataclass(frozen=True, slots=True)
+class RecentChange:
+    """A change as the status page shows it; `at` is this host's clock."""
+
+    at: datetime
+    update: PriorityUpdate
+    trigger: Trigger
+    latency_seconds: float | None
+
+
+class Recorder:
+    """Tells logs, metrics and the history what was changed; `recent` has the newest changes first."""
+
+    def __init__(self, metrics: Metrics, history: History) -> None:
         self._metrics = metrics
+        self._history = history
+        self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
         self.last_change_at: datetime | None = None
         self.last_latency_seconds: float | None = None
 
@@ -49,6 +68,8 @@ class Recorder:
             self._metrics.change_latency.labels(change.new_priority).observe(latency)
             self.last_latency_seconds = latency
         self.last_change_at = utc_now()
+        self._history.add_change(self.last_change_at, change.new_priority, latency)
+        self.recent.appendleft(RecentChange(self.last_change_at, change, trigger, latency))
         log.info(
             "priority_changed" if change.old_priority != change.new_priority else "workspaces_changed",
             repository_id=str(change.repository_id) if change.repository_id else None,
