@@ -1,5 +1,7 @@
 """The listener's states, and the one function that moves between them.
 
+                                                  ┌─ renewal ─┐
+                                                  ▼           │
     connecting ──opened──▶ joining ──subscribed──▶ live ──beat overdue──▶ stale
         ▲                     │                     │                      │
         └──── retry time ── backing_off ◀── refused, closed, timed out ────┘
@@ -11,6 +13,11 @@
 - *stale*: the connection looks healthy but the daemon's own heartbeat row did not come back through it.
 - *backing_off*: waiting before the next attempt; longer after each failure, for ever.
 - *stopped*: final.
+
+Renewal: a hosted connection without user authentication may be closed after 24 hours, and what is committed
+between that and the next `system` ok is lost to the stream. So before it comes to that a successor is opened
+beside the live connection, and takes over when its own rows flow. The old one is still heard for a while, so
+that it delivers what was committed before. A successor that fails changes nothing, and is tried again later.
 
 A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of one monotonic clock.
 """
@@ -30,9 +37,20 @@ JOIN_TIMEOUT_SECONDS: Final = 15.0
 BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 30.0
 HEALTHY_AFTER_SECONDS: Final = 60.0
+RENEW_AFTER_SECONDS: Final = 23 * 3600.0
+"""The age at which a live connection is renewed, less up to a twentieth, which spreads many daemons."""
+RENEWAL_RETRY_SECONDS: Final = 300.0
+"""After a successor that failed; leaves several attempts before the 24 hours are over."""
 
 ReconnectReason: TypeAlias = Literal[
-    "connect_failed", "refused", "join_failed", "join_timeout", "subscription_error", "closed", "stale"
+    "connect_failed",
+    "refused",
+    "join_failed",
+    "join_timeout",
+    "subscription_error",
+    "closed",
+    "stale",
+    "renewal",
 ]
 RECONNECT_REASONS: Final[tuple[ReconnectReason, ...]] = (
     "connect_failed",  # no WebSocket: refused, DNS, TLS, time-out
@@ -42,6 +60,7 @@ RECONNECT_REASONS: Final[tuple[ReconnectReason, ...]] = (
     "subscription_error",  # `system` error, e.g. a table outside the publication, or an expired token
     "closed",  # the server or the network closed the socket or the channel
     "stale",  # the heartbeat row did not come back
+    "renewal",  # a successor has taken over, before the connection was too old
 )
 
 
@@ -64,6 +83,18 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessorSubscribed:
+    """A `system` ok on the successor: its rows flow from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessorFailed:
+    """The successor, its join or its subscription failed or ended."""
+
+    failure: Failed
+
+
+@dataclass(frozen=True, slots=True)
 class BeatOverdue:
     """The heartbeat row did not come back in time."""
 
@@ -78,7 +109,9 @@ class Stop:
     """The daemon stops."""
 
 
-Input: TypeAlias = Opened | Subscribed | Failed | BeatOverdue | Tick | Stop
+Input: TypeAlias = (
+    Opened | Subscribed | Failed | SuccessorSubscribed | SuccessorFailed | BeatOverdue | Tick | Stop
+)
 
 
 class Action(Enum):
@@ -87,25 +120,38 @@ class Action(Enum):
     OPEN = auto()
     """Open a WebSocket and join."""
     CLOSE = auto()
-    """Close the socket, if there is one; nothing of it counts any more."""
+    """Close the socket and its successor, if there are any; nothing of them counts any more."""
+    OPEN_SUCCESSOR = auto()
+    """Open another WebSocket beside the live one and join."""
+    CLOSE_SUCCESSOR = auto()
+    """Close that one; the live one goes on."""
+    PROMOTE_SUCCESSOR = auto()
+    """The successor is the live one now. Close the other when it has delivered what was committed before."""
     ASK_FOR_SWEEP = auto()
     """Rows may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
-    """Where the listener is. `deadline` is when a `Tick` matters next, None for never."""
+    """Where the listener is. `deadline` is when a `Tick` matters next, None for never.
+
+    `renewing`: live, with a successor on its way. `renew_after_seconds` is how old a live connection may get.
+    """
 
     name: State
     since: float
     deadline: float | None = None
     failures: int = 0
     last_failure: Failed | None = None
+    renewing: bool = False
+    renew_after_seconds: float = RENEW_AFTER_SECONDS
 
 
-def initial(now: float) -> tuple[ListenerState, list[Action]]:
+def initial(
+    now: float, renew_after_seconds: float = RENEW_AFTER_SECONDS
+) -> tuple[ListenerState, list[Action]]:
     """Where a listener begins, and what it does first."""
-    return _connecting(ListenerState("connecting", now), now)
+    return _connecting(ListenerState("connecting", now, renew_after_seconds=renew_after_seconds), now)
 
 
 def transition(
@@ -124,12 +170,16 @@ def transition(
         case "connecting", Opened():
             return replace(state, name="joining", since=now, deadline=now + JOIN_TIMEOUT_SECONDS), []
         case "joining", Subscribed():
-            return replace(state, name="live", since=now, deadline=None), [Action.ASK_FOR_SWEEP]
+            return _live(state, now, jitter), [Action.ASK_FOR_SWEEP]
         case "live", Subscribed():
             return state, [Action.ASK_FOR_SWEEP]
         case "live", BeatOverdue():
             # Not a back-off: the server answers, so one fresh connection is tried at once.
-            return replace(state, name="stale", since=now, deadline=now), [Action.CLOSE]
+            return replace(state, name="stale", since=now, deadline=now, renewing=False), [Action.CLOSE]
+        case "live", SuccessorSubscribed() if state.renewing:
+            return _live(replace(state, failures=0), now, jitter), [Action.PROMOTE_SUCCESSOR]
+        case "live", SuccessorFailed(failure) if state.renewing:
+            return _renew_later(state, failure, now)
         case (("connecting" | "joining" | "live"), Failed()):
             return _backing_off(state, event, now, jitter)
         case _, Tick() if state.deadline is not None and now >= state.deadline:
@@ -140,6 +190,11 @@ def transition(
 
 def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[ListenerState, list[Action]]:
     match state.name:
+        case "live" if state.renewing:
+            return _renew_later(state, Failed("join_timeout"), now)
+        case "live":
+            deadline = now + CONNECT_TIMEOUT_SECONDS + JOIN_TIMEOUT_SECONDS
+            return replace(state, renewing=True, deadline=deadline), [Action.OPEN_SUCCESSOR]
         case "backing_off":
             return _connecting(state, now)
         case "stale":
@@ -148,6 +203,17 @@ def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[Listene
             return _backing_off(state, Failed("connect_failed", "timed out"), now, jitter)
         case _:
             return _backing_off(state, Failed("join_timeout"), now, jitter)
+
+
+def _live(state: ListenerState, now: float, jitter: float) -> ListenerState:
+    deadline = now + state.renew_after_seconds * (1 - jitter / 20)
+    return replace(state, name="live", since=now, deadline=deadline, renewing=False)
+
+
+def _renew_later(state: ListenerState, failure: Failed, now: float) -> tuple[ListenerState, list[Action]]:
+    deadline = now + min(RENEWAL_RETRY_SECONDS, state.renew_after_seconds)
+    new = replace(state, renewing=False, deadline=deadline, last_failure=failure)
+    return new, [Action.CLOSE_SUCCESSOR]
 
 
 def _connecting(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
@@ -163,5 +229,13 @@ def _backing_off(
     failures = 1 if healthy else state.failures + 1
     ceiling = min(BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
     delay = ceiling * (0.5 + jitter / 2)
-    new = ListenerState("backing_off", now, deadline=now + delay, failures=failures, last_failure=failure)
+    new = replace(
+        state,
+        name="backing_off",
+        since=now,
+        deadline=now + delay,
+        failures=failures,
+        last_failure=failure,
+        renewing=False,
+    )
     return new, [Action.CLOSE]

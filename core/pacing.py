@@ -32,6 +32,14 @@ class SweepPace:
         self._last_started_at = started_at
         self._costs.append(database_seconds)
 
+    def skipped(self, now: float) -> None:
+        """The periodic sweep was due, and left to another daemon."""
+        self._last_started_at = now
+
+    def hurry(self) -> None:
+        """The next sweep is due at once, whenever the last one was."""
+        self._last_started_at = None
+
     def next_periodic_at(self, now: float) -> float:
         """When the next sweep is due if nothing asks for one."""
         return self._next(now, self.interval_seconds, PERIODIC_SHARE)

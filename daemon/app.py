@@ -5,6 +5,8 @@
                    └─ gap ──────────────────────────────────┘
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
+What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
 within the time that the settings give them.
 """
@@ -26,6 +28,7 @@ from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
@@ -98,6 +101,7 @@ class App:
             self._work_added,
             ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
         )
+        self._elector = self._make_elector()
         self._sweeper = self._make_sweeper()
         self._resyncer = self._make_resyncer()
         self._worker = self._make_worker()
@@ -129,7 +133,14 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._worker, self._sweeper, self._resyncer, self._snapshotter, self._job_watcher):
+            for part in (
+                self._elector,
+                self._worker,
+                self._sweeper,
+                self._resyncer,
+                self._snapshotter,
+                self._job_watcher,
+            ):
                 parts.start_soon(part.run)
             parts.start_soon(self._listen)
             parts.start_soon(self._stop_in_order, parts)
@@ -150,6 +161,7 @@ class App:
         self._notifier.stopping("finishing what is waiting")
         log.info("stopping", pending_repositories=self._queue.pending)
         self._listener.stop()
+        self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
         self._job_watcher.stop()
@@ -192,7 +204,8 @@ class App:
         reasons = []
         if not self._resyncer.initial_done:
             reasons.append("the first full resync is not done")
-        if self._listener.state.name != "live" and not self._sweeper.succeeding:
+        sweeping = self._sweeper.succeeding and self._elector.succeeding
+        if self._listener.state.name != "live" and not sweeping:
             reasons.append("the change stream is not live and sweeps fail")
         if self._stop_asked.is_set():
             reasons.append("stopping")
@@ -206,12 +219,22 @@ class App:
         return describe(
             started_at=self._started_at,
             not_ready=self._not_ready(),
+            leader=self._elector.is_leader(),
             listener=self._listener,
             queue=self._queue,
             sweeper=self._sweeper,
             resyncer=self._resyncer,
             recorder=self._recorder,
             snapshot=self._snapshotter.latest,
+        )
+
+    def _make_elector(self) -> Elector:
+        return Elector(
+            self._store,
+            self._daemon_id,
+            on_elected=lambda: self._sweeper.take_over(),
+            metrics=self._metrics,
+            progress=self._progress,
         )
 
     def _make_sweeper(self) -> Sweeper:
@@ -221,6 +244,7 @@ class App:
             self._queue,
             self._intake,
             pace,
+            is_leader=self._elector.is_leader,
             recorder=self._recorder,
             metrics=self._metrics,
             progress=self._progress,
@@ -232,6 +256,7 @@ class App:
             self._store,
             self._intake,
             self._settings.resync_schedule,
+            is_leader=self._elector.is_leader,
             recorder=self._recorder,
             metrics=self._metrics,
             progress=self._progress,
@@ -252,7 +277,7 @@ class App:
         return JobWatcher(
             self._store,
             self._daemon_id,
-            is_leader=lambda: True,
+            is_leader=self._elector.is_leader,
             history=self._history,
             metrics=self._metrics,
             progress=self._progress,

@@ -81,6 +81,7 @@ class Metrics:
         self.drift_repaired = self._counter(
             "drift_repaired", "Rows found wrong by a timer, which no change had announced.", ["kind"]
         )
+        self.leader = self._gauge("leader", "1 if the timer work is this daemon's.")
         self.listener_state = self._gauge("listener_state", "1 for the state the listener is in.", ["state"])
         self.reconnects = self._counter("reconnects", "Connections given up, by reason.", ["reason"])
         self.stream_lag = self._gauge(
@@ -135,6 +136,10 @@ class Metrics:
         self.pending.set_function(pending)
         self.oldest_pending.set_function(oldest)
         self.parked.set_function(parked)
+
+    def watch_leader(self, is_leader: Callable[[], bool]) -> None:
+        """Read at each scrape whether this daemon does the timer work."""
+        self.leader.set_function(is_leader)
 
     def _start_at_zero(self) -> None:
         _touch(self.change_latency, [[priority] for priority in PRIORITIES])

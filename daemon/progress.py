@@ -19,7 +19,8 @@ STALLED_AFTER_SECONDS: Final = 60.0
 class Progress:
     """When each part was last seen going round."""
 
-    def __init__(self) -> None:
+    def __init__(self, stalled_after_seconds: float = STALLED_AFTER_SECONDS) -> None:
+        self._stalled_after_seconds = stalled_after_seconds
         self._seen_at: dict[str, float] = {}
 
     def beat(self, part: str) -> None:
@@ -31,6 +32,6 @@ class Progress:
         self._seen_at.pop(part, None)
 
     def stalled(self) -> list[str]:
-        """The parts that have not gone round for `STALLED_AFTER_SECONDS`."""
-        limit = monotonic() - STALLED_AFTER_SECONDS
+        """The parts that have not gone round for `stalled_after_seconds`."""
+        limit = monotonic() - self._stalled_after_seconds
         return [part for part, seen_at in self._seen_at.items() if seen_at < limit]

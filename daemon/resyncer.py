@@ -1,14 +1,16 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and when told to.
 
 Never two walks at once; a walk that is asked for during another runs after it. A page that fails is tried
-again from where the walk stopped: what went before is done.
+again from where the walk stopped: what went before is done. Of several daemons only the leader heeds the
+schedule.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from cronsim import CronSim
 
 from core.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
+from core.lease import LEASE_SECONDS
 from core.priorities import Trigger
 from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE
@@ -32,6 +35,9 @@ log = structlog.stdlib.get_logger()
 RETRIES: Final = 2
 _RETRY_SECONDS: Final = 2.0
 _START_RETRY_SECONDS: Final = 5.0
+_TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
+"""How long after its time a scheduled walk is still done by a daemon that has become the leader since."""
+_TAKEOVER_CHECK_SECONDS: Final = 1.0
 
 
 class ResyncStore(Protocol):
@@ -51,6 +57,7 @@ class Resyncer:
         intake: Intake,
         schedule: str,
         *,
+        is_leader: Callable[[], bool],
         recorder: Recorder,
         metrics: Metrics,
         progress: Progress,
@@ -58,6 +65,7 @@ class Resyncer:
         self._store = store
         self._intake = intake
         self._schedule = schedule
+        self._is_leader = is_leader
         self._recorder = recorder
         self._metrics = metrics
         self._progress = progress
@@ -95,15 +103,22 @@ class Resyncer:
 
     def _heed_schedule(self) -> None:
         now = utc_now()
-        if now >= self.next_at:
+        if now < self.next_at:
+            return
+        if self._is_leader():
             self._requests.add("resync")
-            self.next_at = self._next_after(now)
+        elif now < self.next_at + _TAKEOVER:
+            # If the leader is gone, whoever takes over meanwhile does it.
+            return
+        self.next_at = self._next_after(now)
 
     def _next_after(self, now: datetime) -> datetime:
         return next(CronSim(self._schedule, now))
 
     def _seconds_to_wait(self, now: float) -> float:
         until_scheduled = (self.next_at - utc_now()).total_seconds()
+        if until_scheduled <= 0:
+            until_scheduled = _TAKEOVER_CHECK_SECONDS
         until_retry = self._retry_at - now if self._requests else BEAT_SECONDS
         return max(0.0, min(BEAT_SECONDS, until_scheduled, until_retry))
 

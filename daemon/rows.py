@@ -87,6 +87,18 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseAnswer:
+    """The answer of `hold_workspace_priority_lease`.
+
+    `held`: the daemon that asked has the lease. `expires_in_seconds` is how much longer whoever has it may
+    keep it without asking again.
+    """
+
+    held: bool
+    expires_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PublicationCheck:
     """The publication that Realtime reads, and which of our tables are in it."""
 

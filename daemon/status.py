@@ -24,6 +24,7 @@ def describe(
     *,
     started_at: datetime,
     not_ready: list[str],
+    leader: bool,
     listener: Listener,
     queue: WorkQueue,
     sweeper: Sweeper,
@@ -41,6 +42,7 @@ def describe(
         "started_at": started_at,
         "ready": not not_ready,
         "not_ready_because": not_ready,
+        "leader": leader,
         "listener": {
             "state": state.name,
             "since": since,

@@ -34,6 +34,7 @@ from daemon.rows import (
     DatabaseCheck,
     Explanation,
     JobPage,
+    LeaseAnswer,
     NoJobs,
     PinAnswer,
     RollbackAnswer,
@@ -47,6 +48,8 @@ _TIMEOUT_SECONDS: Final = {
     "sync_workspace_priorities": 15.0,
     "sweep_workspace_priorities": 20.0,
     "beat_workspace_priorities": 10.0,
+    "hold_workspace_priority_lease": 5.0,
+    "release_workspace_priority_lease": 5.0,
     "rollback_workspace_priorities": 605.0,
 }
 """Just above the functions' own statement_timeout: the database gives up first, and says why. What keeps
@@ -65,6 +68,8 @@ _PIN: Final = TypeAdapter(PinAnswer)
 _SNAPSHOT: Final = TypeAdapter(Snapshot)
 _ROLLBACK: Final = TypeAdapter(RollbackAnswer)
 _BEAT: Final = TypeAdapter(Beat)
+_LEASE: Final = TypeAdapter(LeaseAnswer)
+_RELEASED: Final = TypeAdapter(dict[str, bool])
 _CHECK: Final = TypeAdapter(DatabaseCheck)
 _VERSION: Final = TypeAdapter(str)
 _JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
@@ -168,6 +173,16 @@ class Store:
     async def beat(self, daemon_id: UUID) -> Beat:
         """Write the daemon's heartbeat row, which must come back through the stream."""
         return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
+
+    async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer:
+        """Take the lease on timer work if it is free, or prolong it, for so many seconds."""
+        return await self._call(
+            _LEASE, "hold_workspace_priority_lease", p_daemon_id=str(daemon_id), p_seconds=seconds
+        )
+
+    async def release_lease(self, daemon_id: UUID) -> None:
+        """Give the lease up if the daemon has it."""
+        await self._call(_RELEASED, "release_workspace_priority_lease", p_daemon_id=str(daemon_id))
 
     async def check(self) -> DatabaseCheck:
         """What the database looks like to this key."""

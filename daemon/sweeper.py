@@ -1,11 +1,13 @@
 """The sweeper: finds rows that disagree with membership, by timer and whenever changes may have been missed.
 
 The stream delivers at most once and can lose changes without a word, and a removal under row level security
-does not name its repository. Only comparing with the database finds every such row.
+does not name its repository. Only comparing with the database finds every such row. Of several daemons only
+the leader sweeps by timer; what a daemon's own stream asks for, it does itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -51,6 +53,7 @@ class Sweeper:
         intake: Intake,
         pace: SweepPace,
         *,
+        is_leader: Callable[[], bool],
         recorder: Recorder,
         metrics: Metrics,
         progress: Progress,
@@ -60,6 +63,7 @@ class Sweeper:
         self._queue = queue
         self._intake = intake
         self._pace = pace
+        self._is_leader = is_leader
         self._recorder = recorder
         self._metrics = metrics
         self._progress = progress
@@ -77,6 +81,11 @@ class Sweeper:
         self._requests.add(trigger, committed_at)
         self._wakeup.set()
 
+    def take_over(self) -> None:
+        """Timer work has become this daemon's: begin now, nobody may have swept for a while."""
+        self._pace.hurry()
+        self._wakeup.set()
+
     def stop(self) -> None:
         """End `run` after what was asked for has been tried."""
         self._stopping = True
@@ -90,8 +99,10 @@ class Sweeper:
             due_at = self._due_at(now)
             if now < due_at:
                 await self._wakeup.wait(min(BEAT_SECONDS, due_at - now))
-            else:
+            elif self._requests or self._is_leader():
                 await self._sweep(self._requests.take() or Request("sweep"))
+            else:
+                self._leave_to_leader(now)
         self._progress.ended("sweeper")
 
     def _due_at(self, now: float) -> float:
@@ -140,6 +151,13 @@ class Sweeper:
         if request.trigger == "sweep" and changed:
             self._metrics.drift_repaired.labels("sweep").inc(changed)
             log.warning("drift_repaired", kind="sweep", repositories=changed)
+        self._unpark()
+
+    def _leave_to_leader(self, now: float) -> None:
+        self._pace.skipped(now)
+        self._unpark()
+
+    def _unpark(self) -> None:
         if self._queue.unpark(monotonic(), UNPARK_LIMIT):
             self._work_added.set()
 

@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 # Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
 # there, it would end that package's listening task.
 _WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
-PRIORITYD = (sys.executable, *_WARNINGS, "-m", "daemon")
+PYTHON = (sys.executable, *_WARNINGS)
+PRIORITYD = (*PYTHON, "-m", "daemon")
 POLL_SECONDS = 0.01
 
 
@@ -120,12 +121,14 @@ class Daemon:
 
 
 @asynccontextmanager
-async def start_daemon(*, ready: bool = True, **settings: object) -> AsyncIterator[Daemon]:
+async def start_daemon(
+    *, ready: bool = True, module: str = "daemon", **settings: object
+) -> AsyncIterator[Daemon]:
     """Run the daemon for the length of the block. Every line that it writes must be a log line."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     async with (
-        await anyio.open_process([*PRIORITYD, "run"], env=env) as process,
+        await anyio.open_process([*PYTHON, "-m", module, "run"], env=env) as process,
         anyio.create_task_group() as tasks,
     ):
         daemon = Daemon(process, port)

@@ -13,6 +13,8 @@ from core.listener_state import (
     BACKOFF_MAX_SECONDS,
     HEALTHY_AFTER_SECONDS,
     JOIN_TIMEOUT_SECONDS,
+    RENEW_AFTER_SECONDS,
+    RENEWAL_RETRY_SECONDS,
     Action,
     BeatOverdue,
     Failed,
@@ -21,6 +23,8 @@ from core.listener_state import (
     Opened,
     Stop,
     Subscribed,
+    SuccessorFailed,
+    SuccessorSubscribed,
     Tick,
     initial,
     transition,
@@ -112,3 +116,55 @@ def test_no_history_leaves_it_stuck(history: list[tuple[Input, float, float]]) -
     stopped, actions = transition(state, Stop(), now, 0.0)
     assert (stopped.name, actions) == ("stopped", [Action.CLOSE])
     assert transition(stopped, Opened(), now, 0.0) == (stopped, [])
+
+
+DAY_SECONDS = 24 * 3600.0
+
+
+def renewing() -> tuple[ListenerState, list[Action]]:
+    state, _ = after(Opened(), Subscribed())
+    return transition(state, Tick(), RENEW_AFTER_SECONDS, 0.0)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 0.999])
+def test_a_live_connection_is_renewed_before_it_is_a_day_old(jitter: float) -> None:
+    state, _ = transition(after(Opened())[0], Subscribed(), 0.0, jitter)
+    assert state.deadline is not None
+    assert 0.9 * RENEW_AFTER_SECONDS < state.deadline <= RENEW_AFTER_SECONDS
+    assert transition(state, Tick(), state.deadline - 1, jitter) == (state, [])
+    state, actions = transition(state, Tick(), state.deadline, jitter)
+    assert (state.name, actions) == ("live", [Action.OPEN_SUCCESSOR])
+
+
+def test_a_successor_takes_over_when_its_own_rows_flow_and_no_gap_is_reported() -> None:
+    state, _ = renewing()
+    now = RENEW_AFTER_SECONDS + 1
+    state, actions = transition(state, SuccessorSubscribed(), now, 0.0)
+    assert (state.name, state.since, actions) == ("live", now, [Action.PROMOTE_SUCCESSOR])
+    assert state.deadline == now + RENEW_AFTER_SECONDS, "and is renewed in its turn"
+
+
+@pytest.mark.parametrize("failed", [SuccessorFailed(Failed("closed")), Tick()])
+def test_a_successor_that_fails_or_never_joins_leaves_the_live_connection_alone(failed: Input) -> None:
+    state, _ = renewing()
+    now = RENEW_AFTER_SECONDS + 60
+    state, actions = transition(state, failed, now, 0.0)
+    assert (state.name, state.since, actions) == ("live", 0.0, [Action.CLOSE_SUCCESSOR])
+    state, actions = transition(state, Tick(), now + RENEWAL_RETRY_SECONDS, 0.0)
+    assert actions == [Action.OPEN_SUCCESSOR]
+
+
+def test_the_attempts_at_renewal_are_several_before_the_day_is_over() -> None:
+    state, _ = renewing()
+    now, attempts = RENEW_AFTER_SECONDS, 1
+    while now < DAY_SECONDS:
+        state, actions = transition(state, Tick(), state.deadline or 0.0, 0.0)
+        now, attempts = state.deadline or 0.0, attempts + actions.count(Action.OPEN_SUCCESSOR)
+    assert attempts > 5
+
+
+@pytest.mark.parametrize("event", [Failed("closed"), BeatOverdue()])
+def test_a_connection_that_fails_during_its_renewal_takes_the_successor_with_it(event: Input) -> None:
+    state, actions = transition(renewing()[0], event, RENEW_AFTER_SECONDS + 1, 0.0)
+    assert actions == [Action.CLOSE]
+    assert transition(state, SuccessorSubscribed(), RENEW_AFTER_SECONDS + 2, 0.0)[0] == state

@@ -16,7 +16,9 @@ import structlog
 from daemon.http import Probes, listen, serve
 from daemon.logs import configure_logs
 from daemon.metrics import Metrics
+from daemon.progress import Progress
 from daemon.settings import load_settings
+from tests.acceptance.daemon_process import eventually
 
 NOTHING: list[str] = []
 
@@ -101,3 +103,14 @@ def test_listening_says_which_port_it_got() -> None:
     with listen("127.0.0.1", 0) as endpoint:
         assert isinstance(endpoint, socket.socket)
         assert endpoint.getsockname()[1] > 0
+
+
+async def test_a_part_that_no_longer_goes_round_is_named() -> None:
+    progress = Progress(stalled_after_seconds=0.05)
+    progress.beat("worker")
+    progress.beat("listener")
+    progress.ended("listener")
+    assert progress.stalled() == []
+    await eventually(lambda: progress.stalled() == ["worker"])
+    progress.beat("worker")
+    assert progress.stalled() == []

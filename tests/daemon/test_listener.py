@@ -42,7 +42,9 @@ async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
 
 
 @asynccontextmanager
-async def listening(sandbox: SandboxServer, heard: Heard, metrics: Metrics) -> AsyncIterator[Listener]:
+async def listening(
+    sandbox: SandboxServer, heard: Heard, metrics: Metrics, **chosen: float
+) -> AsyncIterator[Listener]:
     key = sandbox.service_role_key
     async with (
         open_store(sandbox.url, key, on_error=heard.errors.append) as store,
@@ -57,8 +59,7 @@ async def listening(sandbox: SandboxServer, heard: Heard, metrics: Metrics) -> A
             on_gap=heard.gaps.append,
             metrics=metrics,
             progress=Progress(),
-            beat_interval_seconds=1.0,
-            beat_grace_seconds=0.7,
+            **{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen,
         )
         tasks.start_soon(listener.run)
         await eventually(lambda: listener.state.name == "live")
@@ -116,6 +117,46 @@ async def test_a_frame_that_the_client_drops_asks_for_a_sweep(
     assert value(metrics, "malformed_events_total") == 1
 
 
+async def test_renewals_of_the_connection_miss_no_change(sandbox: SandboxServer, database: Database) -> None:
+    app, heard, metrics = Application(database.connect()), Heard(), Metrics()
+    workspace, repositories = app.workspace(), app.repositories(300)
+    async with listening(sandbox, heard, metrics, renew_after_seconds=0.5, linger_seconds=1.0) as listener:
+        for repository in repositories:
+            app.add(workspace, repository)
+            await asyncio.sleep(0.01)
+        # Ready for what comes after the last of them, too.
+        renewals = value(metrics, "reconnects_total", reason="renewal")
+        await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") > renewals)
+        last = app.repository()
+        app.add(workspace, last)
+        await eventually(lambda: any(last in hint.repository_ids for hint in heard.hints))
+        assert listener.state.name == "live"
+    assert renewals >= 4
+    assert set(repositories) <= {each for hint in heard.hints for each in hint.repository_ids}
+    assert heard.gaps == ["reconnect"], "there was no gap but the one before the first connection"
+    assert value(metrics, "reconnects_total") == value(metrics, "reconnects_total", reason="renewal")
+
+
+async def test_a_renewed_connection_is_closed_after_a_while(sandbox: SandboxServer) -> None:
+    heard, metrics, process = Heard(), Metrics(), psutil.Process()
+    async with listening(sandbox, heard, metrics, renew_after_seconds=0.5, linger_seconds=0.1):
+        await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 2)
+        tasks, files = len(asyncio.all_tasks()), process.num_fds()
+        await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 8, 30)
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks + 2, 30)
+        await eventually(lambda: process.num_fds() <= files + 2, 30)
+
+
+async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServer) -> None:
+    heard, metrics = Heard(), Metrics()
+    async with listening(sandbox, heard, metrics, renew_after_seconds=1.0) as listener:
+        await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 1)
+        await disturb_server(sandbox, "realtime/close?code=1012")
+        await eventually(lambda: value(metrics, "reconnects_total", reason="closed") == 1)
+        await eventually(lambda: listener.state.name == "live")
+    assert heard.gaps == ["reconnect", "reconnect"]
+
+
 async def test_the_key_is_in_no_message_about_the_connection() -> None:
     told: list[Input] = []
     stream = ChangeStream(
@@ -149,6 +190,12 @@ async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServe
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
-    found = metrics.registry.get_sample_value(f"workspace_priority_{name}", labels)
-    assert found is not None
-    return found
+    """The sum over all series with these labels."""
+    found = [
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == f"workspace_priority_{name}" and labels.items() <= sample.labels.items()
+    ]
+    assert found
+    return sum(found)

@@ -11,6 +11,7 @@ TABLES = (
     "repository_priority_changes",
     "workspace_priority_heartbeats",
     "workspace_priority_job_cursor",
+    "workspace_priority_leases",
     "workspace_priority_migrations",
 )
 OURS = """
@@ -62,6 +63,8 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select workspace_priority_snapshot()",
         "select rollback_workspace_priorities()",
         "select beat_workspace_priorities(gen_random_uuid())",
+        "select hold_workspace_priority_lease(gen_random_uuid(), 10)",
+        "select release_workspace_priority_lease(gen_random_uuid())",
         "select check_workspace_priorities()",
         "select get_workspace_repository_ids()",
         "select workspace_priority_schema_version()",
@@ -107,6 +110,8 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         "rollback_workspace_priorities",
         "beat_workspace_priorities",
         "poll_background_jobs",
+        "hold_workspace_priority_lease",
+        "release_workspace_priority_lease",
     )
     for name in readers + writers:
         config = world.value("select proconfig from pg_proc where proname = %s", name)

@@ -1,0 +1,46 @@
+"""The lease on timer work: which of several daemons may sweep and resync by timer, as one of them sees it.
+
+The database gives it to one daemon at a time, for `LEASE_SECONDS`; who has it asks again well before that,
+who has not asks when it may expire. It saves work and protects nothing: what is done under it is computed
+from the rows as they are, so losing it in the middle, or two who believe that they have it, do no harm.
+
+Times are seconds of one monotonic clock. A daemon counts from before it asked, so it stops believing in its
+lease before the database gives it to another, whatever the wall clocks say and however long the answer took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+LEASE_SECONDS: Final = 13.0
+"""With the margin below, the longest that timer work rests when the daemon that did it is gone."""
+RENEW_AFTER_SECONDS: Final = 10.0
+"""Leaves three seconds for an answer; more often would only cost calls."""
+_EXPIRY_MARGIN_SECONDS: Final = 0.1
+_RETRY_SECONDS: Final = 1.0
+
+
+@dataclass(slots=True)
+class Lease:
+    """What is known about the lease. `next_ask_at` is when to ask for it again."""
+
+    next_ask_at: float
+    _held_until: float = 0.0
+
+    def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
+        """The database has answered a question that was sent at `asked_at`."""
+        if held:
+            self._held_until = asked_at + expires_in_seconds
+            self.next_ask_at = asked_at + RENEW_AFTER_SECONDS
+        else:
+            self._held_until = 0.0
+            self.next_ask_at = asked_at + expires_in_seconds + _EXPIRY_MARGIN_SECONDS
+
+    def failed(self, now: float) -> None:
+        """The question was not answered; what was known stays true until it expires."""
+        self.next_ask_at = now + _RETRY_SECONDS
+
+    def is_held(self, now: float) -> bool:
+        """Whether timer work is this daemon's now."""
+        return now < self._held_until

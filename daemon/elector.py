@@ -1,0 +1,106 @@
+"""The elector: asks for the lease on timer work, so that of several daemons one does it.
+
+What the answers mean is decided by `core.lease`. The others take over when they next ask after the lease has
+expired or was given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+from uuid import UUID
+
+import anyio
+import structlog
+
+from core.errors import PermanentError, TransientError
+from core.lease import LEASE_SECONDS, Lease
+from daemon.clock import monotonic
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.rows import LeaseAnswer
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+_RELEASE_SECONDS: Final = 2.0
+
+
+class LeaseStore(Protocol):
+    """What the elector needs of the database."""
+
+    async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer: ...
+
+    async def release_lease(self, daemon_id: UUID) -> None: ...
+
+
+class Elector:
+    """See the module's text. `on_elected` is called whenever timer work has become this daemon's.
+
+    `succeeding`: the last question was answered, so the database can be reached.
+    """
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        daemon_id: UUID,
+        *,
+        on_elected: Callable[[], None],
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._daemon_id = daemon_id
+        self._on_elected = on_elected
+        self._progress = progress
+        self._lease = Lease(next_ask_at=monotonic())
+        self._wakeup = Wakeup()
+        self._stopping = False
+        self.succeeding = False
+        metrics.watch_leader(self.is_leader)
+
+    def is_leader(self) -> bool:
+        """Whether timer work is this daemon's now."""
+        return self._lease.is_held(monotonic())
+
+    def stop(self) -> None:
+        """End `run`, and give the lease up."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Ask whenever it is time to, until `stop`."""
+        while not self._stopping:
+            self._progress.beat("elector")
+            wait = self._lease.next_ask_at - monotonic()
+            if wait > 0:
+                await self._wakeup.wait(min(BEAT_SECONDS, wait))
+            else:
+                await self._ask()
+        await self._release()
+        self._progress.ended("elector")
+
+    async def _ask(self) -> None:
+        asked_at, was_leader = monotonic(), self.is_leader()
+        try:
+            answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
+        except (TransientError, PermanentError) as error:
+            self.succeeding = False
+            self._lease.failed(monotonic())
+            log.warning("lease_not_answered", leader=self.is_leader(), error=str(error))
+            return
+        self.succeeding = True
+        self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
+        if self.is_leader() != was_leader:
+            log.info("timer_work", leader=self.is_leader())
+            if self.is_leader():
+                self._on_elected()
+
+    async def _release(self) -> None:
+        if not self.is_leader():
+            return
+        try:
+            with anyio.move_on_after(_RELEASE_SECONDS):
+                await self._store.release_lease(self._daemon_id)
+        except (TransientError, PermanentError) as error:
+            log.info("lease_not_released", error=str(error))
