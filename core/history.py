@@ -66,6 +66,7 @@ class Minute:
     )
     jobs: Counter[tuple[Priority, JobStatus]] = field(default_factory=Counter)
     job_inversions: int = 0
+    drift_repaired: int = 0
 
 
 class History:
@@ -84,6 +85,10 @@ class History:
     def add_jobs(self, at: datetime, priority: Priority, status: JobStatus, jobs: int) -> None:
         """So many jobs were found to have ended."""
         self._minute(at).jobs[priority, status] += jobs
+
+    def add_drift(self, at: datetime, repositories: int) -> None:
+        """A timer found so many rows wrong that no change had announced."""
+        self._minute(at).drift_repaired += repositories
 
     def add_job_inversions(self, at: datetime, jobs: int) -> None:
         """So many jobs were found to have overtaken another."""

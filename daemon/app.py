@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -36,11 +36,12 @@ from daemon.listener import Listener
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
+from daemon.report import Report
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
-from daemon.status import describe
+from daemon.status import Sources, describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
@@ -113,7 +114,12 @@ class App:
         """Run until a signal ends it; serves HTTP from the first moment."""
         host, port = endpoint.getsockname()[:2]
         log.info("started", version=__version__, http=f"http://{host}:{port}")
-        probes = Probes(not_alive=self._progress.stalled, not_ready=self._not_ready, status=self._status)
+        probes = Probes(
+            not_alive=self._progress.stalled,
+            not_ready=self._not_ready,
+            status=self._status,
+            refresh=self._metrics.refresh,
+        )
         async with anyio.create_task_group() as root:
             root.start_soon(serve, endpoint, self._metrics.registry, probes)
             root.start_soon(self._heed_signals, root)
@@ -215,18 +221,19 @@ class App:
         ready = "ready" if not self._not_ready() else "not ready"
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
-    def _status(self) -> dict[str, Any]:
-        return describe(
+    def _status(self) -> Report:
+        sources = Sources(
             started_at=self._started_at,
-            not_ready=self._not_ready(),
-            leader=self._elector.is_leader(),
             listener=self._listener,
             queue=self._queue,
             sweeper=self._sweeper,
             resyncer=self._resyncer,
             recorder=self._recorder,
-            snapshot=self._snapshotter.latest,
+            history=self._history,
+            snapshotter=self._snapshotter,
+            job_watcher=self._job_watcher,
         )
+        return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
 
     def _make_elector(self) -> Elector:
         return Elector(
@@ -246,7 +253,6 @@ class App:
             pace,
             is_leader=self._elector.is_leader,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
             work_added=self._work_added,
         )
@@ -258,7 +264,6 @@ class App:
             self._settings.resync_schedule,
             is_leader=self._elector.is_leader,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
         )
 

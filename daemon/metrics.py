@@ -6,7 +6,7 @@ Every label value that can occur is known, so every series starts at zero. Ids a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -26,8 +26,10 @@ PREFIX: Final = "workspace_priority_"
 NO_PRIORITY: Final = "none"
 """Label of a row that had no priority at all before it was put right."""
 
-KINDS: Final = ("full", "sweep")
-OUTCOMES: Final = ("done", "failed")
+Kind: TypeAlias = Literal["full", "sweep"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+Outcome: TypeAlias = Literal["done", "failed"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 RESYNC_TRIGGERS: Final = tuple(
     trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback", "manual")
 )
@@ -46,6 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         self.change_latency = self._histogram(
             "change_latency_seconds",
             "From the commit of a workspace change to its priority being applied, by the database's clock.",
@@ -132,14 +135,17 @@ class Metrics:
     def watch_queue(
         self, pending: Callable[[], float], oldest: Callable[[], float], parked: Callable[[], float]
     ) -> None:
-        """Read the work queue at each scrape."""
-        self.pending.set_function(pending)
-        self.oldest_pending.set_function(oldest)
-        self.parked.set_function(parked)
+        """Read the work queue at each `refresh`."""
+        self._watched += [(self.pending, pending), (self.oldest_pending, oldest), (self.parked, parked)]
 
     def watch_leader(self, is_leader: Callable[[], bool]) -> None:
-        """Read at each scrape whether this daemon does the timer work."""
-        self.leader.set_function(is_leader)
+        """Read at each `refresh` whether this daemon does the timer work."""
+        self._watched.append((self.leader, is_leader))
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date that show the daemon's state; to be called in its event loop."""
+        for gauge, read in self._watched:
+            gauge.set(read())
 
     def _start_at_zero(self) -> None:
         _touch(self.change_latency, [[priority] for priority in PRIORITIES])

@@ -15,12 +15,15 @@ from core.answers import PriorityUpdate, SyncAnswer
 from core.history import History
 from core.priorities import Trigger
 from daemon.clock import utc_now
-from daemon.metrics import NO_PRIORITY, Metrics
+from daemon.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 
 log = structlog.stdlib.get_logger()
 
 
+_TIMER: Final[dict[Kind, Trigger]] = {"sweep": "sweep", "full": "resync"}
+"""The trigger of a run that nothing but its timer asked for."""
 CHANGES_KEPT: Final = 20
+RUNS_KEPT: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,19 @@ class RecentChange:
     latency_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class RecentRun:
+    """A full resync, or a sweep that is worth showing; `examined` is None for a sweep."""
+
+    kind: Kind
+    trigger: Trigger
+    outcome: Outcome
+    ended_at: datetime
+    seconds: float
+    examined: int | None
+    changed: int
+
+
 class Recorder:
     """Tells logs, metrics and the history what was changed; `recent` has the newest changes first."""
 
@@ -40,6 +56,7 @@ class Recorder:
         self._metrics = metrics
         self._history = history
         self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
+        self.recent_runs: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
         self.last_change_at: datetime | None = None
         self.last_latency_seconds: float | None = None
 
@@ -61,6 +78,33 @@ class Recorder:
             commit = (committed_at or {}).get(change.repository_id or change.id, oldest_commit)
             latency = max(0.0, (answer.applied_at - commit).total_seconds()) if commit else None
             self._record_one(change, trigger, latency)
+
+    def record_run(
+        self,
+        kind: Kind,
+        trigger: Trigger,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        changed: int = 0,
+        examined: int | None = None,
+    ) -> None:
+        """Count a resync or sweep that ended.
+
+        Most sweeps find nothing, or what a removal asked them to find: they would hide the others.
+        """
+        self._metrics.resyncs.labels(kind, trigger, outcome).inc()
+        self._metrics.resync_seconds.labels(kind).observe(seconds)
+        now = utc_now()
+        if outcome == "done":
+            self._metrics.last_resync.labels(kind).set(now.timestamp())
+            if trigger == _TIMER[kind] and changed:
+                self._metrics.drift_repaired.labels(kind).inc(changed)
+                self._history.add_drift(now, changed)
+        if kind == "full" or outcome == "failed" or (changed and trigger != "event"):
+            self.recent_runs.appendleft(
+                RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)
+            )
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
         self._metrics.changes.labels(change.old_priority or NO_PRIORITY, change.new_priority, trigger).inc()

@@ -28,6 +28,8 @@ class Snapshot:
     repositories: tuple[CountedRepositories, ...]
     inversions: int
     untracked: int
+    outbox_pending: int
+    outbox_oldest_seconds: float
     schema_version: str
     taken_at: datetime
 

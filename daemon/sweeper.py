@@ -21,7 +21,6 @@ from core.requests import Request, Requests
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
-from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
@@ -55,7 +54,6 @@ class Sweeper:
         *,
         is_leader: Callable[[], bool],
         recorder: Recorder,
-        metrics: Metrics,
         progress: Progress,
         work_added: Wakeup,
     ) -> None:
@@ -65,7 +63,6 @@ class Sweeper:
         self._pace = pace
         self._is_leader = is_leader
         self._recorder = recorder
-        self._metrics = metrics
         self._progress = progress
         self._work_added = work_added
         self._requests = Requests()
@@ -75,6 +72,7 @@ class Sweeper:
         self._stopping = False
         self.succeeding = False
         self.last_done_at: datetime | None = None
+        self.drift_repaired = 0
 
     def request(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
         """Sweep soon: something is wrong that can't be named."""
@@ -120,15 +118,13 @@ class Sweeper:
         try:
             changed, database_seconds = await self._sweep_all(request)
         except TransientError as error:
-            self._failed(request, error)
+            self._failed(request, error, started_at)
         except PermanentError as error:
-            self._report_failure(request, error)
+            self._report_failure(request, error, started_at)
             await self._hand_to_worker(request, started_at)
         else:
             self._pace.finished(started_at, database_seconds)
-            self._succeeded(request, changed)
-        finally:
-            self._metrics.resync_seconds.labels("sweep").observe(monotonic() - started_at)
+            self._succeeded(request, changed, monotonic() - started_at)
 
     async def _sweep_all(self, request: Request) -> tuple[int, float]:
         changed, database_seconds = 0, 0.0
@@ -143,13 +139,12 @@ class Sweeper:
                 return changed, database_seconds
             self._progress.beat("sweeper")
 
-    def _succeeded(self, request: Request, changed: int) -> None:
+    def _succeeded(self, request: Request, changed: int, seconds: float) -> None:
         self._works()
         self.last_done_at = utc_now()
-        self._metrics.resyncs.labels("sweep", request.trigger, "done").inc()
-        self._metrics.last_resync.labels("sweep").set(self.last_done_at.timestamp())
+        self._recorder.record_run("sweep", request.trigger, "done", seconds, changed=changed)
         if request.trigger == "sweep" and changed:
-            self._metrics.drift_repaired.labels("sweep").inc(changed)
+            self.drift_repaired += changed
             log.warning("drift_repaired", kind="sweep", repositories=changed)
         self._unpark()
 
@@ -164,7 +159,7 @@ class Sweeper:
     def _works(self) -> None:
         self.succeeding, self._failures, self._retry_at = True, 0, 0.0
 
-    def _failed(self, request: Request, error: PriorityError) -> None:
+    def _failed(self, request: Request, error: PriorityError, started_at: float) -> None:
         self.succeeding = False
         self._failures += 1
         delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
@@ -172,7 +167,7 @@ class Sweeper:
             delay = max(delay, error.least_delay_seconds)
         self._retry_at = monotonic() + delay
         self._requests.put_back(request)
-        self._report_failure(request, error)
+        self._report_failure(request, error, started_at)
 
     async def _hand_to_worker(self, request: Request, started_at: float) -> None:
         # One row that can't be written spoils the whole statement. The worker finds out which it is, and the
@@ -180,13 +175,13 @@ class Sweeper:
         try:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
         except (TransientError, PermanentError) as error:
-            self._failed(request, error)
+            self._failed(request, error, started_at)
             return
         self._pace.finished(started_at, 2 * answer.database_seconds)
         self._works()
         wrong = (change.repository_id for change in answer.changes if change.repository_id)
         self._intake.add_unless_parked(wrong, request.oldest_commit)
 
-    def _report_failure(self, request: Request, error: PriorityError) -> None:
-        self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()
+    def _report_failure(self, request: Request, error: PriorityError, started_at: float) -> None:
+        self._recorder.record_run("sweep", request.trigger, "failed", monotonic() - started_at)
         log.warning("sweep_failed", trigger=request.trigger, error=str(error))
