@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -50,10 +50,16 @@ class RecentRun:
 
 
 class Recorder:
-    """Tells logs, metrics and the history what was changed; `recent` has the newest changes first."""
+    """Tells logs, metrics and the history what was changed, and `on_recorded` that something was.
 
-    def __init__(self, metrics: Metrics, history: History) -> None:
+    `recent` has the newest changes first.
+    """
+
+    def __init__(
+        self, metrics: Metrics, history: History, on_recorded: Callable[[], None] = lambda: None
+    ) -> None:
         self._metrics = metrics
+        self._on_recorded = on_recorded
         self._history = history
         self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
         self.recent_runs: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
@@ -78,6 +84,8 @@ class Recorder:
             commit = (committed_at or {}).get(change.repository_id or change.id, oldest_commit)
             latency = max(0.0, (answer.applied_at - commit).total_seconds()) if commit else None
             self._record_one(change, trigger, latency)
+        if answer.changes:
+            self._on_recorded()
 
     def record_run(
         self,

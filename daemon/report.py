@@ -6,6 +6,7 @@ Times are UTC, durations seconds. Only additions are made to it: what is there k
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -162,8 +163,43 @@ class SnapshotReport(Part):
     untracked: int
     outbox_pending: int
     outbox_oldest_seconds: float
+    outbox_abandoned: int
     schema_version: str
     taken_at: datetime
+
+
+class OutboxReport(Part):
+    """The announcements of changes to Inngest."""
+
+    dispatching: Literal[True]
+    pending: int | None
+    """Changes that wait to be announced; None until they have been counted."""
+    oldest_seconds: float | None
+    abandoned: int | None
+    """Given up because an event was refused."""
+    last_sent_at: datetime | None
+    last_error: str | None
+
+
+class OutboxOff(Part):
+    """This daemon announces nothing."""
+
+    dispatching: Literal[False] = False
+
+
+class FunctionReport(Part):
+    """The function that Inngest calls for a sync."""
+
+    hosted: Literal[True]
+    state: str
+    last_run_at: datetime | None
+    last_error: str | None
+
+
+class FunctionOff(Part):
+    """This daemon hosts no function."""
+
+    hosted: Literal[False] = False
 
 
 class QueuedJobs(Part):
@@ -222,6 +258,8 @@ class Report(Part):
     recent_changes: list[Change] = Field(max_length=100)
     """The newest first."""
     history: HistoryReport
+    outbox: OutboxReport | OutboxOff
+    sync_function: FunctionReport | FunctionOff
     snapshot: SnapshotReport | None
     """None until the first one has been taken."""
     jobs: JobReport

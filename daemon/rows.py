@@ -28,10 +28,11 @@ class Snapshot:
     repositories: tuple[CountedRepositories, ...]
     inversions: int
     untracked: int
-    outbox_pending: int
-    outbox_oldest_seconds: float
     schema_version: str
     taken_at: datetime
+    outbox_pending: int = 0
+    outbox_oldest_seconds: float = 0.0
+    outbox_abandoned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

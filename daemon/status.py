@@ -14,18 +14,24 @@ from core.priorities import PRIORITIES
 from core.verdict import Facts, find_problems, headline
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.dispatcher import Dispatcher
+from daemon.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
 from daemon.listener import Listener
 from daemon.recorder import Recorder
 from daemon.report import (
     Change,
     Failure,
+    FunctionOff,
+    FunctionReport,
     HistoryReport,
     JobReport,
     LastChange,
     LatencyReport,
     ListenerReport,
     MinuteReport,
+    OutboxOff,
+    OutboxReport,
     OvertakenJob,
     QueuedJobs,
     QueueReport,
@@ -57,6 +63,8 @@ class Sources:
     history: History
     snapshotter: Snapshotter
     job_watcher: JobWatcher
+    dispatcher: Dispatcher | None
+    function_host: FunctionHost | None
 
 
 def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
@@ -90,6 +98,8 @@ def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
         ),
         recent_changes=_changes(sources.recorder),
         history=_history(minutes),
+        outbox=_outbox(sources.dispatcher),
+        sync_function=_sync_function(sources.function_host),
         snapshot=snapshot,
         jobs=jobs,
     )
@@ -106,6 +116,7 @@ def _facts(
     sources: Sources,
     minutes: list[Minute],
 ) -> Facts:
+    depth = sources.dispatcher.depth if sources.dispatcher else None
     full = [run for run in resync.recent if run.kind == "full"]
     failure = listener.last_failure
     return Facts(
@@ -122,7 +133,8 @@ def _facts(
         oldest_pending_seconds=queue.oldest_pending_seconds,
         drift_repaired=sum(minute.drift_repaired for minute in minutes),
         last_resync_failed=bool(full) and full[0].outcome == "failed",
-        outbox_oldest_seconds=snapshot.outbox_oldest_seconds if snapshot else 0.0,
+        # Where nothing is announced, nothing waits for it.
+        outbox_oldest_seconds=depth.oldest_seconds if depth else 0.0,
         jobs_off_because=jobs.off_because,
         job_inversions=jobs.inversions,
         high_jobs_completed=jobs.ended["high"]["completed"],
@@ -233,4 +245,26 @@ def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobRep
         },
         inversions=sum(minute.job_inversions for minute in minutes),
         inversion_sample=[OvertakenJob(**asdict(each)) for each in watcher.inversions],
+    )
+
+
+def _outbox(dispatcher: Dispatcher | None) -> OutboxReport | OutboxOff:
+    if dispatcher is None:
+        return OutboxOff()
+    depth = dispatcher.depth
+    return OutboxReport(
+        dispatching=True,
+        pending=depth.pending if depth else None,
+        oldest_seconds=round(depth.oldest_seconds, 3) if depth else None,
+        abandoned=depth.abandoned if depth else None,
+        last_sent_at=dispatcher.last_sent_at,
+        last_error=dispatcher.last_error,
+    )
+
+
+def _sync_function(host: FunctionHost | None) -> FunctionReport | FunctionOff:
+    if host is None:
+        return FunctionOff()
+    return FunctionReport(
+        hosted=True, state=host.state, last_run_at=host.last_run_at, last_error=host.last_error
     )

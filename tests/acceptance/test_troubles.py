@@ -117,7 +117,7 @@ def poison(stack: Stack, repository_id: UUID) -> None:
 
 
 async def heal(stack: Stack) -> None:
-    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this event loop, has to end."""
+    """Undo `poison`, in a thread: it waits for transactions that the sandbox, in this event loop, ends."""
     await anyio.to_thread.run_sync(
         lambda: stack.app.connection.execute("drop trigger poison on tracked_repositories")
     )

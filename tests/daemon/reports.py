@@ -86,6 +86,8 @@ def _well() -> dict[str, Any]:
             }
         ],
         "history": an_hour(),
+        "outbox": {"dispatching": False},
+        "sync_function": {"hosted": False},
         "snapshot": {
             "repositories": [
                 {"is_workspace_repo": True, "priority": "high", "count": 1204},
@@ -96,6 +98,7 @@ def _well() -> dict[str, Any]:
             "untracked": 0,
             "outbox_pending": 0,
             "outbox_oldest_seconds": 0,
+            "outbox_abandoned": 0,
             "schema_version": "20250103000600",
             "taken_at": NOW - timedelta(seconds=8),
         },
