@@ -26,6 +26,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from core import __version__
+from core.drift import DriftJudge
 from core.errors import ExitCode
 from core.history import History
 from core.pacing import SweepPace
@@ -121,12 +122,14 @@ class App:
         self._outbox = Outbox(store, self._id)
         self._dispatcher = self._make_dispatcher()
         self._history = History()
+        self._drift_judge = DriftJudge()
         self._recorder = Recorder(
             metrics, self._history, self._dispatcher.wake if self._dispatcher else lambda: None
         )
         self._intake = Intake(
             self._queue,
             self._work_added,
+            drift_judge=self._drift_judge,
             ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
         )
         self._elector = self._make_elector()
@@ -302,6 +305,7 @@ class App:
             self._intake,
             pace,
             is_leader=self._elector.is_leader,
+            drift_judge=self._drift_judge,
             recorder=self._recorder,
             progress=self._progress,
             work_added=self._work_added,

@@ -20,8 +20,6 @@ from daemon.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 log = structlog.stdlib.get_logger()
 
 
-_TIMER: Final[dict[Kind, Trigger]] = {"sweep": "sweep", "full": "resync"}
-"""The trigger of a run that nothing but its timer asked for."""
 CHANGES_KEPT: Final = 20
 RUNS_KEPT: Final = 10
 
@@ -99,20 +97,24 @@ class Recorder:
     ) -> None:
         """Count a resync or sweep that ended.
 
-        Most sweeps find nothing, or what a removal asked them to find: they would hide the others.
+        Most sweeps find nothing, or what would have been found anyway: they would hide the others.
         """
         self._metrics.resyncs.labels(kind, trigger, outcome).inc()
         self._metrics.resync_seconds.labels(kind).observe(seconds)
         now = utc_now()
         if outcome == "done":
             self._metrics.last_resync.labels(kind).set(now.timestamp())
-            if trigger == _TIMER[kind] and changed:
-                self._metrics.drift_repaired.labels(kind).inc(changed)
-                self._history.add_drift(now, changed)
-        if kind == "full" or outcome == "failed" or (changed and trigger != "event"):
+            if (kind, trigger) == ("full", "resync") and changed:
+                self.record_drift(kind, changed)
+        if kind == "full" or outcome == "failed" or (changed and trigger not in ("event", "sweep")):
             self.recent_runs.appendleft(
                 RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)
             )
+
+    def record_drift(self, kind: Kind, repositories: int) -> None:
+        """Count rows that a timer found wrong and that nothing had announced."""
+        self._metrics.drift_repaired.labels(kind).inc(repositories)
+        self._history.add_drift(utc_now(), repositories)
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
         self._metrics.changes.labels(change.old_priority or NO_PRIORITY, change.new_priority, trigger).inc()

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from core.answers import SyncAnswer
+from core.drift import DriftJudge
 from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
@@ -53,6 +54,7 @@ class Sweeper:
         pace: SweepPace,
         *,
         is_leader: Callable[[], bool],
+        drift_judge: DriftJudge,
         recorder: Recorder,
         progress: Progress,
         work_added: Wakeup,
@@ -62,6 +64,7 @@ class Sweeper:
         self._intake = intake
         self._pace = pace
         self._is_leader = is_leader
+        self._drift_judge = drift_judge
         self._recorder = recorder
         self._progress = progress
         self._work_added = work_added
@@ -94,9 +97,12 @@ class Sweeper:
         while not self._stopping or self._requests:
             self._progress.beat("sweeper")
             now = monotonic()
+            self._report_drift(now)
             due_at = self._due_at(now)
             if now < due_at:
-                await self._wakeup.wait(min(BEAT_SECONDS, due_at - now))
+                # Suspects are judged by the time that has passed.
+                longest = 1.0 if self._drift_judge.suspects else BEAT_SECONDS
+                await self._wakeup.wait(min(longest, due_at - now))
             elif self._requests or self._is_leader():
                 await self._sweep(self._requests.take() or Request("sweep"))
             else:
@@ -131,6 +137,9 @@ class Sweeper:
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
+            if request.trigger == "sweep":
+                found = (change.repository_id or change.id for change in answer.changes)
+                self._drift_judge.suspect(found, monotonic())
             changed += answer.changed
             database_seconds += answer.database_seconds
             self._intake.add(answer.locked)
@@ -143,10 +152,14 @@ class Sweeper:
         self._works()
         self.last_done_at = utc_now()
         self._recorder.record_run("sweep", request.trigger, "done", seconds, changed=changed)
-        if request.trigger == "sweep" and changed:
-            self.drift_repaired += changed
-            log.warning("drift_repaired", kind="sweep", repositories=changed)
         self._unpark()
+
+    def _report_drift(self, now: float) -> None:
+        repositories = self._drift_judge.confirmed(now)
+        if repositories:
+            self.drift_repaired += repositories
+            self._recorder.record_drift("sweep", repositories)
+            log.warning("drift_repaired", kind="sweep", repositories=repositories)
 
     def _leave_to_leader(self, now: float) -> None:
         self._pace.skipped(now)
