@@ -12,13 +12,14 @@ without a tracked row, says so in `priorityLookup`, and its job is queued at med
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
 from core.answers import RepositoryPriority
 from core.errors import PermanentError
+from core.outgoing_events import OutgoingEvent
 from core.priorities import DEFAULT_PRIORITY, Priority, score
 
 JobType: TypeAlias = Literal[
@@ -53,6 +54,9 @@ LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
 """What is known of a repository's priority: its row, that it has none, or nothing."""
 
 _OWN_FIELDS: Final = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})
+_OWN_METADATA: Final = frozenset(
+    {"isWorkspaceRepo", "workspaceCount", "originalPriority", "priority", "priorityScore", "priorityLookup"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,9 @@ class Job:
 
     `data` are the caller's own fields of the event; its `metadata`, if there, are joined by ours. `id` is
     what Inngest recognises a repeat by, for 24 hours; None lets the queue make one up.
+
+    Raises `PermanentError` for a job type that there is not, and if a field of the caller's has the name of
+    one of ours: neither may be lost.
     """
 
     job_type: JobType
@@ -68,6 +75,14 @@ class Job:
     repository_name: str | None = None
     data: Mapping[str, object] = field(default_factory=dict)
     id: str | None = None
+
+    def __post_init__(self) -> None:
+        event_name(self.job_type)
+        _refuse_clash(_OWN_FIELDS & self.data.keys(), "")
+        metadata = self.data.get("metadata", {})
+        if not isinstance(metadata, Mapping):
+            raise PermanentError("The field metadata of a job must be an object", reason="rejected")
+        _refuse_clash(_OWN_METADATA & metadata.keys(), "metadata.")
 
 
 def event_name(job_type: str) -> str:
@@ -80,11 +95,13 @@ def event_name(job_type: str) -> str:
     )
 
 
-def event_data(job: Job, look_up: LookUp, form: PriorityForm = "score") -> dict[str, object]:
-    """The `data` of the event that queues the job.
+def job_event(job: Job, look_up: LookUp, event_id: str, form: PriorityForm = "score") -> OutgoingEvent:
+    """The event that queues the job, with what is known of its repository's priority."""
+    return OutgoingEvent(event_name(job.job_type), event_data(job, look_up, form), event_id)
 
-    Raises `PermanentError` if a field of the caller's has the name of one of ours: neither may be lost.
-    """
+
+def event_data(job: Job, look_up: LookUp, form: PriorityForm = "score") -> dict[str, object]:
+    """The `data` of that event."""
     priority = priority_of(look_up)
     own: dict[str, object] = {"repositoryId": str(job.repository_id)}
     if job.repository_name is not None:
@@ -93,7 +110,6 @@ def event_data(job: Job, look_up: LookUp, form: PriorityForm = "score") -> dict[
         own["priority"] = score(priority)
     else:
         own |= {"priority": priority, "priorityScore": score(priority)}
-    _refuse_clash(_OWN_FIELDS & job.data.keys(), "")
     return own | dict(job.data) | {"metadata": _metadata(job, look_up, priority)}
 
 
@@ -102,24 +118,26 @@ def priority_of(look_up: LookUp) -> Priority:
     return look_up.effective if isinstance(look_up, RepositoryPriority) else DEFAULT_PRIORITY
 
 
+def is_urgent(look_up: LookUp) -> bool:
+    """Whether the repository is known to be in a workspace: such jobs are sent before all others."""
+    return isinstance(look_up, RepositoryPriority) and bool(look_up.is_workspace_repo)
+
+
 def _metadata(job: Job, look_up: LookUp, priority: Priority) -> dict[str, object]:
     row = look_up if isinstance(look_up, RepositoryPriority) else None
-    own: dict[str, object] = {
+    callers = job.data.get("metadata", {})
+    assert isinstance(callers, Mapping)  # noqa: S101 - `Job` has seen to that
+    return {
         "isWorkspaceRepo": bool(row.is_workspace_repo) if row else None,
         "workspaceCount": row.workspace_count or 0 if row else None,
         "originalPriority": row.priority if row else None,
         "priority": priority,
         "priorityScore": score(priority),
         "priorityLookup": "found" if row else look_up,
-    }
-    callers = job.data.get("metadata", {})
-    if not isinstance(callers, Mapping):
-        raise PermanentError("The field metadata of a job must be an object", reason="rejected")
-    _refuse_clash(own.keys() & callers.keys(), "metadata.")
-    return own | dict(callers)
+    } | dict(callers)
 
 
-def _refuse_clash(names: set[str] | frozenset[str], prefix: str) -> None:
+def _refuse_clash(names: Set[str], prefix: str) -> None:
     if names:
         listed = ", ".join(prefix + name for name in sorted(names))
         raise PermanentError(f"A job's own data may not hold {listed}: that is set here", reason="rejected")

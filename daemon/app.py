@@ -7,7 +7,9 @@
 
     recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
 
-What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+    background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
+
+What the timers start, Sweeper, Resyncer, Trimmer and JobWatcher do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
 then the dispatcher announces what they changed, within the time that the settings give them.
@@ -32,16 +34,14 @@ from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
-from daemon.dispatcher import Dispatcher
 from daemon.elector import Elector
-from daemon.event_sender import EventSender, open_event_sender
-from daemon.function_host import FunctionHost
+from daemon.event_sender import EventSender
 from daemon.http import Probes, listen, serve
+from daemon.inngest_side import InngestSide, open_announcer
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
 from daemon.listener import Listener
 from daemon.metrics import Metrics
-from daemon.outbox import Outbox
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.report import Report
@@ -52,9 +52,7 @@ from daemon.startup import wait_for_schema
 from daemon.status import Sources, describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
-from daemon.sync_function import SyncFunction
 from daemon.systemd import Notifier
-from daemon.trimmer import Trimmer
 from daemon.wakeup import Wakeup
 from daemon.worker import Worker
 
@@ -79,10 +77,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
                 on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
             )
         )
-        sender = None
-        if settings.inngest_sends and settings.announce_changes:
-            sending = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
-            sender = await opened.enter_async_context(sending)
+        sender = await opened.enter_async_context(open_announcer(settings, progress))
         return await App(settings, store, sender, metrics, progress).run(endpoint)
 
 
@@ -99,10 +94,9 @@ class App:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._sender = sender
         self._metrics = metrics
-        self._id = uuid4()
         self._started_at = utc_now()
+        self._daemon_id = uuid4()
         self._notifier = Notifier()
         self._progress = progress
         self._work_added = Wakeup()
@@ -119,13 +113,18 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._outbox = Outbox(store, self._id)
-        self._dispatcher = self._make_dispatcher()
+        self._inngest = InngestSide(
+            settings,
+            store,
+            sender,
+            self._daemon_id,
+            is_leader=lambda: self._elector.is_leader(),
+            metrics=metrics,
+            progress=progress,
+        )
         self._history = History()
         self._drift_judge = DriftJudge()
-        self._recorder = Recorder(
-            metrics, self._history, self._dispatcher.wake if self._dispatcher else lambda: None
-        )
+        self._recorder = Recorder(metrics, self._history, self._inngest.wake)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -139,13 +138,7 @@ class App:
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
         self._job_watcher = self._make_job_watcher()
-        self._function_host = self._make_function_host()
-        self._trimmer = Trimmer(
-            self._outbox,
-            settings.change_retention_days,
-            is_leader=self._elector.is_leader,
-            progress=self._progress,
-        )
+        self._inngest.answer_with(self._resyncer, self._recorder)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
@@ -176,17 +169,9 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (
-                self._elector,
-                self._resyncer,
-                self._snapshotter,
-                self._job_watcher,
-                self._trimmer,
-            ):
+            for part in (self._elector, self._resyncer, self._snapshotter, self._job_watcher):
                 parts.start_soon(part.run)
-            for optional in (self._dispatcher, self._function_host):
-                if optional is not None:
-                    parts.start_soon(optional.run)
+            self._inngest.start(parts)
             parts.start_soon(self._listen)
             parts.start_soon(self._apply)
             parts.start_soon(self._stop_in_order, parts)
@@ -201,9 +186,7 @@ class App:
         async with anyio.create_task_group() as parts:
             parts.start_soon(self._sweeper.run)
             parts.start_soon(self._worker.run)
-        # Nothing changes any more: what is on record now is all that there is to announce.
-        if self._dispatcher is not None:
-            self._dispatcher.drain()
+        self._inngest.drain()
 
     async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
         await self._stop_asked.wait()
@@ -219,9 +202,7 @@ class App:
         self._resyncer.stop()
         self._snapshotter.stop()
         self._job_watcher.stop()
-        self._trimmer.stop()
-        if self._function_host is not None:
-            self._function_host.stop()
+        self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -283,15 +264,15 @@ class App:
             history=self._history,
             snapshotter=self._snapshotter,
             job_watcher=self._job_watcher,
-            dispatcher=self._dispatcher,
-            function_host=self._function_host,
+            dispatcher=self._inngest.dispatcher,
+            function_host=self._inngest.function_host,
         )
         return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
 
     def _make_elector(self) -> Elector:
         return Elector(
             self._store,
-            self._id,
+            self._daemon_id,
             on_elected=lambda: self._sweeper.take_over(),
             metrics=self._metrics,
             progress=self._progress,
@@ -335,37 +316,18 @@ class App:
     def _make_job_watcher(self) -> JobWatcher:
         return JobWatcher(
             self._store,
-            self._id,
+            self._daemon_id,
             is_leader=self._elector.is_leader,
             history=self._history,
             metrics=self._metrics,
             progress=self._progress,
         )
 
-    def _make_dispatcher(self) -> Dispatcher | None:
-        if self._sender is None:
-            return None
-        return Dispatcher(
-            self._outbox,
-            self._sender,
-            claim_seconds=self._settings.dispatch_claim_seconds,
-            form=self._settings.event_priority,
-            sync_new=self._settings.sync_new_workspace_repositories,
-            metrics=self._metrics,
-            progress=self._progress,
-        )
-
-    def _make_function_host(self) -> FunctionHost | None:
-        if not (self._settings.inngest_hosts and self._settings.host_sync_function):
-            return None
-        handler = SyncFunction(self._store, self._resyncer, recorder=self._recorder)
-        return FunctionHost(self._settings, handler, str(self._id), progress=self._progress)
-
     def _make_listener(self) -> Listener:
         return Listener(
             self._settings.supabase_url,
             self._settings.supabase_key.get_secret_value(),
-            self._id,
+            self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,
             on_gap=self._sweeper.request,

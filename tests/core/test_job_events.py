@@ -10,7 +10,7 @@ import pytest
 
 from core.answers import RepositoryPriority
 from core.errors import PermanentError
-from core.job_events import EVENT_NAMES, Job, LookUp, event_data, event_name
+from core.job_events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
 
 REPOSITORY = UUID("11111111-1111-4111-8111-111111111111")
 IN_WORKSPACES = RepositoryPriority("high", is_workspace_repo=True, workspace_count=2)
@@ -112,6 +112,13 @@ def test_a_field_that_would_be_overwritten_is_refused_by_name(own: dict[str, obj
         data_of(TRACKED_ONLY, **own)
 
 
+def test_the_event_has_the_name_of_its_job_type_and_the_id_that_it_is_given() -> None:
+    job = Job("pr-details", REPOSITORY, "acme/web")
+    event = job_event(job, IN_WORKSPACES, "night:1", "word")
+    assert (event.name, event.id) == ("capture/pr.details.graphql", "night:1")
+    assert event.data == event_data(job, IN_WORKSPACES, "word")
+
+
 def test_every_job_type_has_its_event() -> None:
     assert {job_type: event_name(job_type) for job_type in EVENT_NAMES} == {
         "historical-pr-sync": "capture/repository.sync.graphql",
@@ -126,7 +133,7 @@ def test_every_job_type_has_its_event() -> None:
 
 def test_an_unknown_job_type_is_refused_with_a_list_of_those_there_are() -> None:
     with pytest.raises(PermanentError) as caught:
-        event_name("commits")
+        Job("commits", REPOSITORY)  # type: ignore[arg-type]
     assert "'commits'" in str(caught.value)
     for job_type in EVENT_NAMES:
         assert job_type in str(caught.value)
