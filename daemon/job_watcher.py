@@ -35,6 +35,8 @@ OFF_POLL_SECONDS: Final = 60.0
 SHARE: Final = 0.01
 """Of the database's time, at most: a long queue is looked at less often."""
 PAGE_SIZE: Final = 1000
+_LEADER_CHECK_SECONDS: Final = 0.5
+"""After a first start, what ends before the first poll is history: let that be little."""
 INVERSIONS_KEPT: Final = 20
 
 
@@ -87,7 +89,7 @@ class JobWatcher:
             if not self._is_leader():
                 self._show_waiting(())
                 self.latest = None
-                await self._wakeup.wait(BEAT_SECONDS)
+                await self._wakeup.wait(_LEADER_CHECK_SECONDS)
                 continue
             if monotonic() >= next_at:
                 next_at = monotonic() + await self._poll()
