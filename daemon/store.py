@@ -29,7 +29,17 @@ from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
 from core.errors import PermanentError, PriorityError, TransientError
 from core.failures import translate
 from core.priorities import Priority, Trigger
-from daemon.rows import Beat, DatabaseCheck, Explanation, LeaseAnswer, PinAnswer, RollbackAnswer, Snapshot
+from daemon.rows import (
+    Beat,
+    DatabaseCheck,
+    Explanation,
+    JobPage,
+    LeaseAnswer,
+    NoJobs,
+    PinAnswer,
+    RollbackAnswer,
+    Snapshot,
+)
 
 log = structlog.stdlib.get_logger()
 
@@ -62,6 +72,7 @@ _LEASE: Final = TypeAdapter(LeaseAnswer)
 _RELEASED: Final = TypeAdapter(dict[str, bool])
 _CHECK: Final = TypeAdapter(DatabaseCheck)
 _VERSION: Final = TypeAdapter(str)
+_JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 
 
 class Store:
@@ -144,6 +155,16 @@ class Store:
     async def snapshot(self) -> Snapshot:
         """Counts of the whole."""
         return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
+
+    async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs:
+        """The next up to `limit` jobs that ended, after the page that this daemon has counted last."""
+        return await self._call(
+            _JOBS,
+            "poll_background_jobs",
+            p_daemon_id=str(daemon_id),
+            p_counted_page=counted_page,
+            p_limit=limit,
+        )
 
     async def rollback(self) -> RollbackAnswer:
         """Take every repository's workspace priority away."""

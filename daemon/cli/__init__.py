@@ -85,7 +85,7 @@ def run() -> None:
     type=click.FloatRange(0, 1000),
     default=1.0,
     show_default=True,
-    help="Demo changes per second; 0 for none.",
+    help="Demo changes, and as many demo jobs, per second; 0 for none.",
 )
 def sandbox(
     *, no_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
