@@ -46,7 +46,8 @@ def cli() -> None:
 def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    SIGHUP forces a full resync. A second SIGTERM stops without finishing what is waiting.
+    SIGHUP takes a new key from the file that the old one came from, and forces a full resync. A second
+    SIGTERM stops without finishing what is waiting.
     """
     from daemon.cli.run import run_daemon_command
 

@@ -24,6 +24,7 @@ from core.events import HEARTBEATS, MalformedChangeError, read_change
 from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
 from core.schema import demand_version, missing_schema
 from daemon.http import listen
+from daemon.keyring import Keyring
 from daemon.rows import DatabaseCheck
 from daemon.settings import Settings
 from daemon.store import Store
@@ -210,8 +211,8 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
         if hint.table == HEARTBEATS and hint.beat_at is not None:
             seen.set()
 
-    key = settings.supabase_key.get_secret_value()
-    stream = ChangeStream(settings.supabase_url, key, daemon_id, on_change=on_change, on_input=on_input)
+    keys = Keyring(settings.supabase_key.get_secret_value())
+    stream = ChangeStream(settings.supabase_url, keys, daemon_id, on_change=on_change, on_input=on_input)
     try:
         with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):
             await stream.open()

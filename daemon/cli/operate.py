@@ -18,7 +18,7 @@ from core.schema import missing_schema
 from daemon.cli.run import first_of
 from daemon.cli.sync import show_changes
 from daemon.logs import configure_logs
-from daemon.settings import Settings, load_settings
+from daemon.settings import Settings, load_settings, proxy_passwords
 from daemon.store import Store, open_store
 
 Command = Callable[..., Awaitable[ExitCode]]
@@ -27,7 +27,7 @@ Command = Callable[..., Awaitable[ExitCode]]
 def operate(command: Command, options: dict[str, Any]) -> int:
     """Run a command with settings and a store; errors become words on stderr and an exit code."""
     settings = load_settings()
-    configure_logs("auto", "error", (settings.supabase_key.get_secret_value(),))
+    configure_logs("auto", "error", (settings.supabase_key.get_secret_value(), *proxy_passwords()))
     try:
         return anyio.run(_with_store, command, settings, options)
     except* PriorityError as group:
