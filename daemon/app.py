@@ -40,13 +40,15 @@ from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, open_announcer
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
+from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.logs import hide
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.report import Report
 from daemon.resyncer import Resyncer
-from daemon.settings import Settings
+from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
 from daemon.status import Sources, describe
@@ -68,17 +70,25 @@ async def run_daemon(settings: Settings) -> ExitCode:
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
     metrics, progress = Metrics(), Progress()
+    keys = _keys(settings)
     async with AsyncExitStack() as opened:
         endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
         store = await opened.enter_async_context(
             open_store(
                 settings.supabase_url,
-                settings.supabase_key.get_secret_value(),
+                keys,
                 on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
             )
         )
         sender = await opened.enter_async_context(open_announcer(settings, progress))
-        return await App(settings, store, sender, metrics, progress).run(endpoint)
+        return await App(settings, keys, store, sender, metrics, progress).run(endpoint)
+
+
+def _keys(settings: Settings) -> Keyring:
+    key = settings.supabase_key.get_secret_value()
+    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment)
+    keys.on_change(hide)
+    return keys
 
 
 class App:
@@ -87,12 +97,14 @@ class App:
     def __init__(
         self,
         settings: Settings,
+        keys: Keyring,
         store: Store,
         sender: EventSender | None,
         metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._settings = settings
+        self._keys = keys
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
@@ -136,6 +148,7 @@ class App:
         self._resyncer = self._make_resyncer()
         self._worker = self._make_worker()
         self._listener = self._make_listener()
+        keys.on_change(lambda _: self._listener.renew())
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
         self._job_watcher = self._make_job_watcher()
         self._inngest.answer_with(self._resyncer, self._recorder)
@@ -211,7 +224,7 @@ class App:
         with anyio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._force_resync()
+                    self._reload()
                 elif self._stop_asked.is_set():
                     log.warning("forced_to_stop", pending_repositories=self._queue.pending)
                     self._forced = True
@@ -219,8 +232,9 @@ class App:
                 else:
                     self._stop_asked.set()
 
-    def _force_resync(self) -> None:
+    def _reload(self) -> None:
         self._notifier.reloading()
+        self._keys.reload()
         log.info("resync_requested", trigger="signal")
         self._resyncer.request("signal")
         self._notifier.ready(self._summary())
@@ -326,7 +340,7 @@ class App:
     def _make_listener(self) -> Listener:
         return Listener(
             self._settings.supabase_url,
-            self._settings.supabase_key.get_secret_value(),
+            self._keys,
             self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,
