@@ -1,0 +1,261 @@
+"""The unit under a real systemd: installed, watched, reloaded, upgraded, put back and removed, by the manual's words.
+
+systemd is process 1 of a clean Debian, so the sandbox that the unit asks for is the kernel's, not a claim. What is
+typed is what deploy/README.md says. The output of each step is printed: `pytest -m deploy -s tests/deploy/test_systemd.py`
+shows the transcript.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from daemon.sandbox.keys import Keys
+from tests.acceptance.conftest import NO_TIMER, Stack
+from tests.acceptance.daemon_process import eventually, free_port
+from tests.deploy.clean_root import Layer, Running, running
+
+ROOT = Path(__file__).parents[2]
+MANUAL = ROOT / "deploy" / "README.md"
+UNIT = ROOT / "deploy" / "systemd" / "priorityd.service"
+MOST_EXPOSURE = 1.5
+# What a system writes about itself while it runs, whoever is installed.
+_SYSTEMS_OWN = ("/var/log/", "/var/lib/systemd/", "/var/cache/", "/root/.cache", "/var/tmp/")
+
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def debian_with_systemd(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
+    """A server as one gets it: Debian with systemd and Python."""
+    layer = Layer.on(debian, tmp_path_factory.mktemp("systemd") / "layer")
+    packages = "systemd-sysv python3-venv ca-certificates"
+    script = f"apt-get update -qq && apt-get install --yes -qq --no-install-recommends {packages}"
+    layer.run(["/bin/sh", "-c", script], {"DEBIAN_FRONTEND": "noninteractive"})
+    return layer
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """This version and one that differs from it by its number, each as an operator has it: a wheel and deploy/."""
+    directory = tmp_path_factory.mktemp("releases")
+    made = {}
+    for name in ("this", "next"):
+        source = directory / "source" / name
+        for part in ("core", "daemon", "migrations", "pyproject.toml", "README.md", "LICENSE"):
+            origin = ROOT / part
+            (shutil.copytree if origin.is_dir() else shutil.copy)(origin, _parent(source) / part)
+        if name == "next":
+            version = source / "core" / "__init__.py"
+            version.write_text(re.sub(r'__version__ = "(.*)"', r'__version__ = "\1.post1"', version.read_text()))
+        made[name] = directory / name
+        build = [sys.executable, "-m", "build", "--wheel", "--outdir", made[name], source]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        shutil.copytree(ROOT / "deploy", made[name] / "deploy")
+    return made
+
+
+def _parent(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def typed(step: str) -> str:
+    """The commands of a step of the manual: the block after its mark."""
+    found = re.search(rf"<!-- {step} -->\n+```sh\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    assert found, f"the manual has no step {step!r}"
+    return found[1]
+
+
+@dataclass
+class Machine:
+    """A booted Debian, and who types on it."""
+
+    init: Running
+    layer: Layer
+    environment: dict[str, str]
+
+    def types(self, script: str, directory: str = "/root") -> str:
+        """Type these lines in a shell that stops at the first that fails; returns what they print."""
+        command = ["/bin/sh", "-euxc", f"cd {directory}\n{script}"]
+        done = self.init.execute(command, self.environment)
+        print(f"\n# {directory}\n{done.stderr}{done.stdout}", flush=True)
+        assert done.returncode == 0, self.journal()
+        return done.stdout
+
+    def writes(self, file: str, text: str) -> None:
+        """Make a file that only root can read."""
+        done = self.init.execute(["/usr/bin/install", "-m", "600", "/dev/stdin", file], text=text)
+        assert done.returncode == 0, done.stderr
+
+    def journal(self) -> str:
+        """What the unit has said."""
+        return self.init.execute(["journalctl", "--no-pager", "-u", "priorityd", "-o", "cat"]).stdout
+
+    def property(self, name: str) -> str:
+        """One property of the unit, as `systemctl show` gives it."""
+        return self.init.execute(["systemctl", "show", "priorityd", "--value", "-p", name]).stdout.strip()
+
+    def is_in_state(self, state: str) -> bool:
+        return self.property("ActiveState") == state
+
+    def has_logged(self, event: str, **fields: object) -> bool:
+        events = [json.loads(line) for line in self.journal().splitlines() if line.startswith("{")]
+        return any(line["event"] == event and fields.items() <= line.items() for line in events)
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """What differs from the installed system: mode and size by path."""
+        found = {}
+        for path in self.layer.upper.rglob("*"):
+            name = "/" + str(path.relative_to(self.layer.upper))
+            facts = path.lstat()
+            if not name.startswith(_SYSTEMS_OWN):
+                found[name] = (facts.st_mode, 0 if path.is_dir() else facts.st_size)
+        return found
+
+
+@contextmanager
+def cgroup() -> Iterator[Path]:
+    """A control group for the machine; skips the test, saying why, where none can be made."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    roots = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    group = roots[0] / f"priorityd-test-{os.getpid()}" if roots else None
+    try:
+        if group is None:
+            raise OSError("no cgroup2 file system is mounted")  # noqa: TRY301 - one place says what is missing
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"a systemd can't be booted here: {error}")
+    try:
+        yield group
+    finally:
+        for child in sorted(group.rglob("*/"), reverse=True):
+            if child.is_dir():
+                child.rmdir()
+        _remove_when_empty(group)
+
+
+def _remove_when_empty(group: Path) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            group.rmdir()
+        except OSError:
+            assert time.monotonic() < deadline, f"{group} is still in use"
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture
+def machine(debian_with_systemd: Layer, releases: dict[str, Path], tmp_path: Path) -> Iterator[Machine]:
+    """A machine of its own for one test, with the releases in /root."""
+    layer = Layer.on(debian_with_systemd, tmp_path / "machine")
+    for name, release in releases.items():
+        shutil.copytree(release, layer.upper / "root" / name)
+    with cgroup() as group, layer.authorities() as variables:
+        boot = ["/usr/bin/env", "container=priorityd-test", "/lib/systemd/systemd", "--log-target=console"]
+        enter = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
+        with running(layer, "boot", boot, tmp_path / "console", before=enter) as init:
+            environment = dict(variable.split("=", 1) for variable in variables)
+            machine = Machine(init, layer, environment)
+            deadline = time.monotonic() + 60
+            while init.execute(["systemctl", "is-system-running"]).stdout.strip() not in ("running", "degraded"):
+                assert time.monotonic() < deadline, (tmp_path / "console").read_text()
+                time.sleep(0.2)
+            yield machine
+
+
+def configure(machine: Machine, stack: Stack, directory: str, **settings: object) -> int:
+    """Put the files that the manual speaks of where its commands expect them; returns the daemon's port."""
+    port = free_port()
+    lines = {"SUPABASE_URL": stack.server.url, "PRIORITYD_HTTP_PORT": port} | NO_TIMER | settings
+    machine.writes(f"{directory}/environment", "".join(f"{name}={value}\n" for name, value in lines.items()))
+    machine.writes(f"{directory}/key", stack.server.service_role_key)
+    return port
+
+
+async def test_install_run_reload_upgrade_put_back_and_remove(machine: Machine, stack: Stack) -> None:
+    app = stack.app
+    repositories, workspace = app.repositories(3), app.workspace()
+    before = machine.files()
+    configure(machine, stack, "/root/this")
+
+    machine.types(typed("install"), "/root/this")
+    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+    app.add(workspace, repositories[0])
+    await eventually(lambda: app.wrong_rows() == 0)
+    machine.types("systemctl status priorityd --no-pager --lines=3")
+
+    machine.types(typed("reload"))
+    await eventually(lambda: machine.has_logged("resync_done", trigger="signal"))
+    assert machine.is_in_state("active")
+
+    this = machine.types("/opt/priorityd/bin/priorityd --version")
+    for directory, expected in (("/root/next", "post1"), ("/root/this", this.strip())):
+        machine.types(typed("upgrade"), directory)
+        await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+        assert expected in machine.types("/opt/priorityd/bin/priorityd --version")
+        app.add(workspace, repositories.pop())
+        await eventually(lambda: app.wrong_rows() == 0)
+    assert this == machine.types("/opt/priorityd/bin/priorityd --version")
+
+    machine.types(typed("remove"))
+    machine.types("rm -f /root/this/key /root/this/environment")
+    assert machine.files() == before
+    for question in ("getent passwd priorityd", "systemctl cat priorityd", "ls /run/credentials/priorityd.service"):
+        assert machine.init.execute(["/bin/sh", "-c", question]).returncode != 0, question
+    assert stack.server.service_role_key not in machine.init.log.read_text()
+
+
+async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(machine: Machine, stack: Stack) -> None:
+    configure(machine, stack, "/root/this")
+    machine.types(typed("install"), "/root/this")
+    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+    pid = machine.property("MainPID")
+    status = machine.types(f"cat /proc/{pid}/status")
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert int(facts["Uid"].split()[0]) >= 61184, "a dynamic user"
+    assert {facts[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0000000000000000"}
+    assert facts["NoNewPrivs"] == "1"
+    assert facts["Seccomp"] == "2"
+    key = stack.server.service_role_key
+    assert key not in machine.types(f"tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' ' ' </proc/{pid}/cmdline")
+    assert key not in machine.journal()
+
+
+async def test_a_refused_key_is_not_tried_again_and_a_killed_daemon_is(machine: Machine, stack: Stack) -> None:
+    configure(machine, stack, "/root/this")
+    machine.types(typed("install"), "/root/this")
+    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+    first = machine.property("MainPID")
+    machine.types("systemctl kill --signal=KILL priorityd")
+    await eventually(lambda: machine.property("MainPID") not in ("0", first), 30)
+    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+    machine.writes("/etc/priorityd/SUPABASE_SERVICE_ROLE_KEY", Keys.create().service_role)
+    machine.types("systemctl restart priorityd")
+    await eventually(lambda: machine.is_in_state("failed"), 30)
+    assert machine.property("ExecMainStatus") == "77"
+    assert machine.property("NRestarts") in ("0", "1"), "it was not started again after 77"
+
+
+def test_systemd_finds_nothing_to_say_about_the_unit(machine: Machine, stack: Stack) -> None:
+    configure(machine, stack, "/root/this")
+    machine.types(typed("install"), "/root/this")
+    done = machine.init.execute(["systemd-analyze", "verify", "priorityd.service"])
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={int(MOST_EXPOSURE * 10)}"]
+    done = machine.init.execute([*command, "/etc/systemd/system/priorityd.service"])
+    print(done.stdout[-200:])
+    assert done.returncode == 0, done.stdout
