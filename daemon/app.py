@@ -30,12 +30,14 @@ from daemon.clock import monotonic, utc_now
 from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
+from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.logs import hide
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
-from daemon.settings import Settings
+from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
 from daemon.status import describe
@@ -58,20 +60,24 @@ async def run_daemon(settings: Settings) -> ExitCode:
     """
     endpoint = listen(settings.http_host, settings.http_port)
     metrics = Metrics()
+    key = settings.supabase_key.get_secret_value()
+    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment)
+    keys.on_change(hide)
     with endpoint:
         async with open_store(
             settings.supabase_url,
-            settings.supabase_key.get_secret_value(),
+            keys,
             on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
         ) as store:
-            return await App(settings, store, metrics).run(endpoint)
+            return await App(settings, keys, store, metrics).run(endpoint)
 
 
 class App:
     """The parts and their lives."""
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, keys: Keyring, store: Store, metrics: Metrics) -> None:
         self._settings = settings
+        self._keys = keys
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
@@ -103,6 +109,7 @@ class App:
         self._resyncer = self._make_resyncer()
         self._worker = self._make_worker()
         self._listener = self._make_listener()
+        keys.on_change(lambda _: self._listener.renew())
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
@@ -161,7 +168,7 @@ class App:
         with anyio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._force_resync()
+                    self._reload()
                 elif self._stop_asked.is_set():
                     log.warning("forced_to_stop", pending_repositories=self._queue.pending)
                     self._forced = True
@@ -169,8 +176,9 @@ class App:
                 else:
                     self._stop_asked.set()
 
-    def _force_resync(self) -> None:
+    def _reload(self) -> None:
         self._notifier.reloading()
+        self._keys.reload()
         log.info("resync_requested", trigger="signal")
         self._resyncer.request("signal")
         self._notifier.ready(self._summary())
@@ -264,7 +272,7 @@ class App:
     def _make_listener(self) -> Listener:
         return Listener(
             self._settings.supabase_url,
-            self._settings.supabase_key.get_secret_value(),
+            self._keys,
             self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,
