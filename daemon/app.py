@@ -61,7 +61,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
     endpoint = listen(settings.http_host, settings.http_port)
     metrics = Metrics()
     key = settings.supabase_key.get_secret_value()
-    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment)
+    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
     keys.on_change(hide)
     with endpoint:
         async with open_store(

@@ -45,6 +45,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "supabase_key"),
         description="The project's service_role key or a secret key (sb_secret_…). Never logged.",
     )
+    gateway_key: SecretStr | None = Field(
+        None,
+        description="The anon or a publishable key, if the key above is the token of a role of your own: "
+        "Supabase's gateway lets nobody pass by a token alone that is none of the project's keys.",
+    )
     http_host: str = Field(
         "127.0.0.1", description="Address of /metrics, /livez, /readyz and /status; read-only, without login."
     )
@@ -87,13 +92,20 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return value.rstrip("/")
 
-    @field_validator("supabase_key")
+    @field_validator("supabase_key", "gateway_key")
     @classmethod
-    def _one_line(cls, value: SecretStr) -> SecretStr:
+    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         key = value.get_secret_value().strip()
         if not key or not key.isascii() or any(character.isspace() for character in key):
             raise ValueError("must be the key alone, on one line")
         return SecretStr(key)
+
+    @property
+    def plain_gateway_key(self) -> str | None:
+        """The gateway key as text."""
+        return self.gateway_key.get_secret_value() if self.gateway_key else None
 
     @field_validator("resync_schedule")
     @classmethod

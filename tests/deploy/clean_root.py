@@ -1,6 +1,6 @@
 """Clean Debian roots, made with debootstrap and layered like a container's images.
 
-Whatever runs in one has mount and process namespaces of its own and shares the network of this machine, so that it
+Whatever runs in one has mount and process namespaces of its own and shares the network of this machine: it
 reaches package mirrors as this machine does, and a server of the test by loopback. This needs root.
 """
 
@@ -101,8 +101,8 @@ class Layer:
     @contextmanager
     def authorities(self) -> Iterator[list[str]]:
         """For the length of the block, what `pip` in the root needs to trust what this machine trusts."""
-        # A machine behind a proxy of its own has that proxy's certificate in its bundle. Copied, never mounted:
-        # the package ca-certificates writes to the directory where the bundle usually is.
+        # A machine behind a proxy of its own has that proxy's certificate in its bundle. Copied and never
+        # mounted: the package ca-certificates writes to the directory where the bundle usually is.
         source = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
         if not source:
             yield []
@@ -135,9 +135,7 @@ class Running:
         enter = ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--uts", "--ipc", "--cgroup"]
         words = [f"{name}={value}" for name, value in ({"PATH": _PATH} | dict(environment or {})).items()]
         command = [*enter, "--root", "--wd", "--", "/usr/bin/env", "-i", *words, *arguments]
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, check=False, timeout=300
-        )
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
 
     def wait(self, seconds: float) -> int:
         """Its exit code."""

@@ -1,6 +1,6 @@
 """Does what a Dockerfile says, step by step, in clean roots: a stand-in for an engine where there is none.
 
-It knows the instructions and forms that the project's Dockerfile uses, and refuses every other, so that no step is
+It knows the instructions and forms that the project's Dockerfile uses, and refuses every other: no step is
 passed over in silence.
 """
 

@@ -1,7 +1,7 @@
 """The image: its Dockerfile's own steps done in clean roots, and the result run as an engine would run it.
 
-No engine is needed, so none is tested: what `docker build` and `docker run` add to these steps (layers, networks,
-the registry) is not looked at here.
+No engine is needed, so none is tested: what `docker build` and `docker run` add to these steps (layers,
+networks, the registry) is not looked at here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def image(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @contextmanager
 def container(image: Image, log: Path, *arguments: str, **settings: object) -> Iterator[Running]:
-    """Run the image's entry point as process 1: its user, no capability, and a root that can't be written to."""
+    """Run the image's entry point as process 1: its user, no capability, and a read-only root."""
     user, group = image.user.split(":")
     drop = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     as_user = ["/usr/bin/setpriv", f"--reuid={user}", f"--regid={group}", *drop]
@@ -51,7 +51,7 @@ def container(image: Image, log: Path, *arguments: str, **settings: object) -> I
 
 
 def logged(process: Running, event: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.endswith("}")]
+    lines = map(json.loads, process.log.read_text().splitlines())
     return [line for line in lines if line["event"] == event]
 
 
@@ -77,7 +77,9 @@ async def test_runs_as_process_1_without_rights_and_heeds_its_signals(
         stack.app.add(workspace, repository)
         await eventually(lambda: stack.app.row(repository)[0] == "high")
         process.signal(signal.SIGHUP)
-        await eventually(lambda: [line for line in logged(process, "resync_done") if line["trigger"] == "signal"])
+        await eventually(
+            lambda: [line for line in logged(process, "resync_done") if line["trigger"] == "signal"]
+        )
         process.signal(signal.Signals[image.stop_signal])
         assert process.wait(30) == 0
     assert logged(process, "stopped")
@@ -99,7 +101,8 @@ def test_the_image_is_as_small_in_rights_as_can_be(image: Image) -> None:
     writable = [
         path
         for path in image.layer.path("/opt/priorityd").rglob("*")
-        if not path.is_symlink() and (path.stat().st_uid != 0 or path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+        if not path.is_symlink()
+        and (path.stat().st_uid != 0 or path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
     ]
     assert writable == [], "the daemon's user could change its own program"
     packages = {path.name for path in image.layer.path("/opt/priorityd").glob("lib/*/site-packages/*")}

@@ -26,7 +26,10 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(300)]
 
 def manifests() -> list[dict[str, Any]]:
     kustomization = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
-    assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*kustomization["resources"], "kustomization.yaml"}
+    assert {path.name for path in KUBERNETES.glob("*.yaml")} == {
+        *kustomization["resources"],
+        "kustomization.yaml",
+    }
     return [
         manifest
         for name in kustomization["resources"]
@@ -86,7 +89,9 @@ def test_pods_keep_to_the_restricted_pod_security_standard() -> None:
     spec, security = pod(), container()["securityContext"]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
     assert "hostPath" not in str(spec["volumes"])
-    assert {"configMap", "secret"} >= {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert {"configMap", "secret"} >= {
+        kind for volume in spec["volumes"] for kind in volume if kind != "name"
+    }
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] > 0
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -145,7 +150,11 @@ def compose() -> dict[str, Any]:
 
 
 def test_the_compose_file_is_valid(tmp_path: Path) -> None:
-    checker = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", "vendor.compose-spec"]
+    checker = [
+        str(Path(sys.executable).with_name("check-jsonschema")),
+        "--builtin-schema",
+        "vendor.compose-spec",
+    ]
     subprocess.run([*checker, COMPOSE], check=True, capture_output=True)
     broken = tmp_path / "compose.yaml"
     broken.write_text(COMPOSE.read_text().replace("read_only:", "readonly:"))

@@ -1,8 +1,7 @@
-"""The unit under a real systemd: installed, watched, reloaded, upgraded, put back and removed, by the manual's words.
+"""The unit under a real systemd: installed, reloaded, upgraded, put back and removed, by the manual's words.
 
-systemd is process 1 of a clean Debian, so the sandbox that the unit asks for is the kernel's, not a claim. What is
-typed is what deploy/README.md says. The output of each step is printed: `pytest -m deploy -s tests/deploy/test_systemd.py`
-shows the transcript.
+systemd is process 1 of a clean Debian, so the sandbox that the unit asks for is the kernel's, not a claim.
+What is typed is what deploy/README.md says; `pytest -m deploy -s tests/deploy/test_systemd.py` shows it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from daemon.sandbox.keys import Keys
 from tests.acceptance.conftest import NO_TIMER, Stack
@@ -48,17 +48,19 @@ def debian_with_systemd(debian: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """This version and one that differs from it by its number, each as an operator has it: a wheel and deploy/."""
+    """This version and one that differs by its number, each as an operator has it: a wheel and deploy/."""
     directory = tmp_path_factory.mktemp("releases")
     made = {}
     for name in ("this", "next"):
         source = directory / "source" / name
-        for part in ("core", "daemon", "migrations", "pyproject.toml", "README.md", "LICENSE"):
+        for part in ("core", "daemon", "man", "migrations", "pyproject.toml", "README.md", "LICENSE"):
             origin = ROOT / part
             (shutil.copytree if origin.is_dir() else shutil.copy)(origin, _parent(source) / part)
         if name == "next":
             version = source / "core" / "__init__.py"
-            version.write_text(re.sub(r'__version__ = "(.*)"', r'__version__ = "\1.post1"', version.read_text()))
+            version.write_text(
+                re.sub(r'__version__ = "(.*)"', r'__version__ = "\1.post1"', version.read_text())
+            )
         made[name] = directory / name
         build = [sys.executable, "-m", "build", "--wheel", "--outdir", made[name], source]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
@@ -86,10 +88,11 @@ class Machine:
     layer: Layer
     environment: dict[str, str]
 
-    def types(self, script: str, directory: str = "/root") -> str:
+    async def types(self, script: str, directory: str = "/root") -> str:
         """Type these lines in a shell that stops at the first that fails; returns what they print."""
         command = ["/bin/sh", "-euxc", f"cd {directory}\n{script}"]
-        done = self.init.execute(command, self.environment)
+        # In a thread: the sandbox that the daemon talks to is served from this test's event loop.
+        done = await to_thread.run_sync(self.init.execute, command, self.environment)
         print(f"\n# {directory}\n{done.stderr}{done.stdout}", flush=True)
         assert done.returncode == 0, self.journal()
         return done.stdout
@@ -114,15 +117,11 @@ class Machine:
         events = [json.loads(line) for line in self.journal().splitlines() if line.startswith("{")]
         return any(line["event"] == event and fields.items() <= line.items() for line in events)
 
-    def files(self) -> dict[str, tuple[int, int]]:
-        """What differs from the installed system: mode and size by path."""
-        found = {}
-        for path in self.layer.upper.rglob("*"):
-            name = "/" + str(path.relative_to(self.layer.upper))
-            facts = path.lstat()
-            if not name.startswith(_SYSTEMS_OWN):
-                found[name] = (facts.st_mode, 0 if path.is_dir() else facts.st_size)
-        return found
+    def files(self) -> set[str]:
+        """Every file of the machine's disk with its kind, mode and (directories aside) size."""
+        listing = ["find", "/", "-xdev", "-type", "d", "-printf", "%p %M\\n", "-o", "-printf", "%p %M %s\\n"]
+        lines = self.init.execute(listing).stdout.splitlines()
+        return {line for line in lines if not line.startswith(_SYSTEMS_OWN)}
 
 
 @contextmanager
@@ -171,13 +170,16 @@ def machine(debian_with_systemd: Layer, releases: dict[str, Path], tmp_path: Pat
             environment = dict(variable.split("=", 1) for variable in variables)
             machine = Machine(init, layer, environment)
             deadline = time.monotonic() + 60
-            while init.execute(["systemctl", "is-system-running"]).stdout.strip() not in ("running", "degraded"):
+            while init.execute(["systemctl", "is-system-running"]).stdout.strip() not in (
+                "running",
+                "degraded",
+            ):
                 assert time.monotonic() < deadline, (tmp_path / "console").read_text()
                 time.sleep(0.2)
             yield machine
 
 
-def configure(machine: Machine, stack: Stack, directory: str, **settings: object) -> int:
+def configure(stack: Stack, machine: Machine, directory: str, **settings: object) -> int:
     """Put the files that the manual speaks of where its commands expect them; returns the daemon's port."""
     port = free_port()
     lines = {"SUPABASE_URL": stack.server.url, "PRIORITYD_HTTP_PORT": port} | NO_TIMER | settings
@@ -186,75 +188,85 @@ def configure(machine: Machine, stack: Stack, directory: str, **settings: object
     return port
 
 
-async def test_install_run_reload_upgrade_put_back_and_remove(machine: Machine, stack: Stack) -> None:
+async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, machine: Machine) -> None:
     app = stack.app
     repositories, workspace = app.repositories(3), app.workspace()
     before = machine.files()
     configure(machine, stack, "/root/this")
 
-    machine.types(typed("install"), "/root/this")
+    await machine.types(typed("install"), "/root/this")
     await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
     app.add(workspace, repositories[0])
     await eventually(lambda: app.wrong_rows() == 0)
-    machine.types("systemctl status priorityd --no-pager --lines=3")
+    await machine.types("systemctl status priorityd --no-pager --lines=3")
 
-    machine.types(typed("reload"))
+    await machine.types(typed("reload"))
     await eventually(lambda: machine.has_logged("resync_done", trigger="signal"))
     assert machine.is_in_state("active")
 
-    this = machine.types("/opt/priorityd/bin/priorityd --version")
+    this = await machine.types("/opt/priorityd/bin/priorityd --version")
     for directory, expected in (("/root/next", "post1"), ("/root/this", this.strip())):
-        machine.types(typed("upgrade"), directory)
+        await machine.types(typed("upgrade"), directory)
         await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
-        assert expected in machine.types("/opt/priorityd/bin/priorityd --version")
+        assert expected in await machine.types("/opt/priorityd/bin/priorityd --version")
         app.add(workspace, repositories.pop())
         await eventually(lambda: app.wrong_rows() == 0)
-    assert this == machine.types("/opt/priorityd/bin/priorityd --version")
+    assert this == await machine.types("/opt/priorityd/bin/priorityd --version")
 
-    machine.types(typed("remove"))
-    machine.types("rm -f /root/this/key /root/this/environment")
-    assert machine.files() == before
-    for question in ("getent passwd priorityd", "systemctl cat priorityd", "ls /run/credentials/priorityd.service"):
+    await machine.types(typed("remove"))
+    await machine.types("rm -f /root/this/key /root/this/environment")
+    assert machine.files() ^ before == set()
+    for question in (
+        "getent passwd priorityd",
+        "systemctl cat priorityd",
+        "ls /run/credentials/priorityd.service",
+    ):
         assert machine.init.execute(["/bin/sh", "-c", question]).returncode != 0, question
     assert stack.server.service_role_key not in machine.init.log.read_text()
 
 
-async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(machine: Machine, stack: Stack) -> None:
+async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(
+    stack: Stack, machine: Machine
+) -> None:
     configure(machine, stack, "/root/this")
-    machine.types(typed("install"), "/root/this")
+    await machine.types(typed("install"), "/root/this")
     await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
     pid = machine.property("MainPID")
-    status = machine.types(f"cat /proc/{pid}/status")
+    status = await machine.types(f"cat /proc/{pid}/status")
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(facts["Uid"].split()[0]) >= 61184, "a dynamic user"
     assert {facts[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0000000000000000"}
     assert facts["NoNewPrivs"] == "1"
     assert facts["Seccomp"] == "2"
     key = stack.server.service_role_key
-    assert key not in machine.types(f"tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' ' ' </proc/{pid}/cmdline")
+    assert key not in await machine.types(
+        f"tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' ' ' </proc/{pid}/cmdline"
+    )
     assert key not in machine.journal()
 
 
-async def test_a_refused_key_is_not_tried_again_and_a_killed_daemon_is(machine: Machine, stack: Stack) -> None:
+async def test_a_refused_key_is_not_tried_again_and_a_killed_daemon_is(
+    stack: Stack, machine: Machine
+) -> None:
     configure(machine, stack, "/root/this")
-    machine.types(typed("install"), "/root/this")
+    await machine.types(typed("install"), "/root/this")
     await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
     first = machine.property("MainPID")
-    machine.types("systemctl kill --signal=KILL priorityd")
+    await machine.types("systemctl kill --signal=KILL priorityd")
     await eventually(lambda: machine.property("MainPID") not in ("0", first), 30)
     await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
     machine.writes("/etc/priorityd/SUPABASE_SERVICE_ROLE_KEY", Keys.create().service_role)
-    machine.types("systemctl restart priorityd")
+    await machine.types("systemctl restart priorityd")
     await eventually(lambda: machine.is_in_state("failed"), 30)
     assert machine.property("ExecMainStatus") == "77"
     assert machine.property("NRestarts") in ("0", "1"), "it was not started again after 77"
 
 
-def test_systemd_finds_nothing_to_say_about_the_unit(machine: Machine, stack: Stack) -> None:
+async def test_systemd_finds_nothing_to_say_about_the_unit(stack: Stack, machine: Machine) -> None:
     configure(machine, stack, "/root/this")
-    machine.types(typed("install"), "/root/this")
-    done = machine.init.execute(["systemd-analyze", "verify", "priorityd.service"])
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    await machine.types(typed("install"), "/root/this")
+    done = machine.init.execute(["systemd-analyze", "verify", "/etc/systemd/system/priorityd.service"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={int(MOST_EXPOSURE * 10)}"]
     done = machine.init.execute([*command, "/etc/systemd/system/priorityd.service"])
     print(done.stdout[-200:])
