@@ -34,7 +34,8 @@ class Hint:
     """What to look at because of one change.
 
     `needs_sweep`: a repository is concerned that the change does not name. `beat_at` is set for the daemon's
-    own heartbeat row.
+    own heartbeat row. `membership_id` is the key of the membership that changed, `held_repository_id` the
+    repository that it is about after the change.
     """
 
     table: str
@@ -43,6 +44,8 @@ class Hint:
     repository_ids: tuple[UUID, ...] = ()
     needs_sweep: bool = False
     beat_at: datetime | None = None
+    membership_id: str | None = None
+    held_repository_id: UUID | None = None
 
 
 def read_change(data: Mapping[str, object]) -> Hint:
@@ -75,8 +78,15 @@ def _membership_hint(
     sides = {"INSERT": (record,), "UPDATE": (record, old_record), "DELETE": (old_record,)}[operation]
     named = [_uuid(side.get("repository_id")) for side in sides]
     known = tuple(dict.fromkeys(repository_id for repository_id in named if repository_id is not None))
+    row_id = (old_record if operation == "DELETE" else record).get("id")
     return Hint(
-        WORKSPACE_REPOSITORIES, operation, committed_at, repository_ids=known, needs_sweep=None in named
+        WORKSPACE_REPOSITORIES,
+        operation,
+        committed_at,
+        repository_ids=known,
+        needs_sweep=None in named,
+        membership_id=str(row_id) if isinstance(row_id, str | int) else None,
+        held_repository_id=None if operation == "DELETE" else named[0],
     )
 
 

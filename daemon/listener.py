@@ -32,6 +32,7 @@ from core.listener_state import (
     initial,
     transition,
 )
+from core.membership_memory import MembershipMemory
 from core.priorities import Trigger
 from daemon.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from daemon.clock import monotonic, utc_now
@@ -93,6 +94,7 @@ class Listener:
         # With the connection that each comes from: what it means depends on what that is by then.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
+        self._memory = MembershipMemory()
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
@@ -174,7 +176,7 @@ class Listener:
                 case Action.PROMOTE_SUCCESSOR:
                     self._promote_successor(tasks)
                 case Action.ASK_FOR_SWEEP:
-                    self._on_gap("reconnect")
+                    self._report_gap("reconnect")
 
     def _open(self, tasks: TaskGroup) -> None:
         self._stream = self._new_stream()
@@ -228,17 +230,21 @@ class Listener:
             if hint.table == HEARTBEATS:
                 self._canary.see(hint)
             else:
-                self._on_hint(hint)
+                self._on_hint(self._memory.complete(hint))
         except MalformedChangeError as error:
             self._miss_a_change(str(error))
         except Exception:
             log.exception("change_not_handled")
-            self._on_gap("event")
+            self._report_gap("event")
 
     def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
         self._metrics.malformed_events.inc()
         log.warning("change_not_understood", problem=problem)
-        self._on_gap("event")
+        self._report_gap("event")
+
+    def _report_gap(self, trigger: Trigger) -> None:
+        self._memory.clear()
+        self._on_gap(trigger)
 
     def _report(self, old: ListenerState, new: ListenerState) -> None:
         if old.name == new.name:

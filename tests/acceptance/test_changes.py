@@ -121,6 +121,19 @@ async def test_removals_are_followed_with_and_without_row_level_security(stack: 
         assert (more > 0) == (security == "enable")
 
 
+async def test_a_removal_of_a_membership_that_was_seen_to_come_needs_no_sweep(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository) == ("high", True, 1))
+        sweeps = await daemon.metric("resyncs_total", kind="sweep")
+        app.remove(workspace, repository)
+        await eventually(lambda: app.row(repository) == MEDIUM)
+        await eventually(lambda: len(daemon.logged("priority_changed", trigger="event")) == 2)
+        assert await daemon.metric("resyncs_total", kind="sweep") == sweeps
+
+
 async def test_a_burst_is_applied_in_few_calls(stack: Stack) -> None:
     app = stack.app
     workspace, repositories = app.workspace(), app.repositories(3000)

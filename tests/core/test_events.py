@@ -39,6 +39,8 @@ def test_an_added_membership_names_its_repository() -> None:
         datetime(2026, 11, 24, 1, 57, 44, 83000, UTC),
         (A,),
         needs_sweep=False,
+        membership_id="x",
+        held_repository_id=A,
     )
 
 

@@ -1,0 +1,56 @@
+"""Remembers which repository a membership row is about, so that its removal can be named.
+
+With row level security on, a DELETE tells the row's primary key and nothing else, and so does the old side of
+an UPDATE. Who has seen the row come knows the repository; for any other row a sweep has to find it.
+
+What is remembered is a hint like all else: it is forgotten whenever changes may have been missed, and if it
+is wrong nevertheless, the next periodic sweep finds the row.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from core.events import Hint
+
+MAX_ROWS: Final = 20_000
+"""Some four megabytes; the rows seen last are those that are removed again soon."""
+
+
+class MembershipMemory:
+    """See the module's text."""
+
+    def __init__(self, max_rows: int = MAX_ROWS) -> None:
+        self._max_rows = max_rows
+        self._repositories: OrderedDict[str, UUID] = OrderedDict()
+
+    def complete(self, hint: Hint) -> Hint:
+        """The hint of a change, with the repository that it does not name if that is remembered."""
+        row_id = hint.membership_id
+        if row_id is None:
+            return hint
+        before = self._repositories.pop(row_id, None)
+        after = hint.held_repository_id
+        if after is not None:
+            self._remember(row_id, after)
+        if not hint.needs_sweep or before is None:
+            return hint
+        named = tuple(dict.fromkeys((*hint.repository_ids, before)))
+        # Of a change that is no removal, the new side may be the one that is not named.
+        return replace(hint, repository_ids=named, needs_sweep=hint.operation != "DELETE" and after is None)
+
+    def __len__(self) -> int:
+        """How many rows are remembered."""
+        return len(self._repositories)
+
+    def clear(self) -> None:
+        """Changes may have been missed."""
+        self._repositories.clear()
+
+    def _remember(self, row_id: str, repository_id: UUID) -> None:
+        self._repositories[row_id] = repository_id
+        if len(self._repositories) > self._max_rows:
+            self._repositories.popitem(last=False)
