@@ -7,9 +7,13 @@ networks, the registry) is not looked at here.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +28,7 @@ from tests.deploy.dockerfile import Builder, Image
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "deploy" / "container"
+MANUAL = ROOT / "deploy" / "README.md"
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 
@@ -121,3 +126,21 @@ def test_everything_that_is_installed_is_pinned_with_hashes() -> None:
     assert len(installs) == 3
     for arguments in installs:
         assert "--require-hashes" in arguments or "--no-index --no-deps" in arguments, arguments
+
+
+def pins(file: Path) -> set[str]:
+    return set(re.findall(r"^[\w.-]+==\S+", file.read_text(), re.MULTILINE))
+
+
+def test_the_pins_are_those_that_the_manuals_command_keeps(tmp_path: Path) -> None:
+    command = re.search(r"<!-- pin -->\n```sh\n(.*?)```", MANUAL.read_text(), re.DOTALL)
+    assert command
+    pinned = tmp_path / "deploy" / "container" / "requirements.txt"
+    pinned.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(CONTAINER / "requirements.txt", pinned)
+    # Without --upgrade it changes only what no longer fits.
+    script = command[1].replace("--upgrade ", "")
+    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["/bin/sh", "-ec", script], cwd=tmp_path, env={**os.environ, "PATH": binaries}, check=True)
+    assert pins(pinned) == pins(CONTAINER / "requirements.txt")

@@ -88,7 +88,9 @@ def test_what_the_image_installs_is_what_the_project_needs() -> None:
             continue
         seen.add(name)
         assert name in pins, f"{name} is not pinned: see the manual's command"
-        assert requirement.specifier.contains(pins[name]), f"{name}: {pins[name]} is not {requirement.specifier}"
+        assert requirement.specifier.contains(pins[name]), (
+            f"{name}: {pins[name]} is not {requirement.specifier}"
+        )
         todo += distribution(name).requires or []
 
 
