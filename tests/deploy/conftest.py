@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ from tests.acceptance.conftest import stack
 from tests.deploy.clean_root import debian_root, demand_root_rights
 
 __all__ = ["stack"]
+
+
+@pytest.fixture(scope="session")
+def new_directory() -> Iterator[Callable[[str], Path]]:
+    """Makes directories that are gone after the tests: roots are large, and pytest would keep them."""
+    with tempfile.TemporaryDirectory(prefix="priorityd-deploy-") as parent:
+        yield lambda name: Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
 
 
 @pytest.fixture(scope="session")

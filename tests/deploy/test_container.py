@@ -14,7 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,9 +34,9 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def image(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(debian: Path, new_directory: Callable[[str], Path]) -> Image:
     """What the Dockerfile makes."""
-    directory = tmp_path_factory.mktemp("image")
+    directory = new_directory("image")
     base = Layer.on(debian, directory / "base")
     return Builder(CONTAINER / "Dockerfile", ROOT, base, directory).build()
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,15 @@ MOST_EXPOSURE = 1.5
 # What a system writes about itself while it runs, whoever is installed.
 _SYSTEMS_OWN = ("/var/log/", "/var/lib/systemd/", "/var/cache/", "/root/.cache", "/var/tmp/")
 
+_BOOTED = ("running", "degraded")
+
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def debian_with_systemd(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
+def debian_with_systemd(debian: Path, new_directory: Callable[[str], Path]) -> Layer:
     """A server as one gets it: Debian with systemd and Python."""
-    layer = Layer.on(debian, tmp_path_factory.mktemp("systemd") / "layer")
+    layer = Layer.on(debian, new_directory("systemd") / "layer")
     packages = "systemd-sysv python3-venv ca-certificates"
     script = f"apt-get update -qq && apt-get install --yes -qq --no-install-recommends {packages}"
     layer.run(["/bin/sh", "-c", script], {"DEBIAN_FRONTEND": "noninteractive"})
@@ -47,9 +49,9 @@ def debian_with_systemd(debian: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def releases(new_directory: Callable[[str], Path]) -> dict[str, Path]:
     """This version and one that differs by its number, each as an operator has it: a wheel and deploy/."""
-    directory = tmp_path_factory.mktemp("releases")
+    directory = new_directory("releases")
     made = {}
     for name in ("this", "next"):
         source = directory / "source" / name
@@ -85,7 +87,6 @@ class Machine:
     """A booted Debian, and who types on it."""
 
     init: Running
-    layer: Layer
     environment: dict[str, str]
 
     async def types(self, script: str, directory: str = "/root") -> str:
@@ -109,6 +110,9 @@ class Machine:
     def property(self, name: str) -> str:
         """One property of the unit, as `systemctl show` gives it."""
         return self.init.execute(["systemctl", "show", "priorityd", "--value", "-p", name]).stdout.strip()
+
+    def is_live(self) -> bool:
+        return self.property("StatusText").startswith("ready; listener live")
 
     def is_in_state(self, state: str) -> bool:
         return self.property("ActiveState") == state
@@ -157,29 +161,61 @@ def _remove_when_empty(group: Path) -> None:
             return
 
 
-@pytest.fixture
-def machine(debian_with_systemd: Layer, releases: dict[str, Path], tmp_path: Path) -> Iterator[Machine]:
-    """A machine of its own for one test, with the releases in /root."""
-    layer = Layer.on(debian_with_systemd, tmp_path / "machine")
+@pytest.fixture(scope="module")
+def with_releases(
+    debian_with_systemd: Layer, releases: dict[str, Path], new_directory: Callable[[str], Path]
+) -> Layer:
+    """The same with the releases in /root."""
+    layer = Layer.on(debian_with_systemd, new_directory("server") / "layer")
     for name, release in releases.items():
         shutil.copytree(release, layer.upper / "root" / name)
+    return layer
+
+
+@pytest.fixture(scope="module")
+def prepared(with_releases: Layer, new_directory: Callable[[str], Path]) -> Layer:
+    """The same with the packages in place, so that typing the installation there is quick."""
+    layer = Layer.on(with_releases, new_directory("prepared") / "layer")
+    lines = [line for line in typed("install").splitlines() if "/opt/priorityd" in line]
+    layer.run(["/bin/sh", "-ec", "\n".join(["cd /root/this", *lines])])
+    return layer
+
+
+@contextmanager
+def booted(base: Layer, directory: Path) -> Iterator[Machine]:
+    layer = Layer.on(base, directory / "machine")
     with cgroup() as group, layer.authorities() as variables:
         boot = ["/usr/bin/env", "container=priorityd-test", "/lib/systemd/systemd", "--log-target=console"]
         enter = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
-        with running(layer, "boot", boot, tmp_path / "console", before=enter) as init:
+        with running(layer, "boot", boot, directory / "console", before=enter) as init:
             environment = dict(variable.split("=", 1) for variable in variables)
-            machine = Machine(init, layer, environment)
             deadline = time.monotonic() + 60
-            while init.execute(["systemctl", "is-system-running"]).stdout.strip() not in (
-                "running",
-                "degraded",
-            ):
-                assert time.monotonic() < deadline, (tmp_path / "console").read_text()
+            while init.execute(["systemctl", "is-system-running"]).stdout.strip() not in _BOOTED:
+                assert time.monotonic() < deadline, (directory / "console").read_text()
                 time.sleep(0.2)
-            yield machine
+            yield Machine(init, environment)
 
 
-def configure(stack: Stack, machine: Machine, directory: str, **settings: object) -> int:
+@pytest.fixture
+def machine(with_releases: Layer, new_directory: Callable[[str], Path]) -> Iterator[Machine]:
+    """A server of its own for one test, where nothing was installed."""
+    with booted(with_releases, new_directory("machine")) as machine:
+        yield machine
+
+
+@pytest.fixture
+async def installed(
+    stack: Stack, prepared: Layer, new_directory: Callable[[str], Path]
+) -> AsyncIterator[Machine]:
+    """A server of its own for one test, where the daemon runs."""
+    with booted(prepared, new_directory("machine")) as machine:
+        configure(machine, stack, "/root/this")
+        await machine.types(typed("install"), "/root/this")
+        await eventually(machine.is_live, 60)
+        yield machine
+
+
+def configure(machine: Machine, stack: Stack, directory: str, **settings: object) -> int:
     """Put the files that the manual speaks of where its commands expect them; returns the daemon's port."""
     port = free_port()
     lines = {"SUPABASE_URL": stack.server.url, "PRIORITYD_HTTP_PORT": port} | NO_TIMER | settings
@@ -195,7 +231,7 @@ async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, mach
     configure(machine, stack, "/root/this")
 
     await machine.types(typed("install"), "/root/this")
-    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+    await eventually(machine.is_live, 60)
     app.add(workspace, repositories[0])
     await eventually(lambda: app.wrong_rows() == 0)
     await machine.types("systemctl status priorityd --no-pager --lines=3")
@@ -207,7 +243,7 @@ async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, mach
     this = await machine.types("/opt/priorityd/bin/priorityd --version")
     for directory, expected in (("/root/next", "post1"), ("/root/this", this.strip())):
         await machine.types(typed("upgrade"), directory)
-        await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
+        await eventually(machine.is_live, 60)
         assert expected in await machine.types("/opt/priorityd/bin/priorityd --version")
         app.add(workspace, repositories.pop())
         await eventually(lambda: app.wrong_rows() == 0)
@@ -226,48 +262,43 @@ async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, mach
 
 
 async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(
-    stack: Stack, machine: Machine
+    stack: Stack, installed: Machine
 ) -> None:
-    configure(machine, stack, "/root/this")
-    await machine.types(typed("install"), "/root/this")
-    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
-    pid = machine.property("MainPID")
-    status = await machine.types(f"cat /proc/{pid}/status")
+    pid = installed.property("MainPID")
+    status = await installed.types(f"cat /proc/{pid}/status")
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(facts["Uid"].split()[0]) >= 61184, "a dynamic user"
     assert {facts[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0000000000000000"}
     assert facts["NoNewPrivs"] == "1"
     assert facts["Seccomp"] == "2"
+    for directory in ("/", "/etc", "/usr", "/opt/priorityd", "/var"):
+        touch = ["nsenter", "--target", pid, "--mount", "touch", f"{directory}/file"]
+        assert "Read-only file system" in installed.init.execute(touch).stderr, directory
     key = stack.server.service_role_key
-    assert key not in await machine.types(
+    assert key not in await installed.types(
         f"tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' ' ' </proc/{pid}/cmdline"
     )
-    assert key not in machine.journal()
+    assert key not in installed.journal()
 
 
 async def test_a_refused_key_is_not_tried_again_and_a_killed_daemon_is(
-    stack: Stack, machine: Machine
+    stack: Stack, installed: Machine
 ) -> None:
-    configure(machine, stack, "/root/this")
-    await machine.types(typed("install"), "/root/this")
-    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
-    first = machine.property("MainPID")
-    await machine.types("systemctl kill --signal=KILL priorityd")
-    await eventually(lambda: machine.property("MainPID") not in ("0", first), 30)
-    await eventually(lambda: machine.property("StatusText").startswith("ready; listener live"), 60)
-    machine.writes("/etc/priorityd/SUPABASE_SERVICE_ROLE_KEY", Keys.create().service_role)
-    await machine.types("systemctl restart priorityd")
-    await eventually(lambda: machine.is_in_state("failed"), 30)
-    assert machine.property("ExecMainStatus") == "77"
-    assert machine.property("NRestarts") in ("0", "1"), "it was not started again after 77"
+    first = installed.property("MainPID")
+    await installed.types("systemctl kill --signal=KILL priorityd")
+    await eventually(lambda: installed.property("MainPID") not in ("0", first), 30)
+    await eventually(installed.is_live, 60)
+    installed.writes("/etc/priorityd/SUPABASE_SERVICE_ROLE_KEY", Keys.create().service_role)
+    await installed.types("systemctl restart priorityd")
+    await eventually(lambda: installed.is_in_state("failed"), 60)
+    assert installed.property("ExecMainStatus") == "77"
+    assert installed.property("NRestarts") in ("0", "1"), "it was not started again after 77"
 
 
-async def test_systemd_finds_nothing_to_say_about_the_unit(stack: Stack, machine: Machine) -> None:
-    configure(machine, stack, "/root/this")
-    await machine.types(typed("install"), "/root/this")
-    done = machine.init.execute(["systemd-analyze", "verify", "/etc/systemd/system/priorityd.service"])
+async def test_systemd_finds_nothing_to_say_about_the_unit(installed: Machine) -> None:
+    done = installed.init.execute(["systemd-analyze", "verify", "/etc/systemd/system/priorityd.service"])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={int(MOST_EXPOSURE * 10)}"]
-    done = machine.init.execute([*command, "/etc/systemd/system/priorityd.service"])
+    done = installed.init.execute([*command, "/etc/systemd/system/priorityd.service"])
     print(done.stdout[-200:])
     assert done.returncode == 0, done.stdout
