@@ -271,9 +271,19 @@ async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(
     assert {facts[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0000000000000000"}
     assert facts["NoNewPrivs"] == "1"
     assert facts["Seccomp"] == "2"
+    within = ["nsenter", "--target", pid, "--mount"]
     for directory in ("/", "/etc", "/usr", "/opt/priorityd", "/var"):
-        touch = ["nsenter", "--target", pid, "--mount", "touch", f"{directory}/file"]
-        assert "Read-only file system" in installed.init.execute(touch).stderr, directory
+        touch = installed.init.execute([*within, "touch", f"{directory}/file"])
+        assert "Read-only file system" in touch.stderr, directory
+    user = facts["Uid"].split()[0]
+    as_daemon = [*within, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    search = ["find", "/", "-path", "/proc", "-prune", "-o", "-type", "d", "-writable", "-print"]
+    writable = ["/dev/shm", "/tmp", "/var/tmp"]
+    assert sorted(installed.init.execute([*as_daemon, *search]).stdout.split()) == writable
+    for directory in writable:
+        program = f"{directory}/program"
+        installed.init.execute([*within, "cp", "/usr/bin/true", program])
+        assert installed.init.execute([*within, program]).returncode == 126, f"{program} is not to be run"
     key = stack.server.service_role_key
     assert key not in await installed.types(
         f"tr '\\0' '\\n' </proc/{pid}/environ; tr '\\0' ' ' </proc/{pid}/cmdline"
