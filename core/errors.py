@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 10
     """A dry run found rows that a real one would change."""
     UNAVAILABLE = 69
-    """Supabase can't be reached or keeps answering with temporary errors."""
+    """Supabase or Inngest can't be reached or keeps answering with temporary errors."""
     SCHEMA = 76
     """The database lacks a migration that this version needs."""
     KEY_REFUSED = 77

@@ -5,17 +5,22 @@
                    └─ gap ──────────────────────────────────┘
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
-What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+    recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+
+    background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
+
+What the timers start, Sweeper, Resyncer, Trimmer and JobWatcher do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
-within the time that the settings give them.
+then the dispatcher announces what they changed, within the time that the settings give them.
 """
 
 from __future__ import annotations
 
 import signal
 import socket
-from typing import Any, Final
+from contextlib import AsyncExitStack
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -23,24 +28,30 @@ import structlog
 from anyio.abc import TaskGroup
 
 from core import __version__
+from core.drift import DriftJudge
 from core.errors import ExitCode
+from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.elector import Elector
+from daemon.event_sender import EventSender
 from daemon.http import Probes, listen, serve
+from daemon.inngest_side import InngestSide, open_announcer
 from daemon.intake import Intake
+from daemon.job_watcher import JobWatcher
 from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.logs import hide
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
+from daemon.report import Report
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
-from daemon.status import describe
+from daemon.status import Sources, describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
@@ -58,24 +69,40 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
-    endpoint = listen(settings.http_host, settings.http_port)
-    metrics = Metrics()
+    metrics, progress = Metrics(), Progress()
+    keys = _keys(settings)
+    async with AsyncExitStack() as opened:
+        endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
+        store = await opened.enter_async_context(
+            open_store(
+                settings.supabase_url,
+                keys,
+                on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
+            )
+        )
+        sender = await opened.enter_async_context(open_announcer(settings, progress))
+        return await App(settings, keys, store, sender, metrics, progress).run(endpoint)
+
+
+def _keys(settings: Settings) -> Keyring:
     key = settings.supabase_key.get_secret_value()
     keys = Keyring(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
     keys.on_change(hide)
-    with endpoint:
-        async with open_store(
-            settings.supabase_url,
-            keys,
-            on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
-        ) as store:
-            return await App(settings, keys, store, metrics).run(endpoint)
+    return keys
 
 
 class App:
     """The parts and their lives."""
 
-    def __init__(self, settings: Settings, keys: Keyring, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: Keyring,
+        store: Store,
+        sender: EventSender | None,
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._store = store
@@ -83,7 +110,7 @@ class App:
         self._started_at = utc_now()
         self._daemon_id = uuid4()
         self._notifier = Notifier()
-        self._progress = Progress()
+        self._progress = progress
         self._work_added = Wakeup()
         self._stop_asked = anyio.Event()
         self._forced = False
@@ -98,10 +125,22 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._recorder = Recorder(metrics)
+        self._inngest = InngestSide(
+            settings,
+            store,
+            sender,
+            self._daemon_id,
+            is_leader=lambda: self._elector.is_leader(),
+            metrics=metrics,
+            progress=progress,
+        )
+        self._history = History()
+        self._drift_judge = DriftJudge()
+        self._recorder = Recorder(metrics, self._history, self._inngest.wake)
         self._intake = Intake(
             self._queue,
             self._work_added,
+            drift_judge=self._drift_judge,
             ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
         )
         self._elector = self._make_elector()
@@ -111,12 +150,19 @@ class App:
         self._listener = self._make_listener()
         keys.on_change(lambda _: self._listener.renew())
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._job_watcher = self._make_job_watcher()
+        self._inngest.answer_with(self._resyncer, self._recorder)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
         host, port = endpoint.getsockname()[:2]
         log.info("started", version=__version__, http=f"http://{host}:{port}")
-        probes = Probes(not_alive=self._progress.stalled, not_ready=self._not_ready, status=self._status)
+        probes = Probes(
+            not_alive=self._progress.stalled,
+            not_ready=self._not_ready,
+            status=self._status,
+            refresh=self._metrics.refresh,
+        )
         async with anyio.create_task_group() as root:
             root.start_soon(serve, endpoint, self._metrics.registry, probes)
             root.start_soon(self._heed_signals, root)
@@ -136,9 +182,11 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._elector, self._worker, self._sweeper, self._resyncer, self._snapshotter):
+            for part in (self._elector, self._resyncer, self._snapshotter, self._job_watcher):
                 parts.start_soon(part.run)
+            self._inngest.start(parts)
             parts.start_soon(self._listen)
+            parts.start_soon(self._apply)
             parts.start_soon(self._stop_in_order, parts)
 
     async def _listen(self) -> None:
@@ -146,6 +194,12 @@ class App:
             await self._listener.run()
         finally:
             self._listener_ended.set()
+
+    async def _apply(self) -> None:
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self._sweeper.run)
+            parts.start_soon(self._worker.run)
+        self._inngest.drain()
 
     async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
         await self._stop_asked.wait()
@@ -160,6 +214,8 @@ class App:
         self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
+        self._job_watcher.stop()
+        self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -211,18 +267,21 @@ class App:
         ready = "ready" if not self._not_ready() else "not ready"
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
-    def _status(self) -> dict[str, Any]:
-        return describe(
+    def _status(self) -> Report:
+        sources = Sources(
             started_at=self._started_at,
-            not_ready=self._not_ready(),
-            leader=self._elector.is_leader(),
             listener=self._listener,
             queue=self._queue,
             sweeper=self._sweeper,
             resyncer=self._resyncer,
             recorder=self._recorder,
-            snapshot=self._snapshotter.latest,
+            history=self._history,
+            snapshotter=self._snapshotter,
+            job_watcher=self._job_watcher,
+            dispatcher=self._inngest.dispatcher,
+            function_host=self._inngest.function_host,
         )
+        return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
 
     def _make_elector(self) -> Elector:
         return Elector(
@@ -241,8 +300,8 @@ class App:
             self._intake,
             pace,
             is_leader=self._elector.is_leader,
+            drift_judge=self._drift_judge,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
             work_added=self._work_added,
         )
@@ -254,7 +313,6 @@ class App:
             self._settings.resync_schedule,
             is_leader=self._elector.is_leader,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
         )
 
@@ -267,6 +325,16 @@ class App:
             metrics=self._metrics,
             progress=self._progress,
             wakeup=self._work_added,
+        )
+
+    def _make_job_watcher(self) -> JobWatcher:
+        return JobWatcher(
+            self._store,
+            self._daemon_id,
+            is_leader=self._elector.is_leader,
+            history=self._history,
+            metrics=self._metrics,
+            progress=self._progress,
         )
 
     def _make_listener(self) -> Listener:

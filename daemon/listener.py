@@ -104,6 +104,11 @@ class Listener:
         """Where the listener is now."""
         return self._state
 
+    @property
+    def lag_seconds(self) -> float | None:
+        """Age of the last heartbeat row when it came back; None before the first."""
+        return self._canary.lag_seconds
+
     async def run(self) -> None:
         """Listen until `stop`."""
         async with anyio.create_task_group() as tasks:

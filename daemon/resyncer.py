@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
+import anyio
 import structlog
 from cronsim import CronSim
 
@@ -25,7 +26,7 @@ from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
-from daemon.metrics import Metrics
+from daemon.metrics import Outcome
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
@@ -48,6 +49,14 @@ class ResyncStore(Protocol):
     ) -> SyncAnswer: ...
 
 
+class _Waiter:
+    """Somebody who waits for the result of a walk."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.result = SyncResult()
+
+
 class Resyncer:
     """See the module's text."""
 
@@ -59,7 +68,6 @@ class Resyncer:
         *,
         is_leader: Callable[[], bool],
         recorder: Recorder,
-        metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._store = store
@@ -67,11 +75,11 @@ class Resyncer:
         self._schedule = schedule
         self._is_leader = is_leader
         self._recorder = recorder
-        self._metrics = metrics
         self._progress = progress
         self._requests = Requests()
         self._requests.add("start")
         self._wakeup = Wakeup()
+        self._waiters: list[_Waiter] = []
         self._stopping = False
         self._retry_at = 0.0
         self.initial_done = False
@@ -83,6 +91,14 @@ class Resyncer:
         """Walk now, or once more after the walk that is under way."""
         self._requests.add(trigger)
         self._wakeup.set()
+
+    async def walk(self, trigger: Trigger) -> SyncResult:
+        """Walk, and wait for the result of a walk that began after this was called."""
+        waiter = _Waiter()
+        self._waiters.append(waiter)
+        self.request(trigger)
+        await waiter.done.wait()
+        return waiter.result
 
     def stop(self) -> None:
         """End `run`; a walk that is under way ends after its page."""
@@ -99,6 +115,7 @@ class Resyncer:
                 await self._resync(self._requests.take() or Request("resync"))
             else:
                 await self._wakeup.wait(self._seconds_to_wait(now))
+        _tell(self._waiters, SyncResult(errors=["stopped before the end"]))
         self._progress.ended("resyncer")
 
     def _heed_schedule(self) -> None:
@@ -124,12 +141,20 @@ class Resyncer:
 
     async def _resync(self, request: Request) -> None:
         started_at = monotonic()
+        waiters, self._waiters = self._waiters, []
         log.info("resync_started", trigger=request.trigger)
         result = await self._walk(request.trigger)
+        _tell(waiters, result)
         seconds = monotonic() - started_at
-        self._metrics.resync_seconds.labels("full").observe(seconds)
-        outcome = "failed" if result.errors else "done"
-        self._metrics.resyncs.labels("full", request.trigger, outcome).inc()
+        outcome: Outcome = "failed" if result.errors else "done"
+        self._recorder.record_run(
+            "full",
+            request.trigger,
+            outcome,
+            seconds,
+            changed=result.priority_changes,
+            examined=result.examined,
+        )
         log.log(
             logging.WARNING if result.errors else logging.INFO,
             f"resync_{outcome}",
@@ -143,18 +168,15 @@ class Resyncer:
             errors=result.errors,
         )
         if outcome == "done":
-            self._succeeded(request.trigger, result)
+            self._succeeded(result)
         elif not self.initial_done:
             # Without a first full resync the daemon is never ready, so this one is tried for ever.
             self._requests.put_back(request)
             self._retry_at = monotonic() + _START_RETRY_SECONDS
 
-    def _succeeded(self, trigger: Trigger, result: SyncResult) -> None:
+    def _succeeded(self, result: SyncResult) -> None:
         self.initial_done = True
         self.last_done_at, self.last_result = utc_now(), result
-        self._metrics.last_resync.labels("full").set(self.last_done_at.timestamp())
-        if trigger == "resync" and result.priority_changes:
-            self._metrics.drift_repaired.labels("full").inc(result.priority_changes)
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         result = SyncResult()
@@ -191,3 +213,9 @@ class Resyncer:
         self._recorder.record(answer, trigger)
         self._intake.add(answer.locked)
         return replace(answer, locked=())
+
+
+def _tell(waiters: list[_Waiter], result: SyncResult) -> None:
+    for waiter in waiters:
+        waiter.result = result
+        waiter.done.set()

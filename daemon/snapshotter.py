@@ -16,7 +16,9 @@ from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
-INTERVAL_SECONDS: Final = 60.0
+INTERVAL_SECONDS: Final = 15.0
+SHARE: Final = 0.01
+"""Of the time, at most: a database so large that counting takes long is counted less often."""
 
 
 class SnapshotStore(Protocol):
@@ -46,9 +48,10 @@ class Snapshotter:
         next_at = monotonic()
         while not self._stopping:
             self._progress.beat("snapshotter")
-            if monotonic() >= next_at:
+            began = monotonic()
+            if began >= next_at:
                 await self._take()
-                next_at = monotonic() + INTERVAL_SECONDS
+                next_at = monotonic() + max(INTERVAL_SECONDS, (monotonic() - began) / SHARE)
             await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
         self._progress.ended("snapshotter")
 

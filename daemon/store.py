@@ -29,7 +29,17 @@ from core.errors import KeyRefusedError, PermanentError, PriorityError, Transien
 from core.priorities import Priority, Trigger
 from daemon.keyring import Keyring
 from daemon.rest_client import open_http
-from daemon.rows import Beat, DatabaseCheck, Explanation, LeaseAnswer, PinAnswer, RollbackAnswer, Snapshot
+from daemon.rows import (
+    Beat,
+    DatabaseCheck,
+    Explanation,
+    JobPage,
+    LeaseAnswer,
+    NoJobs,
+    PinAnswer,
+    RollbackAnswer,
+    Snapshot,
+)
 
 log = structlog.stdlib.get_logger()
 
@@ -62,6 +72,7 @@ _LEASE: Final = TypeAdapter(LeaseAnswer)
 _RELEASED: Final = TypeAdapter(dict[str, bool])
 _CHECK: Final = TypeAdapter(DatabaseCheck)
 _VERSION: Final = TypeAdapter(str)
+_JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 
 
 class Store:
@@ -147,6 +158,16 @@ class Store:
         """Counts of the whole."""
         return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
 
+    async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs:
+        """The next up to `limit` jobs that ended, after the page that this daemon has counted last."""
+        return await self._call(
+            _JOBS,
+            "poll_background_jobs",
+            p_daemon_id=str(daemon_id),
+            p_counted_page=counted_page,
+            p_limit=limit,
+        )
+
     async def rollback(self) -> RollbackAnswer:
         """Take every repository's workspace priority away."""
         return await self._call(_ROLLBACK, "rollback_workspace_priorities")
@@ -172,6 +193,10 @@ class Store:
     async def schema_version(self) -> str:
         """The time stamp of the newest migration applied."""
         return await self._call(_VERSION, "workspace_priority_schema_version")
+
+    async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
+        """Call a function that has its method elsewhere."""
+        return await self._call(adapter, function, **params)
 
     async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
         while True:

@@ -50,6 +50,8 @@ def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
         yield f"{row.count:>10}  {kind:<13} {row.priority or 'no priority'}"
     yield f"{snapshot.inversions:>10}  workspace repositories that are not high"
     yield f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row"
+    yield f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest"
+    yield f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused"
     yield f"Schema: {snapshot.schema_version}"
 
 
@@ -58,6 +60,10 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
         yield f"Daemon: no answer at {settings.http_host}:{settings.http_port}"
         return
     yield f"Daemon: {_ready(daemon)}"
+    if "headline" in daemon:
+        yield f"Headline: {daemon['headline']}"
+    for problem in daemon.get("problems", ()):
+        yield f"  {problem['severity']}: {problem['text']}"
     for label, part, words in _PARTS:
         if part in daemon:
             yield f"{label}: {words(daemon[part])}"
@@ -97,6 +103,34 @@ def _last_change(change: Facts) -> str:
     return _time(change["at"]) + (f", applied after {latency:.3f} s" if latency is not None else "")
 
 
+def _latency(history: Facts) -> str:
+    measured = [
+        f"{priority} {latency['p50_seconds']:.3f} s, 95 % below {latency['p95_seconds']:.3f} s"
+        for priority, latency in history["latency"].items()
+        if latency["count"]
+    ]
+    return f"{history['changes']} in the last hour" + "".join(f"; {each}" for each in measured)
+
+
+def _outbox(outbox: Facts) -> str:
+    if not outbox["dispatching"]:
+        return "off"
+    if outbox["last_error"]:
+        return f"failing ({outbox['last_error']})"
+    return f"on, {outbox['pending'] or 0} waiting, last sent {_time(outbox['last_sent_at'])}"
+
+
+def _sync_function(function: Facts) -> str:
+    return f"{function['state']}, last run {_time(function['last_run_at'])}" if function["hosted"] else "off"
+
+
+def _jobs(jobs: Facts) -> str:
+    if jobs["off_because"]:
+        return f"not read ({jobs['off_because']})"
+    queued = ", ".join(f"{priority} {each['count']}" for priority, each in jobs["queued"].items())
+    return f"waiting: {queued}; {jobs['inversions']} overtook a more urgent one"
+
+
 def _leader(leader: Any) -> str:
     return "done by this daemon" if leader else "not done by this daemon"
 
@@ -112,5 +146,9 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Sweep", "sweep", _sweep),
     ("Full resync", "resync", _resync),
     ("Last change", "last_change", _last_change),
+    ("Changes", "history", _latency),
+    ("Announcements", "outbox", _outbox),
+    ("Sync function", "sync_function", _sync_function),
+    ("Jobs", "jobs", _jobs),
 )
 """What `priorityd status` calls each part of `/status`, its key there, and its words."""

@@ -12,6 +12,7 @@ import click
 
 from core.answers import PriorityUpdate, SyncAnswer, SyncResult
 from core.errors import ExitCode
+from core.schema import demand_version
 from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.cli.meter import Meter, meter
 from daemon.clock import monotonic
@@ -25,7 +26,7 @@ async def sync_command(
     settings: Settings, store: Store, *, dry_run: bool, repository: Sequence[UUID], as_json: bool
 ) -> ExitCode:
     """Make every (or these) repositories right; with `dry_run` say what that would change."""
-    await store.schema_version()
+    demand_version(await store.schema_version())
     started_at = monotonic()
     total = None if repository or as_json else await _tracked(store)
     with meter("Looking at repositories", total) as progress:

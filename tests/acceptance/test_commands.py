@@ -163,6 +163,9 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
         "Sweep: last done 20",
         "Full resync: last done 20",
         "Last change: 20",
+        "Changes: 1 in the last hour",
+        "Announcements: off\n",
+        "Jobs: waiting: high 0, medium 0, low 0",
     ):
         assert f"\n{line}" in words
     assert status["snapshot"]["repositories"] == [{"is_workspace_repo": True, "priority": "high", "count": 1}]

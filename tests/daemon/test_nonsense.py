@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from core.events import Hint
 from core.priorities import Trigger
 from daemon.clock import utc_now
+from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.metrics import Metrics
 from daemon.progress import Progress
@@ -133,7 +134,7 @@ async def test_nonsense_neither_ends_the_listener_nor_makes_it_deaf(seed: int) -
     async with server_that_sends(random.Random(seed), wanted) as url, anyio.create_task_group() as tasks:
         listener = Listener(
             url,
-            "key",
+            Keyring("key"),
             uuid4(),
             Heartbeats(),
             on_hint=hints.append,
