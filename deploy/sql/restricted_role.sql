@@ -19,19 +19,25 @@ grant priorityd to authenticator;
 do $$
 declare
     c_functions constant text[] := array[
-        'apply_workspace_priorities', 'beat_workspace_priorities', 'check_workspace_priorities',
-        'check_workspace_priority_arguments', 'count_untracked_repositories', 'decide_workspace_priorities',
-        'explain_repository_priority', 'find_mismatched_repositories', 'get_repository_priorities',
+        'abandon_priority_changes', 'apply_workspace_priorities', 'background_job_priority',
+        'beat_workspace_priorities', 'check_workspace_priorities', 'check_workspace_priority_arguments',
+        'claim_priority_changes', 'count_untracked_repositories', 'count_waiting_background_jobs',
+        'decide_workspace_priorities', 'explain_background_jobs', 'explain_repository_priority',
+        'find_background_job_inversions', 'find_mismatched_repositories', 'get_repository_priorities',
         'get_workspace_repository_ids', 'hold_workspace_priority_lease', 'lock_tracked_repositories',
-        'release_workspace_priority_lease', 'resync_workspace_priorities_page', 'rollback_workspace_priorities',
-        'set_manual_priority', 'sweep_workspace_priorities', 'sync_workspace_priorities',
-        'workspace_priority_schema_version', 'workspace_priority_snapshot', 'write_workspace_priorities'
+        'mark_priority_changes_dispatched', 'name_of_tracked_repository', 'open_priority_outbox',
+        'poll_background_jobs', 'priority_outbox_depth', 'read_finished_background_jobs',
+        'release_workspace_priority_lease', 'resync_workspace_priorities_page', 'return_priority_changes',
+        'rollback_workspace_priorities', 'set_manual_priority', 'sweep_workspace_priorities',
+        'sync_workspace_priorities', 'trim_priority_changes', 'workspace_priority_schema_version',
+        'workspace_priority_snapshot', 'write_workspace_priorities'
     ];
     -- What the application owns, and what of it the daemon may do. Not its columns alone: functions take rows as
     -- they are, whatever columns the application has given them. The last is for the job metrics, and can be left out.
     c_read constant text[] := array['tracked_repositories', 'workspace_repositories', 'background_jobs'];
     c_own constant text[] := array[
-        'repository_priority_changes', 'workspace_priority_heartbeats', 'workspace_priority_leases'
+        'repository_priority_changes', 'workspace_priority_heartbeats', 'workspace_priority_job_cursor',
+        'workspace_priority_leases', 'workspace_priority_outbox'
     ];
     v_function regprocedure;
     v_table text;
