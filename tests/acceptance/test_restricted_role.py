@@ -112,6 +112,34 @@ def test_it_may_call_every_function_and_see_every_table_of_the_migrations(
 @pytest.mark.parametrize(
     "statement",
     [
+        "select poll_background_jobs(gen_random_uuid())",
+        "select poll_background_jobs(gen_random_uuid(), 0)",
+        "select open_priority_outbox()",
+        "select claim_priority_changes(gen_random_uuid())",
+        "select return_priority_changes(gen_random_uuid(), '{1}', 'down', 1)",
+        "select mark_priority_changes_dispatched('{1}')",
+        "select abandon_priority_changes('{1}', '{refused}')",
+        "select trim_priority_changes()",
+        "select workspace_priority_snapshot()",
+    ],
+)
+def test_it_may_announce_and_measure(database: Database, role: str, statement: str) -> None:
+    connection = database.connect()
+    connection.execute(
+        "with r as (insert into repositories default values returning id), w as"
+        " (insert into workspaces default values returning id), t as"
+        " (insert into tracked_repositories (repository_id) select id from r)"
+        " insert into workspace_repositories (workspace_id, repository_id) select w.id, r.id from w, r"
+    )
+    connection.execute("select open_priority_outbox(); select sweep_workspace_priorities()")
+    answer = database.connect(role).execute(statement.encode()).fetchone()
+    assert answer is not None
+    assert "may not read" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
         "insert into tracked_repositories (repository_id) values (gen_random_uuid())",
         "delete from tracked_repositories",
         "update tracked_repositories set tracking_enabled = false",
