@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
+from core import __version__
 from daemon.sandbox.keys import Keys
 from tests.acceptance.conftest import NO_TIMER, Stack
 from tests.acceptance.daemon_process import eventually, free_port
@@ -42,7 +43,7 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 def debian_with_systemd(debian: Path, new_directory: Callable[[str], Path]) -> Layer:
     """A server as one gets it: Debian with systemd and Python."""
     layer = Layer.on(debian, new_directory("systemd") / "layer")
-    packages = "systemd-sysv python3-venv ca-certificates"
+    packages = "systemd-sysv dbus python3-venv ca-certificates"
     script = f"apt-get update -qq && apt-get install --yes -qq --no-install-recommends {packages}"
     layer.run(["/bin/sh", "-c", script], {"DEBIAN_FRONTEND": "noninteractive"})
     return layer
@@ -120,6 +121,11 @@ class Machine:
     def has_logged(self, event: str, **fields: object) -> bool:
         events = [json.loads(line) for line in self.journal().splitlines() if line.startswith("{")]
         return any(line["event"] == event and fields.items() <= line.items() for line in events)
+
+    def runs_version(self) -> str:
+        """What the daemon that was started last said of itself."""
+        events = [json.loads(line) for line in self.journal().splitlines() if line.startswith("{")]
+        return str([event["version"] for event in events if event["event"] == "started"][-1])
 
     def files(self) -> set[str]:
         """Every file of the machine's disk with its kind, mode and (directories aside) size."""
@@ -226,28 +232,37 @@ def configure(machine: Machine, stack: Stack, directory: str, **settings: object
 
 async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, machine: Machine) -> None:
     app = stack.app
-    repositories, workspace = app.repositories(3), app.workspace()
+    tracked, workspace = app.repositories(3), app.workspace()
     before = machine.files()
     configure(machine, stack, "/root/this")
 
     await machine.types(typed("install"), "/root/this")
     await eventually(machine.is_live, 60)
-    app.add(workspace, repositories[0])
+    app.add(workspace, tracked[0])
     await eventually(lambda: app.wrong_rows() == 0)
     await machine.types("systemctl status priorityd --no-pager --lines=3")
+
+    assert "FAILED" not in await machine.types(typed("command"))
 
     await machine.types(typed("reload"))
     await eventually(lambda: machine.has_logged("resync_done", trigger="signal"))
     assert machine.is_in_state("active")
 
-    this = await machine.types("/opt/priorityd/bin/priorityd --version")
-    for directory, expected in (("/root/next", "post1"), ("/root/this", this.strip())):
+    for added, directory, version in (
+        (tracked[1], "/root/next", f"{__version__}.post1"),
+        (tracked[2], "/root/this", __version__),
+    ):
         await machine.types(typed("upgrade"), directory)
         await eventually(machine.is_live, 60)
-        assert expected in await machine.types("/opt/priorityd/bin/priorityd --version")
-        app.add(workspace, repositories.pop())
+        assert (await machine.types("/opt/priorityd/bin/priorityd --version")).split()[-1] == version
+        assert machine.runs_version() == version
+        app.add(workspace, added)
         await eventually(lambda: app.wrong_rows() == 0)
-    assert this == await machine.types("/opt/priorityd/bin/priorityd --version")
+
+    assert [app.row(each)[0] for each in tracked] == ["high"] * len(tracked)
+    await machine.types("systemctl stop priorityd")
+    await machine.types(typed("command").replace("priorityd check", "priorityd rollback --yes"))
+    assert {app.row(each) for each in tracked} == {("medium", False, 0)}
 
     await machine.types(typed("remove"))
     await machine.types("rm -f /root/this/key /root/this/environment")
@@ -272,15 +287,16 @@ async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(
     assert facts["NoNewPrivs"] == "1"
     assert facts["Seccomp"] == "2"
     within = ["nsenter", "--target", pid, "--mount"]
-    for directory in ("/", "/etc", "/usr", "/opt/priorityd", "/var"):
+    for directory in ("/", "/etc", "/usr", "/opt/priorityd", "/var", "/run"):
         touch = installed.init.execute([*within, "touch", f"{directory}/file"])
         assert "Read-only file system" in touch.stderr, directory
     user = facts["Uid"].split()[0]
     as_daemon = [*within, "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     search = ["find", "/", "-path", "/proc", "-prune", "-o", "-type", "d", "-writable", "-print"]
-    writable = ["/dev/shm", "/tmp", "/var/tmp"]
+    # Its own, each of them: PrivateTmp and PrivateIPC.
+    writable = ["/dev/mqueue", "/dev/shm", "/tmp", "/var/tmp"]
     assert sorted(installed.init.execute([*as_daemon, *search]).stdout.split()) == writable
-    for directory in writable:
+    for directory in writable[1:]:
         program = f"{directory}/program"
         installed.init.execute([*within, "cp", "/usr/bin/true", program])
         assert installed.init.execute([*within, program]).returncode == 126, f"{program} is not to be run"
@@ -303,6 +319,19 @@ async def test_a_refused_key_is_not_tried_again_and_a_killed_daemon_is(
     await eventually(lambda: installed.is_in_state("failed"), 60)
     assert installed.property("ExecMainStatus") == "77"
     assert installed.property("NRestarts") in ("0", "1"), "it was not started again after 77"
+
+
+async def test_a_daemon_that_stands_still_is_started_anew(installed: Machine) -> None:
+    await installed.types("mkdir -p /etc/systemd/system/priorityd.service.d")
+    installed.writes("/etc/systemd/system/priorityd.service.d/sooner.conf", "[Service]\nWatchdogSec=5\n")
+    await installed.types("systemctl daemon-reload && systemctl restart priorityd")
+    await eventually(installed.is_live, 60)
+    standing = installed.property("MainPID")
+    await installed.types("systemctl kill --signal=STOP priorityd")
+    await eventually(lambda: installed.property("MainPID") not in ("0", standing), 60)
+    await eventually(installed.is_live, 60)
+    assert installed.property("NRestarts") == "1"
+    assert "Watchdog timeout" in installed.init.log.read_text(), "systemd says so on the console"
 
 
 async def test_systemd_finds_nothing_to_say_about_the_unit(installed: Machine) -> None:
