@@ -191,7 +191,7 @@ def prepared(with_releases: Layer, new_directory: Callable[[str], Path]) -> Laye
 def booted(base: Layer, directory: Path) -> Iterator[Machine]:
     layer = Layer.on(base, directory / "machine")
     with cgroup() as group, layer.authorities() as variables:
-        boot = ["/usr/bin/env", "container=priorityd-test", "/lib/systemd/systemd", "--log-target=console"]
+        boot = ["/usr/bin/env", "container=priorityd-test", "/lib/systemd/systemd"]
         enter = ["/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
         with running(layer, "boot", boot, directory / "console", before=enter) as init:
             environment = dict(variable.split("=", 1) for variable in variables)
@@ -273,7 +273,7 @@ async def test_install_run_reload_upgrade_put_back_and_remove(stack: Stack, mach
         "ls /run/credentials/priorityd.service",
     ):
         assert machine.init.execute(["/bin/sh", "-c", question]).returncode != 0, question
-    assert stack.server.service_role_key not in machine.init.log.read_text()
+    assert stack.server.service_role_key not in machine.init.execute(["journalctl", "--no-pager"]).stdout
 
 
 async def test_the_daemon_has_no_rights_and_its_secret_is_nobody_elses(
@@ -331,7 +331,7 @@ async def test_a_daemon_that_stands_still_is_started_anew(installed: Machine) ->
     await eventually(lambda: installed.property("MainPID") not in ("0", standing), 60)
     await eventually(installed.is_live, 60)
     assert installed.property("NRestarts") == "1"
-    assert "Watchdog timeout" in installed.init.log.read_text(), "systemd says so on the console"
+    assert "Watchdog timeout" in installed.journal()
 
 
 async def test_systemd_finds_nothing_to_say_about_the_unit(installed: Machine) -> None:
