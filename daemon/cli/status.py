@@ -114,10 +114,10 @@ def _latency(history: Facts) -> str:
 
 def _outbox(outbox: Facts) -> str:
     if not outbox["dispatching"]:
-        return "off"
+        return "announcing nothing"
     if outbox["last_error"]:
-        return f"failing ({outbox['last_error']})"
-    return f"on, {outbox['pending'] or 0} waiting, last sent {_time(outbox['last_sent_at'])}"
+        return f"can't announce changes ({outbox['last_error']})"
+    return f"announcing changes, {outbox['pending'] or 0} waiting, last sent {_time(outbox['last_sent_at'])}"
 
 
 def _sync_function(function: Facts) -> str:
@@ -147,7 +147,7 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Full resync", "resync", _resync),
     ("Last change", "last_change", _last_change),
     ("Changes", "history", _latency),
-    ("Announcements", "outbox", _outbox),
+    ("Outbox", "outbox", _outbox),
     ("Sync function", "sync_function", _sync_function),
     ("Jobs", "jobs", _jobs),
 )

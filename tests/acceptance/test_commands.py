@@ -164,7 +164,7 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
         "Full resync: last done 20",
         "Last change: 20",
         "Changes: 1 in the last hour",
-        "Announcements: off\n",
+        "Outbox: announcing nothing\n",
         "Jobs: waiting: high 0, medium 0, low 0",
     ):
         assert f"\n{line}" in words
