@@ -107,7 +107,8 @@ def _of_the_daemon(facts: Facts) -> list[Problem]:
     problems = [Problem("critical", f"not ready: {reason}") for reason in facts.not_ready_because]
     if facts.listener_state != "live" and facts.listener_seconds > _LISTENER_SECONDS:
         cause = f" ({facts.listener_failure})" if facts.listener_failure else ""
-        text = f"the change stream has been {facts.listener_state} for {facts.listener_seconds:.0f} s{cause}"
+        state = facts.listener_state.replace("_", " ")
+        text = f"the change stream has been {state} for {facts.listener_seconds:.0f} s{cause}"
         problems.append(Problem("warning", text + ": changes are found by sweeps"))
     if not facts.sweeps_succeed:
         problems.append(Problem("critical", "sweeps fail"))

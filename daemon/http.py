@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from core.errors import ConfigurationError
 from daemon.clock import utc_now
+from daemon.http_connection import TimedConnection
 from daemon.loop_gate import LoopBusyError, LoopGate
 from daemon.page import CONTENT_SECURITY_POLICY, render, render_busy
 from daemon.report import Report
@@ -73,6 +74,7 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
     gate = LoopGate()
     config = uvicorn.Config(
         _Endpoints(gate, registry, probes).application(),
+        http=TimedConnection,
         access_log=False,
         log_config=None,
         lifespan="off",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
@@ -76,12 +76,13 @@ class QueueResult:
 class JobsNotSentError(PriorityError):
     """Sending ended early. `result` says what was sent and what was not, `cause` why.
 
-    What is in `not_sent` may have been accepted all the same, if an answer was lost; sent again with the same
-    ids it is not run twice.
+    What is in `not_sent` may have been accepted all the same, if an answer was lost. Queued again as it is
+    there, with its ids, it is not run twice.
     """
 
     def __init__(self, result: QueueResult, cause: PriorityError) -> None:
-        super().__init__(f"{len(result.not_sent)} jobs were not sent: {cause}")
+        total = len(result.sent) + len(result.refused) + len(result.not_sent)
+        super().__init__(f"{len(result.not_sent):,} of {total:,} jobs were not sent: {cause}")
         self.result = result
         self.cause = cause
         self.exit_code = cause.exit_code
@@ -203,7 +204,8 @@ class _Run:
         self.order = SendOrder()
         self.more_known = Wakeup()
         self.look_ups_given_up = False
-        self._jobs = list(jobs)
+        # With an id of its own from the start, a job that was not sent can be queued again without harm.
+        self._jobs = [job if job.id else replace(job, id=uuid4().hex) for job in jobs]
         self._form = form
         self._on_progress = on_progress
         self._look_ups: dict[UUID, LookUp] = {}
@@ -244,7 +246,7 @@ class _Run:
         """Inngest will never take these."""
         for refusal in refusals:
             job = self._under_way.pop(id(refusal.event))[1].job
-            log.error("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
+            log.warning("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
             self.result.refused.append(RefusedJob(job, refusal.reason))
 
     def close(self) -> None:
@@ -253,8 +255,9 @@ class _Run:
         self.result.not_sent = waiting + self._jobs[self._built :]
 
     def _build(self, job: Job, look_up: LookUp) -> None:
-        event = job_event(job, look_up, job.id or uuid4().hex, self._form)
-        self._under_way[id(event)] = event, QueuedJob(job, event.id, priority_of(look_up), look_up)
+        assert job.id is not None  # noqa: S101 - see where they are taken in
+        event = job_event(job, look_up, job.id, self._form)
+        self._under_way[id(event)] = event, QueuedJob(job, job.id, priority_of(look_up), look_up)
         self.order.add(event, urgent=is_urgent(look_up))
         self._built += 1
 

@@ -20,6 +20,7 @@ import structlog
 
 from core.errors import PermanentError, TransientError
 from core.history import History
+from core.pacing import LookPace
 from core.priorities import PRIORITIES
 from daemon.clock import monotonic, utc_now
 from daemon.metrics import Metrics
@@ -68,6 +69,7 @@ class JobWatcher:
         self._history = history
         self._metrics = metrics
         self._progress = progress
+        self._pace = LookPace(POLL_SECONDS, SHARE)
         self._counted_page: int | None = None
         self._wakeup = Wakeup()
         self._stopping = False
@@ -113,7 +115,7 @@ class JobWatcher:
             if not answer.more:
                 break
             self._progress.beat("job_watcher")
-        return max(POLL_SECONDS, database_seconds / SHARE)
+        return self._pace.rest_after(database_seconds)
 
     def _off(self, reason: str) -> None:
         if reason != self.off_because:

@@ -40,7 +40,7 @@ async def _raise_for_error(response: httpx.Response) -> None:
     await response.aread()
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     fields = body if isinstance(body, dict) else {}
     code = fields.get("code")

@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ContractError
 from core.membership_cache import MembershipCache
-from core.pacing import SweepPace
+from core.pacing import LookPace, SweepPace
 from core.priorities import PRIORITIES, SCORES, Expected, expected, score
 from core.requests import Request, Requests
 from core.schema import REQUIRED_MIGRATION, demand_version, version_of
@@ -43,6 +43,16 @@ def test_a_large_database_is_swept_less_often() -> None:
         2.5,
         0.5,
     ]
+
+
+def test_sweeps_that_waited_for_locks_make_the_next_ones_no_rarer() -> None:
+    pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
+    for started_at in (0.0, 10.0):
+        pace.finished(started_at, 0.01)
+    for started_at in (20.0, 30.0, 40.0):
+        pace.finished(started_at, None)
+    assert pace.next_periodic_at(41.0) == 50.0
+    assert pace.next_requested_at(41.0) == 40.2
 
 
 def test_one_costly_sweep_among_cheap_ones_changes_nothing() -> None:
@@ -102,3 +112,12 @@ def test_an_older_schema_is_refused_by_the_name_of_the_migration() -> None:
     demand_version("29990101000000")
     with pytest.raises(ContractError, match=REQUIRED_MIGRATION):
         demand_version("20250103000000")
+
+
+def test_looks_rest_longer_where_they_are_dear_and_one_slow_look_changes_nothing() -> None:
+    pace = LookPace(5, 0.01)
+    assert pace.rest_after(3) == 5, "the first is slow because nothing is cached"
+    assert pace.rest_after(0.01) == 5
+    assert pace.rest_after(2) == 5
+    assert pace.rest_after(0.2) == 5
+    assert pace.rest_after(0.3) == pytest.approx(20)

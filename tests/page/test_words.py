@@ -18,6 +18,14 @@ from daemon.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_
 from daemon.report import HistoryReport, Report
 from tests.daemon.reports import NOW, a_report, an_hour
 
+OUTBOX = {
+    "dispatching": True,
+    "pending": 3,
+    "oldest_seconds": 2.5,
+    "abandoned": 0,
+    "last_sent_at": None,
+    "last_error": None,
+}
 SCHEMA = Path(__file__).parents[2] / "deploy" / "status.schema.json"
 
 
@@ -161,7 +169,12 @@ def test_says_in_words_what_is_so() -> None:
     assert "Last change 12 s ago, applied in 142 ms" in text
     assert "Repositories counted 8 s ago." in text
     assert "None overtook an older job" in text
-    assert "resync at start 1.3 s 17" in text
+    assert "resync at start 1.2 s 17" in text
+
+
+def test_says_what_waits_to_be_announced() -> None:
+    assert "3 changes wait to be announced to Inngest, the oldest for 2.5 s" in document(outbox=OUTBOX).text
+    assert "Inngest" not in document().text
 
 
 def test_problems_stand_above_everything_else_that_is_shown() -> None:
@@ -198,12 +211,22 @@ def test_is_whole_in_itself_and_accessible() -> None:
         {"snapshot": None},
         {"last_change": {"at": None, "latency_seconds": None}, "recent_changes": []},
         {"history": an_hour(changes=0)},
+        {"outbox": OUTBOX},
         {"resync": {**a_report().resync.model_dump(), "recent": []}},
         {"jobs": {**a_report().jobs.model_dump(), "off_because": "there is no table background_jobs"}},
         {"jobs": {**a_report().jobs.model_dump(), "read_by_this_daemon": False}},
         {"jobs": {**a_report().jobs.model_dump(), "counted_until": None}},
     ],
-    ids=["not counted", "no change", "no history", "no resync", "no jobs", "not the leader", "not read yet"],
+    ids=[
+        "not counted",
+        "no change",
+        "no history",
+        "an outbox",
+        "no resync",
+        "no jobs",
+        "not the leader",
+        "not read yet",
+    ],
 )
 def test_shows_what_there_is_when_something_is_missing(changes: dict[str, Any]) -> None:
     assert document(**changes).text
