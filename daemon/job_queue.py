@@ -24,6 +24,7 @@ from core.priorities import Priority
 from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.event_sender import EventSender, open_event_sender
+from daemon.keyring import Keyring
 from daemon.settings import Settings
 from daemon.store import open_store
 from daemon.wakeup import Wakeup
@@ -267,6 +268,6 @@ async def open_job_queue(settings: Settings) -> AsyncIterator[JobQueue]:
 
     Raises `ConfigurationError` naming the setting when there is no event key.
     """
-    key = settings.supabase_key.get_secret_value()
-    async with open_event_sender(settings) as sender, open_store(settings.supabase_url, key) as store:
+    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
+    async with open_event_sender(settings) as sender, open_store(settings.supabase_url, keys) as store:
         yield JobQueue(store, sender, form=settings.event_priority)
