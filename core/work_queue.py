@@ -116,17 +116,23 @@ class WorkQueue:
                 self._wake(item.key, now)
 
     def retry(
-        self, items: Iterable[WorkItem], now: float, delay_seconds: float, *, least_seconds: float = 0.0
+        self,
+        items: Iterable[WorkItem],
+        now: float,
+        delay_seconds: float,
+        *,
+        least_seconds: float = 0.0,
+        longest_seconds: float = MAX_RETRY_DELAY_SECONDS,
     ) -> None:
         """The work for these failed for now: due again after the delay, doubled with each attempt.
 
-        `least_seconds` is a wait that the other side asked for.
+        `least_seconds` is a wait that the other side asked for, `longest_seconds` ends the doubling.
         """
         for item in items:
             if self._processing.pop(item.key, None) is None:
                 continue
             item.attempts += 1
-            delay = min(delay_seconds * 2 ** min(item.attempts - 1, 10), MAX_RETRY_DELAY_SECONDS)
+            delay = min(delay_seconds * 2 ** min(item.attempts - 1, 10), longest_seconds)
             self._put_back(item, now + max(delay, least_seconds))
 
     def park(self, item: WorkItem, reason: str) -> None:

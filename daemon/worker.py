@@ -6,6 +6,7 @@ repositories that cause it are found; those are parked, counted and logged, and 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import UUID
@@ -26,6 +27,10 @@ log = structlog.stdlib.get_logger()
 
 RETRY_SECONDS: Final = 1.0
 """The first delay of work that failed for now; the queue doubles it with each attempt."""
+LOCKED_RETRY_SECONDS: Final = 0.5
+LONGEST_LOCKED_SECONDS: Final = 4.0
+"""For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while it
+waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
 
 
 class SyncStore(Protocol):
@@ -110,10 +115,16 @@ class Worker:
         self._recorder.record(answer, "event", committed_at=committed_at)
         locked = set(answer.locked)
         now = monotonic()
-        self._queue.retry([item for item in batch if item.key in locked], now, RETRY_SECONDS)
         self._queue.done([item for item in batch if item.key not in locked], now)
         if locked:
-            log.warning("repositories_locked", repositories=len(locked))
+            self._come_back([item for item in batch if item.key in locked], now)
+
+    def _come_back(self, items: list[WorkItem], now: float) -> None:
+        share = 0.5 + random.random() / 2  # noqa: S311 - spreads load, keeps no secret
+        self._queue.retry(
+            items, now, LOCKED_RETRY_SECONDS * share, longest_seconds=LONGEST_LOCKED_SECONDS * share
+        )
+        log.warning("repositories_locked", repositories=len(items))
 
     def _split_or_park(self, batch: list[WorkItem], error: PermanentError) -> list[list[WorkItem]]:
         if len(batch) > 1:

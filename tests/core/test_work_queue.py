@@ -281,3 +281,17 @@ def test_a_burst_is_handed_out_once_each_in_the_order_it_came(seed: int) -> None
         queue.add(key, 0.0)
     taken = [item.key for _ in range(20) for item in queue.take(0.0, 17)]
     assert taken == burst
+
+
+def test_a_wait_that_is_to_stay_short_is_not_doubled_beyond_its_limit() -> None:
+    queue = WorkQueue(debounce_seconds=0.2, max_wait_seconds=1.0, capacity=10)
+    key, now = uuid4(), 0.0
+    queue.add(key, now)
+    waits = []
+    for _ in range(5):
+        queue.retry(queue.take(now, 1), now, 0.5, longest_seconds=4.0)
+        due_at = queue.next_due_at()
+        assert due_at is not None
+        waits.append(due_at - now)
+        now = due_at
+    assert waits == [0.5, 1.0, 2.0, 4.0, 4.0]
