@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from core.priorities import Priority
+from core.priorities import DEFAULT_PRIORITY, PRIORITIES, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,21 @@ class SyncAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPriority:
-    """One entry of `get_repository_priorities`."""
+    """One entry of `get_repository_priorities`: the row as it is, which may be wrong until it is made right.
 
-    priority: Priority
-    is_workspace_repo: bool
-    workspace_count: int
+    So the priority may be missing or a word of the application's own, and flag and count may be missing.
+    """
+
+    priority: str | None
+    is_workspace_repo: bool | None
+    workspace_count: int | None
+
+    @property
+    def effective(self) -> Priority:
+        """What a job is queued with: high in a workspace whatever the row says; else that; else medium."""
+        if self.is_workspace_repo:
+            return "high"
+        return next((known for known in PRIORITIES if known == self.priority), DEFAULT_PRIORITY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     UNAVAILABLE = 69
-    """Supabase can't be reached or keeps answering with temporary errors."""
+    """Supabase or Inngest can't be reached or keeps answering with temporary errors."""
     SCHEMA = 76
     """The database lacks a migration that this version needs."""
     KEY_REFUSED = 77

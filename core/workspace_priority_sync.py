@@ -130,8 +130,8 @@ class WorkspacePrioritySync:
         entry = found.get(repository_id)
         if entry is None:
             return DEFAULT_PRIORITY
-        self._priorities.put(repository_id, entry.priority, now, generation)
-        return entry.priority
+        self._priorities.put(repository_id, entry.effective, now, generation)
+        return entry.effective
 
     def forget(self, repository_id: UUID) -> None:
         """Drop what is cached for a repository: a change that concerns it has arrived."""

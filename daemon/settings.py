@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
@@ -17,7 +17,10 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationError
+from core.job_events import PriorityForm
 
+_INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
+_INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"
 _ANY_TIME = datetime(2025, 1, 3, tzinfo=UTC)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -43,6 +46,41 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "supabase_key"),
         description="The project's service_role key or a secret key (sb_secret_…). Never logged.",
     )
+    inngest_event_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_EVENT_KEY", "inngest_event_key"),
+        description="Key of Inngest's event API; with it events are sent. Never logged.",
+    )
+    inngest_signing_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_SIGNING_KEY", "inngest_signing_key"),
+        description="Inngest's signing key; with it the daemon offers its function to Inngest. Never logged.",
+    )
+    inngest_dev: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_DEV", "inngest_dev"),
+        description="1, or its URL, for an Inngest development server; it needs no keys.",
+    )
+    inngest_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_BASE_URL", "inngest_base_url"),
+        description="URL of a self-hosted Inngest: its API and its event API.",
+    )
+    inngest_api_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_API_BASE_URL", "inngest_api_base_url"),
+        description="URL of the API alone; it does not redirect events.",
+    )
+    inngest_event_api_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_EVENT_API_BASE_URL", "inngest_event_api_base_url"),
+        description="URL of the event API alone.",
+    )
+    inngest_env: str | None = Field(
+        None,
+        validation_alias=AliasChoices("INNGEST_ENV", "inngest_env"),
+        description="Name of a branch environment of Inngest.",
+    )
     http_host: str = Field(
         "127.0.0.1", description="Address of /metrics, /livez, /readyz and /status; read-only, without login."
     )
@@ -67,27 +105,71 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."
     )
+    event_priority: PriorityForm = Field(
+        "score",
+        description="What data.priority of an event is: score (100, 50, 25), or word (high, medium, low; the "
+        "score is then in data.priorityScore) for consumers that already read it as a word.",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json: one object a line; console: for people; auto: console on a terminal."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
 
+    @property
+    def inngest_is_dev(self) -> bool:
+        """Whether Inngest is a development server, as the SDK decides it."""
+        return self.inngest_dev is not None and self.inngest_dev.lower() not in ("false", "0")
+
+    @property
+    def inngest_sends(self) -> bool:
+        """Whether events can be sent."""
+        return self.inngest_event_key is not None or self.inngest_is_dev
+
+    @property
+    def inngest_api_url(self) -> str:
+        """Where Inngest's API is, by the SDK's order of precedence."""
+        return self.inngest_api_base_url or self._inngest_url("https://api.inngest.com")
+
+    @property
+    def inngest_event_api_url(self) -> str:
+        """Where Inngest's event API is, by the SDK's order of precedence."""
+        return self.inngest_event_api_base_url or self._inngest_url("https://inn.gs")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What may appear nowhere."""
+        keys = (self.supabase_key, self.inngest_event_key, self.inngest_signing_key)
+        return tuple(key.get_secret_value() for key in keys if key is not None)
+
+    def _inngest_url(self, cloud: str) -> str:
+        if self.inngest_base_url:
+            return self.inngest_base_url
+        if not self.inngest_is_dev:
+            return cloud
+        dev = self.inngest_dev or ""
+        return dev if "://" in dev else _INNGEST_DEV_SERVER
+
     @field_validator("supabase_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        message = "must be the project's URL, as in https://abcdefgh.supabase.co"
-        try:
-            parts = urlsplit(value)
-            plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
-        except ValueError:
-            raise ValueError(message) from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-            raise ValueError(message)
-        return value.rstrip("/")
+        return _checked_url(value, "must be the project's URL, as in https://abcdefgh.supabase.co")
 
-    @field_validator("supabase_key")
+    @field_validator("inngest_base_url", "inngest_api_base_url", "inngest_event_api_base_url")
     @classmethod
-    def _one_line(cls, value: SecretStr) -> SecretStr:
+    def _inngest_http_url(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_url(value.strip(), _INNGEST_URL_MESSAGE)
+
+    @field_validator("inngest_dev")
+    @classmethod
+    def _flag_or_url(cls, value: str | None) -> str | None:
+        word = (value or "").strip()
+        return (_checked_url(word, _INNGEST_URL_MESSAGE) if ":" in word else word) or None
+
+    @field_validator("supabase_key", "inngest_event_key", "inngest_signing_key")
+    @classmethod
+    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         key = value.get_secret_value().strip()
         if not key or not key.isascii() or any(character.isspace() for character in key):
             raise ValueError("must be the key alone, on one line")
@@ -108,6 +190,17 @@ class Settings(BaseSettings):
         if value < info.data.get("debounce_seconds", 0):
             raise ValueError("must not be less than PRIORITYD_DEBOUNCE_SECONDS")
         return value
+
+
+def _checked_url(value: str, message: str) -> str:
+    try:
+        parts = urlsplit(value)
+        plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
+    except ValueError:
+        raise ValueError(message) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
+        raise ValueError(message)
+    return value.rstrip("/")
 
 
 def load_settings() -> Settings:

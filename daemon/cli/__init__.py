@@ -13,9 +13,14 @@ import click
 
 from core import __version__
 from core.errors import ExitCode, PriorityError
+from core.job_events import EVENT_NAMES
 from core.priorities import PRIORITIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from core.job_events import JobType
     from daemon.cli.operate import Command
 
 _EXIT_CODES: Final = """\b
@@ -23,7 +28,7 @@ Exit codes:
   0   done
   1   failed
   2   wrong usage
-  69  Supabase can't be reached
+  69  Supabase or Inngest can't be reached
   76  a migration is missing (the message names it)
   77  the key was refused
   78  a setting is missing or out of range (the message names it)
@@ -159,6 +164,36 @@ def unpin(**options: object) -> None:
     from daemon.cli.operate import pin_command
 
     _operate(pin_command, {**options, "priority": None})
+
+
+@cli.command()
+@click.argument("job_type", type=click.Choice(list(EVENT_NAMES)), metavar="JOB_TYPE")
+@click.argument("repository_ids", type=click.UUID, nargs=-1, metavar="[ID]...")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read ids, one a line; a name may follow each.")
+@click.option("--data", metavar="JSON", help="Fields of your own for each event, as a JSON object.")
+@click.option(
+    "--batch-id", metavar="TEXT", help="Repeated with the same within 24 hours, nothing runs twice."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what became of the jobs as JSON.")
+def queue(
+    *,
+    job_type: JobType,
+    repository_ids: Sequence[UUID],
+    from_stdin: bool,
+    data: str | None,
+    batch_id: str | None,
+    as_json: bool,
+) -> None:
+    """Queue a job for each repository with its priority, those of workspace repositories first.
+
+    JOB_TYPE is historical-pr-sync, recent-prs, pr-details, reviews, comments, repository-issues or
+    repository-discussions. Needs INNGEST_EVENT_KEY (or INNGEST_DEV). Jobs that could not be queued are
+    listed on stdout as --stdin reads them.
+    """
+    from daemon.cli.queue import queue_command, read_jobs
+
+    jobs = read_jobs(job_type, repository_ids, sys.stdin.buffer if from_stdin else None, data, batch_id)
+    _operate(queue_command, {"jobs": jobs, "as_json": as_json})
 
 
 @cli.command()

@@ -31,7 +31,7 @@ Command = Callable[..., Awaitable[ExitCode]]
 def operate(command: Command, options: dict[str, Any]) -> int:
     """Run a command with settings and a store; errors become words on stderr and an exit code."""
     settings = load_settings()
-    configure_logs("auto", "error", (settings.supabase_key.get_secret_value(),))
+    configure_logs("auto", "error", settings.secrets)
     try:
         return anyio.run(_with_store, command, settings, options)
     except* PriorityError as group:

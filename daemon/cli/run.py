@@ -16,8 +16,7 @@ log = structlog.stdlib.get_logger()
 def run_daemon_command() -> ExitCode:
     """Run the daemon; the exit code tells a supervisor whether starting again can help."""
     settings = load_settings()
-    key = settings.supabase_key.get_secret_value()
-    configure_logs(settings.log_format, settings.log_level, (key,))
+    configure_logs(settings.log_format, settings.log_level, settings.secrets)
     try:
         return anyio.run(run_daemon, settings)
     except* PriorityError as group:

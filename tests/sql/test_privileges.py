@@ -12,6 +12,7 @@ TABLES = (
     "workspace_priority_heartbeats",
     "workspace_priority_leases",
     "workspace_priority_migrations",
+    "workspace_priority_outbox",
 )
 OURS = """
     select p.oid::regprocedure::text from pg_proc p
@@ -67,6 +68,13 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select check_workspace_priorities()",
         "select get_workspace_repository_ids()",
         "select workspace_priority_schema_version()",
+        "select open_priority_outbox()",
+        "select claim_priority_changes(gen_random_uuid())",
+        "select mark_priority_changes_dispatched('{1}')",
+        "select abandon_priority_changes('{1}', '{x}')",
+        "select return_priority_changes(gen_random_uuid(), '{1}', 'x', 0)",
+        "select priority_outbox_depth()",
+        "select trim_priority_changes()",
         *(f"select * from {table}" for table in TABLES),
     ],
 )
@@ -98,7 +106,12 @@ def test_functions_run_as_their_caller_with_a_search_path_of_nothing(world: Worl
 
 def test_callable_functions_bound_their_own_time(world: World) -> None:
     """PostgREST takes a function's statement_timeout for the transaction: the role's 8 s are too few."""
-    readers = ("workspace_priority_snapshot", "get_workspace_repository_ids", "explain_repository_priority")
+    readers = (
+        "workspace_priority_snapshot",
+        "get_workspace_repository_ids",
+        "explain_repository_priority",
+        "priority_outbox_depth",
+    )
     writers = (
         "sync_workspace_priorities",
         "sweep_workspace_priorities",
@@ -108,6 +121,12 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         "beat_workspace_priorities",
         "hold_workspace_priority_lease",
         "release_workspace_priority_lease",
+        "open_priority_outbox",
+        "claim_priority_changes",
+        "mark_priority_changes_dispatched",
+        "abandon_priority_changes",
+        "return_priority_changes",
+        "trim_priority_changes",
     )
     for name in readers + writers:
         config = world.value("select proconfig from pg_proc where proname = %s", name)

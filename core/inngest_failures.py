@@ -1,0 +1,37 @@
+"""One table: what an answer of Inngest's event API that is no success means for the events in it.
+
+Sources: Inngest's open-source server (`pkg/api/api.go`: 400 with the ids of events already taken, 401 for an
+unknown key, 503 without keys) and what its gateway adds (413, 429, 5xx).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from core.failures import Reason
+
+REFUSED_STATUSES: Final = (400, 413, 422)
+"""The request is refused for what is in it: the same again will be."""
+_KEY_STATUSES: Final = (401, 403)
+_REASONS: Final[dict[int, Reason]] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
+
+
+def translate_inngest(
+    status: int, message: str, *, retry_after_seconds: float | None = None
+) -> PriorityError:
+    """The error to raise for an answer that is no success; `message` is its text.
+
+    What is no fault of the events counts as temporary, a wrong address as well: nothing is given up because
+    of a mistake in the settings.
+    """
+    text = f"Inngest answered {status}: {message}"
+    if status in _KEY_STATUSES:
+        return KeyRefusedError(f"Inngest refused the event key (INNGEST_EVENT_KEY): {message} ({status})")
+    if status in REFUSED_STATUSES:
+        return PermanentError(text, reason="rejected")
+    if status == 404:
+        text += "; is INNGEST_BASE_URL or INNGEST_EVENT_API_BASE_URL that of Inngest's event API?"
+    return TransientError(
+        text, reason=_REASONS.get(status, "unavailable"), retry_after_seconds=retry_after_seconds
+    )

@@ -1,0 +1,166 @@
+"""Sends events to Inngest in batches, with the retries of one call.
+
+Every event carries an id by which Inngest ignores repeats for 24 hours, so every batch may be sent again:
+after a lost answer, after a batch that was taken in part (a 400 can come after some of its events were
+accepted), and by the bisection that finds the events that are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+import inngest
+import structlog
+from pydantic import ValidationError
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
+from core.outgoing_events import OutgoingEvent, Refused, batches, split_refused
+from daemon.inngest_client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
+from daemon.settings import Settings
+
+log = structlog.stdlib.get_logger()
+
+MAX_ATTEMPTS: Final = 4
+MAX_RETRY_SECONDS: Final = 10.0
+"""The seconds that one batch may spend on retrying; what takes longer is its sender's matter."""
+
+
+class EventSender:
+    """See the module's text. Make one with `open_event_sender`.
+
+    `on_error` is told the reason of every attempt that failed, `on_attempt` that a batch is being tried.
+    `timeout_seconds` is for one attempt.
+    """
+
+    def __init__(
+        self,
+        client: inngest.Inngest,
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+        timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+        on_error: Callable[[str], None] = lambda _: None,
+        on_attempt: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client = client
+        self._max_attempts = max_attempts
+        self._timeout_seconds = timeout_seconds
+        self._on_error = on_error
+        self._on_attempt = on_attempt
+
+    async def send(
+        self,
+        events: Sequence[OutgoingEvent],
+        on_sent: Callable[[Sequence[OutgoingEvent]], None] = lambda _: None,
+    ) -> list[Refused]:
+        """Send the events in their order, and return those that are refused for good.
+
+        `on_sent` is called with each batch as soon as it is accepted. Raises `TransientError` when Inngest
+        can't be reached, is slow, or asks to wait, and `KeyRefusedError`; what `on_sent` was not called for
+        may or may not have been taken then, and is to be sent again.
+        """
+        sendable, refused = split_refused(events)
+        for batch in batches(sendable):
+            refused.extend(await self._send_or_bisect(batch, on_sent))
+        return refused
+
+    async def _send_or_bisect(
+        self, batch: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
+    ) -> list[Refused]:
+        # Depth first, left half first: the order is kept.
+        refused: list[Refused] = []
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            try:
+                await self._send_batch(part)
+            except PermanentError as error:
+                if len(part) == 1:
+                    refused.append(Refused(part[0], str(error)))
+                else:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+            else:
+                on_sent(part)
+        return refused
+
+    async def _send_batch(self, batch: Sequence[OutgoingEvent]) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(self._max_attempts) | stop_before_delay(MAX_RETRY_SECONDS),
+            wait=_wait,
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                self._on_attempt()
+                try:
+                    await self._send_once(batch)
+                except PriorityError as error:
+                    self._on_error(getattr(error, "reason", "key_refused"))
+                    raise
+
+    async def _send_once(self, batch: Sequence[OutgoingEvent]) -> None:
+        try:
+            events = [inngest.Event(name=e.name, data=dict(e.data), id=e.id) for e in batch]  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise PermanentError(f"its data is no JSON: {_first(error)}", reason="rejected") from None
+        try:
+            # The client's own limit is for each read; this one is for the request as a whole.
+            with anyio.fail_after(self._timeout_seconds):
+                await self._client.send(events)
+        except TimeoutError:
+            raise TransientError("Inngest: no answer in time", reason="timeout") from None
+        except (ValueError, SdkError) as error:
+            # A success that is not the event API's: something else answers at its address.
+            raise TransientError(
+                f"Inngest: the answer is not understood: {type(error).__name__}", reason="bad_answer"
+            ) from None
+
+
+@asynccontextmanager
+async def open_event_sender(
+    settings: Settings,
+    *,
+    max_attempts: int = MAX_ATTEMPTS,
+    timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+    on_error: Callable[[str], None] = lambda _: None,
+    on_attempt: Callable[[], None] = lambda: None,
+) -> AsyncIterator[EventSender]:
+    """A sender for the Inngest of the settings; nothing is sent until the first call.
+
+    Raises `ConfigurationError` naming the setting when there is no event key.
+    """
+    if not settings.inngest_sends:
+        raise ConfigurationError("INNGEST_EVENT_KEY is not set (nor INNGEST_DEV for a development server)")
+    async with open_client(settings) as client:
+        yield EventSender(
+            client,
+            max_attempts=max_attempts,
+            timeout_seconds=timeout_seconds,
+            on_error=on_error,
+            on_attempt=on_attempt,
+        )
+
+
+_JITTERED = wait_random_exponential(multiplier=0.25, max=3)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
+    return max(asked or 0.0, _JITTERED(state))
+
+
+def _first(error: ValidationError) -> str:
+    return error.errors(include_input=False, include_url=False)[0]["msg"]

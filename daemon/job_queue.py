@@ -1,0 +1,269 @@
+"""Queues jobs with their repositories' priorities: look-ups, and the events that they shape.
+
+Look-ups go out in pages of 500, a few at a time, while what they found is being sent already. A look-up that
+fails delays nothing for long and fails nothing: its jobs are queued at medium, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from uuid import UUID, uuid4
+
+import anyio
+import structlog
+
+from core.answers import RepositoryPriority
+from core.errors import PermanentError, PriorityError, TransientError
+from core.job_events import Job, JobType, LookUp, PriorityForm, is_urgent, job_event, priority_of
+from core.membership_cache import MembershipCache
+from core.outgoing_events import OutgoingEvent, Refused
+from core.priorities import Priority
+from core.send_order import SendOrder
+from daemon.clock import monotonic
+from daemon.event_sender import EventSender, open_event_sender
+from daemon.settings import Settings
+from daemon.store import open_store
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+LOOK_UP_PAGE_SIZE: Final = 500
+"""Repositories per look-up call."""
+LOOK_UPS_AT_ONCE: Final = 4
+LOOK_UP_SECONDS: Final = 10.0
+"""The longest that jobs wait for one look-up, its retries included; the database gives up then as well."""
+
+
+class PriorityLookUps(Protocol):
+    """What is needed of `daemon.store.Store`."""
+
+    async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job that Inngest has accepted: its event's id, the priority it has, and what that rests on."""
+
+    job: Job
+    event_id: str
+    priority: Priority
+    look_up: LookUp
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedJob:
+    """A job that Inngest will never accept, and why."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(slots=True)
+class QueueResult:
+    """What became of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
+
+    sent: list[QueuedJob] = field(default_factory=list)
+    refused: list[RefusedJob] = field(default_factory=list)
+    not_sent: list[Job] = field(default_factory=list)
+    look_ups: int = 0
+    look_up_errors: list[str] = field(default_factory=list)
+
+
+class JobsNotSentError(PriorityError):
+    """Sending ended early. `result` says what was sent and what was not, `cause` why.
+
+    What is in `not_sent` may have been accepted all the same, if an answer was lost; sent again with the same
+    ids it is not run twice.
+    """
+
+    def __init__(self, result: QueueResult, cause: PriorityError) -> None:
+        super().__init__(f"{len(result.not_sent)} jobs were not sent: {cause}")
+        self.result = result
+        self.cause = cause
+        self.exit_code = cause.exit_code
+
+
+class JobQueue:
+    """See the module's text. Make one with `open_job_queue`.
+
+    What look-ups find is remembered for five minutes; whoever hears of a change calls `forget`.
+    """
+
+    def __init__(self, store: PriorityLookUps, sender: EventSender, *, form: PriorityForm = "score") -> None:
+        self._store = store
+        self._sender = sender
+        self._form = form
+        self._known: MembershipCache[RepositoryPriority] = MembershipCache()
+
+    async def queue_job(
+        self,
+        job_type: JobType,
+        repository_id: UUID,
+        repository_name: str | None = None,
+        *,
+        data: Mapping[str, object] | None = None,
+        event_id: str | None = None,
+    ) -> QueuedJob:
+        """Queue one job. Raises `PermanentError` if it is refused, and what `queue_jobs` raises."""
+        job = Job(job_type, repository_id, repository_name, data or {}, event_id)
+        result = await self.queue_jobs([job])
+        if result.refused:
+            raise PermanentError(f"The job was refused: {result.refused[0].reason}", reason="rejected")
+        return result.sent[0]
+
+    async def queue_jobs(
+        self, jobs: Iterable[Job], on_progress: Callable[[QueueResult], None] = lambda _: None
+    ) -> QueueResult:
+        """Queue jobs, those of workspace repositories first; `on_progress` sees the result grow.
+
+        Jobs that are refused are in the result. Raises `JobsNotSentError` when Inngest can't be reached or
+        refuses the key.
+        """
+        run = _Run(jobs, self._form, on_progress)
+        cause: PriorityError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look_up_all, run)
+            try:
+                await self._send_all(run)
+            except PriorityError as error:
+                cause = error
+                tasks.cancel_scope.cancel()
+        if cause is not None:
+            raise JobsNotSentError(run.result, cause) from cause
+        return run.result
+
+    def forget(self, repository_id: UUID) -> None:
+        """Drop what is known of a repository: it has changed."""
+        self._known.drop(repository_id)
+
+    def forget_all(self) -> None:
+        """Drop all that is known: changes may have been missed."""
+        self._known.clear()
+
+    async def _send_all(self, run: _Run) -> None:
+        try:
+            while not run.order.is_over:
+                batch = run.order.take()
+                if batch:
+                    run.refuse(await self._sender.send(batch, run.accept))
+                else:
+                    await run.more_known.wait()
+        finally:
+            run.close()
+
+    async def _look_up_all(self, run: _Run) -> None:
+        now = monotonic()
+        run.learn({key: entry for key in run.repository_ids if (entry := self._known.get(key, now))})
+        unknown = run.unknown
+        limiter = anyio.CapacityLimiter(LOOK_UPS_AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for start in range(0, len(unknown), LOOK_UP_PAGE_SIZE):
+                page = unknown[start : start + LOOK_UP_PAGE_SIZE]
+                tasks.start_soon(self._look_up, run, page, limiter)
+        run.all_known()
+
+    async def _look_up(self, run: _Run, page: Sequence[UUID], limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            generation, now = self._known.generation, monotonic()
+            found = None if run.look_ups_given_up else await self._ask(run, page)
+        if found is None:
+            run.learn(dict.fromkeys(page, "failed"))
+            return
+        for key, entry in found.items():
+            self._known.put(key, entry, now, generation)
+        run.learn({key: found.get(key, "untracked") for key in page})
+
+    async def _ask(self, run: _Run, page: Sequence[UUID]) -> dict[UUID, RepositoryPriority] | None:
+        run.result.look_ups += 1
+        try:
+            with anyio.fail_after(LOOK_UP_SECONDS):
+                return await self._store.priorities(page)
+        except TimeoutError:
+            error: PriorityError = TransientError("no answer in time", reason="timeout")
+        except PriorityError as raised:
+            error = raised
+        # What concerns this page alone is permanent; all else would fail, or take as long, for the next too.
+        run.look_ups_given_up |= not isinstance(error, PermanentError)
+        run.result.look_up_errors.append(str(error))
+        log.warning("priority_look_up_failed", repositories=len(page), error=str(error))
+        return None
+
+
+class _Run:
+    """One call of `queue_jobs`: what is known, what is under way, and what has come of it."""
+
+    def __init__(
+        self, jobs: Iterable[Job], form: PriorityForm, on_progress: Callable[[QueueResult], None]
+    ) -> None:
+        self.result = QueueResult()
+        self.order = SendOrder()
+        self.more_known = Wakeup()
+        self.look_ups_given_up = False
+        self._jobs = list(jobs)
+        self._form = form
+        self._on_progress = on_progress
+        self._look_ups: dict[UUID, LookUp] = {}
+        self._built = 0
+        self._under_way: dict[int, tuple[OutgoingEvent, QueuedJob]] = {}
+
+    @property
+    def repository_ids(self) -> list[UUID]:
+        """The repositories of the jobs, each once, in the jobs' order."""
+        return list(dict.fromkeys(job.repository_id for job in self._jobs))
+
+    @property
+    def unknown(self) -> list[UUID]:
+        """Those of them that are still to be looked up."""
+        return [key for key in self.repository_ids if key not in self._look_ups]
+
+    def learn(self, look_ups: Mapping[UUID, LookUp]) -> None:
+        """Build the events that can be built now; a job waits for those before it, to keep their order."""
+        self._look_ups |= look_ups
+        for job in self._jobs[self._built :]:
+            look_up = self._look_ups.get(job.repository_id)
+            if look_up is None:
+                break
+            self._build(job, look_up)
+        self.more_known.set()
+
+    def all_known(self) -> None:
+        """Every look-up is over."""
+        self.order.complete()
+        self.more_known.set()
+
+    def accept(self, events: Sequence[OutgoingEvent]) -> None:
+        """Inngest has taken these."""
+        self.result.sent += [self._under_way.pop(id(event))[1] for event in events]
+        self._on_progress(self.result)
+
+    def refuse(self, refusals: Sequence[Refused]) -> None:
+        """Inngest will never take these."""
+        for refusal in refusals:
+            job = self._under_way.pop(id(refusal.event))[1].job
+            log.error("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
+            self.result.refused.append(RefusedJob(job, refusal.reason))
+
+    def close(self) -> None:
+        """What was neither taken nor refused was not sent."""
+        waiting = [queued.job for _, queued in self._under_way.values()]
+        self.result.not_sent = waiting + self._jobs[self._built :]
+
+    def _build(self, job: Job, look_up: LookUp) -> None:
+        event = job_event(job, look_up, job.id or uuid4().hex, self._form)
+        self._under_way[id(event)] = event, QueuedJob(job, event.id, priority_of(look_up), look_up)
+        self.order.add(event, urgent=is_urgent(look_up))
+        self._built += 1
+
+
+@asynccontextmanager
+async def open_job_queue(settings: Settings) -> AsyncIterator[JobQueue]:
+    """A queue for the project and the Inngest of the settings; nothing is sent until the first call.
+
+    Raises `ConfigurationError` naming the setting when there is no event key.
+    """
+    key = settings.supabase_key.get_secret_value()
+    async with open_event_sender(settings) as sender, open_store(settings.supabase_url, key) as store:
+        yield JobQueue(store, sender, form=settings.event_priority)

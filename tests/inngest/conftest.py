@@ -1,0 +1,36 @@
+"""The stand-in for the event API, and settings that lead to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+from pydantic import SecretStr
+
+from daemon.settings import Settings
+from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
+
+
+@dataclass
+class StandIn:
+    """The event API and where it is."""
+
+    url: str
+    api: EventApi = field(default_factory=EventApi)
+
+    def settings(self, **changes: object) -> Settings:
+        values = {
+            "supabase_url": "http://127.0.0.1:1",
+            "supabase_key": SecretStr("no-key"),
+            "inngest_event_key": SecretStr(EVENT_KEY),
+            "inngest_event_api_base_url": self.url,
+        }
+        return Settings(**(values | changes), _env_file=None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def event_api() -> AsyncIterator[StandIn]:
+    api = EventApi()
+    async with serve_event_api(api) as url:
+        yield StandIn(url, api)
