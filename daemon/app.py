@@ -5,16 +5,19 @@
                    └─ gap ──────────────────────────────────┘
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
+    recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+
 What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
-within the time that the settings give them.
+then the dispatcher announces what they changed, within the time that the settings give them.
 """
 
 from __future__ import annotations
 
 import signal
 import socket
+from contextlib import AsyncExitStack
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,11 +30,15 @@ from core.errors import ExitCode
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.dispatcher import Dispatcher
 from daemon.elector import Elector
+from daemon.event_sender import EventSender, open_event_sender
+from daemon.function_host import FunctionHost
 from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
 from daemon.listener import Listener
 from daemon.metrics import Metrics
+from daemon.outbox import Outbox
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
@@ -41,7 +48,9 @@ from daemon.startup import wait_for_schema
 from daemon.status import describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
+from daemon.sync_function import SyncFunction
 from daemon.systemd import Notifier
+from daemon.trimmer import Trimmer
 from daemon.wakeup import Wakeup
 from daemon.worker import Worker
 
@@ -56,28 +65,42 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
-    endpoint = listen(settings.http_host, settings.http_port)
-    metrics = Metrics()
-    with endpoint:
-        async with open_store(
-            settings.supabase_url,
-            settings.supabase_key.get_secret_value(),
-            on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
-        ) as store:
-            return await App(settings, store, metrics).run(endpoint)
+    metrics, progress = Metrics(), Progress()
+    async with AsyncExitStack() as opened:
+        endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
+        store = await opened.enter_async_context(
+            open_store(
+                settings.supabase_url,
+                settings.supabase_key.get_secret_value(),
+                on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
+            )
+        )
+        sender = None
+        if settings.inngest_sends and settings.announce_changes:
+            sending = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
+            sender = await opened.enter_async_context(sending)
+        return await App(settings, store, sender, metrics, progress).run(endpoint)
 
 
 class App:
     """The parts and their lives."""
 
-    def __init__(self, settings: Settings, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        sender: EventSender | None,
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
         self._settings = settings
         self._store = store
+        self._sender = sender
         self._metrics = metrics
         self._started_at = utc_now()
         self._daemon_id = uuid4()
         self._notifier = Notifier()
-        self._progress = Progress()
+        self._progress = progress
         self._work_added = Wakeup()
         self._stop_asked = anyio.Event()
         self._forced = False
@@ -92,7 +115,9 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._recorder = Recorder(metrics)
+        self._outbox = Outbox(store, self._daemon_id)
+        self._dispatcher = self._make_dispatcher()
+        self._recorder = Recorder(metrics, self._dispatcher.wake if self._dispatcher else lambda: None)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -104,6 +129,11 @@ class App:
         self._worker = self._make_worker()
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._function_host = self._make_function_host()
+        # Two daemons that trim at the same time do no harm.
+        self._trimmer = Trimmer(
+            self._outbox, settings.change_retention_days, is_leader=lambda: True, progress=self._progress
+        )
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
@@ -129,9 +159,13 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._elector, self._worker, self._sweeper, self._resyncer, self._snapshotter):
+            for part in (self._elector, self._resyncer, self._snapshotter, self._trimmer):
                 parts.start_soon(part.run)
+            for optional in (self._dispatcher, self._function_host):
+                if optional is not None:
+                    parts.start_soon(optional.run)
             parts.start_soon(self._listen)
+            parts.start_soon(self._apply)
             parts.start_soon(self._stop_in_order, parts)
 
     async def _listen(self) -> None:
@@ -139,6 +173,14 @@ class App:
             await self._listener.run()
         finally:
             self._listener_ended.set()
+
+    async def _apply(self) -> None:
+        async with anyio.create_task_group() as parts:
+            parts.start_soon(self._sweeper.run)
+            parts.start_soon(self._worker.run)
+        # Nothing changes any more: what is on record now is all that there is to announce.
+        if self._dispatcher is not None:
+            self._dispatcher.drain()
 
     async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
         await self._stop_asked.wait()
@@ -153,6 +195,9 @@ class App:
         self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
+        self._trimmer.stop()
+        if self._function_host is not None:
+            self._function_host.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -214,6 +259,8 @@ class App:
             resyncer=self._resyncer,
             recorder=self._recorder,
             snapshot=self._snapshotter.latest,
+            dispatcher=self._dispatcher,
+            function_host=self._function_host,
         )
 
     def _make_elector(self) -> Elector:
@@ -260,6 +307,25 @@ class App:
             progress=self._progress,
             wakeup=self._work_added,
         )
+
+    def _make_dispatcher(self) -> Dispatcher | None:
+        if self._sender is None:
+            return None
+        return Dispatcher(
+            self._outbox,
+            self._sender,
+            claim_seconds=self._settings.dispatch_claim_seconds,
+            form=self._settings.event_priority,
+            sync_new=self._settings.sync_new_workspace_repositories,
+            metrics=self._metrics,
+            progress=self._progress,
+        )
+
+    def _make_function_host(self) -> FunctionHost | None:
+        if not (self._settings.inngest_hosts and self._settings.host_sync_function):
+            return None
+        handler = SyncFunction(self._store, self._resyncer, recorder=self._recorder)
+        return FunctionHost(self._settings, handler, str(self._daemon_id), progress=self._progress)
 
     def _make_listener(self) -> Listener:
         return Listener(

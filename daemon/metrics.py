@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from core import __version__
+from core.change_events import ANNOUNCED_EVENTS
 from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
 from core.listener_state import RECONNECT_REASONS, STATES, State
@@ -27,8 +28,9 @@ NO_PRIORITY: Final = "none"
 
 KINDS: Final = ("full", "sweep")
 OUTCOMES: Final = ("done", "failed")
+DISPATCH_OUTCOMES: Final = ("sent", "refused", "failed")
 RESYNC_TRIGGERS: Final = tuple(
-    trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback", "manual")
+    trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback")
 )
 
 _LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -90,6 +92,13 @@ class Metrics:
         self.untracked = self._gauge(
             "untracked_repositories", "Repositories in a workspace that have no tracked row."
         )
+        self.outbox_pending = self._gauge("outbox_pending", "Changes that wait to be announced to Inngest.")
+        self.outbox_oldest = self._gauge("outbox_oldest_seconds", "How long the oldest of them has waited.")
+        self.dispatched = self._counter(
+            "dispatched",
+            "Events that Inngest accepted, refused for good, or did not take for now.",
+            ["event", "outcome"],
+        )
         self.repositories = RepositoryCounts()
         self.registry.register(self.repositories)
         build_info = self._gauge("build_info", "1, labelled with the version.", ["version"])
@@ -138,6 +147,9 @@ class Metrics:
         for by_kind in (self.resync_seconds, self.last_resync, self.drift_repaired):
             _touch(by_kind, [[kind] for kind in KINDS])
         _touch(self.reconnects, [[reason] for reason in RECONNECT_REASONS])
+        _touch(
+            self.dispatched, ([event, outcome] for event in ANNOUNCED_EVENTS for outcome in DISPATCH_OUTCOMES)
+        )
         self.set_state("connecting")
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -17,10 +17,11 @@ log = structlog.stdlib.get_logger()
 
 
 class Recorder:
-    """Tells logs and metrics what was changed."""
+    """Tells logs and metrics what was changed, and `on_recorded` that something was."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, on_recorded: Callable[[], None] = lambda: None) -> None:
         self._metrics = metrics
+        self._on_recorded = on_recorded
         self.last_change_at: datetime | None = None
         self.last_latency_seconds: float | None = None
 
@@ -42,6 +43,8 @@ class Recorder:
             commit = (committed_at or {}).get(change.repository_id or change.id, oldest_commit)
             latency = max(0.0, (answer.applied_at - commit).total_seconds()) if commit else None
             self._record_one(change, trigger, latency)
+        if answer.changes:
+            self._on_recorded()
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
         self._metrics.changes.labels(change.old_priority or NO_PRIORITY, change.new_priority, trigger).inc()

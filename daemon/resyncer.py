@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
+import anyio
 import structlog
 from cronsim import CronSim
 
@@ -48,6 +49,14 @@ class ResyncStore(Protocol):
     ) -> SyncAnswer: ...
 
 
+class _Waiter:
+    """Somebody who waits for the result of a walk."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.result = SyncResult()
+
+
 class Resyncer:
     """See the module's text."""
 
@@ -72,6 +81,7 @@ class Resyncer:
         self._requests = Requests()
         self._requests.add("start")
         self._wakeup = Wakeup()
+        self._waiters: list[_Waiter] = []
         self._stopping = False
         self._retry_at = 0.0
         self.initial_done = False
@@ -83,6 +93,14 @@ class Resyncer:
         """Walk now, or once more after the walk that is under way."""
         self._requests.add(trigger)
         self._wakeup.set()
+
+    async def walk(self, trigger: Trigger) -> SyncResult:
+        """Walk, and wait for the result of a walk that began after this was called."""
+        waiter = _Waiter()
+        self._waiters.append(waiter)
+        self.request(trigger)
+        await waiter.done.wait()
+        return waiter.result
 
     def stop(self) -> None:
         """End `run`; a walk that is under way ends after its page."""
@@ -99,6 +117,7 @@ class Resyncer:
                 await self._resync(self._requests.take() or Request("resync"))
             else:
                 await self._wakeup.wait(self._seconds_to_wait(now))
+        _tell(self._waiters, SyncResult(errors=["stopped before the end"]))
         self._progress.ended("resyncer")
 
     def _heed_schedule(self) -> None:
@@ -124,8 +143,10 @@ class Resyncer:
 
     async def _resync(self, request: Request) -> None:
         started_at = monotonic()
+        waiters, self._waiters = self._waiters, []
         log.info("resync_started", trigger=request.trigger)
         result = await self._walk(request.trigger)
+        _tell(waiters, result)
         seconds = monotonic() - started_at
         self._metrics.resync_seconds.labels("full").observe(seconds)
         outcome = "failed" if result.errors else "done"
@@ -191,3 +212,9 @@ class Resyncer:
         self._recorder.record(answer, trigger)
         self._intake.add(answer.locked)
         return replace(answer, locked=())
+
+
+def _tell(waiters: list[_Waiter], result: SyncResult) -> None:
+    for waiter in waiters:
+        waiter.result = result
+        waiter.done.set()

@@ -29,6 +29,9 @@ class Snapshot:
     untracked: int
     schema_version: str
     taken_at: datetime
+    outbox_pending: int = 0
+    outbox_oldest_seconds: float = 0.0
+    outbox_abandoned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,27 @@ class Settings(BaseSettings):
         1.0, le=300, description="The longest a change waits because others of the same repository follow it."
     )
     batch_size: int = Field(500, ge=1, le=10_000, description="Repositories per call of the database.")
+    announce_changes: bool = Field(
+        True, description="Whether changes of priority are announced to Inngest, where events can be sent."
+    )
+    sync_new_workspace_repositories: bool = Field(
+        True,
+        description="Whether a repository that has just become a workspace repository is queued for a sync "
+        "at priority 100, together with announcing it: the team that added it soon sees fresh data.",
+    )
+    dispatch_claim_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
+        60.0,
+        description="How long changes that a daemon has taken to announce are its own: after it has died, "
+        "another takes them over that much later.",
+    )
+    host_sync_function: bool = Field(
+        True,
+        description="Whether the daemon connects to Inngest to answer workspace/priorities.sync, where it "
+        "has the signing key.",
+    )
+    change_retention_days: int = Field(
+        90, ge=1, le=36500, description="How long changes of priority stay on record."
+    )
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."
     )
@@ -124,6 +145,11 @@ class Settings(BaseSettings):
     def inngest_sends(self) -> bool:
         """Whether events can be sent."""
         return self.inngest_event_key is not None or self.inngest_is_dev
+
+    @property
+    def inngest_hosts(self) -> bool:
+        """Whether the daemon can offer functions to Inngest."""
+        return self.inngest_signing_key is not None or self.inngest_is_dev
 
     @property
     def inngest_api_url(self) -> str:

@@ -11,6 +11,8 @@ from pydantic_core import to_jsonable_python
 from core import __version__
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.dispatcher import Dispatcher
+from daemon.function_host import FunctionHost
 from daemon.listener import Listener
 from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
@@ -31,6 +33,8 @@ def describe(
     resyncer: Resyncer,
     recorder: Recorder,
     snapshot: Snapshot | None,
+    dispatcher: Dispatcher | None,
+    function_host: FunctionHost | None,
 ) -> dict[str, Any]:
     """The data of `/status`; times are UTC, durations seconds."""
     now = monotonic()
@@ -65,7 +69,34 @@ def describe(
             "at": recorder.last_change_at,
             "latency_seconds": recorder.last_latency_seconds,
         },
+        "outbox": _outbox(dispatcher),
+        "sync_function": _sync_function(function_host),
         "snapshot": asdict(snapshot) if snapshot else None,
     }
     result: dict[str, Any] = to_jsonable_python(status)
     return result
+
+
+def _outbox(dispatcher: Dispatcher | None) -> dict[str, Any]:
+    if dispatcher is None:
+        return {"dispatching": False}
+    depth = dispatcher.depth
+    return {
+        "dispatching": True,
+        "pending": depth.pending if depth else None,
+        "oldest_seconds": round(depth.oldest_seconds, 3) if depth else None,
+        "abandoned": depth.abandoned if depth else None,
+        "last_sent_at": dispatcher.last_sent_at,
+        "last_error": dispatcher.last_error,
+    }
+
+
+def _sync_function(host: FunctionHost | None) -> dict[str, Any]:
+    if host is None:
+        return {"hosted": False}
+    return {
+        "hosted": True,
+        "state": host.state,
+        "last_run_at": host.last_run_at,
+        "last_error": host.last_error,
+    }

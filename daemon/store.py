@@ -171,6 +171,10 @@ class Store:
         """The time stamp of the newest migration applied."""
         return await self._call(_VERSION, "workspace_priority_schema_version")
 
+    async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
+        """Call a function that has its method elsewhere."""
+        return await self._call(adapter, function, **params)
+
     async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),

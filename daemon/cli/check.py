@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from dataclasses import asdict
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -23,27 +23,16 @@ from core.errors import (
 from core.events import HEARTBEATS, MalformedChangeError, read_change
 from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
 from core.schema import demand_version, missing_schema
+from daemon.cli.check_inngest import inngest_findings
+from daemon.cli.finding import Finding
 from daemon.http import listen
 from daemon.rows import DatabaseCheck
 from daemon.settings import Settings
 from daemon.store import Store
 from daemon.stream import ChangeStream
 
-Outcome = Literal["ok", "warning", "failed"]
-
 _SERVICE_ROLES: Final = ("service_role", "supabase_admin", "postgres")
 _BEAT_SECONDS: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One step's outcome; `remedy` says what to type or change."""
-
-    step: str
-    outcome: Outcome
-    text: str
-    remedy: str = ""
-    exit_code: ExitCode = ExitCode.DONE
 
 
 async def check_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
@@ -60,14 +49,21 @@ async def check_command(settings: Settings, store: Store, *, as_json: bool) -> E
 
 
 def _show(finding: Finding) -> None:
-    mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[finding.outcome]
-    click.echo(f"{mark}  {finding.step}: {finding.text}")
+    mark = {"ok": "ok", "skipped": "skipped", "warning": "warning", "failed": "FAILED"}[finding.outcome]
+    click.echo(f"{mark:<7}  {finding.step}: {finding.text}")
     if finding.remedy:
         click.echo(f"         → {finding.remedy}")
 
 
 async def _findings(settings: Settings, store: Store) -> AsyncIterator[Finding]:
     yield _port(settings, await _own_daemon(settings))
+    async for finding in _supabase(settings, store):
+        yield finding
+    async for finding in inngest_findings(settings):
+        yield finding
+
+
+async def _supabase(settings: Settings, store: Store) -> AsyncIterator[Finding]:
     reachable = await _reachable(settings)
     yield reachable
     if reachable.outcome == "failed":

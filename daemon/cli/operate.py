@@ -123,6 +123,8 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
         click.echo(f"{row.count:>10}  {kind:<13} {row.priority or 'no priority'}")
     click.echo(f"{snapshot.inversions:>10}  workspace repositories that are not high")
     click.echo(f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row")
+    click.echo(f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest")
+    click.echo(f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused")
     click.echo(f"Schema: {snapshot.schema_version}")
     click.echo(_daemon_line(settings, daemon))
     return ExitCode.DONE
@@ -144,8 +146,17 @@ def _daemon_line(settings: Settings, daemon: dict[str, Any] | None) -> str:
     ready = "ready" if daemon["ready"] else f"not ready ({'; '.join(daemon['not_ready_because'])})"
     return (
         f"Daemon: {ready}, stream {daemon['listener']['state']}, "
-        f"{daemon['queue']['pending']} pending, {daemon['queue']['parked']} parked"
+        f"{daemon['queue']['pending']} pending, {daemon['queue']['parked']} parked, "
+        f"{_announcing(daemon.get('outbox', {}))}"
     )
+
+
+def _announcing(outbox: dict[str, Any]) -> str:
+    if not outbox.get("dispatching"):
+        return "announcing nothing"
+    if outbox["last_error"]:
+        return f"can't announce changes ({outbox['last_error']})"
+    return f"announcing changes ({outbox['pending'] or 0} waiting)"
 
 
 async def explain_command(_: Settings, store: Store, *, repository_id: UUID) -> ExitCode:

@@ -50,7 +50,9 @@ def free_port() -> int:
 def environment(**settings: object) -> dict[str, str]:
     """A process environment with these settings and nothing of the machine's own."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE", "PRIORITYD"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SUPABASE", "PRIORITYD", "INNGEST"))
     }
     return kept | {"PRIORITYD_LOG_FORMAT": "json"} | {name: str(value) for name, value in settings.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import anyio
 import pytest
 
 from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import PRIORITYD, environment, free_port
+from tests.acceptance.daemon_process import PRIORITYD, environment, eventually, free_port
 from tests.inngest.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
 
 Result = tuple[int, str, str]
@@ -165,6 +166,22 @@ async def test_what_was_not_sent_is_listed_and_the_batch_can_be_gone_on_with(she
     assert code == 0
     assert len(shell.api.accepted) > len(keys)
     assert [UUID(event["data"]["repositoryId"]) for event in shell.api.runs] == keys
+
+
+async def test_an_interrupted_batch_can_be_gone_on_with(shell: Shell) -> None:
+    key = uuid4()
+    shell.api.faults = Faults(hang=True)
+    command = [*PRIORITYD, "queue", "reviews", str(key), "--batch-id", "night"]
+    process = await anyio.open_process(command, env=shell.environment(), stderr=subprocess.PIPE)
+    async with process:
+        await eventually(lambda: shell.api.attempts, 30)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = b"".join([part async for part in process.stderr]).decode()
+        assert await process.wait() == 1
+    assert "Interrupted after 0 of 1 jobs" in said
+    assert "--batch-id night" in said
+    assert "Traceback" not in said
 
 
 async def test_ten_thousand_ids_are_looked_up_by_five_hundreds_and_progress_is_told(shell: Shell) -> None:

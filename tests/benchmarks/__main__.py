@@ -5,34 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from statistics import median, quantiles
 from typing import Any
 
 import anyio
-import psycopg
 
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.application import Application
 from tests.acceptance.conftest import NO_TIMER
 from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
-from tests.conftest import schema_sql
+from tests.benchmarks.database import application
+from tests.benchmarks.queueing import queue
 
 CHANGES, CHANGES_PER_SECOND = 100, 5
 TRACKED, MEMBERSHIPS = 100_000, 40_000
-
-
-@contextmanager
-def application() -> Iterator[tuple[str, Application]]:
-    """A fresh PostgreSQL with the application and the migrations."""
-    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
-        for name in ("roles", "application"):
-            connection.execute(schema_sql(name))
-        apply_migrations(connection)
-        yield postgres.url(), Application(connection)
 
 
 async def change_latency() -> dict[str, Any]:
@@ -124,6 +111,7 @@ def _timed(work: Callable[[], object]) -> float:
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "change-latency": change_latency,
     "full-resync": full_resync,
+    "queue": queue,
 }
 
 

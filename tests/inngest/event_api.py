@@ -46,7 +46,7 @@ class Faults:
     `status` is answered instead of accepting; `body` replaces the answer's text. `refuse` refuses each event
     whose JSON holds that text, with `refuse_status`. `hang` never answers. `reset` cuts the connection,
     "before" or "after" the events were accepted. `accept` is how many events of a batch are accepted before
-    `status` is answered.
+    `status` is answered. `delay` is how many seconds the answer to an accepted batch takes.
     """
 
     status: int | None = None
@@ -57,6 +57,7 @@ class Faults:
     hang: bool = False
     reset: str | None = None
     accept: int = 0
+    delay: float = 0.0
     requests: int | None = None
     seconds: float | None = None
     _since: float = field(default_factory=time.monotonic, repr=False)
@@ -137,6 +138,7 @@ class EventApi:
             return
         limit = faults.accept if faults.status is not None else MAX_EVENTS
         ids, error = self._take(body, faults.refuse, limit)
+        await anyio.sleep(faults.delay)
         if faults.reset == "after":
             _cut(send)
         elif faults.status is not None:

@@ -1,0 +1,76 @@
+"""What is announced of a priority change on record.
+
+`workspace/priority.changed` for every change:
+
+    {"changeId": 17, "repositoryId": "…", "trackedRepositoryId": "…", "repositoryName": "acme/web",
+     "oldPriority": "medium", "newPriority": "high", "isWorkspaceRepo": true, "workspaceCount": 1,
+     "trigger": "event", "changedAt": "2025-01-03T12:00:00+00:00"}
+
+and, when the repository has just become a workspace repository, the event that queues its sync at priority
+100, so that the team which added it soon sees fresh data.
+
+Ids are made of the database's identity, the change's key and its time: the same change has the same ids
+whoever sends it and however often; two databases that announce to one Inngest never share one, and neither do
+the two pasts of a database that was restored, which gives the same keys to other changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from core.answers import RepositoryPriority
+from core.job_events import REPOSITORY_SYNC, Job, PriorityForm, event_data
+from core.outgoing_events import OutgoingEvent
+
+PRIORITY_CHANGED: Final = "workspace/priority.changed"
+ANNOUNCED_EVENTS: Final = (PRIORITY_CHANGED, REPOSITORY_SYNC)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedChange:
+    """A row of `repository_priority_changes` that waits to be announced."""
+
+    id: int
+    tracked_repository_id: UUID
+    repository_id: UUID | None
+    repository_name: str | None
+    old_priority: str | None
+    new_priority: str
+    old_is_workspace_repo: bool | None
+    is_workspace_repo: bool
+    workspace_count: int
+    trigger: str
+    changed_at: datetime
+    attempts: int = 1
+
+
+def events_of(
+    change: RecordedChange, database_id: UUID, form: PriorityForm, *, sync_new: bool
+) -> list[OutgoingEvent]:
+    """The events that announce the change; `sync_new` asks for a sync of new workspace repositories."""
+    prefix = f"priorityd/{database_id}/{change.id}/{change.changed_at.timestamp():.6f}"
+    events = [OutgoingEvent(PRIORITY_CHANGED, _told(change), f"{prefix}/changed")]
+    joined = change.is_workspace_repo and not change.old_is_workspace_repo
+    if sync_new and joined and change.repository_id is not None:
+        job = Job("recent-prs", change.repository_id, change.repository_name)
+        row = RepositoryPriority(change.new_priority, change.is_workspace_repo, change.workspace_count)
+        events.append(OutgoingEvent(REPOSITORY_SYNC, event_data(job, row, form), f"{prefix}/sync"))
+    return events
+
+
+def _told(change: RecordedChange) -> dict[str, object]:
+    return {
+        "changeId": change.id,
+        "repositoryId": str(change.repository_id) if change.repository_id else None,
+        "trackedRepositoryId": str(change.tracked_repository_id),
+        "repositoryName": change.repository_name,
+        "oldPriority": change.old_priority,
+        "newPriority": change.new_priority,
+        "isWorkspaceRepo": change.is_workspace_repo,
+        "workspaceCount": change.workspace_count,
+        "trigger": change.trigger,
+        "changedAt": change.changed_at.isoformat(),
+    }

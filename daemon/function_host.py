@@ -1,0 +1,188 @@
+"""Offers the function `sync-workspace-priorities` to Inngest through the SDK's outbound worker
+(`inngest.connect`), which needs no inbound port and no route from Inngest to this host.
+
+The serve handler was the alternative: an endpoint of its own that Inngest calls, signed, and registered by a
+request to Inngest. The daemon's HTTP endpoints are read-only, ask for no login and belong on loopback; one
+that must be reachable from the internet and verifies signatures does not belong beside them.
+
+What the worker (SDK 0.5.19, in its source) does by itself, and what is done here about the rest:
+
+- It runs its connection in a thread of its own, and the functions in the loop that started it: ours.
+- It installs handlers for SIGTERM and SIGINT, but not when it is given none to install.
+- It reconnects for as long as Inngest's API answers. After five failures within half a minute, and at once
+  for a refused key, it ends with an exception: it is started anew after a delay that grows to five minutes.
+- It waits for a handshake without limit: whoever is not active for a minute is closed. A connection that is
+  silently dead is found by WebSocket pings within 40 s.
+- Told to close, it waits up to two hours for functions that run. Ours end by themselves when the daemon
+  stops; after some seconds the worker is left behind. Its thread ends with the process.
+- It says the same thing several times: its logger is heard at level debug only; what matters is said here.
+- `protobuf`, which it needs, comes in wheels with a C library; the generated code loads with versions 5 to 7.
+- Importing it warns about a class of its own (pydantic): not our users' business.
+
+Whatever happens here stays here: it is logged, shown in `/status`, and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import anyio
+import inngest
+import structlog
+
+from core.errors import PermanentError
+from daemon.clock import monotonic, utc_now
+from daemon.inngest_client import make_client
+from daemon.progress import Progress
+from daemon.settings import Settings
+from daemon.wakeup import Wakeup
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from inngest.connect import ConnectionState, connect
+
+if TYPE_CHECKING:
+    from inngest.connect._internal.connection import WorkerConnection
+
+log = structlog.stdlib.get_logger()
+
+FUNCTION_ID: Final = "sync-workspace-priorities"
+EVENT_NAME: Final = "workspace/priorities.sync"
+RETRIES: Final = 2
+HANDSHAKE_SECONDS: Final = 60.0
+CLOSE_SECONDS: Final = 5.0
+_FIRST_RETRY_SECONDS: Final = 5.0
+_MAX_RETRY_SECONDS: Final = 300.0
+_LOOK_SECONDS: Final = 1.0
+
+Handler = Callable[[Mapping[str, object]], Awaitable[dict[str, Any]]]
+HostState = Literal["connecting", "active", "backing_off", "stopped"]
+
+
+class FunctionHost:
+    """See the module's text. `instance` names this daemon among the workers that Inngest shows."""
+
+    def __init__(self, settings: Settings, handler: Handler, instance: str, *, progress: Progress) -> None:
+        self._settings = settings
+        self._handler = handler
+        self._instance = instance
+        self._progress = progress
+        self._wakeup = Wakeup()
+        self._stopping = False
+        self._failures = 0
+        self._active_at = 0.0
+        self.state: HostState = "connecting"
+        self.last_error: str | None = None
+        self.last_run_at: datetime | None = None
+        # The worker's own words, at level debug only.
+        logger = logging.getLogger("inngest")
+        logger.propagate = logging.getLogger().isEnabledFor(logging.DEBUG)
+        logger.addHandler(logging.NullHandler())
+
+    def stop(self) -> None:
+        """End `run`; a function that runs may finish within some seconds."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Stay connected until `stop`."""
+        while not self._stopping:
+            self._set_state("connecting")
+            self._active_at = monotonic()
+            error = await self._connect()
+            if not self._stopping:
+                await self._back_off(error)
+        self._set_state("stopped")
+        self._progress.ended("function host")
+
+    async def _connect(self) -> str:
+        """One life of a worker; returns why it ended."""
+        ended = "the connection was closed"
+        try:
+            worker = self._make_worker()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, worker, tasks.cancel_scope)
+                try:
+                    await worker.start()
+                finally:
+                    tasks.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - none of it may disturb the daemon, whatever it is
+            ended = _words(error)
+        return ended
+
+    def _make_worker(self) -> WorkerConnection:
+        client = make_client(self._settings)
+        return connect(
+            [(client, [self._make_function(client)])], instance_id=self._instance, shutdown_signals=[]
+        )
+
+    def _make_function(self, client: inngest.Inngest) -> inngest.Function[Any]:
+        @client.create_function(
+            fn_id=FUNCTION_ID,
+            name="Sync Workspace Repository Priorities",
+            concurrency=[inngest.Concurrency(limit=1)],
+            retries=RETRIES,
+            trigger=inngest.TriggerEvent(event=EVENT_NAME),
+        )
+        async def sync_workspace_priorities(context: inngest.Context) -> dict[str, Any]:
+            return await self._run_function(context.event.data)
+
+        return sync_workspace_priorities
+
+    async def _run_function(self, data: Mapping[str, object]) -> dict[str, Any]:
+        self.last_run_at = utc_now()
+        try:
+            result = await self._handler(data)
+        except PermanentError as error:
+            log.warning("sync_event_refused", error=str(error))
+            raise inngest.NonRetriableError(str(error)) from None
+        except Exception as error:
+            log.warning("sync_event_failed", error=_words(error))
+            raise
+        log.info("sync_event_answered", priority_changes=result["priorityChanges"])
+        return result
+
+    async def _watch(self, worker: WorkerConnection, scope: anyio.CancelScope) -> None:
+        while not self._stopping and not self._is_stuck(worker):
+            self._progress.beat("function host")
+            await self._wakeup.wait(_LOOK_SECONDS)
+        await worker.close()
+        await anyio.sleep(CLOSE_SECONDS)
+        scope.cancel()
+
+    def _is_stuck(self, worker: WorkerConnection) -> bool:
+        now = monotonic()
+        if worker.get_state() is ConnectionState.ACTIVE:
+            self._active_at, self._failures, self.last_error = now, 0, None
+            self._set_state("active")
+        else:
+            self._set_state("connecting")
+        return now - self._active_at > HANDSHAKE_SECONDS
+
+    async def _back_off(self, error: str) -> None:
+        self._failures += 1
+        delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), _MAX_RETRY_SECONDS)
+        self.last_error = error
+        self._set_state("backing_off")
+        log.warning("function_host_failed", error=error, retry_seconds=delay)
+        retry_at = monotonic() + delay
+        while not self._stopping and monotonic() < retry_at:
+            self._progress.beat("function host")
+            await self._wakeup.wait(min(_LOOK_SECONDS, retry_at - monotonic()))
+
+    def _set_state(self, state: HostState) -> None:
+        if state != self.state and "active" in (state, self.state):
+            log.info("function_host", state=state, function=FUNCTION_ID)
+        self.state = state
+
+
+def _words(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if str(error) == "unauthorized":
+        return "Inngest refused the signing key (INNGEST_SIGNING_KEY)"
+    return (str(error) or type(error).__name__)[:300]

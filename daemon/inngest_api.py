@@ -1,0 +1,154 @@
+"""What Inngest's API can be asked before anything is sent.
+
+- Its REST API v2 (in the cloud, in a self-hosted server and in the development server alike) lists apps and
+  their functions with the configuration of each, `priority.run` among it. It takes the signing key as a
+  bearer token; the development server wants none. Source: `proto/api/v2/service.proto` of Inngest's
+  open-source server, and the page "Authentication" of its API's documentation. The endpoints are marked as
+  beta there, and older servers lack them.
+- The event API answers an empty list of events without taking anything, and refuses a wrong key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from core.errors import KeyRefusedError, PermanentError, TransientError
+from core.inngest_failures import translate_inngest
+from daemon.settings import Settings
+
+_TIMEOUT_SECONDS: Final = 10.0
+_PAGE_SIZE: Final = 100
+_MAX_PAGES: Final = 100
+_ANY_KEY: Final = "any"  # a development server takes every key
+_EVENT_TRIGGER: Final = "_EVENT"  # of FUNCTION_TRIGGER_TYPE_EVENT; the other kind is cron
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class InngestFunction:
+    """A function as Inngest has it; `run_priority` is its `priority.run`."""
+
+    app_id: str
+    id: str
+    events: tuple[str, ...]
+    run_priority: str | None
+
+
+class _App(BaseModel):
+    id: str
+
+
+class _Trigger(BaseModel):
+    type: str = ""
+    value: str = ""
+
+
+class _Configuration(BaseModel):
+    priority: str | None = None
+
+
+class _Function(BaseModel):
+    id: str
+    triggers: list[_Trigger] | None = None
+    configuration: _Configuration | None = None
+
+
+class _Place(BaseModel):
+    cursor: str | None = None
+
+
+class _Page(BaseModel, Generic[Item]):
+    data: list[Item] | None = None
+    page: _Place | None = None
+
+
+class InngestApi:
+    """See the module's text. Make one with `open_inngest_api`."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        self._http = http
+        self._settings = settings
+
+    async def check_event_key(self) -> None:
+        """Raises `KeyRefusedError`, or `TransientError` when the event API can't be reached."""
+        key = self._settings.inngest_event_key
+        path = quote(key.get_secret_value(), safe="") if key else _ANY_KEY
+        response = await self._request("POST", f"{self._settings.inngest_event_api_url}/e/{path}", json=[])
+        if not response.is_success:
+            raise translate_inngest(response.status_code, response.reason_phrase)
+
+    async def functions(self) -> list[InngestFunction]:
+        """Every function of every app.
+
+        Raises `KeyRefusedError`; `PermanentError` if this server can't list them; `TransientError`.
+        """
+        found = []
+        async for app in self._all(_Page[_App], "/v2/apps"):
+            path = f"/v2/apps/{quote(app.id, safe='')}/functions"
+            async for each in self._all(_Page[_Function], path):
+                events = tuple(t.value for t in each.triggers or () if t.type.endswith(_EVENT_TRIGGER))
+                priority = each.configuration.priority if each.configuration else None
+                found.append(InngestFunction(app.id, each.id, events, priority or None))
+        return found
+
+    async def _all(self, kind: type[_Page[Item]], path: str) -> AsyncIterator[Item]:
+        cursor: str | None = None
+        for _ in range(_MAX_PAGES):
+            parameters: dict[str, str | int] = {"limit": _PAGE_SIZE} | ({"cursor": cursor} if cursor else {})
+            page = await self._page(kind, path, parameters)
+            for item in page.data or ():
+                yield item
+            cursor = page.page.cursor if page.page else None
+            if not cursor:
+                return
+
+    async def _page(
+        self, kind: type[_Page[Item]], path: str, parameters: dict[str, str | int]
+    ) -> _Page[Item]:
+        url = f"{self._settings.inngest_api_url}{path}"
+        response = await self._request("GET", url, params=parameters, headers=self._headers)
+        if response.status_code in (401, 403):
+            raise KeyRefusedError(
+                f"Inngest refused the signing key (INNGEST_SIGNING_KEY, {response.status_code})"
+            )
+        if response.status_code in (404, 405, 501):
+            raise PermanentError(
+                f"This Inngest does not list functions ({response.status_code})", reason="rejected"
+            )
+        try:
+            return kind.model_validate_json(response.raise_for_status().content)
+        except (httpx.HTTPStatusError, ValidationError):
+            status = f"Inngest answered {response.status_code}, which is not understood"
+            raise TransientError(status, reason="bad_answer") from None
+
+    async def _request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        # An event key is part of its URL, so no message may hold an address.
+        try:
+            return await self._http.request(method, url, **options)
+        except httpx.TimeoutException:
+            raise TransientError("Inngest: no answer in time", reason="timeout") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransientError(
+                f"Inngest can't be reached: {type(error).__name__}", reason="network"
+            ) from None
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        key, environment = self._settings.inngest_signing_key, self._settings.inngest_env
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        return headers | ({"X-Inngest-Env": environment} if environment else {})
+
+
+@asynccontextmanager
+async def open_inngest_api(settings: Settings) -> AsyncIterator[InngestApi]:
+    """The API of the settings' Inngest."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as http:
+        yield InngestApi(http, settings)

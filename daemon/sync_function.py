@@ -1,0 +1,85 @@
+"""What the Inngest function `sync-workspace-priorities` does: for applications that send the event
+`workspace/priorities.sync` after a workspace operation, or to have everything looked at.
+
+With `repositoryId` in its data that repository is made right, now; without, every tracked row is, in the same
+walk and under the same rules as the scheduled one. The output is the `SyncResult` in the words of TypeScript.
+What fails for now is raised, for Inngest to try again; it tries twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+
+from core.answers import SyncAnswer, SyncResult
+from core.errors import PermanentError, TransientError
+from core.priorities import Trigger
+from daemon.recorder import Recorder
+
+log = structlog.stdlib.get_logger()
+
+
+class SyncStore(Protocol):
+    """What the function needs of the database."""
+
+    async def sync(
+        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
+    ) -> SyncAnswer: ...
+
+
+class Walker(Protocol):
+    """Who walks over every row."""
+
+    async def walk(self, trigger: Trigger) -> SyncResult: ...
+
+
+class SyncFunction:
+    """See the module's text."""
+
+    def __init__(self, store: SyncStore, walker: Walker, *, recorder: Recorder) -> None:
+        self._store = store
+        self._walker = walker
+        self._recorder = recorder
+
+    async def __call__(self, data: Mapping[str, object]) -> dict[str, Any]:
+        """Answer one event. Raises `PermanentError` for a `repositoryId` that is none."""
+        named = data.get("repositoryId")
+        log.info("sync_event_received", repository_id=named if isinstance(named, str) else None)
+        result = await self._walk() if named is None else await self._sync(_repository_id(named))
+        return {
+            "examined": result.examined,
+            "workspaceRepos": result.workspace_repos,
+            "trackedOnlyRepos": result.tracked_only_repos,
+            "untracked": result.untracked,
+            "priorityChanges": result.priority_changes,
+            "errors": result.errors,
+        }
+
+    async def _sync(self, repository_id: UUID) -> SyncResult:
+        answer = await self._store.sync([repository_id], "manual")
+        self._recorder.record(answer, "manual")
+        return _complete(answer)
+
+    async def _walk(self) -> SyncResult:
+        result = await self._walker.walk("manual")
+        if result.errors:
+            raise TransientError("; ".join(result.errors), reason="unavailable")
+        return result
+
+
+def _complete(answer: SyncAnswer) -> SyncResult:
+    result = SyncResult()
+    result.add(answer)
+    if result.errors:
+        raise TransientError("; ".join(result.errors), reason="contention")
+    return result
+
+
+def _repository_id(named: object) -> UUID:
+    try:
+        return UUID(named if isinstance(named, str) else "")
+    except ValueError:
+        raise PermanentError(f"repositoryId is {named!r:.80}, which is no UUID", reason="rejected") from None

@@ -1,0 +1,87 @@
+"""What a Python application calls after it has changed a workspace, for a priority that is right at once.
+
+A hook is a convenience and never a condition: the workspace operation has succeeded before it and stays so.
+So it raises nothing, takes no longer than it is given, and what it could not do is left to the change stream
+and to the sweeps, which do the same a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+import anyio
+import structlog
+
+from core.workspace_priority_sync import WorkspacePrioritySync
+
+log = structlog.stdlib.get_logger()
+
+DEFAULT_TIMEOUT_SECONDS: Final = 2.0
+
+
+class WorkspaceHooks:
+    """Tells priorities of changes of workspaces.
+
+    `timeout_seconds` is the longest that a hook takes. `on_change` is told the repository whether it worked
+    or not, for whoever remembers priorities (`JobQueue.forget`).
+    """
+
+    def __init__(
+        self,
+        service: WorkspacePrioritySync,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        on_change: Callable[[UUID], None] = lambda _: None,
+    ) -> None:
+        self._service = service
+        self._timeout_seconds = timeout_seconds
+        self._on_change = on_change
+
+    async def repository_added(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
+        """Call after a repository was added to a workspace.
+
+        True if its priority is right now, False if that is left to the stream. Raises nothing; only the
+        cancellation of the caller passes.
+        """
+        return await self._tell("added", workspace_id, repository_id, self._service.mark_as_workspace_repo)
+
+    async def repository_removed(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
+        """Call after a repository was removed from a workspace, whether others hold it or not. As above."""
+        return await self._tell("removed", workspace_id, repository_id, self._service.mark_as_tracked_only)
+
+    async def _tell(
+        self,
+        operation: str,
+        workspace_id: UUID | str,
+        repository_id: UUID | str,
+        make_right: Callable[[UUID], Awaitable[None]],
+    ) -> bool:
+        facts = {
+            "operation": operation,
+            "workspace_id": str(workspace_id),
+            "repository_id": str(repository_id),
+        }
+        try:
+            await self._make_right(UUID(str(repository_id)), make_right)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the workspace operation has succeeded
+            # Not even a log that can't be written may harm the operation.
+            with suppress(Exception):
+                log.warning(
+                    "workspace_hook_left_to_the_stream", error=str(error) or type(error).__name__, **facts
+                )
+            return False
+        with suppress(Exception):
+            log.info("workspace_hook_done", **facts)
+        return True
+
+    async def _make_right(self, repository_id: UUID, make_right: Callable[[UUID], Awaitable[None]]) -> None:
+        try:
+            with anyio.move_on_after(self._timeout_seconds) as scope:
+                await make_right(repository_id)
+            if scope.cancelled_caught:
+                raise TimeoutError(f"not done within {self._timeout_seconds:g} s")
+        finally:
+            self._on_change(repository_id)

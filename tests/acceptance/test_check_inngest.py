@@ -1,0 +1,151 @@
+"""`priorityd check` on Inngest, against a stand-in for its REST API v2 in the shapes of the real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from core.run_priority import run_priority_expression
+from tests.acceptance.conftest import Stack
+from tests.acceptance.daemon_process import free_port
+from tests.inngest.event_api import EVENT_KEY, EventApi, serve_asgi
+
+SIGNING_KEY = "signkey-test-0123456789abcdef"
+Json = dict[str, Any]
+
+
+def function(name: str, *events: str, priority: str | None = None, crons: tuple[str, ...] = ()) -> Json:
+    triggers = [{"type": "FUNCTION_TRIGGER_TYPE_EVENT", "value": event} for event in events]
+    triggers += [{"type": "FUNCTION_TRIGGER_TYPE_CRON", "value": cron} for cron in crons]
+    configuration: Json = {"cancellations": [], "retries": {"value": 4, "isDefault": True}}
+    if priority is not None:
+        configuration["priority"] = priority
+    return {"id": name, "name": name, "triggers": triggers, "configuration": configuration}
+
+
+@dataclass
+class RestApi:
+    """`GET /v2/apps` and `GET /v2/apps/{id}/functions`, two items a page."""
+
+    functions: dict[str, list[Json]] = field(default_factory=dict)
+    lists_functions: bool = True
+
+    async def apps(self, request: Request) -> Response:
+        return self._page(request, [{"id": name, "name": name} for name in self.functions])
+
+    async def of_app(self, request: Request) -> Response:
+        return self._page(request, self.functions[request.path_params["app"]])
+
+    def _page(self, request: Request, items: list[Json]) -> Response:
+        if not self.lists_functions:
+            return JSONResponse({"errors": [{"code": "not_found", "message": "Not found"}]}, 404)
+        if request.headers.get("Authorization") != f"Bearer {SIGNING_KEY}":
+            return JSONResponse({"errors": [{"code": "authn_failed", "message": "Invalid"}]}, 401)
+        start = int(request.query_params.get("cursor", "0"))
+        more = start + 2 < len(items)
+        page = {"hasMore": more, "limit": 2} | ({"cursor": str(start + 2)} if more else {})
+        return JSONResponse({"data": items[start : start + 2], "metadata": {}, "page": page})
+
+
+@dataclass
+class Inngest:
+    """Both APIs on one address, and `priorityd check` against them."""
+
+    url: str
+    stack: Stack
+    rest: RestApi
+    events: EventApi
+
+    async def check(self, **settings: object) -> tuple[int, dict[str, Json]]:
+        inngest = {
+            "INNGEST_BASE_URL": self.url,
+            "INNGEST_EVENT_KEY": EVENT_KEY,
+            "INNGEST_SIGNING_KEY": SIGNING_KEY,
+            "PRIORITYD_HTTP_PORT": free_port(),
+        }
+        code, out, err = await self.stack.priorityd("check", "--json", **(inngest | settings))
+        assert SIGNING_KEY not in out + err
+        findings = json.loads(out)["findings"]
+        return code, {finding["step"]: finding for finding in findings}
+
+
+@pytest.fixture
+async def inngest(stack: Stack) -> AsyncIterator[Inngest]:
+    rest, events = RestApi(), EventApi()
+    routes = [Route("/v2/apps", rest.apps), Route("/v2/apps/{app}/functions", rest.of_app)]
+    async with serve_asgi(Starlette(routes=[*routes, Mount("/", events)])) as url:
+        yield Inngest(url, stack, rest, events)
+
+
+async def test_an_expression_without_effect_is_named_with_the_one_that_has(inngest: Inngest) -> None:
+    good = run_priority_expression()
+    inngest.rest.functions = {
+        "app": [
+            function("sync", "capture/repository.sync.graphql", priority="event.data.priority"),
+            function("reviews", "capture/pr.reviews", priority=good),
+            function("comments", "capture/pr.comments"),
+            function("mail", "mail/wanted"),
+        ],
+        "empty": [],
+        "other": [function("nightly", "capture/repository.issues", priority=good, crons=("0 0 * * *",))],
+    }
+    code, findings = await inngest.check()
+    finding = findings["run priority"]
+    assert (code, finding["outcome"]) == (0, "warning")
+    assert finding["text"] == (
+        "priorities have no effect on app/sync ('event.data.priority' is no integer),"
+        " app/comments (it has no priority.run)"
+    )
+    assert finding["remedy"].endswith(good)
+    assert findings["Inngest event key"]["outcome"] == "ok"
+    assert inngest.events.accepted == []
+
+
+async def test_functions_that_heed_priorities_are_good(inngest: Inngest) -> None:
+    inngest.rest.functions = {
+        "app": [function("sync", "capture/repository.sync.graphql", priority=run_priority_expression())]
+    }
+    _, findings = await inngest.check()
+    assert (findings["run priority"]["outcome"], findings["run priority"]["remedy"]) == ("ok", "")
+
+
+async def test_functions_that_take_no_job_of_ours_are_reported(inngest: Inngest) -> None:
+    inngest.rest.functions = {"app": [function("mail", "mail/wanted")]}
+    _, findings = await inngest.check()
+    assert findings["run priority"]["outcome"] == "warning"
+
+
+async def test_what_was_not_looked_at_is_not_called_good(inngest: Inngest) -> None:
+    _, findings = await inngest.check(INNGEST_SIGNING_KEY="")
+    assert findings["run priority"]["outcome"] == "skipped"
+    assert "INNGEST_SIGNING_KEY" in findings["run priority"]["text"]
+    inngest.rest.lists_functions = False
+    code, findings = await inngest.check()
+    assert (code, findings["run priority"]["outcome"]) == (0, "skipped")
+
+
+async def test_refused_keys_are_told_apart(inngest: Inngest) -> None:
+    code, findings = await inngest.check(INNGEST_EVENT_KEY="wrong", INNGEST_SIGNING_KEY="signkey-test-00")
+    assert code == 77
+    assert findings["Inngest event key"]["outcome"] == "failed"
+    assert "INNGEST_EVENT_KEY" in findings["Inngest event key"]["text"]
+    assert "INNGEST_SIGNING_KEY" in findings["run priority"]["text"]
+
+
+async def test_an_inngest_that_is_away_is_said_to_be(inngest: Inngest) -> None:
+    code, findings = await inngest.check(INNGEST_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    assert (code, findings["Inngest event key"]["outcome"]) == (69, "failed")
+    assert findings["run priority"]["outcome"] == "skipped"
+
+
+async def test_without_settings_for_inngest_nothing_is_said_of_it(inngest: Inngest) -> None:
+    _, findings = await inngest.check(INNGEST_EVENT_KEY="", INNGEST_SIGNING_KEY="")
+    assert not [step for step in findings if "Inngest" in step or step == "run priority"]

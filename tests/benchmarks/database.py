@@ -1,0 +1,23 @@
+"""What a measurement begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from daemon.sandbox.migrate import apply_migrations
+from daemon.sandbox.postgres import embedded_postgres
+from tests.acceptance.application import Application
+from tests.conftest import schema_sql
+
+
+@contextmanager
+def application() -> Iterator[tuple[str, Application]]:
+    """A fresh PostgreSQL with the application and the migrations."""
+    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in ("roles", "application"):
+            connection.execute(schema_sql(name))
+        apply_migrations(connection)
+        yield postgres.url(), Application(connection)

@@ -1,0 +1,270 @@
+"""The dispatcher on a real database behind the sandbox's REST surface, against the stand-in for Inngest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+
+from core.change_events import PRIORITY_CHANGED
+from core.job_events import REPOSITORY_SYNC
+from daemon.dispatcher import Dispatcher
+from daemon.event_sender import EventSender, open_event_sender
+from daemon.metrics import PREFIX, Metrics
+from daemon.outbox import Outbox
+from daemon.progress import Progress
+from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.store import open_store
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import eventually
+from tests.conftest import Database
+from tests.inngest.conftest import StandIn
+from tests.inngest.event_api import Faults
+
+
+@dataclass
+class Bench:
+    """A database with an application, its REST surface, and Inngest's stand-in."""
+
+    server: SandboxServer
+    app: Application
+    inngest: StandIn
+
+    @asynccontextmanager
+    async def dispatcher(self, *, claim_seconds: float = 60, **parts: Any) -> AsyncIterator[Dispatcher]:
+        """A dispatcher that runs for the length of the block."""
+        metrics = Metrics()
+        async with (
+            open_store(self.server.url, self.server.service_role_key) as store,
+            open_event_sender(self.inngest.settings(), max_attempts=1, timeout_seconds=1) as sender,
+            anyio.create_task_group() as tasks,
+        ):
+            dispatcher = Dispatcher(
+                Outbox(store, uuid4()),
+                parts.get("sender", sender),
+                claim_seconds=claim_seconds,
+                form="score",
+                sync_new=True,
+                metrics=metrics,
+                progress=Progress(),
+            )
+            self.metrics = metrics
+            tasks.start_soon(dispatcher.run)
+            await eventually(lambda: dispatcher.depth is not None)
+            yield dispatcher
+            tasks.cancel_scope.cancel()
+
+    def change(self, count: int = 1) -> list[UUID]:
+        """Add so many repositories to a workspace, and make them right."""
+        workspace, repositories = self.app.workspace(), self.app.repositories(count)
+        self.app.add(workspace, *repositories)
+        self.app.connection.execute("select sync_workspace_priorities(%s)", (repositories,))
+        return repositories
+
+    def pending(self) -> int:
+        return self.count("dispatched_at is null and abandoned_at is null")
+
+    def count(self, condition: str) -> int:
+        query = f"select count(*) from repository_priority_changes where {condition}"
+        row = self.app.connection.execute(query.encode()).fetchone()
+        assert row is not None
+        number: int = row[0]
+        return number
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
+
+    def announced(self) -> list[str]:
+        """The repositories of the announcements, in the order in which they came, repeats left out."""
+        return [event["data"]["repositoryId"] for event in self.inngest.api.named(PRIORITY_CHANGED)]
+
+
+@pytest.fixture
+async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
+    async with serve_sandbox(database.url) as server:
+        bench = Bench(server, Application(database.connect()), event_api)
+        bench.app.connection.execute("select open_priority_outbox()")
+        yield bench
+
+
+async def test_every_change_is_announced_once_and_new_workspace_repositories_are_synced(bench: Bench) -> None:
+    repositories = bench.change(1200)
+    async with bench.dispatcher() as dispatcher:
+        dispatcher.wake()
+        await eventually(lambda: bench.pending() == 0)
+    assert sorted(bench.announced()) == sorted(map(str, repositories))
+    assert len(bench.inngest.api.named(REPOSITORY_SYNC)) == 1200
+    assert len(bench.inngest.api.accepted) == 2400
+    assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="sent") == 1200
+    assert bench.metric("dispatched_total", event=REPOSITORY_SYNC, outcome="sent") == 1200
+
+
+async def test_a_change_goes_out_as_soon_as_it_is_told_of(bench: Bench) -> None:
+    async with bench.dispatcher() as dispatcher:
+        await eventually(lambda: bench.inngest.api.attempts == 0)
+        bench.change()
+        dispatcher.wake()
+        await eventually(lambda: bench.pending() == 0, seconds=3)
+
+
+async def test_a_change_that_nobody_told_of_goes_out_by_timer(bench: Bench) -> None:
+    async with bench.dispatcher():
+        bench.change()
+        await eventually(lambda: bench.pending() == 0)
+
+
+async def test_changes_of_a_repository_are_announced_in_their_order(bench: Bench) -> None:
+    (repository,) = bench.change()
+    for _ in range(3):
+        bench.app.connection.execute("delete from workspace_repositories")
+        bench.app.connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+        bench.app.add(bench.app.workspace(), repository)
+        bench.app.connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+    async with bench.dispatcher():
+        await eventually(lambda: bench.pending() == 0)
+    told = [event["data"] for event in bench.inngest.api.named(PRIORITY_CHANGED)]
+    assert [change["newPriority"] for change in told] == ["high", *["medium", "high"] * 3]
+    assert [change["changeId"] for change in told] == sorted(change["changeId"] for change in told)
+    assert len(bench.inngest.api.named(REPOSITORY_SYNC)) == 4
+
+
+async def test_history_is_not_announced(bench: Bench) -> None:
+    bench.app.connection.execute("update workspace_priority_outbox set announce_after = null")
+    bench.change(3)
+    async with bench.dispatcher() as dispatcher:
+        (new,) = bench.change()
+        dispatcher.wake()
+        await eventually(lambda: bench.announced() == [str(new)])
+        assert dispatcher.depth is not None
+        assert dispatcher.depth.pending == 0
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(status=503, requests=2),
+        Faults(status=500, accept=7, requests=2),
+        Faults(status=429, retry_after=2, requests=1),
+        Faults(status=401, requests=1),
+        Faults(reset="after", requests=2),
+        Faults(hang=True, requests=1),
+    ],
+    ids=["down", "taken in part", "asked to wait", "key refused", "answer lost", "hangs"],
+)
+async def test_trouble_loses_nothing_and_repeats_only_ids(bench: Bench, faults: Faults) -> None:
+    repositories = bench.change(20)
+    bench.inngest.api.faults = faults
+    async with bench.dispatcher() as dispatcher:
+        await eventually(lambda: dispatcher.last_error is not None)
+        await eventually(lambda: bench.count("last_error is not null and claimed_by is null") == 20)
+        assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="failed") >= 20
+        await eventually(lambda: bench.pending() == 0, seconds=20)
+        assert dispatcher.last_error is None
+    assert sorted(bench.announced()) == sorted(map(str, repositories))
+    assert bench.count("last_error is not null") == 0
+
+
+@pytest.mark.parametrize("status", [400, 413])
+async def test_a_change_that_is_refused_is_parked_with_the_reason_and_stops_no_other(
+    bench: Bench, status: int
+) -> None:
+    repositories = bench.change(50)
+    bad = repositories[33]
+    bench.inngest.api.faults = Faults(refuse=str(bad), refuse_status=status)
+    async with bench.dispatcher() as dispatcher:
+        await eventually(lambda: bench.pending() == 0)
+        bench.change()
+        dispatcher.wake()
+        await eventually(lambda: len(bench.announced()) == 50)
+    row = bench.app.connection.execute(
+        "select repository_id, last_error from repository_priority_changes where abandoned_at is not null"
+    ).fetchone()
+    assert row is not None
+    assert row[0] == bad
+    assert "told to refuse this event" in row[1]
+    assert str(bad) not in bench.announced()
+    assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="refused") == 1
+
+
+async def test_two_dispatchers_share_the_work(bench: Bench) -> None:
+    repositories = bench.change(3000)
+    async with bench.dispatcher(), bench.dispatcher():
+        await eventually(lambda: bench.pending() == 0, seconds=20)
+    assert sorted(bench.announced()) == sorted(map(str, repositories))
+    assert len(bench.inngest.api.accepted) == 6000, "nobody sent what the other had claimed"
+    owners = bench.app.connection.execute(
+        "select count(distinct claimed_by) from repository_priority_changes"
+    ).fetchone()
+    assert owners == (2,)
+
+
+async def test_what_a_dead_dispatcher_had_claimed_is_sent_when_its_claim_runs_out(bench: Bench) -> None:
+    repositories = bench.change(5)
+    bench.app.connection.execute("select claim_priority_changes(%s, 500, 2)", (uuid4(),))
+    async with bench.dispatcher():
+        await eventually(lambda: bench.pending() == 0)
+    assert sorted(bench.announced()) == sorted(map(str, repositories))
+
+
+async def test_told_to_stop_it_sends_what_is_pending_first(bench: Bench) -> None:
+    async with bench.dispatcher() as dispatcher:
+        repositories = bench.change(1100)
+        dispatcher.drain()
+        await eventually(lambda: bench.pending() == 0)
+    assert len(bench.announced()) == len(repositories)
+
+
+async def test_told_to_stop_while_inngest_is_down_it_stops(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(status=503)
+    bench.change(5)
+    async with bench.dispatcher() as dispatcher:
+        await eventually(lambda: dispatcher.last_error is not None)
+        dispatcher.drain()
+        attempts = bench.inngest.api.attempts
+        await eventually(lambda: bench.count("claimed_by is null") == 5)
+    assert bench.inngest.api.attempts <= attempts + 1
+    assert bench.pending() == 5
+
+
+async def test_cancelled_in_the_middle_it_gives_its_claims_back(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(hang=True)
+    bench.change(5)
+    async with open_event_sender(bench.inngest.settings()) as patient, bench.dispatcher(sender=patient):
+        await eventually(lambda: bench.inngest.api.attempts == 1)
+        assert bench.count("claimed_by is not null") == 5
+    assert bench.count("claimed_by is null and next_attempt_at <= now()") == 5
+
+
+async def test_what_was_sent_is_marked_even_if_the_database_was_gone_meanwhile(bench: Bench) -> None:
+    bench.change(5)
+    async with bench.dispatcher(sender=_Interrupting(bench)) as dispatcher:
+        await eventually(lambda: dispatcher.last_error is not None)
+        bench.app.connection.execute(
+            "alter function mark_priority_changes_dispatched_gone(bigint[])"
+            " rename to mark_priority_changes_dispatched; notify pgrst, 'reload schema'"
+        )
+        await eventually(lambda: bench.pending() == 0, seconds=30)
+    assert len(bench.inngest.api.accepted) == 10, "sent once"
+
+
+class _Interrupting:
+    """Sends, and makes the database forget how to mark what was sent."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    async def send(self, events: Any, on_sent: Any) -> Any:
+        async with open_event_sender(self._bench.inngest.settings()) as sender:
+            assert isinstance(sender, EventSender)
+            refused = await sender.send(events, on_sent)
+        self._bench.app.connection.execute(
+            "alter function mark_priority_changes_dispatched(bigint[])"
+            " rename to mark_priority_changes_dispatched_gone"
+        )
+        self._bench.app.connection.execute("notify pgrst, 'reload schema'")
+        return refused

@@ -1,0 +1,54 @@
+"""What the README says about queueing is what the code does: configurations to paste, job types, examples."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from uuid import uuid4
+
+import inngest
+
+from core.answers import RepositoryPriority
+from core.job_events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
+from core.run_priority import run_priority_expression
+from tests.project.test_documentation import README
+
+
+def blocks(language: str, holding: str) -> list[str]:
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [block for block in found if holding in block]
+
+
+def test_the_configurations_to_paste_hold_the_recommended_expression() -> None:
+    for language, assigned in (("ts", 'run: "'), ("python", 'run="')):
+        (block,) = blocks(language, "concurrency")
+        assert f'{assigned}{run_priority_expression()}"' in block
+        assert REPOSITORY_SYNC in block
+
+
+def test_the_configuration_for_python_is_what_the_sdk_registers() -> None:
+    (block,) = blocks("python", "inngest.Priority")
+    names: dict[str, Any] = {"inngest": inngest, "client": inngest.Inngest(app_id="app", is_production=False)}
+    exec(block, names)
+    config = names["capture_repository_sync"].get_config("http://127.0.0.1/api/inngest").main
+    assert config.priority.run == run_priority_expression()
+    assert config.triggers[0].event == REPOSITORY_SYNC
+
+
+def test_every_job_type_is_in_the_readme_with_its_event() -> None:
+    table = README[README.index("| job type | event |") : README.index("An event's `data`")]
+    documented = {
+        job_type: event
+        for types, event in re.findall(r"^\| (`[a-z].*`) \| `(capture/[a-z.]+)` \|$", table, re.MULTILINE)
+        for job_type in re.findall(r"`([a-z-]+)`", types)
+    }
+    assert documented == EVENT_NAMES
+
+
+def test_the_example_of_an_event_has_the_fields_that_events_have() -> None:
+    (block,) = blocks("json", "originalPriority")
+    row = RepositoryPriority("high", is_workspace_repo=True, workspace_count=2)
+    example = json.loads(block)
+    data = event_data(Job("recent-prs", uuid4(), "acme/web"), row)
+    assert example | {"repositoryId": data["repositoryId"]} == data
