@@ -1,21 +1,21 @@
 """From which priority the next ordered job of a type is released.
 
-Two promises can pull in different directions: no job of a lower priority goes before one of a higher priority that
-waits, and every job is done within a day. As long as nothing is overdue the first one is kept without exception.
+Two promises can pull in different directions: no job goes before one of a higher priority that waits, and
+every job is done within a day. As long as nothing is overdue the first one is kept without exception.
 
-A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what still lies ahead of it:
-other overdue jobs, the queue of the workers, and the work itself. An overdue job is promoted: it goes before
-higher ones, the one that has waited longest first, whatever its own priority.
+A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what still lies ahead
+of it: other overdue jobs, the queue of the workers, and the work itself. An overdue job is promoted: it goes
+before higher ones, the one that has waited longest first, whatever its own priority.
 
-But never twice in a row while a higher one waits. Otherwise a backlog of a day, coming due all at once, would stop
-the paying teams' jobs for as long as it takes to work it off; and no promise can be broken by the other alone as
-long as the load of each is less than half of what the workers can do:
+But never twice in a row while a higher one waits. Otherwise a backlog of a day, coming due all at once, would
+stop the paying teams' jobs for as long as it takes to work it off. So neither promise can be broken by the
+other alone, as long as the load of each is less than half of what the workers can do:
 
 - While there are n overdue jobs that have waited longer, at most 2n + 1 jobs are released before this one. If
-  such jobs come more slowly than every second release, the number of overdue ones is bounded however many high
-  ones wait.
-- At least every second release is by priority. If high jobs come more slowly than that, they wait no longer than
-  a bounded number of releases however many are overdue.
+  such jobs come more slowly than every second release, the number of overdue ones is bounded however many
+  high ones wait.
+- At least every second release is by priority. If high jobs come more slowly than that, they wait no longer
+  than a bounded number of releases however many are overdue.
 
 High jobs are never promoted, since nothing goes before them but promotions. PostgreSQL applies this
 (`choose_job_priority`); the copy here explains it, and the tests compare the two.

@@ -6,6 +6,7 @@
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
     recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+    waiting jobs ─▶ Releaser ─▶ Inngest
 
 What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
 
@@ -28,6 +29,7 @@ from anyio.abc import TaskGroup
 from core import __version__
 from core.errors import ExitCode
 from core.pacing import SweepPace
+from core.released_jobs import ReleaseLimits
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher
@@ -38,9 +40,11 @@ from daemon.http import Probes, listen, serve
 from daemon.intake import Intake
 from daemon.listener import Listener
 from daemon.metrics import Metrics
+from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
+from daemon.releaser import Releaser
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings
 from daemon.snapshotter import Snapshotter
@@ -79,7 +83,13 @@ async def run_daemon(settings: Settings) -> ExitCode:
         if settings.inngest_sends and settings.announce_changes:
             sending = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
             sender = await opened.enter_async_context(sending)
-        return await App(settings, store, sender, metrics, progress).run(endpoint)
+        releasing = None
+        if settings.inngest_sends and settings.release_jobs:
+            sending = open_event_sender(
+                settings, max_attempts=1, on_attempt=lambda: progress.beat("releaser")
+            )
+            releasing = await opened.enter_async_context(sending)
+        return await App(settings, store, sender, releasing, metrics, progress).run(endpoint)
 
 
 class App:
@@ -90,12 +100,14 @@ class App:
         settings: Settings,
         store: Store,
         sender: EventSender | None,
+        job_sender: EventSender | None,
         metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._settings = settings
         self._store = store
         self._sender = sender
+        self._job_sender = job_sender
         self._metrics = metrics
         self._started_at = utc_now()
         self._daemon_id = uuid4()
@@ -130,6 +142,7 @@ class App:
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
         self._function_host = self._make_function_host()
+        self._releaser = self._make_releaser()
         # Two daemons that trim at the same time do no harm.
         self._trimmer = Trimmer(
             self._outbox, settings.change_retention_days, is_leader=lambda: True, progress=self._progress
@@ -161,7 +174,7 @@ class App:
         async with anyio.create_task_group() as parts:
             for part in (self._elector, self._resyncer, self._snapshotter, self._trimmer):
                 parts.start_soon(part.run)
-            for optional in (self._dispatcher, self._function_host):
+            for optional in (self._dispatcher, self._function_host, self._releaser):
                 if optional is not None:
                     parts.start_soon(optional.run)
             parts.start_soon(self._listen)
@@ -196,8 +209,9 @@ class App:
         self._resyncer.stop()
         self._snapshotter.stop()
         self._trimmer.stop()
-        if self._function_host is not None:
-            self._function_host.stop()
+        for optional in (self._function_host, self._releaser):
+            if optional is not None:
+                optional.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -261,6 +275,7 @@ class App:
             snapshot=self._snapshotter.latest,
             dispatcher=self._dispatcher,
             function_host=self._function_host,
+            releaser=self._releaser,
         )
 
     def _make_elector(self) -> Elector:
@@ -326,6 +341,22 @@ class App:
             return None
         handler = SyncFunction(self._store, self._resyncer, recorder=self._recorder)
         return FunctionHost(self._settings, handler, str(self._daemon_id), progress=self._progress)
+
+    def _make_releaser(self) -> Releaser | None:
+        if self._job_sender is None:
+            return None
+        settings = self._settings
+        return Releaser(
+            OrderedJobs(self._store, self._daemon_id),
+            self._job_sender,
+            limits=ReleaseLimits(
+                settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
+            ),
+            form=settings.event_priority,
+            is_leader=self._elector.is_leader,
+            metrics=self._metrics,
+            progress=self._progress,
+        )
 
     def _make_listener(self) -> Listener:
         return Listener(

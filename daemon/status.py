@@ -15,6 +15,7 @@ from daemon.dispatcher import Dispatcher
 from daemon.function_host import FunctionHost
 from daemon.listener import Listener
 from daemon.recorder import Recorder
+from daemon.releaser import Releaser
 from daemon.resyncer import Resyncer
 from daemon.rows import Snapshot
 from daemon.sweeper import Sweeper
@@ -35,6 +36,7 @@ def describe(
     snapshot: Snapshot | None,
     dispatcher: Dispatcher | None,
     function_host: FunctionHost | None,
+    releaser: Releaser | None,
 ) -> dict[str, Any]:
     """The data of `/status`; times are UTC, durations seconds."""
     now = monotonic()
@@ -71,6 +73,7 @@ def describe(
         },
         "outbox": _outbox(dispatcher),
         "sync_function": _sync_function(function_host),
+        "ordered_jobs": _ordered_jobs(releaser),
         "snapshot": asdict(snapshot) if snapshot else None,
     }
     result: dict[str, Any] = to_jsonable_python(status)
@@ -88,6 +91,19 @@ def _outbox(dispatcher: Dispatcher | None) -> dict[str, Any]:
         "abandoned": depth.abandoned if depth else None,
         "last_sent_at": dispatcher.last_sent_at,
         "last_error": dispatcher.last_error,
+    }
+
+
+def _ordered_jobs(releaser: Releaser | None) -> dict[str, Any]:
+    if releaser is None:
+        return {"releasing": False}
+    release = releaser.release
+    return {
+        "releasing": True,
+        "waiting": release.waiting if release else None,
+        "in_flight": dict(release.in_flight) if release else None,
+        "last_sent_at": releaser.last_sent_at,
+        "held_back_because": releaser.held_back_because,
     }
 
 

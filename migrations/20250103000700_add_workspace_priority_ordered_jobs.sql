@@ -283,9 +283,30 @@ begin
 end
 $$;
 
+-- The workspaces in whose lines a high repository stands: whichever has its turn first takes it, and no other turn is
+-- used up by it. Only the first 16, so that a repository that thousands hold costs no more; the workspace of zeros
+-- for one that nobody holds.
+create or replace function public.workspaces_in_line(p_repository_id uuid)
+returns uuid[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+    c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+    c_most constant integer := 16;
+    v_workspaces uuid[] := array(
+        select distinct wr.workspace_id from public.workspace_repositories wr
+        where wr.repository_id = p_repository_id and wr.workspace_id is not null
+        order by wr.workspace_id
+        limit c_most
+    );
+begin
+    return case when v_workspaces = '{}' then array[c_nobody] else v_workspaces end;
+end
+$$;
+
 -- Makes the lanes of these (job type, repository) pairs what they should be. For the holder of the queue's row only.
--- A repository in several workspaces stands in line for each of them (for the first 16, so that one that thousands
--- hold costs no more): whichever has its turn first takes it, and no other turn is used up by it.
 create or replace function public.place_job_lanes(p_job_types text[], p_repository_ids uuid[])
 returns void
 language plpgsql
@@ -293,7 +314,6 @@ set search_path = ''
 as $$
 declare
     c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
-    c_most_workspaces constant integer := 16;
 begin
     with named as (
         select distinct u.job_type, u.repository_id
@@ -311,18 +331,14 @@ begin
         ) h
     ),
     lines as materialized (
-        select p.repository_id, p.priority, coalesce(w.workspace_id, c_nobody) as workspace_id
+        select p.repository_id, p.priority, w.workspace_id
         from (
             select r.repository_id, public.current_job_priority(r.repository_id) as priority
             from (select distinct h.repository_id from heads h) r
         ) p
-        left join lateral (
-            select distinct wr.workspace_id
-            from public.workspace_repositories wr
-            where wr.repository_id = p.repository_id and p.priority = 'high'
-            order by wr.workspace_id
-            limit c_most_workspaces
-        ) w on true
+        cross join lateral unnest(
+            case when p.priority = 'high' then public.workspaces_in_line(p.repository_id) else array[c_nobody] end
+        ) w (workspace_id)
     ),
     gone as (
         delete from public.workspace_priority_job_lanes l
@@ -390,10 +406,11 @@ $$;
 -- Releasing
 -- ---------------------------------------------------------------------------------------------------------
 
--- Takes jobs in flight that are over off the list, and those whose lease has ended back into their lanes. For the
--- holder of the queue's row only. Rows that somebody is writing are left for the next time. The answer counts, by
+-- Takes jobs in flight that are over off the list, and those whose lease has ended back into their lanes; with
+-- them what this daemon took and did not send, for it asks for more only when it has nothing in hand: it never got
+-- the answer. For the holder of the queue's row only. Rows that somebody is writing are left for the next time. The answer counts, by
 -- the priority that they were released with, those whose event was sent and that nobody has reported on: lost.
-create or replace function public.settle_ordered_jobs()
+create or replace function public.settle_ordered_jobs(p_daemon_id uuid)
 returns jsonb
 language plpgsql
 set search_path = ''
@@ -418,7 +435,8 @@ begin
 
     v_ids := array(
         select f.job_id from public.workspace_priority_ordered_jobs f
-        where f.released_at is not null and f.lease_until <= v_now
+        where f.released_at is not null
+            and (f.lease_until <= v_now or (f.released_by = p_daemon_id and f.sent_at is null))
         for update skip locked
     );
     if v_ids = '{}' then
@@ -569,8 +587,7 @@ begin
         return '{"at_work": true}';
     end if;
 
-    -- From now on the payload says with what priority the job went; until now it was its repository's, whatever
-    -- that was.
+    -- From now on the payload says with what priority the job went; until now it was its repository's.
     update public.background_jobs b
     set payload = b.payload::jsonb || jsonb_build_object(
         'priority', case v_lane.priority when 'high' then 100 when 'medium' then 50 else 25 end
@@ -650,7 +667,7 @@ begin
         update public.workspace_priority_job_queue set in_use = true;
     end if;
 
-    v_lost := public.settle_ordered_jobs();
+    v_lost := public.settle_ordered_jobs(p_daemon_id);
     -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
     v_more := public.follow_job_hints(c_hints);
     if not v_more then
@@ -736,8 +753,6 @@ as $$
 declare
     v_ids uuid[];
 begin
-    -- In the order in which a release locks: the job, then what is known of it.
-    perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
     v_ids := array(
         select o.job_id from public.workspace_priority_ordered_jobs o
         where o.job_id = any (p_job_ids) and o.released_by = p_daemon_id
@@ -745,7 +760,6 @@ begin
         order by o.job_id
         for no key update
     );
-    update public.background_jobs b set payload = b.payload::jsonb - 'priority' where b.id = any (v_ids);
     with returned as (
         update public.workspace_priority_ordered_jobs o
         set released_at = null, released_by = null, lease_until = null
@@ -790,9 +804,10 @@ begin
 end
 $$;
 
--- Looks for lanes that are not where their repository's row says, or missing, and leaves hints at them. Nothing
--- should ever be found: priorities that were written by hand are, until the sweep sees them. Also forgets when
--- workspaces had their turns that had none for long. Costs one pass over the lanes and the waiting jobs.
+-- Looks for lanes that are not where their repository's row and memberships say, or missing, and leaves hints at
+-- them. Priorities that were written by hand are found so, before the sweep sees them, and high repositories that
+-- have changed workspaces and stayed high; nothing else ever should. Also forgets when workspaces had their turns
+-- that had none for long. Costs one pass over the lanes and the waiting jobs.
 create or replace function public.check_job_lanes(p_limit integer default 5000)
 returns jsonb
 language plpgsql
@@ -818,6 +833,14 @@ begin
     ),
     wrong as (
         select c.job_type, c.repository_id from current c where c.priority <> c.should_be
+        union
+        (
+            select l.job_type, l.repository_id from public.workspace_priority_job_lanes l
+            where l.priority = 'high'
+            group by l.job_type, l.repository_id
+            having array_agg(l.workspace_id order by l.workspace_id)
+                <> public.workspaces_in_line(l.repository_id)
+        )
         union
         (
             select o.job_type, o.repository_id from public.workspace_priority_ordered_jobs o
@@ -1309,7 +1332,7 @@ begin
             'current_job_priority', 'explain_refused_job', 'fail_refused_jobs', 'follow_job_hints',
             'hint_at_job_lanes', 'list_ordered_jobs', 'mark_jobs_sent', 'place_job_lanes', 'queue_repository_jobs',
             'release_next_job', 'release_ordered_jobs', 'repositories_unknown_to_jobs', 'return_unsent_jobs',
-            'settle_ordered_jobs'
+            'settle_ordered_jobs', 'workspaces_in_line'
         )
     loop
         execute format('revoke all on function %s from public', v_function);
