@@ -371,34 +371,49 @@ begin
 end
 $$;
 
--- Follows up to p_limit hints; whether there were more.
+-- Follows the oldest hints, at most p_limit different ones; whether there were more. For the holder of the queue's row
+-- only.
 create or replace function public.follow_job_hints(p_limit integer)
 returns boolean
 language plpgsql
 set search_path = ''
 as $$
 declare
+    -- Many of the hints of a busy time are the same, and the same once is enough.
+    c_repeats constant integer := 5;
     v_ids bigint[];
+    v_hints public.workspace_priority_job_hints[];
     v_job_types text[];
     v_repository_ids uuid[];
 begin
-    v_ids := array(select h.id from public.workspace_priority_job_hints h order by h.id limit p_limit + 1);
-    with taken as (
-        delete from public.workspace_priority_job_hints h
-        where h.id = any (v_ids[:p_limit])
-        returning h.job_type, h.repository_id
-    )
-    select array_agg(t.job_type), array_agg(h.repository_id) into v_job_types, v_repository_ids
-    from taken h
-    cross join lateral (
-        select h.job_type where h.job_type is not null
-        union all
-        select k.job_type from public.workspace_priority_job_types k where h.job_type is null
-    ) t;
-    if v_job_types is not null then
-        perform public.place_job_lanes(v_job_types, v_repository_ids);
+    v_hints := array(
+        select h from public.workspace_priority_job_hints h order by h.id limit p_limit * c_repeats + 1
+    );
+    if v_hints = '{}' then
+        return false;
     end if;
-    return cardinality(v_ids) > p_limit;
+    with numbered as (
+        select h.id, dense_rank() over (order by h.first_id) as n, h.job_type, h.repository_id
+        from (
+            select u.id, u.job_type, u.repository_id,
+                min(u.id) over (partition by u.job_type, u.repository_id) as first_id
+            from unnest(v_hints[:p_limit * c_repeats]) u
+        ) h
+    ),
+    chosen as (
+        select n.id, n.job_type, n.repository_id from numbered n where n.n <= p_limit
+    ),
+    expanded as (
+        select distinct k.job_type, c.repository_id
+        from chosen c
+        join public.workspace_priority_job_types k on k.job_type = coalesce(c.job_type, k.job_type)
+    )
+    select (select array_agg(c.id) from chosen c), array_agg(e.job_type), array_agg(e.repository_id)
+    into v_ids, v_job_types, v_repository_ids
+    from expanded e;
+    delete from public.workspace_priority_job_hints h where h.id = any (v_ids);
+    perform public.place_job_lanes(v_job_types, v_repository_ids);
+    return cardinality(v_hints) > cardinality(v_ids);
 end
 $$;
 
