@@ -50,6 +50,16 @@ class ReleaseLimits:
     lease_seconds: float
 
 
+def refuse_clash(job: Job) -> None:
+    """Raise `PermanentError` if the job's own data hold a field that is set at the release."""
+    metadata = job.data.get("metadata", {})
+    if "jobId" in job.data or (isinstance(metadata, Mapping) and "promoted" in metadata):
+        raise PermanentError(
+            "The data of an ordered job may not hold jobId or metadata.promoted: that is set here",
+            reason="rejected",
+        )
+
+
 def event_id(job_id: UUID) -> str:
     """The id of the event that this job becomes, however often it is released."""
     return f"job:{job_id}"

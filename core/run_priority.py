@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from core.job_events import PriorityForm
 from core.priorities import DEFAULT_PRIORITY, SCORES, Priority
 
 MAX_HEAD_START_SECONDS: Final = 600
@@ -28,6 +29,15 @@ _FIELD: Final = "event.data.priority"
 
 # Names, numbers and arithmetic, no choice between values: what comes of an event's number so is never an int.
 _ARITHMETIC: Final = re.compile(r"[\s()+\-*/%.\w\[\]'\"]+")
+_HAS: Final = re.compile(rf"\bhas\s*\(\s*{re.escape(_FIELD)}\s*\)")
+_USES: Final = re.compile(
+    rf"(?:int\s*\(\s*)?\b{re.escape(_FIELD)}\b(?!\.)\s*(?:\)|[=!<>]=?\s*(?:['\"]|[-\d.]))?"
+)
+"""The field with what is done to it, as far as it is a conversion or a comparison with a literal."""
+_READS: Final[dict[PriorityForm, re.Pattern[str]]] = {
+    "word": re.compile(r"event.*[=!]=\s*['\"]"),
+    "score": re.compile(r"event.*[=!<>]=?\s*[-\d.]|int.*\)"),
+}
 _MAKES_AN_INT: Final = re.compile(r"\b(?:int|size)\s*\(|\.size\s*\(")
 
 
@@ -52,13 +62,24 @@ def run_priority_expression() -> str:
     return expression
 
 
-def has_no_effect(expression: str) -> bool:
-    """Whether Inngest takes this `priority.run` for 0 whatever the event's data are.
+def has_no_effect(expression: str, form: PriorityForm = "score") -> bool:
+    """Whether no priority, in that form in `data.priority`, can change what Inngest makes of this.
 
-    It finds the common mistake and no other: a value of the event's data used as it is, or after arithmetic.
+    It finds the common mistakes and no others: a value of the event's data used as it is, or after
+    arithmetic; a score compared with words alone, and the other way round.
     """
+    return _is_no_int(expression) or _reads_only(expression, "word" if form == "score" else "score")
+
+
+def _is_no_int(expression: str) -> bool:
     return (
         "event.data" in expression
         and _ARITHMETIC.fullmatch(expression) is not None
         and _MAKES_AN_INT.search(expression) is None
     )
+
+
+def _reads_only(expression: str, form: PriorityForm) -> bool:
+    """Whether the priority is read, and at each place in a way that only the other form understands."""
+    uses = _USES.findall(_HAS.sub("", expression))
+    return bool(uses) and all(_READS[form].fullmatch(use) for use in uses)

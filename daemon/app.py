@@ -8,7 +8,7 @@
     recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
     waiting jobs ─▶ Releaser ─▶ Inngest
 
-What the timers start, Sweeper and Resyncer do only while the Elector has the lease.
+What the timers start, Sweeper, Resyncer and Trimmer do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
 then the dispatcher announces what they changed, within the time that the settings give them.
@@ -29,22 +29,16 @@ from anyio.abc import TaskGroup
 from core import __version__
 from core.errors import ExitCode
 from core.pacing import SweepPace
-from core.released_jobs import ReleaseLimits
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
-from daemon.dispatcher import Dispatcher
 from daemon.elector import Elector
-from daemon.event_sender import EventSender, open_event_sender
-from daemon.function_host import FunctionHost
 from daemon.http import Probes, listen, serve
+from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
 from daemon.listener import Listener
 from daemon.metrics import Metrics
-from daemon.ordered_jobs import OrderedJobs
-from daemon.outbox import Outbox
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
-from daemon.releaser import Releaser
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings
 from daemon.snapshotter import Snapshotter
@@ -52,9 +46,7 @@ from daemon.startup import wait_for_schema
 from daemon.status import describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
-from daemon.sync_function import SyncFunction
 from daemon.systemd import Notifier
-from daemon.trimmer import Trimmer
 from daemon.wakeup import Wakeup
 from daemon.worker import Worker
 
@@ -79,17 +71,8 @@ async def run_daemon(settings: Settings) -> ExitCode:
                 on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
             )
         )
-        sender = None
-        if settings.inngest_sends and settings.announce_changes:
-            sending = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
-            sender = await opened.enter_async_context(sending)
-        releasing = None
-        if settings.inngest_sends and settings.release_jobs:
-            sending = open_event_sender(
-                settings, max_attempts=1, on_attempt=lambda: progress.beat("releaser")
-            )
-            releasing = await opened.enter_async_context(sending)
-        return await App(settings, store, sender, releasing, metrics, progress).run(endpoint)
+        senders = await opened.enter_async_context(open_senders(settings, progress))
+        return await App(settings, store, senders, metrics, progress).run(endpoint)
 
 
 class App:
@@ -99,15 +82,12 @@ class App:
         self,
         settings: Settings,
         store: Store,
-        sender: EventSender | None,
-        job_sender: EventSender | None,
+        senders: Senders,
         metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._sender = sender
-        self._job_sender = job_sender
         self._metrics = metrics
         self._started_at = utc_now()
         self._daemon_id = uuid4()
@@ -127,9 +107,16 @@ class App:
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
         )
-        self._outbox = Outbox(store, self._daemon_id)
-        self._dispatcher = self._make_dispatcher()
-        self._recorder = Recorder(metrics, self._dispatcher.wake if self._dispatcher else lambda: None)
+        self._inngest = InngestSide(
+            settings,
+            store,
+            senders,
+            self._daemon_id,
+            is_leader=lambda: self._elector.is_leader(),
+            metrics=metrics,
+            progress=progress,
+        )
+        self._recorder = Recorder(metrics, self._inngest.wake)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -141,12 +128,7 @@ class App:
         self._worker = self._make_worker()
         self._listener = self._make_listener()
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
-        self._function_host = self._make_function_host()
-        self._releaser = self._make_releaser()
-        # Two daemons that trim at the same time do no harm.
-        self._trimmer = Trimmer(
-            self._outbox, settings.change_retention_days, is_leader=lambda: True, progress=self._progress
-        )
+        self._inngest.answer_with(self._resyncer, self._recorder)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
@@ -172,11 +154,9 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._elector, self._resyncer, self._snapshotter, self._trimmer):
+            for part in (self._elector, self._resyncer, self._snapshotter):
                 parts.start_soon(part.run)
-            for optional in (self._dispatcher, self._function_host, self._releaser):
-                if optional is not None:
-                    parts.start_soon(optional.run)
+            self._inngest.start(parts)
             parts.start_soon(self._listen)
             parts.start_soon(self._apply)
             parts.start_soon(self._stop_in_order, parts)
@@ -191,9 +171,7 @@ class App:
         async with anyio.create_task_group() as parts:
             parts.start_soon(self._sweeper.run)
             parts.start_soon(self._worker.run)
-        # Nothing changes any more: what is on record now is all that there is to announce.
-        if self._dispatcher is not None:
-            self._dispatcher.drain()
+        self._inngest.drain()
 
     async def _cancel_when_stopped(self, waiting: TaskGroup) -> None:
         await self._stop_asked.wait()
@@ -208,10 +186,7 @@ class App:
         self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
-        self._trimmer.stop()
-        for optional in (self._function_host, self._releaser):
-            if optional is not None:
-                optional.stop()
+        self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
         self._worker.drain()
@@ -273,9 +248,9 @@ class App:
             resyncer=self._resyncer,
             recorder=self._recorder,
             snapshot=self._snapshotter.latest,
-            dispatcher=self._dispatcher,
-            function_host=self._function_host,
-            releaser=self._releaser,
+            dispatcher=self._inngest.dispatcher,
+            function_host=self._inngest.function_host,
+            releaser=self._inngest.releaser,
         )
 
     def _make_elector(self) -> Elector:
@@ -321,41 +296,6 @@ class App:
             metrics=self._metrics,
             progress=self._progress,
             wakeup=self._work_added,
-        )
-
-    def _make_dispatcher(self) -> Dispatcher | None:
-        if self._sender is None:
-            return None
-        return Dispatcher(
-            self._outbox,
-            self._sender,
-            claim_seconds=self._settings.dispatch_claim_seconds,
-            form=self._settings.event_priority,
-            sync_new=self._settings.sync_new_workspace_repositories,
-            metrics=self._metrics,
-            progress=self._progress,
-        )
-
-    def _make_function_host(self) -> FunctionHost | None:
-        if not (self._settings.inngest_hosts and self._settings.host_sync_function):
-            return None
-        handler = SyncFunction(self._store, self._resyncer, recorder=self._recorder)
-        return FunctionHost(self._settings, handler, str(self._daemon_id), progress=self._progress)
-
-    def _make_releaser(self) -> Releaser | None:
-        if self._job_sender is None:
-            return None
-        settings = self._settings
-        return Releaser(
-            OrderedJobs(self._store, self._daemon_id),
-            self._job_sender,
-            limits=ReleaseLimits(
-                settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
-            ),
-            form=settings.event_priority,
-            is_leader=self._elector.is_leader,
-            metrics=self._metrics,
-            progress=self._progress,
         )
 
     def _make_listener(self) -> Listener:

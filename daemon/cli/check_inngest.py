@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError
-from core.job_events import EVENT_NAMES
+from core.job_events import EVENT_NAMES, PriorityForm
 from core.run_priority import has_no_effect, run_priority_expression
 from daemon.cli.finding import Finding
 from daemon.inngest_api import InngestApi, InngestFunction, open_inngest_api
@@ -51,15 +51,17 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> Finding:
         return Finding(_STEP, "skipped", str(error), "Compare priority.run with the README by hand.")
     except PriorityError as error:
         return Finding(_STEP, "skipped", str(error), "Try again in a minute.")
-    return judge(functions)
+    return judge(functions, settings.event_priority)
 
 
-def judge(functions: Sequence[InngestFunction]) -> Finding:
+def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
     """Whether those that our jobs start have a `priority.run` that can have an effect."""
     ours = [each for each in functions if set(each.events) & set(EVENT_NAMES.values())]
     if not ours:
         return Finding(_STEP, "warning", "no function of Inngest's is started by a job of ours")
-    idle = [f"{each.app_id}/{each.id} ({why})" for each in ours if (why := _why_idle(each.run_priority))]
+    idle = [
+        f"{each.app_id}/{each.id} ({why})" for each in ours if (why := _why_idle(each.run_priority, form))
+    ]
     if idle:
         return Finding(
             _STEP,
@@ -70,7 +72,9 @@ def judge(functions: Sequence[InngestFunction]) -> Finding:
     return Finding(_STEP, "ok", f"{len(ours)} functions take jobs, each with a priority.run of its own")
 
 
-def _why_idle(expression: str | None) -> str | None:
+def _why_idle(expression: str | None, form: PriorityForm) -> str | None:
     if expression is None:
         return "it has no priority.run"
-    return f"{expression.strip()!r:.120} is no integer" if has_no_effect(expression) else None
+    if has_no_effect(expression, form):
+        return f"{expression.strip()!r:.120} comes to nothing with a {form}"
+    return None

@@ -18,9 +18,11 @@ from core.errors import ExitCode, PriorityError, TransientError
 from core.priorities import DEFAULT_PRIORITY, Priority
 from core.schema import missing_schema
 from core.workspace_priority_sync import WorkspacePrioritySync
+from daemon.cli.jobs import show_counts
 from daemon.cli.run import first_of
 from daemon.clock import monotonic
 from daemon.logs import configure_logs
+from daemon.ordered_jobs import count_jobs
 from daemon.rows import Explanation
 from daemon.settings import Settings, load_settings
 from daemon.store import Store, open_store
@@ -114,9 +116,15 @@ def _show_result(result: SyncResult, *, dry_run: bool, seconds: float) -> None:
 async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
     """`priorityd status`."""
     snapshot = await store.snapshot()
+    counted = await count_jobs(store)
     daemon = await _daemon_status(settings)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python({"snapshot": asdict(snapshot), "daemon": daemon})))
+        answer = {
+            "snapshot": asdict(snapshot),
+            "ordered_jobs": [asdict(each) for each in counted],
+            "daemon": daemon,
+        }
+        click.echo(json.dumps(to_jsonable_python(answer)))
         return ExitCode.DONE
     for row in snapshot.repositories:
         kind = "workspace" if row.is_workspace_repo else "tracked only"
@@ -125,6 +133,7 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
     click.echo(f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row")
     click.echo(f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest")
     click.echo(f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused")
+    show_counts(counted)
     click.echo(f"Schema: {snapshot.schema_version}")
     click.echo(_daemon_line(settings, daemon))
     return ExitCode.DONE
@@ -147,7 +156,7 @@ def _daemon_line(settings: Settings, daemon: dict[str, Any] | None) -> str:
     return (
         f"Daemon: {ready}, stream {daemon['listener']['state']}, "
         f"{daemon['queue']['pending']} pending, {daemon['queue']['parked']} parked, "
-        f"{_announcing(daemon.get('outbox', {}))}"
+        f"{_announcing(daemon.get('outbox', {}))}, {_releasing(daemon.get('ordered_jobs', {}))}"
     )
 
 
@@ -157,6 +166,14 @@ def _announcing(outbox: dict[str, Any]) -> str:
     if outbox["last_error"]:
         return f"can't announce changes ({outbox['last_error']})"
     return f"announcing changes ({outbox['pending'] or 0} waiting)"
+
+
+def _releasing(jobs: dict[str, Any]) -> str:
+    if not jobs.get("releasing"):
+        return "releasing no jobs"
+    if jobs["held_back_because"]:
+        return f"can't release jobs ({jobs['held_back_because']})"
+    return "releasing jobs"
 
 
 async def explain_command(_: Settings, store: Store, *, repository_id: UUID) -> ExitCode:

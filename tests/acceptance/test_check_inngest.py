@@ -101,7 +101,7 @@ async def test_an_expression_without_effect_is_named_with_the_one_that_has(innge
     finding = findings["run priority"]
     assert (code, finding["outcome"]) == (0, "warning")
     assert finding["text"] == (
-        "priorities have no effect on app/sync ('event.data.priority' is no integer),"
+        "priorities have no effect on app/sync ('event.data.priority' comes to nothing with a score),"
         " app/comments (it has no priority.run)"
     )
     assert finding["remedy"].endswith(good)
@@ -113,8 +113,18 @@ async def test_functions_that_heed_priorities_are_good(inngest: Inngest) -> None
     inngest.rest.functions = {
         "app": [function("sync", "capture/repository.sync.graphql", priority=run_priority_expression())]
     }
+    for form in ("score", "word"):
+        _, findings = await inngest.check(PRIORITYD_EVENT_PRIORITY=form)
+        assert (findings["run priority"]["outcome"], findings["run priority"]["remedy"]) == ("ok", "")
+
+
+async def test_a_word_is_looked_for_where_words_are_sent(inngest: Inngest) -> None:
+    by_word = function("sync", "capture/pr.reviews", priority="event.data.priority == 'high' ? 60 : 0")
+    inngest.rest.functions = {"app": [by_word]}
+    _, findings = await inngest.check(PRIORITYD_EVENT_PRIORITY="word")
+    assert findings["run priority"]["outcome"] == "ok"
     _, findings = await inngest.check()
-    assert (findings["run priority"]["outcome"], findings["run priority"]["remedy"]) == ("ok", "")
+    assert findings["run priority"]["outcome"] == "warning"
 
 
 async def test_functions_that_take_no_job_of_ours_are_reported(inngest: Inngest) -> None:

@@ -201,7 +201,7 @@ async def test_what_was_not_sent_is_told_and_sending_it_again_runs_nothing_twice
     stack: Stack, inngest: StandIn
 ) -> None:
     repositories = stack.app.repositories(2000)
-    wanted = [Job("recent-prs", key, None, {}, f"night:{key}") for key in repositories]
+    wanted = jobs(repositories)
     seen: list[int] = []
 
     def fail_from_now_on(result: QueueResult) -> None:
@@ -214,8 +214,9 @@ async def test_what_was_not_sent_is_told_and_sending_it_again_runs_nothing_twice
         failed = caught.value
         assert failed.exit_code == ExitCode.UNAVAILABLE
         assert len(seen) == 1
-        assert [queued.job for queued in failed.result.sent] == wanted[: seen[0]]
-        assert failed.result.not_sent == wanted[seen[0] :]
+        sent = [queued.job.repository_id for queued in failed.result.sent]
+        assert sent == repositories[: seen[0]]
+        assert [job.repository_id for job in failed.result.not_sent] == repositories[seen[0] :]
         inngest.api.faults = Faults()
         await queue.queue_jobs(failed.result.not_sent)
     assert sorted(ids(inngest.api.runs)) == sorted(repositories)

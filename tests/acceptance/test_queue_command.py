@@ -131,7 +131,7 @@ async def test_a_missing_key_is_named_and_a_wrong_one_is_not_shown(shell: Shell)
     assert "INNGEST_EVENT_KEY is not set" in err
     code, out, err = await shell.queue("reviews", str(uuid4()), INNGEST_EVENT_KEY="not-the-secret")
     assert code == 77
-    assert "1 jobs were not sent" in err
+    assert "1 of 1 jobs were not sent" in err
     assert "not-the-secret" not in err + out
 
 
@@ -158,7 +158,7 @@ async def test_what_was_not_sent_is_listed_and_the_batch_can_be_gone_on_with(she
     shell.api.faults = Faults(status=503, accept=50, requests=None)
     code, out, err = await shell.queue("recent-prs", "--stdin", stdin=lines)
     assert code == 69
-    assert "3000 jobs were not sent" in err
+    assert "3,000 of 3,000 jobs were not sent" in err
     assert [UUID(line) for line in out.split()] == keys
     batch_id = err.partition("--batch-id ")[2].split()[0]
     shell.api.faults = Faults()

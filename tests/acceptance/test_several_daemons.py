@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tests.acceptance.conftest import Stack
 from tests.acceptance.daemon_process import Daemon, eventually
-from tests.acceptance.test_troubles import poison
+from tests.acceptance.test_troubles import heal, poison
 
 OFTEN = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 0.5}
 TAKEOVER_SECONDS = 15
@@ -74,7 +74,7 @@ async def test_each_daemon_tries_its_own_parked_repositories_again(stack: Stack)
         app.add(workspace, *repositories)
         for daemon in (first, second):
             await eventually(lambda daemon=daemon: daemon.metric("parked_repositories"), 30)
-        app.connection.execute("drop trigger poison on tracked_repositories")
+        await heal(stack)
         await eventually(lambda: app.wrong_rows() == 0, 30)
         for daemon in (first, second):
             await eventually(lambda daemon=daemon: _none_parked(daemon), 30)

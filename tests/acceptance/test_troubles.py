@@ -95,6 +95,7 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
     async with stack.daemon(**NO_TIMER) as daemon:
         await disturb(stack, f"rest/fail?{failure}&seconds=60")
         app.add(workspace, repository)
+        await eventually(lambda: daemon.metric("pending_repositories"))
         await eventually(lambda: daemon.metric("apply_errors_total"))
         assert app.row(repository)[0] == "medium"
         assert await daemon.metric("pending_repositories") == 1
@@ -115,6 +116,13 @@ def poison(stack: Stack, repository_id: UUID) -> None:
     )
 
 
+async def heal(stack: Stack) -> None:
+    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this event loop, has to end."""
+    await anyio.to_thread.run_sync(
+        lambda: stack.app.connection.execute("drop trigger poison on tracked_repositories")
+    )
+
+
 async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone(stack: Stack) -> None:
     app = stack.app
     workspace, repositories = app.workspace(), app.repositories(60)
@@ -128,7 +136,7 @@ async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone
         assert str(poisoned) in (await daemon.status())["queue"]["parked_repositories"]
         daemon.process.send_signal(signal.SIGHUP)
         await eventually(lambda: daemon.logged("resync_done", trigger="signal"), 30)
-        app.connection.execute("drop trigger poison on tracked_repositories")
+        await heal(stack)
         await eventually(lambda: app.wrong_rows() == 0, 30)
         await eventually(lambda: daemon.answers("/readyz", 200))
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.answers import RepositoryPriority
 from core.job_events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
-from core.priorities import PRIORITIES, SCORES
+from core.priorities import PRIORITIES, SCORES, Priority
 from core.run_priority import (
     MAX_HEAD_START_SECONDS,
     has_no_effect,
@@ -95,6 +95,54 @@ def test_an_expression_without_effect_is_recognised(expression: str) -> None:
     for priority in (100, 25, "high"):
         event = {"data": {"priority": priority, "metadata": {"priorityScore": priority}}}
         assert head_start(expression, event) == 0
+
+
+def event_with(priority: Priority, form: PriorityForm) -> dict[str, object]:
+    row = RepositoryPriority(priority, is_workspace_repo=priority == "high", workspace_count=1)
+    return {"data": event_data(Job("reviews", uuid4()), row, form)}
+
+
+@pytest.mark.parametrize(
+    ("form", "expression"),
+    [
+        ("score", "event.data.priority == 'high' ? 600 : 0"),
+        ("score", 'event.data.priority != "low" ? 120 : 0'),
+        ("score", "has(event.data.priority) && event.data.priority == 'high' ? 600 : 0"),
+        ("word", "event.data.priority == 100 ? 600 : 0"),
+        ("word", "int(event.data.priority)"),
+        ("word", "event.data.priority >= 50 ? 600 : 0"),
+        ("word", "int( event.data.priority ) * 6"),
+    ],
+)
+def test_a_score_that_is_read_as_a_word_has_no_effect_nor_the_other_way_round(
+    form: PriorityForm, expression: str
+) -> None:
+    other: PriorityForm = "word" if form == "score" else "score"
+    assert has_no_effect(expression, form)
+    assert not has_no_effect(expression, other)
+    seconds = {
+        each: {head_start(expression, event_with(priority, each)) for priority in PRIORITIES}
+        for each in PRIORITY_FORMS
+    }
+    assert len(seconds[form]) == 1
+    assert len(seconds[other]) > 1
+
+
+@pytest.mark.parametrize("form", PRIORITY_FORMS)
+@pytest.mark.parametrize(
+    "expression",
+    [
+        run_priority_expression(),
+        "event.data.priority == 'high' || event.data.priority == 100 ? 600 : 0",
+        "event.data.metadata.priority == 'high' ? 600 : 0",
+        "event.data.metadata.priorityScore == 100 ? 600 : 0",
+        "'high' == event.data.priority || 100 == event.data.priority ? 600 : 0",
+    ],
+)
+def test_what_works_for_both_forms_is_suspected_for_neither(expression: str, form: PriorityForm) -> None:
+    assert not has_no_effect(expression, form)
+    assert head_start(expression, event_with("high", form)) == 600
+    assert head_start(expression, event_with("medium", form)) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from typing import Any
@@ -34,6 +35,13 @@ def test_the_configuration_for_python_is_what_the_sdk_registers() -> None:
     config = names["capture_repository_sync"].get_config("http://127.0.0.1/api/inngest").main
     assert config.priority.run == run_priority_expression()
     assert config.triggers[0].event == REPOSITORY_SYNC
+
+
+def test_what_the_readme_imports_is_there() -> None:
+    for block in blocks("python", "import"):
+        compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for line in re.findall(r"^(?:from|import) .*$", block, re.MULTILINE):
+            exec(line, {})
 
 
 def test_every_job_type_is_in_the_readme_with_its_event() -> None:
