@@ -16,6 +16,7 @@ from tests.acceptance.application import Application
 from tests.acceptance.conftest import NO_TIMER
 from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
 from tests.benchmarks.database import application
+from tests.benchmarks.order import order
 from tests.benchmarks.queueing import queue
 
 CHANGES, CHANGES_PER_SECOND = 100, 5
@@ -111,6 +112,7 @@ def _timed(work: Callable[[], object]) -> float:
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "change-latency": change_latency,
     "full-resync": full_resync,
+    "order": order,
     "queue": queue,
 }
 
