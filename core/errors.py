@@ -69,7 +69,7 @@ class ContractError(PriorityError):
 
 
 class KeyRefusedError(PriorityError):
-    """Supabase refused the key."""
+    """Supabase refused its key, or Inngest its own; the message says which."""
 
     exit_code = ExitCode.KEY_REFUSED
 

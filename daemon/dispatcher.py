@@ -131,6 +131,7 @@ class Dispatcher:
             now = monotonic()
             # A turn that began before `drain` may have missed what was recorded last.
             last, more = self._draining, now >= self._retry_at and await self._turn()
+            await self._measure()
             if more or self._draining > last:
                 continue
             if self._draining:
@@ -158,11 +159,21 @@ class Dispatcher:
             opening = await self._outbox.open()
             self._opened = True
             log.info("dispatching", from_now_on=opening.from_now_on, database_id=str(opening.database_id))
-        if monotonic() >= self._measure_at:
+
+    async def _measure(self) -> None:
+        # While Inngest is down as well: that is when somebody looks.
+        if not self._opened or monotonic() < self._measure_at:
+            return
+        self._measure_at = monotonic() + DEPTH_SECONDS
+        try:
             self.depth = await self._outbox.depth()
-            self._metrics.outbox_pending.set(self.depth.pending)
-            self._metrics.outbox_oldest.set(self.depth.oldest_seconds)
-            self._measure_at = monotonic() + DEPTH_SECONDS
+        except (TransientError, PermanentError) as error:
+            log.warning("outbox_not_measured", error=str(error))
+            return
+        self._metrics.outbox_pending.set(self.depth.pending)
+        self._metrics.outbox_oldest.set(self.depth.oldest_seconds)
+        if self.depth.pending == 0:
+            self._works()  # another daemon has sent what failed here
 
     async def _send(self, claimed: ClaimedChanges) -> _Outcome:
         waiting = _Batch(claimed, self._form, sync_new=self._sync_new)

@@ -40,7 +40,7 @@ async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[
     """What the settings want and allow."""
     async with AsyncExitStack() as opened:
         announcer = job_sender = None
-        if settings.inngest_sends and settings.announce_changes:
+        if settings.inngest_sends and settings.dispatch_changes:
             opening = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
             announcer = await opened.enter_async_context(opening)
         if settings.inngest_sends and settings.release_jobs:

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         1.0, le=300, description="The longest a change waits because others of the same repository follow it."
     )
     batch_size: int = Field(500, ge=1, le=10_000, description="Repositories per call of the database.")
-    announce_changes: bool = Field(
+    dispatch_changes: bool = Field(
         True, description="Whether changes of priority are announced to Inngest, where events can be sent."
     )
     sync_new_workspace_repositories: bool = Field(

@@ -118,7 +118,7 @@ async def test_syncing_and_announcing_can_be_switched_off(stack: Stack, inngest:
         stack.app.add(stack.app.workspace(), repository)
         await eventually(lambda: inngest.has(CHANGED, repository))
         assert await inngest.repositories(SYNC) == []
-    async with stack.daemon(**inngest.settings | {"PRIORITYD_ANNOUNCE_CHANGES": "false"}) as daemon:
+    async with stack.daemon(**inngest.settings | {"PRIORITYD_DISPATCH_CHANGES": "false"}) as daemon:
         assert await outbox(daemon) == {"dispatching": False}
 
 

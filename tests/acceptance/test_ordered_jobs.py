@@ -36,7 +36,7 @@ def releasing(inngest: StandIn) -> dict[str, object]:
         "INNGEST_EVENT_API_BASE_URL": inngest.url,
         "INNGEST_EVENT_KEY": EVENT_KEY,
         "PRIORITYD_JOBS_IN_FLIGHT": IN_FLIGHT,
-        "PRIORITYD_ANNOUNCE_CHANGES": "false",
+        "PRIORITYD_DISPATCH_CHANGES": "false",
     }
 
 

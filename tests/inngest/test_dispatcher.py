@@ -55,7 +55,7 @@ class Bench:
             )
             self.metrics = metrics
             tasks.start_soon(dispatcher.run)
-            await eventually(lambda: dispatcher.depth is not None)
+            await eventually(lambda: dispatcher._opened)
             yield dispatcher
             tasks.cancel_scope.cancel()
 
@@ -140,8 +140,10 @@ async def test_history_is_not_announced(bench: Bench) -> None:
         (new,) = bench.change()
         dispatcher.wake()
         await eventually(lambda: bench.announced() == [str(new)])
-        assert dispatcher.depth is not None
-        assert dispatcher.depth.pending == 0
+        await eventually(lambda: bench.count("dispatched_at is not null") == 1)
+    assert bench.pending() == 3
+    depth = bench.app.connection.execute("select priority_outbox_depth() -> 'pending'").fetchone()
+    assert depth == (0,), "history does not wait"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Trimming the record, on a real database behind the sandbox's REST surface."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import anyio
+
+from daemon.outbox import Outbox
+from daemon.progress import Progress
+from daemon.sandbox.server import serve_sandbox
+from daemon.store import open_store
+from daemon.trimmer import PAGE_SIZE, Trimmer
+from tests.acceptance.daemon_process import eventually
+from tests.conftest import Database
+
+OLD = """
+insert into repository_priority_changes (
+    tracked_repository_id, new_priority, is_workspace_repo, workspace_count, trigger, changed_at
+) select gen_random_uuid(), 'high', true, 1, 'event', now() - interval '91 days' from generate_series(1, %s)
+"""
+COUNT = "select count(*) from repository_priority_changes"
+
+
+async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Database) -> None:
+    connection = database.connect()
+    connection.execute(OLD, (2 * PAGE_SIZE + 1,))
+    connection.execute("update repository_priority_changes set changed_at = now() where id = 3")
+    leads = False
+    async with (
+        serve_sandbox(database.url) as server,
+        open_store(server.url, server.service_role_key) as store,
+        anyio.create_task_group() as tasks,
+    ):
+        progress = Progress()
+        trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: leads, progress=progress)
+        tasks.start_soon(trimmer.run)
+        await anyio.wait_all_tasks_blocked()
+        assert connection.execute(COUNT).fetchone() == (2 * PAGE_SIZE + 1,)
+        leads = True
+        await eventually(lambda: connection.execute(COUNT).fetchone() == (1,), 20)
+        trimmer.stop()
+        await eventually(lambda: progress.stalled() == [])
