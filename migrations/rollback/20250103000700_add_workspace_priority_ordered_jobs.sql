@@ -30,12 +30,16 @@ drop function if exists public.mark_jobs_sent(uuid[], double precision);
 drop function if exists public.release_ordered_jobs(
     uuid, integer, integer, double precision, double precision, double precision
 );
-drop function if exists public.release_next_job(text, uuid, double precision, double precision, double precision);
+drop function if exists public.release_next_job(
+    text, bigint, boolean, uuid, double precision, double precision, double precision
+);
+drop function if exists public.advance_job_lane(text, uuid);
 drop function if exists public.settle_ordered_jobs(uuid);
 drop function if exists public.follow_job_hints(integer);
 drop function if exists public.place_job_lanes(text[], uuid[]);
 drop function if exists public.workspaces_in_line(uuid);
 drop function if exists public.current_job_priority(uuid);
+drop function if exists public.job_priority(text, boolean);
 drop function if exists public.hint_at_job_lanes();
 drop function if exists public.choose_job_priority(
     boolean, double precision, double precision, boolean, double precision

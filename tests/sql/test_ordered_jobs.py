@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import threading
+import time
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
@@ -173,7 +176,8 @@ def test_the_priority_counts_that_a_repository_has_when_its_job_is_released(worl
         (again, "medium"),
     ]
     assert answer[0]["tracked"] == {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
-    assert job_row(world, jobs[2])["payload"]["priority"] == 100
+    payload = job_row(world, jobs[2])["payload"]
+    assert (payload["priority"], payload["metadata"]) == (100, {"promoted": False})
 
 
 def test_workspaces_take_turns_whoever_has_more(world: World) -> None:
@@ -221,6 +225,7 @@ def test_an_overdue_job_is_promoted_and_says_so(world: World) -> None:
         (jobs[2], False),
     ]
     assert answer[0]["waited_seconds"] >= 72_000
+    assert job_row(world, jobs[0])["payload"]["metadata"] == {"promoted": True}
 
 
 # In flight.
@@ -409,6 +414,66 @@ def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> Non
     assert world.call("check_job_lanes")["found"] == 0
     world.add(shared)
     assert world.call("check_job_lanes")["found"] == 1
+
+
+def test_everything_at_once_ends_with_every_job_released_once(database: Database, world: World) -> None:
+    """Nobody waits for others in a circle, and nothing fails or is lost."""
+    workspace = world.workspace()
+    repositories = [world.tracked() for _ in range(8)]
+    rounds = 25
+    stop = threading.Event()
+    chance = random.Random(3)
+
+    def queueing(seed: int) -> list[UUID]:
+        mine, order = session(database), random.Random(seed)
+        return [
+            job for _ in range(rounds) for job in queue(mine, *order.sample(repositories, len(repositories)))
+        ]
+
+    def changing() -> None:
+        mine = session(database)
+        while not stop.is_set():
+            some = chance.sample(repositories, 3)
+            for repository in some:
+                mine.execute("delete from workspace_repositories where repository_id = %s", repository)
+            mine.add(some[0], workspace)
+            mine.sync(*some)
+            mine.call("check_job_lanes")
+
+    def cancelling() -> int:
+        mine, cancelled = session(database), 0
+        while not stop.is_set():
+            answer = mine.call("cancel_ordered_jobs", p_repository_id=chance.choice(repositories))
+            cancelled += answer["cancelled"]
+            time.sleep(0.05)  # leave some for the releases
+        return cancelled
+
+    def releasing() -> list[UUID]:
+        mine, daemon, mine_released = session(database), uuid4(), []
+        while not (stop.is_set() and not (jobs := released(mine, 5, 3, daemon))):
+            jobs = released(mine, 5, 3, daemon)
+            assert mine.value(f"select count(*) from ({OUT}) o") <= 5
+            if jobs and chance.random() < 0.3:
+                mine.call("return_unsent_jobs", daemon, jobs)
+                continue
+            sent(mine, *jobs)
+            end(mine, *jobs)
+            mine_released += jobs
+        return mine_released
+
+    intake = [Background(lambda seed=seed: queueing(seed)) for seed in range(3)]
+    others = [Background(changing), Background(cancelling)]
+    releases = [Background(releasing) for _ in range(3)]
+    queued = [job for each in intake for job in each.result()]
+    stop.set()
+    _, cancelled = (each.result() for each in others)
+    out = [job for each in releases for job in each.result()]
+    out += released(world, 10_000, 10_000)
+    assert len(out) == len(set(out))
+    assert len(out) + cancelled == len(queued) == 3 * rounds * len(repositories)
+
+
+OUT = "select from workspace_priority_ordered_jobs where released_at is not null"
 
 
 def pass_time(world: World, interval: str) -> None:

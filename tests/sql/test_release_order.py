@@ -277,14 +277,17 @@ class ReleaseOrder(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs(out=False))
     @rule(number=index)
     def grow_old(self, number: int) -> None:
+        """All jobs of a repository that wait."""
         waiting = self.jobs(out=False)
-        job = waiting[number % len(waiting)]
-        job.queued_at = self.world.value(
-            """update workspace_priority_ordered_jobs set queued_at = queued_at - interval '1 day'
-               where job_id = %s returning queued_at""",
-            job.id,
-        )
-        self.place(job.repository)
+        repository = waiting[number % len(waiting)].repository
+        for job in waiting:
+            if job.repository == repository:
+                job.queued_at = self.world.value(
+                    """update workspace_priority_ordered_jobs set queued_at = queued_at - interval '1 day'
+                       where job_id = %s returning queued_at""",
+                    job.id,
+                )
+        self.place(repository)
 
     # Releases.
 
