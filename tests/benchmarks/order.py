@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import anyio
+
 from core.release_policy import promote_after_seconds
 from core.run_priority import run_priority_expression
+from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.application import Application
+from tests.acceptance.conftest import NO_TIMER
+from tests.acceptance.daemon_process import start_daemon
 from tests.benchmarks.database import application
+from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.simulation.load import WORKERS, Arrival, Change, Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
 from tests.simulation.run import Record, Workers, simulate
@@ -41,7 +47,7 @@ async def order() -> Json:
             name: simulate(load, OrderedQueue(promote_after_seconds(DAY)), DAY, 2.5 * DAY).summary()
             for name, load in DAYS.items()
         },
-        "releases": _throughput(),
+        "releases": await _throughput(),
     }
 
 
@@ -124,15 +130,43 @@ class DatabaseQueue:
 # Throughput.
 
 
-def _throughput() -> Json:
-    with application() as (_, app):
+async def _throughput() -> Json:
+    with application() as (url, app):
         _fill(app)
         return {
             "waiting": WAITING,
             "first_look_seconds": _timed(lambda: _release(app, 1, until_placed=True)),
             "plans": {name: _plan(app, query) for name, query in PLANS.items()},
-            **_cycles(app),
+            "in_the_database": _cycles(app),
+            "by_a_daemon": await _by_a_daemon(url, app),
         }
+
+
+async def _by_a_daemon(url: str, app: Application) -> Json:
+    """The whole way of jobs to the stand-in for Inngest, which runs in this process as the sandbox does."""
+    api = EventApi()
+    async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
+        settings = {
+            "SUPABASE_URL": server.url,
+            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+            "INNGEST_EVENT_KEY": EVENT_KEY,
+            "INNGEST_EVENT_API_BASE_URL": events_url,
+            "PRIORITYD_JOBS_IN_FLIGHT": IN_FLIGHT,
+        }
+        async with start_daemon(**settings, **NO_TIMER):
+            before, began = len(api.accepted), time.perf_counter()
+            while len(api.accepted) < before + RELEASED:
+                await anyio.to_thread.run_sync(_end_what_is_in_flight, app)
+                await anyio.sleep(0.05)  # the work of all that are in flight
+            took = time.perf_counter() - began
+    return {"released": len(api.accepted) - before, "jobs_per_second": round(RELEASED / took)}
+
+
+def _end_what_is_in_flight(app: Application) -> None:
+    app.connection.execute(
+        """update background_jobs set status = 'completed' where id in (
+               select job_id from workspace_priority_ordered_jobs where sent_at is not null)"""
+    )
 
 
 def _fill(app: Application) -> None:
