@@ -17,9 +17,10 @@ class SweepPace:
     """Decides when a sweep may start, from what the last few cost the database.
 
     The least of them counts: the first one is slow because nothing is cached, and any may have waited for a
-    lock, which is no cost of the next. Times are seconds of one monotonic clock.
-    `interval_seconds` is the period between sweeps on a database small enough, `debounce_seconds` the least
-    time between two that were asked for.
+    lock, which is no cost of the next. One that met a row which stayed locked did so for the whole time-out;
+    it does not count at all, or rows that are held for a minute would make sweeps rare for minutes. Times are
+    seconds of one monotonic clock. `interval_seconds` is the period between sweeps on a database small
+    enough, `debounce_seconds` the least time between two that were asked for.
     """
 
     interval_seconds: float
@@ -27,10 +28,11 @@ class SweepPace:
     _last_started_at: float | None = None
     _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
 
-    def finished(self, started_at: float, database_seconds: float) -> None:
-        """Remember a sweep that succeeded, and what it cost."""
+    def finished(self, started_at: float, database_seconds: float | None) -> None:
+        """Remember a sweep that succeeded, and what it cost, None if it waited for locks most of its time."""
         self._last_started_at = started_at
-        self._costs.append(database_seconds)
+        if database_seconds is not None:
+            self._costs.append(database_seconds)
 
     def skipped(self, now: float) -> None:
         """The periodic sweep was due, and left to another daemon."""

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from core import __version__
 from core.errors import ConfigurationError
+from daemon.http_connection import TimedConnection
 
 _PAGES: Final = (
     ("/metrics", "metrics for Prometheus"),
@@ -63,6 +64,7 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
     """Serve until cancelled."""
     config = uvicorn.Config(
         _application(registry, probes),
+        http=TimedConnection,
         access_log=False,
         log_config=None,
         lifespan="off",

@@ -204,7 +204,7 @@ class Store:
         except httpx.HTTPError as error:
             self._on_error("network")
             raise TransientError(f"{function}: {error or type(error).__name__}", reason="network") from None
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             self._on_error("bad_answer")
             raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
 
@@ -234,7 +234,7 @@ async def _raise_for_error(response: httpx.Response) -> None:
     await response.aread()
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     fields = body if isinstance(body, dict) else {}
     code = fields.get("code")
@@ -263,7 +263,7 @@ def _wait(state: RetryCallState) -> float:
     return max(asked or 0.0, _JITTERED(state))
 
 
-def _not_understood(error: ValueError) -> str:
+def _not_understood(error: ValueError | RecursionError) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False)[0]
         return (

@@ -130,17 +130,18 @@ class Sweeper:
         finally:
             self._metrics.resync_seconds.labels("sweep").observe(monotonic() - started_at)
 
-    async def _sweep_all(self, request: Request) -> tuple[int, float]:
-        changed, database_seconds = 0, 0.0
+    async def _sweep_all(self, request: Request) -> tuple[int, float | None]:
+        changed, database_seconds, waited = 0, 0.0, False
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
             changed += answer.changed
             database_seconds += answer.database_seconds
+            waited = waited or bool(answer.locked)
             self._intake.add(answer.locked)
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
-                return changed, database_seconds
+                return changed, None if waited else database_seconds
             self._progress.beat("sweeper")
 
     def _succeeded(self, request: Request, changed: int) -> None:

@@ -21,6 +21,7 @@ from psycopg import sql
 
 from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import embedded_postgres
+from tests import secrecy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,13 @@ def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
 def schema_sql(name: str) -> bytes:
     """What a database has before the migrations: `roles` (Supabase's part) or `application`."""
     return (resources.files("daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secrets_stay_secret() -> Iterator[None]:
+    """Fail the run if a secret was seen anywhere, whatever became of the test that saw it."""
+    yield
+    assert not secrecy.LEAKS, secrecy.LEAKS
 
 
 @pytest.fixture(scope="session")

@@ -2,62 +2,71 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from daemon.sandbox.faults import TIMED_FAULTS, Faults, RestFailure, TimedFault, amount_parameter
+
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from daemon.sandbox.faults import Faults
     from daemon.sandbox.keys import Keys
 
 Hook = Callable[["Request"], dict[str, object]]
 _LOWEST_CLOSE_CODE, _HIGHEST_CLOSE_CODE = 1000, 4999
 
 
+class Disturbable(Protocol):
+    """What of the Realtime side can be told to misbehave at once; each returns how many it has met."""
+
+    def close_sockets(self, code: int) -> int: ...
+
+    def end_channels(self) -> int: ...
+
+    def resubscribe(self, seconds: float) -> int: ...
+
+
 def hook_routes(
-    keys: Keys, faults: Faults, close_sockets: Callable[[int], int], abort_sockets: Callable[[], int]
+    keys: Keys, faults: Faults, realtime: Disturbable, abort_sockets: Callable[[], int]
 ) -> list[Route]:
     """The routes, as the table in `faults` documents them."""
-
-    def close(request: Request) -> dict[str, object]:
-        return {"closed": close_sockets(_close_code(request))}
-
-    def abort(_: Request) -> dict[str, object]:
-        return {"aborted": abort_sockets()}
-
-    def silence(request: Request) -> dict[str, object]:
-        faults.silence(_seconds(request))
-        return {}
-
-    def refuse(request: Request) -> dict[str, object]:
-        faults.refuse(_seconds(request))
-        return {}
-
-    def fail(request: Request) -> dict[str, object]:
-        query = request.query_params
-        faults.fail_rest(
-            status=int(query.get("status", "503")),
-            seconds=_seconds(request),
-            function=query.get("function"),
-            sqlstate=query.get("sqlstate", "PGRST000"),
-            message=query.get("message", "Database connection error. Retrying the connection."),
-        )
-        return {}
-
-    hooks = {
-        "realtime/close": close,
-        "realtime/abort": abort,
-        "realtime/silence": silence,
-        "realtime/refuse": refuse,
-        "rest/fail": fail,
+    hooks: dict[str, Hook] = {
+        "realtime/close": lambda request: {"closed": realtime.close_sockets(_close_code(request))},
+        "realtime/abort": lambda _: {"aborted": abort_sockets()},
+        "realtime/overrun": lambda _: {"ended": realtime.end_channels()},
+        "realtime/resubscribe": lambda request: {"resubscribed": realtime.resubscribe(_seconds(request))},
+        "rest/fail": partial(_fail_rest, faults),
     }
+    for fault in TIMED_FAULTS:
+        hooks[f"realtime/{fault}"] = partial(_begin, faults, fault)
     return [
         Route(f"/sandbox/v1/{path}", _guarded(keys, hook), methods=["POST"]) for path, hook in hooks.items()
     ]
+
+
+def _begin(faults: Faults, fault: TimedFault, request: Request) -> dict[str, object]:
+    amount = request.query_params.get(amount_parameter(fault) or "")
+    faults.begin(fault, _seconds(request), float(amount) if amount is not None else None)
+    return {}
+
+
+def _fail_rest(faults: Faults, request: Request) -> dict[str, object]:
+    query = request.query_params
+    failure = RestFailure(
+        status=int(query.get("status", "503")),
+        sqlstate=query.get("sqlstate", "PGRST000"),
+        message=query.get("message", "Database connection error. Retrying the connection."),
+        function=query.get("function"),
+        retry_after=query.get("retry_after"),
+        until=time.monotonic() + _seconds(request),
+    )
+    faults.fail_rest(query.get("name", ""), failure)
+    return {}
 
 
 def _guarded(keys: Keys, hook: Hook) -> Callable[[Request], Awaitable[Response]]:

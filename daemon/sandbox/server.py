@@ -102,9 +102,7 @@ async def serve_sandbox(
     listener = listener or reserve_port(port)
     faults = Faults()
     realtime, rest = Realtime(database_url, keys, faults), Rest(database_url, keys, faults)
-    server = _Server(
-        _app(realtime, rest, hook_routes(keys, faults, realtime.close_sockets, lambda: server.abort()))
-    )
+    server = _Server(_app(realtime, rest, hook_routes(keys, faults, realtime, lambda: server.abort())))
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
     parts = [asyncio.create_task(part) for part in (realtime.run(), rest.run())]

@@ -19,12 +19,16 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.secrecy import look, look_at_process, secrets_in
+
 # Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
 # there, it would end that package's listening task.
 _WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
 PYTHON = (sys.executable, *_WARNINGS)
 PRIORITYD = (*PYTHON, "-m", "daemon")
 POLL_SECONDS = 0.01
+ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
+_LAST_LOOK_SECONDS = 2
 
 
 async def eventually(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
@@ -63,6 +67,7 @@ class Daemon:
 
     process: Process
     port: int
+    secrets: tuple[str, ...] = ()
     logs: list[dict[str, Any]] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
 
@@ -70,9 +75,11 @@ class Daemon:
         """The answer of one of its endpoints, None while it does not listen."""
         try:
             async with httpx.AsyncClient(trust_env=False) as client:
-                return await client.get(f"http://127.0.0.1:{self.port}{path}")
+                response = await client.get(f"http://127.0.0.1:{self.port}{path}")
         except httpx.TransportError:
             return None
+        look(f"the answer of {path}", f"{response.headers}\n{response.text}", self.secrets)
+        return response
 
     async def answers(self, path: str, status: int) -> bool:
         assert self.process.returncode is None, f"the daemon has ended: {self.logs[-3:]} {self.noise}"
@@ -110,12 +117,19 @@ class Daemon:
         with anyio.fail_after(seconds):
             return await self.process.wait()
 
+    async def last_look(self) -> None:
+        """See that no endpoint shows a secret at the end either, if there is still somebody to answer."""
+        with anyio.move_on_after(_LAST_LOOK_SECONDS, shield=True):
+            for path in ENDPOINTS if self.process.returncode is None else ():
+                await self.get(path)
+
     async def read_logs(self) -> None:
         assert self.process.stderr is not None
         rest = ""
         async for text in TextReceiveStream(self.process.stderr):
             *lines, rest = (rest + text).split("\n")
             for line in lines:
+                look("a log line", line, self.secrets)
                 try:
                     self.logs.append(json.loads(line))
                 except ValueError:
@@ -133,14 +147,16 @@ async def start_daemon(
         await anyio.open_process([*PYTHON, "-m", module, "run"], env=env) as process,
         anyio.create_task_group() as tasks,
     ):
-        daemon = Daemon(process, port)
+        daemon = Daemon(process, port, secrets_in(env))
         tasks.start_soon(daemon.read_logs)
         try:
             if ready:
                 await eventually(lambda: daemon.answers("/readyz", 200), 30)
                 await eventually(daemon.settled, 30)
+            look_at_process(process.pid, daemon.secrets)
             yield daemon
         finally:
+            await daemon.last_look()
             if process.returncode is None:
                 process.kill()
             with anyio.CancelScope(shield=True):
@@ -151,5 +167,8 @@ async def start_daemon(
 
 async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:
     """Run a command to its end: exit code, stdout, stderr."""
-    done = await anyio.run_process([*PRIORITYD, *arguments], env=environment(**settings), check=False)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    env = environment(**settings)
+    done = await anyio.run_process([*PRIORITYD, *arguments], env=env, check=False)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    look("the output of a command", out + err, secrets_in(env))
+    return done.returncode, out, err

@@ -15,7 +15,7 @@ from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.acceptance.application import Application
 from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually, start_daemon
+from tests.acceptance.daemon_process import Daemon, eventually, start_daemon
 from tests.conftest import schema_sql
 
 
@@ -117,7 +117,7 @@ def poison(stack: Stack, repository_id: UUID) -> None:
 
 
 async def heal(stack: Stack) -> None:
-    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this event loop, has to end."""
+    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this loop, has to end."""
     await anyio.to_thread.run_sync(
         lambda: stack.app.connection.execute("drop trigger poison on tracked_repositories")
     )
@@ -171,6 +171,27 @@ async def test_a_locked_row_holds_up_only_itself(stack: Stack) -> None:
         holder.rollback()
         await eventually(lambda: app.wrong_rows() == 0, 30)
         assert await daemon.metric("parked_repositories") == 0
+
+
+async def test_rows_that_were_locked_for_long_do_not_make_sweeps_rare(stack: Stack) -> None:
+    app = stack.app
+    workspace, locked, later = app.workspace(), app.repository(), app.repository()
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        holder = stack.database.connect(autocommit=False)
+        holder.execute("select from tracked_repositories where repository_id = %s for update", (locked,))
+        app.add(workspace, locked)
+        before = await daemon.metric("resyncs_total", kind="sweep", outcome="done")
+        # Each of them waits a second for the row.
+        await eventually(lambda: swept(daemon, before + 5), 60)
+        holder.rollback()
+        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await disturb(stack, "realtime/silence?seconds=60")
+        app.add(workspace, later)
+        await eventually(lambda: app.row(later)[0] == "high", 15)
+
+
+async def swept(daemon: Daemon, times: float) -> bool:
+    return await daemon.metric("resyncs_total", kind="sweep", outcome="done") >= times
 
 
 async def test_two_daemons_agree_and_write_each_change_once(stack: Stack) -> None:

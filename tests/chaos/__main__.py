@@ -1,6 +1,7 @@
 """`python -m tests.chaos --minutes 20 --seed 7 --daemons 2`: prints one JSON line, exit code 1 if it failed.
 
-Failed means: rows are wrong at the end, a recovery took over 30 seconds, or a daemon misbehaved.
+Failed means: rows or audit entries are wrong at the end, a recovery took over 30 seconds, or a daemon
+misbehaved.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import sys
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.run import run_chaos
+from tests.chaos.run import Plan, run_chaos
 
 
 def main() -> int:
@@ -22,19 +23,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of everything random")
     parser.add_argument("--daemons", type=int, default=1, help="how many work at the same time")
     parser.add_argument("--only", nargs="+", choices=sorted(FAULTS), default=sorted(FAULTS), metavar="FAULT")
+    parser.add_argument("--every-kind", action="store_true", help="go on until each has happened once")
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds that a fault may last")
     parser.add_argument("--talk", action="store_true", help="tell each episode on stderr")
     chosen = parser.parse_args()
     # As Ctrl-C does: what was started is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    summary = asyncio.run(
-        run_chaos(
-            seconds=chosen.minutes * 60,
-            seed=chosen.seed,
-            daemons=chosen.daemons,
-            kinds=chosen.only,
-            talk=chosen.talk,
-        )
+    plan = Plan(
+        seed=chosen.seed,
+        seconds=chosen.minutes * 60,
+        every_kind=chosen.every_kind,
+        daemons=chosen.daemons,
+        kinds=chosen.only,
+        usual_seconds=min(8.0, chosen.longest),
+        longest_seconds=chosen.longest,
+        talk=chosen.talk,
     )
+    summary = asyncio.run(run_chaos(plan))
     print(summary.as_json())
     return int(summary.failed)
 

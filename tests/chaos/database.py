@@ -1,6 +1,7 @@
 """The database of a chaos run: the sandbox's, and two tables of the harness's own.
 
 `chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it.
+What it says of rows that are gone stays there, since their audit entries stay as well.
 A row cannot be written while `chaos_poison` names its repository.
 """
 
@@ -17,7 +18,7 @@ from daemon.sandbox.seed import prepare_database
 _RETRY_SECONDS = 0.05
 _OWN_TABLES = """
 create table chaos_manual (
-    tracked_id uuid primary key references tracked_repositories (id) on delete cascade,
+    tracked_id uuid primary key,
     priority text
 );
 create table chaos_poison (repository_id uuid primary key);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
+from typing import Any
 
 from tests.acceptance.daemon_process import Daemon, start_daemon
 
@@ -32,7 +33,7 @@ class Fleet:
             try:
                 await self._live(place)
             except AssertionError as error:
-                self._note(f"a daemon wrote: {error}")
+                self.note(f"a daemon wrote: {error}")
 
     async def _live(self, place: int) -> None:
         async with start_daemon(ready=False, **self._settings) as daemon:
@@ -43,7 +44,7 @@ class Fleet:
                     self._expected_to_end.discard(place)
                     self.restarts += 1
                 else:
-                    self._note(f"a daemon ended with {code}: {daemon.logs[-3:]}")
+                    self.note(f"a daemon ended with {code}: {daemon.logs[-3:]}")
             finally:
                 self._look_for_errors(daemon)
                 del self.running[place]
@@ -56,18 +57,29 @@ class Fleet:
             self._signal(daemon, signal.SIGKILL)
             await daemon.process.wait()
 
-    def signal(self, place: int, number: signal.Signals) -> None:
-        """Send a signal to the one at the place, if there is one now."""
-        if place in self.running:
-            self._signal(self.running[place], number)
+    def signal(self, daemon: Daemon | None, number: signal.Signals) -> None:
+        """Send a signal to this one, if it is still there."""
+        if daemon is not None:
+            self._signal(daemon, number)
+
+    def note(self, trouble: str) -> None:
+        """Keep what must not have happened."""
+        self.troubles[trouble[:2000]] += 1
+
+    async def parked(self) -> set[str]:
+        """The repositories that any daemon has parked."""
+        return {
+            repository
+            for daemon in list(self.running.values())
+            for repository in (await _status(daemon)).get("queue", {}).get("parked_repositories", ())
+        }
 
     async def all_live(self) -> bool:
         """Whether every daemon follows the stream."""
         return all([await self._is_live(daemon) for daemon in list(self.running.values())])
 
     async def _is_live(self, daemon: Daemon) -> bool:
-        response = await daemon.get("/status")
-        return response is not None and response.json()["listener"]["state"] == "live"
+        return bool((await _status(daemon)).get("listener", {}).get("state") == "live")
 
     def _signal(self, daemon: Daemon, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -76,7 +88,11 @@ class Fleet:
     def _look_for_errors(self, daemon: Daemon) -> None:
         for line in daemon.logs:
             if line.get("level") in ("error", "critical") and line["event"] not in _EXPECTED_ERRORS:
-                self._note(f"a daemon logged: {line}")
+                self.note(f"a daemon logged: {line}")
 
-    def _note(self, trouble: str) -> None:
-        self.troubles[trouble[:2000]] += 1
+
+async def _status(daemon: Daemon) -> dict[str, Any]:
+    """What `/status` says, nothing if there is no answer."""
+    response = await daemon.get("/status")
+    status: dict[str, Any] = response.json() if response is not None and response.is_success else {}
+    return status

@@ -1,8 +1,9 @@
-"""Says how many rows are wrong, judging by the application's tables alone, and how long they stay so."""
+"""Says what is wrong, judging by the application's tables and the audit trail alone, and for how long."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import anyio
 
@@ -15,6 +16,28 @@ _LOST_PINS = """
 select count(*) from chaos_manual c join tracked_repositories t on t.id = c.tracked_id
 where t.manual_priority::text is distinct from c.priority
 """
+# Each entry goes on from what the one before it has left, and the last one left what the row is now: then
+# none is missing and none was written twice. Left out are rows whose priority the application set by itself.
+_AUDIT = """
+with entries as (
+    select
+        c.tracked_repository_id as id, c.trigger, c.changed_at,
+        (c.old_priority::text, coalesce(c.old_is_workspace_repo, false)) as old,
+        (c.new_priority::text, c.is_workspace_repo) as new,
+        lag((c.new_priority::text, c.is_workspace_repo)) over w as before,
+        lead(c.id) over w is null as is_last
+    from repository_priority_changes c
+    where not exists (select from chaos_manual m where m.tracked_id = c.tracked_repository_id)
+    window w as (partition by c.tracked_repository_id order by c.id)
+)
+select e.*, t.priority, t.is_workspace_repo, t.manual_priority
+from entries e left join tracked_repositories t on t.id = e.id
+where (e.before is not null and e.old is distinct from e.before)
+    or e.old = e.new
+    or (e.is_last and t.id is not null and (t.priority::text, t.is_workspace_repo) is distinct from e.new)
+"""
+_ENTRIES = "select count(*) from repository_priority_changes"
+_DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
 
 
 async def wrong_rows(url: str) -> int:
@@ -22,6 +45,23 @@ async def wrong_rows(url: str) -> int:
     ((wrong,),) = await insist(url, ALL_WRONG)
     ((lost,),) = await insist(url, _LOST_PINS)
     return int(wrong + lost)
+
+
+async def audit_entries(url: str) -> int:
+    """How many changes of priority or flag are recorded."""
+    ((entries,),) = await insist(url, _ENTRIES)
+    return int(entries)
+
+
+async def broken_audit(url: str) -> list[tuple[Any, ...]]:
+    """The entries of the audit trail that are doubled or follow a gap. No row may be wrong."""
+    return await insist(url, _AUDIT)
+
+
+async def deadlocks(url: str) -> int:
+    """Deadlocks that PostgreSQL has resolved since it last crashed."""
+    ((found,),) = await insist(url, _DEADLOCKS)
+    return int(found)
 
 
 async def seconds_until_right(url: str, limit_seconds: float) -> float | None:

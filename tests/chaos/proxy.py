@@ -1,8 +1,8 @@
 """A TCP proxy between the daemon and Supabase, on loopback, that can be told to misbehave.
 
-Modes may be on together:
+Modes may be on together, and each as often as it likes: it is over when its last user has turned it off.
 
-- `refused`: nothing listens; the port stays ours.
+- `refused`: nothing listens, and whoever was connected is reset; the port stays ours.
 - `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
 - `half_open`: bytes vanish both ways and nobody is told. A connection from before never works again,
   even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
@@ -10,7 +10,9 @@ Modes may be on together:
 - `cut_before`: a REST request is met by a reset and never reaches the server.
 - `cut_after`: the server has done what the REST request asked for; its answer is met by a reset.
 - `truncated`: a REST answer ends in its middle.
-- `answered`: REST requests get `canned` and never reach the server.
+- `dripping`: a REST answer comes byte by byte, slower than anybody waits for; its rest when the mode ends.
+
+While there are `canned` answers, REST requests get one of them and never reach the server.
 """
 
 from __future__ import annotations
@@ -19,16 +21,18 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["refused", "frozen", "half_open", "slow", "cut_before", "cut_after", "truncated", "answered"]
+Mode = Literal["refused", "frozen", "half_open", "slow", "cut_before", "cut_after", "truncated", "dripping"]
 
 _HOST = "127.0.0.1"
 _PIECE_BYTES = 65536
 _SLOW_SECONDS = 0.3
+_DRIP_SECONDS = 0.5
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _REST_REQUESTS = (b"POST /rest/", b"GET /rest/", b"HEAD /rest/")
 
@@ -57,26 +61,33 @@ class Proxy:
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._links: set[_Link] = set()
-        self._modes: set[Mode] = set()
+        self._carriers: set[asyncio.Task[None]] = set()
+        self._modes: Counter[Mode] = Counter()
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._listening: asyncio.Server | None = None
+        self._changing = asyncio.Lock()
         # Bound for as long as the proxy lives, so that nobody else gets the port while it is refused.
         self._holder = _bound_socket(0)
         self.port: int = self._holder.getsockname()[1]
-        self.canned = b""
+        self.canned: dict[str, bytes] = {}
 
     async def set(self, mode: Mode, *, on: bool) -> None:
-        """Turn a mode on or off."""
-        (self._modes.add if on else self._modes.discard)(mode)
-        (self._thawed.clear if self._modes & {"frozen", "half_open"} else self._thawed.set)()
+        """Turn a mode on, or take back that it was turned on."""
+        self._modes[mode] += 1 if on else -1
+        (self._thawed.clear if self._is_on("frozen") or self._is_on("half_open") else self._thawed.set)()
         if mode == "half_open" and on:
             for link in self._links:
                 link.lost = True
-        if "refused" in self._modes:
-            self._stop_listening()
-        elif self._listening is None:
-            await self.listen()
+        async with self._changing:
+            if self._is_on("refused"):
+                self._stop_listening()
+                self.reset_all()
+            elif self._listening is None:
+                await self.listen()
+
+    def _is_on(self, mode: Mode) -> bool:
+        return self._modes[mode] > 0
 
     def reset_all(self) -> None:
         """End every connection with RST."""
@@ -87,10 +98,14 @@ class Proxy:
         """Accept connections."""
         self._listening = await asyncio.start_server(self._accept, sock=_bound_socket(self.port))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Accept nothing and end every connection."""
         self._stop_listening()
+        self._modes.clear()
+        self._thawed.set()
         self.reset_all()
+        if self._carriers:
+            await asyncio.wait(self._carriers)
         self._holder.close()
 
     def _stop_listening(self) -> None:
@@ -106,6 +121,10 @@ class Proxy:
             return
         link = _Link(client, server)
         self._links.add(link)
+        carrier = asyncio.current_task()
+        assert carrier is not None
+        self._carriers.add(carrier)
+        carrier.add_done_callback(self._carriers.discard)
         try:
             await asyncio.gather(self._carry_requests(link, reader), self._carry_answers(link, answers))
         finally:
@@ -120,10 +139,10 @@ class Proxy:
                 await self._hold_up()
                 if link.lost:
                     continue
-                if link.is_rest and "cut_before" in self._modes:
+                if link.is_rest and self._is_on("cut_before"):
                     link.reset()
-                elif link.is_rest and "answered" in self._modes:
-                    link.client.write(self.canned)
+                elif link.is_rest and self.canned:
+                    link.client.write(next(iter(self.canned.values())))
                     link.lost = True
                 else:
                     link.server.write(data)
@@ -136,21 +155,29 @@ class Proxy:
                 await self._hold_up()
                 if link.lost:
                     continue
-                if link.is_rest and "cut_after" in self._modes:
+                if link.is_rest and self._is_on("cut_after"):
                     link.reset()
-                elif link.is_rest and "truncated" in self._modes:
+                elif link.is_rest and self._is_on("truncated"):
                     link.client.write(data[: len(data) // 2])
                     break
                 else:
-                    link.client.write(data)
+                    link.client.write(await self._drip(link, data))
                     await link.client.drain()
         if not link.lost:
             link.client.close()
 
     async def _hold_up(self) -> None:
         await self._thawed.wait()
-        if "slow" in self._modes:
+        if self._is_on("slow"):
             await asyncio.sleep(_SLOW_SECONDS)
+
+    async def _drip(self, link: _Link, data: bytes) -> bytes:
+        """Send byte by byte while the mode is on; returns what is left."""
+        while data and link.is_rest and self._is_on("dripping") and not link.client.is_closing():
+            link.client.write(data[:1])
+            data = data[1:]
+            await asyncio.sleep(_DRIP_SECONDS)
+        return data
 
 
 @asynccontextmanager
@@ -161,7 +188,7 @@ async def serve_proxy(server_port: int) -> AsyncIterator[Proxy]:
     try:
         yield proxy
     finally:
-        proxy.close()
+        await proxy.close()
 
 
 @contextmanager

@@ -8,162 +8,149 @@ runs until no row is wrong.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.daemon_process import eventually
+from tests.chaos import leaders, oracle
+from tests.chaos.clock import Clock
 from tests.chaos.database import prepare
-from tests.chaos.faults import FAULTS
+from tests.chaos.deck import Deck
+from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.fleet import Fleet
-from tests.chaos.oracle import seconds_until_right, wrong_rows
 from tests.chaos.proxy import serve_proxy
+from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
 
-RECOVERY_LIMIT_SECONDS: Final = 30.0
 _GIVE_UP_SECONDS: Final = 120.0
 _LIVE_SECONDS: Final = 120.0
+_UNPARKED_SECONDS: Final = 30.0
+_LEAST_HOLD_SECONDS: Final = 0.5
+_LONG_ONE_IN: Final = 8
 _LEAST_PER_SECOND, _MOST_PER_SECOND = 20.0, 200.0
 
 
-@dataclass
-class Summary:
-    """What a run did and found; `troubles` is empty when the daemons behaved."""
+@dataclass(frozen=True)
+class Plan:
+    """What to do: break things for `seconds`, and until each of `kinds` was there if `every_kind`.
+
+    Most faults are held for up to `usual_seconds`, one in eight for up to `longest_seconds`. With `talk` each
+    episode is told on stderr.
+    """
 
     seed: int
     seconds: float = 0.0
+    every_kind: bool = False
     daemons: int = 1
-    operations: int = 0
-    operations_refused: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    episodes: int = 0
-    slowest_recovery_seconds: float = 0.0
-    slowest_recovery_after: list[str] = field(default_factory=list)
-    wrong_rows: int = 0
-    restarts: int = 0
-    live_at_end: bool = False
-    troubles: list[str] = field(default_factory=list)
-
-    @property
-    def failed(self) -> bool:
-        """Whether anything was not as it must be."""
-        slow = self.slowest_recovery_seconds > RECOVERY_LIMIT_SECONDS
-        return bool(self.wrong_rows or slow or self.troubles or not self.live_at_end)
-
-    def as_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self) | {"faults": dict(sorted(self.faults.items()))})
+    kinds: Iterable[str] = field(default_factory=lambda: sorted(FAULTS))
+    usual_seconds: float = 8.0
+    longest_seconds: float = 60.0
+    talk: bool = False
 
 
-class Deck:
-    """Names of faults in random order; shuffled anew when all have been drawn."""
-
-    def __init__(self, names: list[str], chance: random.Random) -> None:
-        self._names = names
-        self._chance = chance
-        self._left: list[str] = []
-
-    def draw(self) -> list[str]:
-        """One, or up to three different ones."""
-        drawn: set[str] = set()
-        for _ in range(self._chance.choice([1, 1, 1, 2, 3])):
-            if not self._left:
-                self._left = self._chance.sample(self._names, len(self._names))
-            drawn.add(self._left.pop())
-        return sorted(drawn)
-
-
-async def run_chaos(
-    *,
-    seconds: float,
-    seed: int,
-    daemons: int = 1,
-    kinds: Iterable[str] = FAULTS,
-    longest_fault_seconds: float = 8.0,
-    talk: bool = False,
-) -> Summary:
-    """Break things for so long, faults of these kinds; with `talk`, each episode is told on stderr."""
-    summary, started_at = Summary(seed=seed, daemons=daemons), time.monotonic()
-    async with _world(seed, daemons) as world:
-        deck = Deck(sorted(kinds), world.chance)
-        while time.monotonic() - started_at < seconds:
-            names, taken = await _episode(world, summary, deck, longest_fault_seconds)
-            if talk:
-                print(f"{taken:6.2f} s after {', '.join(names)}", file=sys.stderr)
+async def run_chaos(plan: Plan) -> Summary:
+    """Do it, and say what came of it."""
+    summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons), time.monotonic()
+    kinds = {name: FAULTS[name] for name in plan.kinds}
+    async with _world(plan) as world:
+        deck = Deck(kinds, [name for name, fault in kinds.items() if fault.is_alone], world.chance)
+        while time.monotonic() - started_at < plan.seconds or (plan.every_kind and not deck.all_seen):
+            await _episode(world, plan, summary, deck.draw())
         summary.live_at_end = await _become_live(world)
-        summary.wrong_rows = await wrong_rows(world.url)
-        summary.operations, summary.operations_refused = world.workload.operations, world.workload.refused
+        await _judge(world, summary)
     summary.restarts, summary.troubles = world.fleet.restarts, sorted(world.fleet.troubles)
     summary.seconds = round(time.monotonic() - started_at, 1)
     return summary
 
 
 @asynccontextmanager
-async def _world(seed: int, daemons: int) -> AsyncIterator[World]:
-    chance = random.Random(seed)
-    with embedded_postgres() as postgres:
+async def _world(plan: Plan) -> AsyncIterator[World]:
+    chance = random.Random(plan.seed)
+    with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url())
         async with (
             serve_sandbox(postgres.url()) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
+            clock = Clock(Path(directory))
             fleet = Fleet(
                 {
                     "SUPABASE_URL": f"http://127.0.0.1:{proxy.port}",
                     "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
                 }
+                | clock.settings
             )
             workload = Workload(postgres.url(), random.Random(chance.random()))
-            world = World(postgres, server, proxy, fleet, workload, chance)
-            tasks = [asyncio.create_task(fleet.keep(place)) for place in range(daemons)]
-            tasks.append(asyncio.create_task(workload.run()))
+            world = World(postgres, server, proxy, fleet, workload, clock, chance)
+            tasks = [asyncio.create_task(fleet.keep(place)) for place in range(plan.daemons)]
+            tasks += [asyncio.create_task(workload.run()), asyncio.create_task(leaders.watch(fleet))]
             try:
-                await eventually(lambda: _settled(world, daemons), 60)
+                await eventually(lambda: _settled(world, plan.daemons), 60)
                 yield world
             finally:
                 for task in tasks:
                     task.cancel()
-                await asyncio.wait(tasks)
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+                for error in outcomes:
+                    if isinstance(error, Exception):
+                        fleet.note(f"the harness itself failed: {error!r}")
 
 
 async def _settled(world: World, daemons: int) -> bool:
     return len(world.fleet.running) == daemons and await world.fleet.all_live()
 
 
-async def _episode(
-    world: World, summary: Summary, deck: Deck, longest_fault_seconds: float
-) -> tuple[list[str], float]:
-    """Returns what was broken and how long it took until no row was wrong."""
-    names = deck.draw()
-    summary.faults.update(names)
-    summary.episodes += 1
+async def _episode(world: World, plan: Plan, summary: Summary, names: list[str]) -> None:
     world.workload.go_on(world.chance.uniform(_LEAST_PER_SECOND, _MOST_PER_SECOND))
     async with asyncio.TaskGroup() as overlapping:
         for name in names:
-            delay = world.chance.uniform(0, longest_fault_seconds / 4)
-            hold = world.chance.uniform(0.5, longest_fault_seconds)
-            overlapping.create_task(_break(world, name, delay, hold))
+            delay = world.chance.uniform(0, plan.usual_seconds / 4) if len(names) > 1 else 0.0
+            hold = _hold(world, plan, FAULTS[name])
+            summary.longest_fault_seconds = round(max(summary.longest_fault_seconds, hold), 1)
+            overlapping.create_task(_break(world, FAULTS[name], delay, hold))
+    healed_at = time.monotonic()
     await world.workload.pause()
-    taken = await seconds_until_right(world.url, _GIVE_UP_SECONDS)
-    taken = _GIVE_UP_SECONDS if taken is None else taken
-    if taken > summary.slowest_recovery_seconds:
-        summary.slowest_recovery_seconds, summary.slowest_recovery_after = round(taken, 2), names
-    return names, taken
+    if await oracle.seconds_until_right(world.url, _GIVE_UP_SECONDS) is None:
+        world.fleet.note(f"rows stayed wrong after {', '.join(names)}")
+    taken = time.monotonic() - healed_at
+    summary.count(names, taken)
+    if plan.talk:
+        print(f"{taken:6.2f} s after {', '.join(names)}", file=sys.stderr)
+    await _nothing_parked(world)
 
 
-async def _break(world: World, name: str, delay: float, hold: float) -> None:
+def _hold(world: World, plan: Plan, fault: Fault) -> float:
+    if fault.seconds is not None:
+        return min(fault.seconds, plan.longest_seconds)
+    if world.chance.randrange(_LONG_ONE_IN) == 0:
+        return world.chance.uniform(min(plan.usual_seconds, plan.longest_seconds), plan.longest_seconds)
+    return world.chance.uniform(_LEAST_HOLD_SECONDS, plan.usual_seconds)
+
+
+async def _break(world: World, fault: Fault, delay: float, hold: float) -> None:
     await asyncio.sleep(delay)
-    async with FAULTS[name](world):
+    async with fault.breaks(world):
         await asyncio.sleep(hold)
+
+
+async def _nothing_parked(world: World) -> None:
+    async def nothing_parked() -> bool:
+        return not await world.fleet.parked()
+
+    try:
+        await eventually(nothing_parked, _UNPARKED_SECONDS)
+    except AssertionError:
+        world.fleet.note(f"a repository was still parked {_UNPARKED_SECONDS} s after it was healed")
 
 
 async def _become_live(world: World) -> bool:
@@ -172,3 +159,18 @@ async def _become_live(world: World) -> bool:
     except AssertionError:
         return False
     return True
+
+
+async def _judge(world: World, summary: Summary) -> None:
+    summary.wrong_rows = await oracle.wrong_rows(world.url)
+    summary.audit_entries = await oracle.audit_entries(world.url)
+    broken = await oracle.broken_audit(world.url)
+    summary.broken_audit = len(broken)
+    for entry in broken[:3]:
+        world.fleet.note(f"an audit entry does not fit: {entry}")
+    summary.deadlocks = await oracle.deadlocks(world.url)
+    summary.operations, summary.operations_refused = world.workload.operations, world.workload.refused
+    summary.operations_per_second = round(summary.operations / max(world.workload.busy_seconds, 1.0), 1)
+    summary.unharmed_changes = len(world.unharmed_seconds)
+    summary.slowest_takeover_seconds = round(max(world.takeover_seconds, default=0.0), 2)
+    summary.slowest_unharmed_seconds = round(max(world.unharmed_seconds, default=0.0), 2)

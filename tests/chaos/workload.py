@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from typing import Any, Final
 from uuid import UUID
 
@@ -63,7 +64,10 @@ on conflict (tracked_id) do update set priority = excluded.priority
 
 
 class Workload:
-    """See the module's text. `operations` counts what was committed, `refused` what was not."""
+    """See the module's text.
+
+    `operations` counts what was committed, `refused` what was not, `busy_seconds` the time it could work.
+    """
 
     def __init__(self, url: str, chance: random.Random) -> None:
         self._url = url
@@ -76,6 +80,9 @@ class Workload:
         self.per_second = 100.0
         self.operations = 0
         self.refused = 0
+        self.busy_seconds = 0.0
+        self._since = 0.0
+        self._next_at = 0.0
 
     @property
     def repositories(self) -> list[UUID]:
@@ -90,11 +97,13 @@ class Workload:
     async def pause(self) -> None:
         """Return when nothing is being changed and nothing will be."""
         self._may_run.clear()
+        self.busy_seconds += time.monotonic() - self._since
         await self._idle.wait()
 
     def go_on(self, per_second: float) -> None:
         """Work at this rate."""
         self.per_second = per_second
+        self._since = self._next_at = time.monotonic()
         self._may_run.set()
 
     async def run(self) -> None:
@@ -120,7 +129,7 @@ class Workload:
         while True:
             self._idle.set()
             await self._may_run.wait()
-            await asyncio.sleep(self._random.expovariate(self.per_second))
+            await self._wait_for_turn()
             if not self._may_run.is_set():
                 continue
             self._idle.clear()
@@ -133,6 +142,14 @@ class Workload:
                 self.refused += 1
             except psycopg.Error:
                 self.refused += 1
+
+    async def _wait_for_turn(self) -> None:
+        # Counted from when the last one was due, or the time that operations take would lower the rate. What
+        # could not be done while the database was away is not made up for.
+        now = time.monotonic()
+        due_at = max(self._next_at, now - 1.0) + self._random.expovariate(self.per_second)
+        self._next_at = due_at
+        await asyncio.sleep(max(0.0, due_at - now))
 
     async def _change(self, connection: AsyncConnection[Any]) -> None:
         operations = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from daemon.sandbox.postgres import EmbeddedPostgres
 from daemon.sandbox.server import SandboxServer
+from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy
 from tests.chaos.workload import Workload
@@ -15,14 +17,23 @@ from tests.chaos.workload import Workload
 
 @dataclass
 class World:
-    """Everything that can be broken."""
+    """Everything that can be broken.
+
+    Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
+    repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
+    its daemon was killed.
+    """
 
     postgres: EmbeddedPostgres
     server: SandboxServer
     proxy: Proxy
     fleet: Fleet
     workload: Workload
+    clock: Clock
     chance: random.Random
+    postgres_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unharmed_seconds: list[float] = field(default_factory=list)
+    takeover_seconds: list[float] = field(default_factory=list)
 
     @property
     def url(self) -> str:

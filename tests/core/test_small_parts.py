@@ -45,6 +45,16 @@ def test_a_large_database_is_swept_less_often() -> None:
     ]
 
 
+def test_sweeps_that_waited_for_locks_make_the_next_ones_no_rarer() -> None:
+    pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
+    for started_at in (0.0, 10.0):
+        pace.finished(started_at, 0.01)
+    for started_at in (20.0, 30.0, 40.0):
+        pace.finished(started_at, None)
+    assert pace.next_periodic_at(41.0) == 50.0
+    assert pace.next_requested_at(41.0) == 40.2
+
+
 def test_one_costly_sweep_among_cheap_ones_changes_nothing() -> None:
     pace = SweepPace(interval_seconds=10, debounce_seconds=0.2)
     for seconds in (3.0, 0.02, 5.0):

@@ -78,6 +78,8 @@ async def say_nothing(connection: SocketStream) -> None:
         (http(200, b"<html>captive portal</html>"), "bad_answer"),
         (http(200, {"beat_at": "soon"}), "bad_answer"),
         (http(200, b""), "bad_answer"),
+        (http(200, b"[" * 20_000), "bad_answer"),
+        (http(503, b'{"code":' * 20_000), "unavailable"),
         (b"nonsense\r\n\r\n", "network"),
         (hang_up, "network"),
     ],

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from daemon.sandbox.server import reserve_port
+from tests.secrecy import look, look_at_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +34,19 @@ class Sandbox:
         self.process = process
         self.temporary = temporary
         self.family: list[psutil.Process] = []
+        self._secrets: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """The first line."""
         facts = self.next_line()
+        self._secrets = (facts["service_role_key"], facts["anon_key"])
         self.family = [
             psutil.Process(self.process.pid),
             *psutil.Process(self.process.pid).children(recursive=True),
         ]
         self.family += _postgres_of(self.temporary)
+        for process in self.family:
+            look_at_process(process.pid, self._secrets)
         return facts
 
     def next_line(self) -> dict[str, Any]:
@@ -49,6 +54,7 @@ class Sandbox:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.stderr.read() if self.process.stderr else ""
+        look("the sandbox's events", line, self._secrets)
         value = json.loads(line)
         assert isinstance(value, dict)
         return value
@@ -56,7 +62,8 @@ class Sandbox:
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait; the exit code."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=_TIMEOUT_SECONDS)
+        out, err = self.process.communicate(timeout=_TIMEOUT_SECONDS)
+        look("the sandbox's output", out + err, self._secrets)
         return self.process.returncode
 
     def left_behind(self) -> list[object]:
@@ -111,6 +118,22 @@ def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> N
         assert len(sandbox.family) > 1
         assert sandbox.end(number) == 0
         assert sandbox.left_behind() == []
+
+
+def test_listens_on_loopback_only_and_with_new_keys_each_time() -> None:
+    seen: list[str] = []
+    for _ in range(2):
+        with running("--empty", "--http-port", "0") as sandbox:
+            facts = sandbox.facts()
+            listening = {
+                connection.laddr.ip
+                for process in sandbox.family
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+            assert listening == {"127.0.0.1"}
+            seen += [facts["service_role_key"], facts["anon_key"]]
+    assert len(set(seen)) == 4
 
 
 def test_runs_the_daemon_and_shows_what_happens() -> None:

@@ -6,9 +6,9 @@ join ── database unreachable ─▶ reply error after 5 s
                                         ├──────── after 5 to 10 s ───────────┘                      │
                                         └──────── after 1 to 3 s (changes still flow) ──────────────┘
 
-The channel ends by a leave, another join of the topic or a token that expires or is refused (all with
-`phx_close`; the socket stays open), or with its socket. Its subscription is gone before anything else
-happens.
+The channel ends by a leave, another join of the topic, a token that expires or is refused, or too many
+messages (all with `phx_close`; the socket stays open), or with its socket. Its subscription is gone before
+anything else happens.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from psycopg import OperationalError
 from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys
 from daemon.sandbox.realtime.bindings import BadBinding, Binding
 from daemon.sandbox.realtime.protocol import to_json
-from daemon.sandbox.realtime.subscriptions import Subscription, Subscriptions
+from daemon.sandbox.realtime.subscriptions import Interest, Subscription, Subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from daemon.sandbox.faults import Faults
     from daemon.sandbox.realtime.protocol import Framer
     from daemon.sandbox.realtime.replication import Replication
 
@@ -37,19 +38,29 @@ _RETRY_SECONDS = (5.0, 10.0)
 _RESUBSCRIBE_SECONDS = (1.0, 3.0)
 # The event loop's clock and the wall clock need not agree to the millisecond about when a token has expired.
 _EXPIRY_MARGIN_SECONDS = 0.05
+# The words of Realtime 2.28.40; its newer versions also end the socket after the first of them.
+TOO_MANY_JOINS = "ClientJoinRateLimitReached: Too many joins per second"
+_TOO_MANY_MESSAGES = "Too many messages per second"
 
 
 class Channel:
     """A topic on one socket; `send` queues a frame and never waits."""
 
     def __init__(
-        self, framer: Framer, bindings: list[Binding], token: str, claims: Claims, send: Callable[[str], None]
+        self,
+        framer: Framer,
+        bindings: list[Binding],
+        token: str,
+        claims: Claims,
+        send: Callable[[str], None],
+        faults: Faults,
     ) -> None:
         self._framer = framer
         self._bindings = bindings
         self._token = token
         self._claims = claims
         self._send = send
+        self._faults = faults
         self._token_changed = asyncio.Event()
         self._subscription: Subscription | None = None
         self._subscriptions: Subscriptions | None = None
@@ -107,6 +118,10 @@ class Channel:
         self._send(self._framer.reply(ref, "ok", "{}"))
         self.say_closed()
 
+    def overrun(self) -> None:
+        """End because of too many messages."""
+        self._end_with(_TOO_MANY_MESSAGES)
+
     def change_token(self, token: object, keys: Keys) -> None:
         """Take a pushed access token; a bad one ends the channel. New-style keys are no tokens: ignored."""
         if not isinstance(token, str) or token == self._token or token.startswith("sb_"):
@@ -147,19 +162,30 @@ class Channel:
 
     async def _subscribe(self, subscriptions: Subscriptions, replication: Replication) -> None:
         """Try until it works or there is a new token to try with."""
+        if self._faults.is_on("withhold"):
+            return
         while not self._token_changed.is_set():
             try:
                 await replication.live()
-                interests = await subscriptions.check(self._bindings, self._claims)
+                interests = await self._check(subscriptions)
             except (BadBinding, OperationalError) as error:
                 message = f"{{:error, {json.dumps(str(error), ensure_ascii=False)}}}"
                 self._send(self._framer.system("postgres_changes", "error", message))
                 await self._pause(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - jitter
             else:
                 # From here to the end without waiting: nothing may come between the ok and the changes.
-                self._replace(Subscription(self._claims, interests, self._deliver), subscriptions)
-                self._send(self._framer.system("postgres_changes", "ok", "Subscribed to PostgreSQL"))
+                subscription = Subscription(self._claims, interests, self._deliver, self._say_subscribed)
+                self._replace(subscription, subscriptions)
+                self._say_subscribed()
                 return
+
+    async def _check(self, subscriptions: Subscriptions) -> tuple[Interest, ...]:
+        if self._faults.is_on("deny"):
+            raise BadBinding("Unable to subscribe to changes with given parameters.")
+        return await subscriptions.check(self._bindings, self._claims)
+
+    def _say_subscribed(self) -> None:
+        self._send(self._framer.system("postgres_changes", "ok", "Subscribed to PostgreSQL"))
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -175,7 +201,16 @@ class Channel:
         subscriptions.activate(subscription)
 
     def _deliver(self, data: str, ids: list[int]) -> None:
-        self._send(self._framer.push("postgres_changes", f'{{"data":{data},"ids":{to_json(ids)}}}'))
+        frame = self._framer.push("postgres_changes", f'{{"data":{data},"ids":{to_json(ids)}}}')
+        for delay in self._faults.delays():
+            if delay > 0:
+                asyncio.get_running_loop().call_later(delay, self._send_late, frame)
+            else:
+                self._send(frame)
+
+    def _send_late(self, frame: str) -> None:
+        if not self.is_over:
+            self._send(frame)
 
     def _end_with(self, message: str) -> None:
         self.drop()

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,17 @@ class Replication:
         self._is_silent = is_silent
         self._wanted = asyncio.Event()
         self._live = asyncio.Event()
+        self._lost_until = 0.0
+        self._announce = False
 
     async def live(self) -> None:
         """Return when there is a slot, asking for one first."""
         self._wanted.set()
         await self._live.wait()
+
+    def lose_slot(self, seconds: float) -> None:
+        """Be without a slot for this long, then tell all subscribers that changes flow again."""
+        self._lost_until, self._announce = time.monotonic() + seconds, True
 
     async def run(self) -> None:
         """Read until cancelled, over any number of lost connections."""
@@ -69,7 +76,8 @@ class Replication:
             if self._live.is_set():
                 retry_seconds = _FIRST_RETRY_SECONDS
                 self._live.clear()
-            await asyncio.sleep(retry_seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            jittered = retry_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            await asyncio.sleep(max(jittered, self._lost_until - time.monotonic()))
             retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
 
     async def _read_log(self) -> None:
@@ -84,13 +92,17 @@ class Replication:
                 "select pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)", [slot]
             )
             self._live.set()
+            if self._announce:
+                self._announce = False
+                for subscription in self._subscriptions:
+                    subscription.announce()
             try:
-                await self._poll_for_ever(connection, slot)
+                await self._poll_until_lost(connection, slot)
             finally:
                 await _drop(connection, slot)
 
-    async def _poll_for_ever(self, connection: AsyncConnection[Any], slot: str) -> None:
-        while True:
+    async def _poll_until_lost(self, connection: AsyncConnection[Any], slot: str) -> None:
+        while time.monotonic() >= self._lost_until:
             if not await self._poll(connection, slot):
                 await asyncio.sleep(POLL_SECONDS)
 

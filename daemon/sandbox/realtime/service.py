@@ -23,7 +23,7 @@ class Realtime:
         self._keys = keys
         self._faults = faults
         self._subscriptions = Subscriptions(database_url)
-        self._replication = Replication(database_url, self._subscriptions, lambda: faults.silent)
+        self._replication = Replication(database_url, self._subscriptions, lambda: faults.is_on("silence"))
         self._sockets: set[Socket] = set()
 
     async def run(self) -> None:
@@ -35,6 +35,15 @@ class Realtime:
         for socket in self._sockets:
             socket.close(code)
         return len(self._sockets)
+
+    def end_channels(self) -> int:
+        """End every channel as over the quota of messages; returns how many."""
+        return sum(socket.overrun() for socket in self._sockets)
+
+    def resubscribe(self, seconds: float) -> int:
+        """Be without a slot for this long, then say `system` ok once more; returns to how many channels."""
+        self._replication.lose_slot(seconds)
+        return len(list(self._subscriptions))
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """`GET /realtime/v1/websocket?apikey=…&vsn=…`; a refused key is a 403 at the handshake."""

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from daemon.sandbox.keys import InvalidToken, Keys
 from daemon.sandbox.realtime.bindings import read_bindings
-from daemon.sandbox.realtime.channel import Channel, join_refusal
+from daemon.sandbox.realtime.channel import TOO_MANY_JOINS, Channel, join_refusal
 from daemon.sandbox.realtime.protocol import ARRAYS, Framer, MalformedFrame, Message, decode, to_json
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ class Socket:
         """End the connection with this code, as soon as the client has read what is being written."""
         self._close_code = self._close_code or code
         self._wake.set()
+
+    def overrun(self) -> int:
+        """End its channels as the server does over its quota of messages; returns how many."""
+        open_channels = [channel for channel in self._channels.values() if not channel.is_over]
+        for channel in open_channels:
+            channel.overrun()
+        return len(open_channels)
 
     async def run(self, subscriptions: Subscriptions, replication: Replication) -> None:
         """Serve the client until either side ends it."""
@@ -128,7 +135,10 @@ class Socket:
         subscriptions: Subscriptions,
         replication: Replication,
     ) -> None:
-        if self._faults.refusing:
+        if self._faults.is_on("refuse"):
+            return
+        if self._faults.is_on("limit"):
+            self._reply_error(message, TOO_MANY_JOINS)
             return
         payload = message.payload if isinstance(message.payload, dict) else {}
         token = payload.get("access_token") or self._token
@@ -139,7 +149,8 @@ class Socket:
             return
         old = self._displace(message.topic)
         bindings = read_bindings(payload.get("config"))
-        channel = Channel(self._framer(message, message.join_ref), bindings, str(token), claims, self._send)
+        framer = self._framer(message, message.join_ref)
+        channel = Channel(framer, bindings, str(token), claims, self._send, self._faults)
         channel.start(tasks, message.ref, subscriptions, replication, old)
         self._channels[message.topic] = channel
 

@@ -48,12 +48,14 @@ class Interest:
 class Subscription:
     """A channel's interests under one token, and where its changes go.
 
-    `deliver(data, ids)` gets a change as JSON text and the ids of the bindings that it matches.
+    `deliver(data, ids)` gets a change as JSON text and the ids of the bindings that it matches; `announce`
+    tells the client once more that changes flow.
     """
 
     claims: Claims
     interests: tuple[Interest, ...]
     deliver: Callable[[str, list[int]], None]
+    announce: Callable[[], None]
 
 
 class Subscriptions:

@@ -51,7 +51,14 @@ class ApiError(Exception):
     """An answer other than success."""
 
     def __init__(
-        self, status: int, code: str, message: str, details: str | None = None, hint: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        details: str | None = None,
+        hint: str | None = None,
+        *,
+        retry_after: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -59,6 +66,7 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.hint = hint
+        self.retry_after = retry_after
 
     def response(self) -> JSONResponse:
         """The answer for the client."""
@@ -66,6 +74,8 @@ class ApiError(Exception):
         headers = {"Proxy-Status": f"PostgREST; error={self.code}"}
         if self.status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = self._challenge()
+        if self.retry_after is not None:
+            headers["Retry-After"] = self.retry_after
         return JSONResponse(body, self.status, headers)
 
     def _challenge(self) -> str:

@@ -108,7 +108,7 @@ class Rest:
     def _meet_failure(self, function: str) -> None:
         failure = self._faults.rest_failure(function)
         if failure is not None:
-            raise ApiError(failure.status, failure.sqlstate, failure.message)
+            raise ApiError(failure.status, failure.sqlstate, failure.message, retry_after=failure.retry_after)
 
 
 def _unauthorized(flaw: InvalidToken, token: str) -> ApiError:

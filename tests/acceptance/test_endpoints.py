@@ -1,0 +1,104 @@
+"""The HTTP endpoints are read-only, bounded, and survive whoever asks badly, or much, or not at all."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import anyio
+import psutil
+import pytest
+
+from tests.acceptance.conftest import Stack
+from tests.acceptance.daemon_process import ENDPOINTS, Daemon, eventually
+
+METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "X" * 300)
+MOST_GROWTH_BYTES = 20 * 1024 * 1024
+GARBAGE = (
+    b"\x00\xff\xfe garbage \r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+    b"POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n" + b"z" * 100_000,
+    b"POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n" + b"z" * 100_000,
+    b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /metrics%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://127.0.0.1:22/ HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+
+
+def ask(port: int, request: bytes) -> bytes:
+    """What comes for these bytes, up to the end or until nothing more does."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        try:
+            connection.sendall(request)
+            connection.settimeout(0.5)
+            while piece := connection.recv(65536):
+                answer += piece
+        except OSError:
+            return answer
+    return answer
+
+
+async def all_answer(daemon: Daemon) -> bool:
+    return all([await daemon.answers(path, 200) for path in ENDPOINTS])
+
+
+async def test_no_method_but_get_and_head_is_taken(stack: Stack) -> None:
+    async with stack.daemon() as daemon:
+        for path in ENDPOINTS:
+            for method in METHODS:
+                request = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+                answer = await anyio.to_thread.run_sync(ask, daemon.port, request)
+                assert answer.startswith((b"HTTP/1.1 405", b"HTTP/1.1 400")), (method, path, answer[:100])
+        assert await all_answer(daemon)
+        assert await daemon.metric("resyncs_total", kind="full") == 1
+
+
+async def test_garbage_is_survived_without_growing(stack: Stack) -> None:
+    chance = random.Random(1)
+    noise = [chance.randbytes(chance.randrange(1, 3000)) for _ in range(20)]
+    async with stack.daemon() as daemon:
+        assert await all_answer(daemon)
+        process = psutil.Process(daemon.process.pid)
+        before = process.memory_info().rss
+        for request in (*GARBAGE, *noise):
+            answer = await anyio.to_thread.run_sync(ask, daemon.port, request)
+            assert not (request.startswith(b"POST") and answer.startswith(b"HTTP/1.1 2")), request[:80]
+            assert await all_answer(daemon)
+        assert process.memory_info().rss - before < MOST_GROWTH_BYTES
+
+
+@contextmanager
+def holding(port: int, count: int, *said: bytes) -> Iterator[None]:
+    """So many connections, which said the beginning of a request and no more."""
+    with ExitStack() as stack:
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(said[number % len(said)])
+        yield
+
+
+@pytest.mark.chaos
+async def test_whoever_holds_connections_without_asking_does_not_keep_others_out_for_long(
+    stack: Stack,
+) -> None:
+    begun = (
+        b"",
+        b"GET /livez HTTP/1.1\r\nX",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTT",
+        b"POST / HTTP/1.1\r\n",
+    )
+    async with stack.daemon() as daemon:
+        with holding(daemon.port, 100, *begun):
+            assert not await daemon.answers("/livez", 200), "there are more than it takes at a time"
+            await eventually(lambda: daemon.answers("/livez", 200), 60)
+            assert await all_answer(daemon)

@@ -1,0 +1,106 @@
+"""Breakages that concern one thing only, so that everything else must go on as if nothing had happened.
+
+They are in force by themselves. Meanwhile a repository that they do not concern joins and leaves a workspace,
+and each change has to be applied within the limit; what is not as it must be is a trouble of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from tests.acceptance.daemon_process import eventually
+from tests.chaos import leaders
+from tests.chaos.breakages import poisoned, rows_locked
+from tests.chaos.database import insist
+from tests.chaos.floods import in_background
+from tests.chaos.world import World
+
+LIMIT_SECONDS: Final = 30.0
+PARKED_WITHIN_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.02
+_PAUSE_SECONDS: Final = 0.5
+
+_PREPARE = """
+with r as (insert into repositories (id) values (%(repository)s) on conflict do nothing),
+t as (
+    insert into tracked_repositories (repository_id) values (%(repository)s) on conflict do nothing
+)
+insert into workspaces (id) values (%(workspace)s) on conflict do nothing
+"""
+_ADD = (
+    "insert into workspace_repositories (workspace_id, repository_id) values (%(workspace)s, %(repository)s)"
+    " on conflict do nothing"
+)
+_REMOVE = "delete from workspace_repositories where workspace_id = %(workspace)s"
+_IS = """
+select (priority::text, is_workspace_repo, workspace_count) = (%(priority)s, %(flag)s, %(count)s)
+from tracked_repositories where repository_id = %(repository)s
+"""
+
+
+@asynccontextmanager
+async def rows_locked_for_long(world: World) -> AsyncIterator[None]:
+    async with rows_locked(world), _others_unharmed(world):
+        yield
+
+
+@asynccontextmanager
+async def row_poisoned_and_parked(world: World) -> AsyncIterator[None]:
+    """Held at least until it is parked and reported, which takes a minute at most."""
+    ids = {"repository": uuid4(), "workspace": uuid4()}
+    await insist(world.url, _PREPARE, ids)
+    async with poisoned(world, ids["repository"]), _others_unharmed(world):
+        await insist(world.url, _ADD, ids)
+        started_at = time.monotonic()
+        while str(ids["repository"]) not in await world.fleet.parked():
+            if time.monotonic() - started_at > PARKED_WITHIN_SECONDS:
+                world.fleet.note(f"a poisoned repository was not parked within {PARKED_WITHIN_SECONDS} s")
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        yield
+
+
+@asynccontextmanager
+async def leader_killed(world: World) -> AsyncIterator[None]:
+    """Whoever does the timer work dies; another daemon, or the next one at its place, takes over."""
+    fleet = world.fleet
+    dead = await eventually(lambda: leaders.leader(fleet), leaders.TAKEOVER_SECONDS)
+    await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))
+    seconds = await leaders.seconds_without(fleet, dead)
+    if seconds is None:
+        fleet.note(f"nobody took the timer work over within {leaders.TAKEOVER_SECONDS} s")
+    world.takeover_seconds.append(seconds or leaders.TAKEOVER_SECONDS)
+    yield
+
+
+@asynccontextmanager
+async def _others_unharmed(world: World) -> AsyncIterator[None]:
+    ids = {"repository": uuid4(), "workspace": uuid4()}
+    await insist(world.url, _PREPARE, ids)
+    async with in_background(_join_and_leave(world, ids)):
+        yield
+
+
+async def _join_and_leave(world: World, ids: dict[str, UUID]) -> None:
+    in_workspace = {"priority": "high", "flag": True, "count": 1}
+    outside = {"priority": "medium", "flag": False, "count": 0}
+    while True:
+        for statement, expected in ((_ADD, in_workspace), (_REMOVE, outside)):
+            await insist(world.url, statement, ids)
+            await _time(world, lambda expected=expected: insist(world.url, _IS, ids | expected))  # type: ignore[misc]
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def _time(world: World, is_right: Callable[[], Any]) -> None:
+    started_at = time.monotonic()
+    while await is_right() != [(True,)]:
+        if time.monotonic() - started_at > LIMIT_SECONDS:
+            world.fleet.note(f"a change that no fault concerned was not applied within {LIMIT_SECONDS} s")
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    world.unharmed_seconds.append(time.monotonic() - started_at)

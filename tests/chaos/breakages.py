@@ -1,0 +1,205 @@
+"""How each part is broken and healed: a breakage is a context manager, broken from entering it to leaving it.
+
+Any of them may be in force together, so none relies on another part being there while it heals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+import psycopg
+
+from tests.chaos.database import connect, insist
+from tests.chaos.floods import flap_once, in_background
+from tests.chaos.proxy import Mode
+from tests.chaos.world import World
+
+_LOCKED_ROWS: Final = 30
+_EXTRA_PLACE: Final = 1000
+_CRASH_SECONDS: Final = 30
+
+
+async def hook(world: World, path: str, **parameters: object) -> None:
+    """Use one of the sandbox's hooks."""
+    headers = {"apikey": world.server.service_role_key}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+        response = await client.post(f"{world.server.url}/sandbox/v1/{path}", params=_texts(parameters))
+        response.raise_for_status()
+
+
+def _texts(parameters: dict[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in parameters.items()}
+
+
+@asynccontextmanager
+async def told(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
+    """The server does something once."""
+    await hook(world, path, **parameters)
+    yield
+
+
+@asynccontextmanager
+async def hooked(
+    world: World, path: str, *, close: bool = False, **parameters: object
+) -> AsyncIterator[None]:
+    """The server misbehaves all the time; with `close`, its sockets are closed first, so that it matters."""
+    await hook(world, path, **parameters, seconds=3600)
+    if close:
+        await hook(world, "realtime/close", code=1001)
+    try:
+        yield
+    finally:
+        await hook(world, path, **parameters, seconds=0)
+
+
+@asynccontextmanager
+async def resubscribed(world: World) -> AsyncIterator[None]:
+    """Events are lost until there is a new slot, and one more `system` ok is all that tells of it."""
+    await hook(world, "realtime/resubscribe", seconds=world.chance.uniform(0, 3))
+    yield
+
+
+@asynccontextmanager
+async def proxied(world: World, mode: Mode) -> AsyncIterator[None]:
+    await world.proxy.set(mode, on=True)
+    try:
+        yield
+    finally:
+        await world.proxy.set(mode, on=False)
+
+
+@asynccontextmanager
+async def answered(world: World, head: str, body: str) -> AsyncIterator[None]:
+    """Every REST request gets this answer."""
+    text = f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+    world.proxy.canned[text] = text.encode()
+    try:
+        yield
+    finally:
+        world.proxy.canned.pop(text, None)
+
+
+@asynccontextmanager
+async def reset(world: World) -> AsyncIterator[None]:
+    world.proxy.reset_all()
+    yield
+
+
+@asynccontextmanager
+async def terminated(world: World, which: str) -> AsyncIterator[None]:
+    await insist(
+        world.url,
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        f" where datname = current_database() and pid <> pg_backend_pid() and {which}",
+    )
+    yield
+
+
+@asynccontextmanager
+async def postgres_stopped(world: World) -> AsyncIterator[None]:
+    async with world.postgres_lock:
+        await asyncio.to_thread(world.postgres.stop)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(world.postgres.start)
+
+
+@asynccontextmanager
+async def postgres_restarted(world: World) -> AsyncIterator[None]:
+    async with postgres_stopped(world):
+        pass
+    yield
+
+
+@asynccontextmanager
+async def postgres_crashed(world: World) -> AsyncIterator[None]:
+    """An immediate shutdown: the next start recovers from the log."""
+    async with world.postgres_lock:
+        pid_file = world.postgres.data_dir / "postmaster.pid"
+        await asyncio.to_thread(_crash, int(pid_file.read_text().split()[0]))
+        await asyncio.to_thread(world.postgres.start)
+    yield
+
+
+def _crash(postmaster: int) -> None:
+    process = psutil.Process(postmaster)
+    process.send_signal(signal.SIGQUIT)
+    process.wait(_CRASH_SECONDS)
+
+
+@asynccontextmanager
+async def rows_locked(world: World) -> AsyncIterator[None]:
+    """A transaction of a user's holds rows."""
+    ids = [world.repository() for _ in range(_LOCKED_ROWS)]
+    with contextlib.suppress(psycopg.Error):
+        async with await connect(world.url) as connection, connection.transaction(force_rollback=True):
+            await connection.execute(
+                "select from tracked_repositories where repository_id = any (%s)"
+                " order by id for update skip locked",
+                (ids,),
+            )
+            yield
+            return
+    yield
+
+
+@asynccontextmanager
+async def row_poisoned(world: World) -> AsyncIterator[None]:
+    """A repository's row can't be written, and is wrong, if it is there."""
+    repository = world.repository()
+    async with poisoned(world, repository):
+        with contextlib.suppress(psycopg.Error):
+            async with await connect(world.url) as connection:
+                await flap_once(connection, repository, uuid4())
+        yield
+
+
+@asynccontextmanager
+async def poisoned(world: World, repository: UUID) -> AsyncIterator[None]:
+    """This repository's row can't be written."""
+    await insist(world.url, "insert into chaos_poison values (%s) on conflict do nothing", (repository,))
+    try:
+        yield
+    finally:
+        await insist(world.url, "delete from chaos_poison where repository_id = %s", (repository,))
+
+
+@asynccontextmanager
+async def daemon_killed(world: World) -> AsyncIterator[None]:
+    await world.fleet.kill(world.chance.choice(sorted(world.fleet.running) or [0]))
+    yield
+
+
+@asynccontextmanager
+async def daemon_stopped(world: World) -> AsyncIterator[None]:
+    daemon = world.fleet.running.get(world.chance.choice(sorted(world.fleet.running) or [0]))
+    world.fleet.signal(daemon, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        world.fleet.signal(daemon, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def second_daemon(world: World) -> AsyncIterator[None]:
+    """One more, which ends by SIGKILL."""
+    async with in_background(world.fleet.keep(_EXTRA_PLACE)):
+        yield
+
+
+@asynccontextmanager
+async def clock_jumped(world: World, seconds: int) -> AsyncIterator[None]:
+    world.clock.jump(seconds)
+    try:
+        yield
+    finally:
+        world.clock.jump(-seconds)

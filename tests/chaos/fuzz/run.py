@@ -1,0 +1,62 @@
+"""One run of the fuzzer."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from core import listener_state
+from daemon import store
+from tests.chaos.fuzz.answers import send_answers
+from tests.chaos.fuzz.frames import send_frames
+from tests.chaos.fuzz.outcome import Outcome
+
+
+async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
+    """Send so many frames and answers."""
+    outcome, started_at = Outcome(seed), time.monotonic()
+    with _without_waiting(), _counted_logs(outcome):
+        if frames:
+            await send_frames(frames, random.Random(seed), outcome)
+        if answers:
+            await send_answers(answers, random.Random(seed + 1), outcome)
+    if outcome.log_lines["change_not_handled"]:
+        outcome.crashed(f"change_not_handled: {outcome.log_lines['change_not_handled']}")
+    outcome.seconds = round(time.monotonic() - started_at, 1)
+    return outcome
+
+
+@contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Each failure makes the daemon wait: the listener for up to half a minute, the store for seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_state, "BACKOFF_MAX_SECONDS", 0.02)
+        patch.setattr(store, "_JITTERED", lambda _: 0.0)
+        yield
+
+
+@contextmanager
+def _counted_logs(outcome: Outcome) -> Iterator[None]:
+    """Count log lines instead of writing them; those of the client are heard by the daemon's own handler."""
+
+    def count(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        outcome.log_lines[str(event["event"])] += 1
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[count], cache_logger_on_first_use=False)
+    client = logging.getLogger("realtime")
+    propagate, client.propagate = client.propagate, False
+    client.addHandler(logging.NullHandler())
+    try:
+        yield
+    finally:
+        client.propagate = propagate
+        structlog.configure(**before)

@@ -1,0 +1,58 @@
+"""Who does the timer work: at most one daemon at a time, and another soon after the leader has died."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from tests.acceptance.daemon_process import Daemon
+from tests.chaos.fleet import Fleet
+
+TAKEOVER_SECONDS: Final = 15.0
+_POLL_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 2.0
+
+
+async def watch(fleet: Fleet) -> None:
+    """Note as a trouble, until cancelled, whenever two daemons are leaders at the same time."""
+    while True:
+        daemons = list(fleet.running.values())
+        before = await _leaders(daemons)
+        if len(before) > 1:
+            # Asked one after the other: two were leaders at once only if the first is still one now.
+            after = await _leaders(daemons)
+            if len([daemon for daemon in before if daemon in after]) > 1:
+                fleet.note("two daemons were leaders at the same time")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def leader(fleet: Fleet) -> Daemon | None:
+    """The leader, if there is one."""
+    return next(iter(await _leaders(list(fleet.running.values()))), None)
+
+
+async def seconds_without(fleet: Fleet, dead: Daemon | None) -> float | None:
+    """How long it takes until another daemon is leader; None if it takes too long."""
+    started_at = time.monotonic()
+    while time.monotonic() - started_at < TAKEOVER_SECONDS:
+        found = await leader(fleet)
+        if found is not None and found is not dead:
+            return time.monotonic() - started_at
+        await asyncio.sleep(_POLL_SECONDS / 10)
+    return None
+
+
+async def _leaders(daemons: list[Daemon]) -> list[Daemon]:
+    answers = await asyncio.gather(*(_is_leader(daemon) for daemon in daemons))
+    return [daemon for daemon, is_leader in zip(daemons, answers, strict=True) if is_leader]
+
+
+async def _is_leader(daemon: Daemon) -> bool:
+    """Whether it says so; one that stands still says nothing."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            response = await daemon.get("/status")
+    except TimeoutError:
+        return False
+    return response is not None and response.is_success and response.json()["leader"] is True

@@ -1,0 +1,65 @@
+"""What a run did and found, as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+RECOVERY_LIMIT_SECONDS: Final = 30.0
+
+
+@dataclass
+class Summary:
+    """`wrong_rows` and `broken_audit` count what is wrong at the end; `troubles` is empty if all behaved.
+
+    `operations_per_second` is the rate while the application works, outages of its database included.
+    `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
+    application rested; `slowest_unharmed_seconds` the longest that a change took which no fault concerned,
+    beside rows that were locked or poisoned; `slowest_takeover_seconds` the longest without a leader after
+    one was killed. `restarts` are daemons killed and started anew.
+    """
+
+    seed: int
+    daemons: int = 1
+    seconds: float = 0.0
+    operations: int = 0
+    operations_per_second: float = 0.0
+    operations_refused: int = 0
+    episodes: int = 0
+    faults_total: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    longest_fault_seconds: float = 0.0
+    slowest_recovery_seconds: float = 0.0
+    slowest_recovery_after: list[str] = field(default_factory=list)
+    unharmed_changes: int = 0
+    slowest_unharmed_seconds: float = 0.0
+    slowest_takeover_seconds: float = 0.0
+    restarts: int = 0
+    audit_entries: int = 0
+    deadlocks: int = 0
+    wrong_rows: int = 0
+    broken_audit: int = 0
+    live_at_end: bool = False
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was not as it must be."""
+        slow = self.slowest_recovery_seconds > RECOVERY_LIMIT_SECONDS
+        wrong = self.wrong_rows or self.broken_audit or self.troubles
+        return bool(wrong or slow or not self.live_at_end)
+
+    def count(self, names: list[str], recovery_seconds: float) -> None:
+        """Count an episode in."""
+        self.episodes += 1
+        self.faults.update(names)
+        self.faults_total += len(names)
+        if recovery_seconds > self.slowest_recovery_seconds:
+            self.slowest_recovery_seconds = round(recovery_seconds, 2)
+            self.slowest_recovery_after = names
+
+    def as_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self) | {"faults": dict(sorted(self.faults.items()))})

@@ -1,0 +1,137 @@
+"""The harness notices what it is there to notice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import environment
+from tests.chaos import clock, oracle
+from tests.chaos.database import prepare
+from tests.chaos.deck import Deck
+from tests.chaos.faults import FAULTS
+from tests.chaos.proxy import serve_proxy
+from tests.conftest import Database
+
+_TELL_TIME = """
+import sys, time
+for _ in sys.stdin:
+    print(time.time(), time.monotonic(), flush=True)
+"""
+
+
+def test_every_fault_has_its_turn_and_those_that_want_to_be_alone_are() -> None:
+    alone = [name for name, fault in FAULTS.items() if fault.is_alone]
+    deck = Deck(FAULTS, alone, random.Random(3))
+    seen: list[list[str]] = []
+    while not deck.all_seen:
+        seen.append(deck.draw())
+    assert {name for names in seen for name in names} == set(FAULTS)
+    assert all(len(names) == 1 for names in seen if set(names) & set(alone))
+    assert max(len(names) for names in seen) == 3
+
+
+@pytest.mark.skipif(clock.LIBRARY is None, reason="the library is for Linux on x86-64")
+def test_a_clock_that_jumps_does_so_for_a_running_process_and_not_for_its_monotonic_clock(
+    tmp_path: Path,
+) -> None:
+    host = clock.Clock(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", _TELL_TIME],
+        env=environment(**host.settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ask() -> tuple[float, float]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            wall, monotonic = map(float, process.stdout.readline().split())
+            return wall, monotonic
+
+        began = ask()
+        for seconds in (clock.HOUR_SECONDS, -2 * clock.HOUR_SECONDS):
+            before = ask()
+            host.jump(seconds)
+            now = ask()
+            while abs(now[0] - before[0] - seconds) > 60:
+                now = ask()
+                assert now[1] - before[1] < 60, "it never jumped"
+        assert 0 <= ask()[1] - began[1] < 120
+        process.stdin.close()
+
+
+async def test_a_doubled_entry_and_a_gap_in_the_audit_trail_are_found(empty_database: Database) -> None:
+    await asyncio.to_thread(prepare, empty_database.url)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection)
+        workspace, repository = app.workspace(), app.repository()
+        for _ in range(2):
+            app.add(workspace, repository)
+            connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+            app.remove(workspace, repository)
+            connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+        assert await oracle.audit_entries(empty_database.url) == 4
+        assert await oracle.broken_audit(empty_database.url) == []
+        columns = (
+            "tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo,"
+            " is_workspace_repo, workspace_count, trigger"
+        )
+        connection.execute(
+            f"insert into repository_priority_changes ({columns})"
+            f" select {columns} from repository_priority_changes order by id desc limit 1"
+        )
+        assert len(await oracle.broken_audit(empty_database.url)) == 1
+        connection.execute("delete from repository_priority_changes where id = 5 or id = 2")
+        assert len(await oracle.broken_audit(empty_database.url)) == 1
+
+
+async def test_wrong_rows_and_lost_pins_are_found(empty_database: Database) -> None:
+    await asyncio.to_thread(prepare, empty_database.url)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection)
+        workspace, repository = app.workspace(), app.repository()
+        tracked = app.track(None)
+        assert await oracle.wrong_rows(empty_database.url) == 0
+        app.add(workspace, repository)
+        connection.execute("insert into chaos_manual values (%s, 'low')", (tracked,))
+        assert await oracle.wrong_rows(empty_database.url) == 2
+
+
+async def test_a_mode_of_the_proxy_ends_with_its_last_user() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(10))
+        writer.close()
+
+    async def is_answered(port: int) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x")
+            answer = await reader.read(1)
+            writer.close()
+        except OSError:
+            return False
+        return answer == b"x"
+
+    async with (
+        await asyncio.start_server(echo, "127.0.0.1", 0) as server,
+        serve_proxy(server.sockets[0].getsockname()[1]) as proxy,
+    ):
+        assert await is_answered(proxy.port)
+        for on in (True, True, False):
+            await proxy.set("refused", on=on)
+            assert not await is_answered(proxy.port)
+        await proxy.set("refused", on=False)
+        assert await is_answered(proxy.port)
