@@ -147,13 +147,11 @@ class Releaser:
             self.held_back_because = str(error)
             self._metrics.job_releases_held_back.set(1)
             return self._failed(error, "job_releases_held_back")
-        if release.jobs:
-            self._works()
-        elif self.held_back_because is None:
-            self._failures = 0
+        self._went_well(release)
         if release.more:
             return 0.0
-        return BUSY_POLL_SECONDS if release.waiting or release.in_flight else IDLE_POLL_SECONDS
+        idle = not (release.busy or release.waiting or release.in_flight)
+        return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
 
     async def _send(self, jobs: Sequence[ReleasedJob]) -> PriorityError | None:
         """Send, and note what became of each; why not all of them could be sent, or None."""
@@ -246,9 +244,12 @@ class Releaser:
             if lost:
                 log.warning("jobs_lost", priority=priority, jobs=lost)
 
-    def _works(self) -> None:
-        self._failures, self.held_back_because = 0, None
-        self._metrics.job_releases_held_back.set(0)
+    def _went_well(self, release: Release) -> None:
+        if release.jobs or not (release.busy or release.waiting):
+            self.held_back_because = None
+            self._metrics.job_releases_held_back.set(0)
+        if self.held_back_because is None:
+            self._failures = 0
 
     def _failed(self, error: PriorityError, event: str) -> float:
         self._failures += 1

@@ -692,7 +692,7 @@ set enable_bitmapscan = off
 set default_transaction_isolation = 'read committed'
 as $$
 declare
-    c_hints constant integer := 20000;
+    c_hints constant integer := 10000;
     v_queue public.workspace_priority_job_queue;
     v_lost jsonb;
     v_type public.workspace_priority_job_types;

@@ -329,7 +329,7 @@ def test_nothing_is_released_before_every_hint_is_followed(world: World) -> None
     """One of them may tell of the first job of all."""
     world.execute(
         """insert into workspace_priority_job_hints (repository_id)
-           select gen_random_uuid() from generate_series(1, 20001)"""
+           select gen_random_uuid() from generate_series(1, 10001)"""
     )
     (job,) = queue(world, held(world))
     assert (release(world)["more"], released(world)) == (True, [job])
@@ -409,7 +409,7 @@ def test_where_ordered_jobs_were_never_used_changes_leave_no_hints(world: World)
 
 def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> None:
     shared = held(world)
-    queue(world, world.tracked(), held(world), shared)
+    queue(world, world.tracked(), held(world), shared, shared)
     release(world, 1, 1)
     assert world.call("check_job_lanes")["found"] == 0
     world.add(shared)
