@@ -25,8 +25,11 @@ from tests.simulation.run import Record, Workers, simulate
 
 JOBS = 10_000
 DAY = 86_400.0
-LOAD = Load(high_share=0.45, other_share=0.65, changes_per_hour=20.0)
-"""More than the workers can do, so that jobs wait for longer than any head start."""
+LOADS = {
+    "90 %": Load(high_share=0.4, other_share=0.5, changes_per_hour=20.0),
+    "110 %": Load(high_share=0.45, other_share=0.65, changes_per_hour=20.0),
+}
+"""Of what the workers can do; with the second one jobs come to wait for longer than any head start."""
 DAYS = {
     "90 %: 60 % high, 30 % others": Load(high_share=0.6, other_share=0.3),
     "120 %: 100 % high, 20 % others": Load(high_share=1.0, other_share=0.2),
@@ -42,7 +45,7 @@ Json = dict[str, Any]
 async def order() -> Json:
     """See the module's text. The order is the database's, the time of the workers is virtual."""
     return {
-        "the_same_10000_jobs": _inversions(),
+        "the_same_10000_jobs": {name: _inversions(load) for name, load in LOADS.items()},
         "a_day_of_load": {
             name: simulate(load, OrderedQueue(promote_after_seconds(DAY)), DAY, 2.5 * DAY).summary()
             for name, load in DAYS.items()
@@ -54,19 +57,22 @@ async def order() -> Json:
 # Inversions.
 
 
-def _inversions() -> Json:
+def _inversions(load: Load) -> Json:
     head_start = InngestQueue(run_priority_expression())
-    results = {"direct_without": _run(InngestQueue("")), "direct_with_head_start": _run(head_start)}
+    results = {
+        "direct_without": _run(load, InngestQueue("")),
+        "direct_with_head_start": _run(load, head_start),
+    }
     with application() as (_, app):
-        database = DatabaseQueue(app, LOAD)
-        results["ordered"] = _run(database)
+        database = DatabaseQueue(app, load)
+        results["ordered"] = _run(load, database)
     answer: Json = {name: record.summary() for name, record in results.items()}
-    return answer | {"workers": WORKERS, "changes_of_workspaces": database.changes}
+    return answer | {"workers": WORKERS, "changes_of_workspaces": database.changes - load.repositories}
 
 
-def _run(queue: Queue) -> Record:
+def _run(load: Load, queue: Queue) -> Record:
     record = Record(judged_until=float("inf"))
-    Workers(LOAD, queue, record).run([*_first_jobs(LOAD, JOBS), Change(float("inf"), 0, None)])
+    Workers(load, queue, record).run([*_first_jobs(load, JOBS), Change(float("inf"), 0, None)])
     return record
 
 
