@@ -15,7 +15,9 @@ import pytest
 
 from core.job_events import EVENT_NAMES
 from core.release_policy import Waiting, choose
+from daemon.sandbox.migrate import apply_migrations, rollback_migrations
 from tests.conftest import Database
+from tests.sql.test_migrations import SCHEMAS
 from tests.sql.world import Background, World, session
 
 DAEMON = uuid4()
@@ -380,6 +382,56 @@ def test_counts_are_by_type_and_current_priority(world: World) -> None:
         ("high", 1, 1),
         ("medium", 2, 0),
     ]
+
+
+# The application's table, as it may be.
+
+TABLES = {
+    "absent": "select",
+    "enum and json": """
+        create type job_status as enum ('queued', 'processing', 'completed', 'failed', 'cancelled');
+        create table background_jobs (
+            id uuid primary key default gen_random_uuid(), type text not null, payload json,
+            status job_status not null default 'queued', created_at timestamptz default now(),
+            started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid
+        )""",
+    "the key of a repository is a foreign one": """
+        create table background_jobs (
+            id uuid primary key, type text, payload jsonb, status varchar(20) default 'queued',
+            created_at timestamptz, started_at timestamptz, completed_at timestamptz, failed_at timestamptz,
+            repository_id uuid references repositories on delete cascade, error varchar(500), priority integer
+        )""",
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
+def test_works_on_the_table_as_it_is_found(empty_database: Database, table: str) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute(table)
+    apply_migrations(world.connection)
+    high = held(world)
+    jobs = queue(world, world.tracked(), high, high, data={"days": 30})
+    assert released(world, 2) == jobs[1:]
+    assert job_row(world, jobs[1])["payload"]["days"] == 30
+    world.call("fail_refused_jobs", [jobs[1]], ["too large"])
+    sent(world, jobs[2])
+    assert world.call("cancel_ordered_jobs", [jobs[0]]) == {"cancelled": 1, "in_flight": 0}
+    end(world, jobs[2])
+    assert released(world) == []
+    assert [job_row(world, job)["status"] for job in jobs] == ["cancelled", "failed", "completed"]
+    assert world.call("list_ordered_jobs") == {"jobs": [], "found": 0}
+
+
+def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it(
+    empty_database: Database,
+) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    apply_migrations(world.connection)
+    queue(world, world.tracked())
+    rollback_migrations(world.connection)
+    assert world.value("select status from background_jobs") == "queued"
 
 
 # What goes on beside it.
