@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1
     USAGE = 2
+    DIFFERENT = 10
+    """A dry run found rows that a real one would change."""
     UNAVAILABLE = 69
     """Supabase or Inngest can't be reached or keeps answering with temporary errors."""
     SCHEMA = 76

@@ -18,6 +18,7 @@ Renewal: a hosted connection without user authentication may be closed after 24 
 between that and the next `system` ok is lost to the stream. So before it comes to that a successor is opened
 beside the live connection, and takes over when its own rows flow. The old one is still heard for a while, so
 that it delivers what was committed before. A successor that fails changes nothing, and is tried again later.
+A key that has changed brings the renewal on at once, and where nothing is live yet, another attempt.
 
 A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of one monotonic clock.
 """
@@ -105,12 +106,17 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """The key has changed: what was opened with the old one is to be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The daemon stops."""
 
 
 Input: TypeAlias = (
-    Opened | Subscribed | Failed | SuccessorSubscribed | SuccessorFailed | BeatOverdue | Tick | Stop
+    Opened | Subscribed | Failed | SuccessorSubscribed | SuccessorFailed | BeatOverdue | Tick | Renew | Stop
 )
 
 
@@ -180,6 +186,12 @@ def transition(
             return _live(replace(state, failures=0), now, jitter), [Action.PROMOTE_SUCCESSOR]
         case "live", SuccessorFailed(failure) if state.renewing:
             return _renew_later(state, failure, now)
+        case "live", Renew():
+            new, actions = _renewing(state, now)
+            return new, [Action.CLOSE_SUCCESSOR, *actions] if state.renewing else actions
+        case _, Renew():
+            new, actions = _connecting(state, now)
+            return new, [Action.CLOSE, *actions]
         case (("connecting" | "joining" | "live"), Failed()):
             return _backing_off(state, event, now, jitter)
         case _, Tick() if state.deadline is not None and now >= state.deadline:
@@ -193,8 +205,7 @@ def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[Listene
         case "live" if state.renewing:
             return _renew_later(state, Failed("join_timeout"), now)
         case "live":
-            deadline = now + CONNECT_TIMEOUT_SECONDS + JOIN_TIMEOUT_SECONDS
-            return replace(state, renewing=True, deadline=deadline), [Action.OPEN_SUCCESSOR]
+            return _renewing(state, now)
         case "backing_off":
             return _connecting(state, now)
         case "stale":
@@ -208,6 +219,11 @@ def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[Listene
 def _live(state: ListenerState, now: float, jitter: float) -> ListenerState:
     deadline = now + state.renew_after_seconds * (1 - jitter / 20)
     return replace(state, name="live", since=now, deadline=deadline, renewing=False)
+
+
+def _renewing(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
+    deadline = now + CONNECT_TIMEOUT_SECONDS + JOIN_TIMEOUT_SECONDS
+    return replace(state, renewing=True, deadline=deadline), [Action.OPEN_SUCCESSOR]
 
 
 def _renew_later(state: ListenerState, failure: Failed, now: float) -> tuple[ListenerState, list[Action]]:

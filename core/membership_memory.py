@@ -16,7 +16,7 @@ from uuid import UUID
 
 from core.events import Hint
 
-MAX_ROWS: Final = 20_000
+MAX_ROWS: Final = 10_000
 """Some four megabytes; the rows seen last are those that are removed again soon."""
 
 

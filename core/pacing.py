@@ -59,3 +59,21 @@ class SweepPace:
             return now
         typical = min(self._costs) if len(self._costs) > 1 else 0.0
         return self._last_started_at + max(least_seconds, typical / share)
+
+
+@dataclass(slots=True)
+class LookPace:
+    """Decides how long to rest between two looks, so that they take at most `share` of the time.
+
+    As with sweeps the least of the last few costs counts, and the first one not at all. Times are seconds.
+    """
+
+    interval_seconds: float
+    share: float
+    _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+
+    def rest_after(self, cost_seconds: float) -> float:
+        """How long to rest after a look that cost so much."""
+        self._costs.append(cost_seconds)
+        typical = min(self._costs) if len(self._costs) > 1 else 0.0
+        return max(self.interval_seconds, typical / self.share)

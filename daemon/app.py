@@ -8,7 +8,9 @@
     recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
     waiting jobs ─▶ Releaser ─▶ Inngest
 
-What the timers start, Sweeper, Resyncer and Trimmer do only while the Elector has the lease.
+    background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
+
+What the timers start, Sweeper, Resyncer, Trimmer and JobWatcher do only while the Elector has the lease.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
 then the dispatcher announces what they changed, within the time that the settings give them.
@@ -19,7 +21,7 @@ from __future__ import annotations
 import signal
 import socket
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import anyio
@@ -27,7 +29,9 @@ import structlog
 from anyio.abc import TaskGroup
 
 from core import __version__
+from core.drift import DriftJudge
 from core.errors import ExitCode
+from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
@@ -35,15 +39,19 @@ from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
+from daemon.job_watcher import JobWatcher
+from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.logs import hide
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
+from daemon.report import Report
 from daemon.resyncer import Resyncer
-from daemon.settings import Settings
+from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
-from daemon.status import describe
+from daemon.status import Sources, describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
@@ -62,17 +70,25 @@ async def run_daemon(settings: Settings) -> ExitCode:
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
     metrics, progress = Metrics(), Progress()
+    keys = _keys(settings)
     async with AsyncExitStack() as opened:
         endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
         store = await opened.enter_async_context(
             open_store(
                 settings.supabase_url,
-                settings.supabase_key.get_secret_value(),
+                keys,
                 on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
             )
         )
         senders = await opened.enter_async_context(open_senders(settings, progress))
-        return await App(settings, store, senders, metrics, progress).run(endpoint)
+        return await App(settings, keys, store, senders, metrics, progress).run(endpoint)
+
+
+def _keys(settings: Settings) -> Keyring:
+    key = settings.supabase_key.get_secret_value()
+    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment)
+    keys.on_change(hide)
+    return keys
 
 
 class App:
@@ -81,12 +97,14 @@ class App:
     def __init__(
         self,
         settings: Settings,
+        keys: Keyring,
         store: Store,
         senders: Senders,
         metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._settings = settings
+        self._keys = keys
         self._store = store
         self._metrics = metrics
         self._started_at = utc_now()
@@ -116,10 +134,13 @@ class App:
             metrics=metrics,
             progress=progress,
         )
-        self._recorder = Recorder(metrics, self._inngest.wake)
+        self._history = History()
+        self._drift_judge = DriftJudge()
+        self._recorder = Recorder(metrics, self._history, self._inngest.wake)
         self._intake = Intake(
             self._queue,
             self._work_added,
+            drift_judge=self._drift_judge,
             ask_for_sweep=lambda trigger, committed_at: self._sweeper.request(trigger, committed_at),
         )
         self._elector = self._make_elector()
@@ -127,14 +148,21 @@ class App:
         self._resyncer = self._make_resyncer()
         self._worker = self._make_worker()
         self._listener = self._make_listener()
+        keys.on_change(lambda _: self._listener.renew())
         self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._job_watcher = self._make_job_watcher()
         self._inngest.answer_with(self._resyncer, self._recorder)
 
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
         host, port = endpoint.getsockname()[:2]
         log.info("started", version=__version__, http=f"http://{host}:{port}")
-        probes = Probes(not_alive=self._progress.stalled, not_ready=self._not_ready, status=self._status)
+        probes = Probes(
+            not_alive=self._progress.stalled,
+            not_ready=self._not_ready,
+            status=self._status,
+            refresh=self._metrics.refresh,
+        )
         async with anyio.create_task_group() as root:
             root.start_soon(serve, endpoint, self._metrics.registry, probes)
             root.start_soon(self._heed_signals, root)
@@ -154,7 +182,7 @@ class App:
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as parts:
-            for part in (self._elector, self._resyncer, self._snapshotter):
+            for part in (self._elector, self._resyncer, self._snapshotter, self._job_watcher):
                 parts.start_soon(part.run)
             self._inngest.start(parts)
             parts.start_soon(self._listen)
@@ -186,6 +214,7 @@ class App:
         self._elector.stop()
         self._resyncer.stop()
         self._snapshotter.stop()
+        self._job_watcher.stop()
         self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
@@ -195,7 +224,7 @@ class App:
         with anyio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._force_resync()
+                    self._reload()
                 elif self._stop_asked.is_set():
                     log.warning("forced_to_stop", pending_repositories=self._queue.pending)
                     self._forced = True
@@ -203,8 +232,9 @@ class App:
                 else:
                     self._stop_asked.set()
 
-    def _force_resync(self) -> None:
+    def _reload(self) -> None:
         self._notifier.reloading()
+        self._keys.reload()
         log.info("resync_requested", trigger="signal")
         self._resyncer.request("signal")
         self._notifier.ready(self._summary())
@@ -237,21 +267,22 @@ class App:
         ready = "ready" if not self._not_ready() else "not ready"
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
-    def _status(self) -> dict[str, Any]:
-        return describe(
+    def _status(self) -> Report:
+        sources = Sources(
             started_at=self._started_at,
-            not_ready=self._not_ready(),
-            leader=self._elector.is_leader(),
             listener=self._listener,
             queue=self._queue,
             sweeper=self._sweeper,
             resyncer=self._resyncer,
             recorder=self._recorder,
-            snapshot=self._snapshotter.latest,
+            history=self._history,
+            snapshotter=self._snapshotter,
+            job_watcher=self._job_watcher,
             dispatcher=self._inngest.dispatcher,
             function_host=self._inngest.function_host,
             releaser=self._inngest.releaser,
         )
+        return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
 
     def _make_elector(self) -> Elector:
         return Elector(
@@ -270,8 +301,8 @@ class App:
             self._intake,
             pace,
             is_leader=self._elector.is_leader,
+            drift_judge=self._drift_judge,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
             work_added=self._work_added,
         )
@@ -283,7 +314,6 @@ class App:
             self._settings.resync_schedule,
             is_leader=self._elector.is_leader,
             recorder=self._recorder,
-            metrics=self._metrics,
             progress=self._progress,
         )
 
@@ -298,10 +328,20 @@ class App:
             wakeup=self._work_added,
         )
 
+    def _make_job_watcher(self) -> JobWatcher:
+        return JobWatcher(
+            self._store,
+            self._daemon_id,
+            is_leader=self._elector.is_leader,
+            history=self._history,
+            metrics=self._metrics,
+            progress=self._progress,
+        )
+
     def _make_listener(self) -> Listener:
         return Listener(
             self._settings.supabase_url,
-            self._settings.supabase_key.get_secret_value(),
+            self._keys,
             self._daemon_id,
             self._store,
             on_hint=self._intake.take_hint,

@@ -60,6 +60,7 @@ class Canary:
         self._interval_seconds = interval_seconds
         self._grace_seconds = grace_seconds
         self._last_seen_at = 0.0
+        self.lag_seconds: float | None = None
         self._running = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -81,7 +82,8 @@ class Canary:
         # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.
         if hint.beat_at is not None:
             self._last_seen_at = monotonic()
-            self._metrics.stream_lag.set(max(0.0, (utc_now() - hint.beat_at).total_seconds()))
+            self.lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
+            self._metrics.stream_lag.set(self.lag_seconds)
 
     async def _beat(self, live_since: float) -> None:
         sent_at = monotonic()

@@ -1,16 +1,20 @@
-"""The HTTP endpoints: read-only, small, and served from the daemon's own event loop.
+"""The HTTP endpoints: read-only, small, and served from a thread of their own.
 
-If the loop is blocked they do not answer, and that is what a liveness probe should find.
+So metrics can be scraped while the daemon's event loop is busy, and `/livez` can say that it is blocked
+instead of saying nothing. What the endpoints show belongs to that loop, which is asked for it through
+`LoopGate`; metrics carry their own locks.
 """
 
 from __future__ import annotations
 
-import html
+import asyncio
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import uvicorn
@@ -21,25 +25,30 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from core import __version__
 from core.errors import ConfigurationError
+from daemon.clock import utc_now
 from daemon.http_connection import TimedConnection
+from daemon.loop_gate import LoopBusyError, LoopGate
+from daemon.page import CONTENT_SECURITY_POLICY, render, render_busy
+from daemon.report import Report
 
-_PAGES: Final = (
-    ("/metrics", "metrics for Prometheus"),
-    ("/livez", "200 while the daemon's loops go round"),
-    ("/readyz", "200 once priorities are true and kept so"),
-    ("/status", "the daemon's state as JSON"),
-)
+_FRESH_SECONDS: Final = 0.25
+"""How long a scrape waits for the gauges that the event loop has to read; then it shows what they were."""
+_END_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What the endpoints ask the daemon. A probe answers the reasons against, so an empty list is good."""
+    """What the endpoints ask the daemon, always in its event loop.
+
+    `not_alive` and `not_ready` answer the reasons against, so an empty list is good. `refresh` brings gauges
+    up to date that are read and not counted.
+    """
 
     not_alive: Callable[[], list[str]]
     not_ready: Callable[[], list[str]]
-    status: Callable[[], dict[str, Any]]
+    status: Callable[[], Report]
+    refresh: Callable[[], None] = lambda: None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -62,8 +71,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Probes) -> None:
     """Serve until cancelled."""
+    gate = LoopGate()
     config = uvicorn.Config(
-        _application(registry, probes),
+        _Endpoints(gate, registry, probes).application(),
         http=TimedConnection,
         access_log=False,
         log_config=None,
@@ -73,13 +83,33 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
         timeout_graceful_shutdown=1,
         server_header=False,
     )
-    server = _Server(config)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gate.run)
+        await _serve_in_thread(_Server(config), listener)
+
+
+async def _serve_in_thread(server: uvicorn.Server, listener: socket.socket) -> None:
+    ended: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            asyncio.run(server.serve(sockets=[listener]))
+        except BaseException as error:
+            ended.set_exception(error)
+            raise
+        ended.set_result(None)
+
+    # A daemon thread: should it ever hang, it is not what keeps the process from ending.
+    threading.Thread(target=work, name="http", daemon=True).start()
+    waiting = asyncio.wrap_future(ended)
     try:
-        await server.serve(sockets=[listener])
+        await asyncio.shield(waiting)
+        raise RuntimeError("the HTTP server has ended by itself")
     finally:
         # Cancelled: let answers that are under way go out, and close the connections.
-        with anyio.CancelScope(shield=True):
-            await server.shutdown(sockets=[listener])
+        server.should_exit = True
+        with anyio.move_on_after(_END_SECONDS, shield=True):
+            await asyncio.shield(waiting)
 
 
 class _Server(uvicorn.Server):
@@ -89,48 +119,58 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _application(registry: CollectorRegistry, probes: Probes) -> Starlette:
-    def probe(reasons: Callable[[], list[str]]) -> Callable[[Request], Response]:
-        def answer(_: Request) -> Response:
-            against = reasons()
-            return PlainTextResponse("\n".join(against or ["ok"]) + "\n", status_code=503 if against else 200)
+class _Endpoints:
+    """The routes. All of this runs in the server's thread."""
 
-        return answer
+    def __init__(self, gate: LoopGate, registry: CollectorRegistry, probes: Probes) -> None:
+        self._gate = gate
+        self._registry = registry
+        self._probes = probes
 
-    async def status(_: Request) -> Response:
-        return JSONResponse(probes.status())
+    def application(self) -> Starlette:
+        routes = {
+            "/": self._page,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/status": self._status,
+            "/metrics": self._metrics,
+        }
+        return Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in routes.items()])
 
-    async def metrics(request: Request) -> Response:
+    async def _livez(self, _: Request) -> Response:
+        try:
+            return _verdict(await self._gate.ask(self._probes.not_alive))
+        except LoopBusyError:
+            return _verdict([f"the event loop has not turned for {self._gate.stalled_seconds():.0f} s"])
+
+    async def _readyz(self, _: Request) -> Response:
+        try:
+            return _verdict(await self._gate.ask(self._probes.not_ready))
+        except LoopBusyError:
+            return _verdict(["the event loop does not answer"])
+
+    async def _metrics(self, request: Request) -> Response:
+        # Late or not: what is counted, and not read, is up to date all the same.
+        with suppress(LoopBusyError):
+            await self._gate.ask(self._probes.refresh, _FRESH_SECONDS)
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encoder(registry), media_type=content_type)
+        return Response(encoder(self._registry), media_type=content_type)
 
-    async def landing_page(_: Request) -> Response:
-        return HTMLResponse(_landing_page())
+    async def _status(self, _: Request) -> Response:
+        try:
+            report = await self._gate.ask(self._probes.status)
+        except LoopBusyError:
+            return JSONResponse({"error": "the event loop does not answer"}, status_code=503)
+        return Response(report.model_dump_json(), media_type="application/json")
 
-    return Starlette(
-        routes=[
-            Route("/", landing_page, methods=["GET"]),
-            Route("/livez", _asynchronous(probe(probes.not_alive)), methods=["GET"]),
-            Route("/readyz", _asynchronous(probe(probes.not_ready)), methods=["GET"]),
-            Route("/status", status, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ]
-    )
-
-
-def _asynchronous(answer: Callable[[Request], Response]) -> Callable[[Request], Any]:
-    # A plain function would be run in a thread, where the daemon's state may not be read.
-    async def endpoint(request: Request) -> Response:
-        return answer(request)
-
-    return endpoint
+    async def _page(self, _: Request) -> Response:
+        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
+        try:
+            report = await self._gate.ask(self._probes.status)
+        except LoopBusyError:
+            return HTMLResponse(render_busy(), status_code=503, headers=headers)
+        return HTMLResponse(render(report, utc_now()), headers=headers)
 
 
-def _landing_page() -> str:
-    items = "".join(f'<li><a href="{path}">{path}</a> – {html.escape(text)}</li>' for path, text in _PAGES)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>priorityd</title>'
-        '<meta name="viewport" content="width=device-width"><style>:root{color-scheme:light dark}'
-        "body{font:1rem/1.5 system-ui,sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}</style>"
-        f"<h1>priorityd {html.escape(__version__)}</h1><ul>{items}</ul></html>"
-    )
+def _verdict(against: list[str]) -> Response:
+    return PlainTextResponse("\n".join(against or ["ok"]) + "\n", status_code=503 if against else 200)

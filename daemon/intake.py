@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
+from core.drift import DriftJudge
 from core.events import Hint
 from core.priorities import Trigger
 from core.work_queue import WorkQueue
@@ -18,13 +19,22 @@ AskForSweep = Callable[[Trigger, datetime | None], None]
 class Intake:
     """Adds to the queue and wakes the worker; what the queue can't hold, or no key names, becomes a sweep."""
 
-    def __init__(self, queue: WorkQueue, work_added: Wakeup, *, ask_for_sweep: AskForSweep) -> None:
+    def __init__(
+        self,
+        queue: WorkQueue,
+        work_added: Wakeup,
+        *,
+        drift_judge: DriftJudge,
+        ask_for_sweep: AskForSweep,
+    ) -> None:
         self._queue = queue
+        self._drift_judge = drift_judge
         self._work_added = work_added
         self._ask_for_sweep = ask_for_sweep
 
     def take_hint(self, hint: Hint) -> None:
         """Look at what a change names."""
+        self._drift_judge.announced(hint, monotonic())
         self.add(hint.repository_ids, hint.committed_at)
         if hint.needs_sweep:
             self._ask_for_sweep("event", hint.committed_at)

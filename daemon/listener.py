@@ -23,6 +23,7 @@ from core.listener_state import (
     Failed,
     Input,
     ListenerState,
+    Renew,
     Stop,
     Subscribed,
     SuccessorFailed,
@@ -35,6 +36,7 @@ from core.membership_memory import MembershipMemory
 from core.priorities import Trigger
 from daemon.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from daemon.clock import monotonic, utc_now
+from daemon.keyring import Keyring
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.stream import ChangeStream
@@ -45,6 +47,8 @@ log = structlog.stdlib.get_logger()
 LINGER_SECONDS: Final = 30.0
 """How long a renewed connection is still heard; 10,000 rows of one transaction were seen to take 5.5 s."""
 _CLOSE_SECONDS: Final = 2.0
+_DOUBTFUL: Final = ("refused", "join_failed", "subscription_error")
+"""Reasons behind which there may be a key that is no longer good."""
 
 
 class Listener:
@@ -56,7 +60,7 @@ class Listener:
     def __init__(
         self,
         url: str,
-        key: str,
+        keys: Keyring,
         daemon_id: UUID,
         store: HeartbeatStore,
         *,
@@ -70,7 +74,7 @@ class Listener:
         linger_seconds: float = LINGER_SECONDS,
     ) -> None:
         self._url = url
-        self._key = key
+        self._keys = keys
         self._daemon_id = daemon_id
         self._on_hint = on_hint
         self._on_gap = on_gap
@@ -100,6 +104,11 @@ class Listener:
         """Where the listener is now."""
         return self._state
 
+    @property
+    def lag_seconds(self) -> float | None:
+        """Age of the last heartbeat row when it came back; None before the first."""
+        return self._canary.lag_seconds
+
     async def run(self) -> None:
         """Listen until `stop`."""
         async with anyio.create_task_group() as tasks:
@@ -120,6 +129,10 @@ class Listener:
     def stop(self) -> None:
         """End `run`: close the connection and take no more changes."""
         self._tell(Stop())
+
+    def renew(self) -> None:
+        """Go on with another connection; a live one is heard until its successor is live."""
+        self._tell(Renew())
 
     def _tell(self, event: Input, source: ChangeStream | None = None) -> None:
         self._inputs.append((source, event))
@@ -165,7 +178,6 @@ class Listener:
                     self._open_successor(tasks)
                 case Action.CLOSE_SUCCESSOR:
                     self._close_successor(tasks)
-                    log.warning("listener", renewal="failed", detail=self._state.last_failure)
                 case Action.PROMOTE_SUCCESSOR:
                     self._promote_successor(tasks)
                 case Action.ASK_FOR_SWEEP:
@@ -206,7 +218,7 @@ class Listener:
     def _new_stream(self) -> ChangeStream:
         stream = ChangeStream(
             self._url,
-            self._key,
+            self._keys,
             self._daemon_id,
             on_change=self._receive,
             on_input=lambda event: self._tell(event, stream),
@@ -241,6 +253,9 @@ class Listener:
 
     def _report(self, old: ListenerState, new: ListenerState) -> None:
         if old.name == new.name:
+            if new.last_failure is not None and new.last_failure is not old.last_failure:
+                log.warning("listener", renewal="failed", detail=new.last_failure)
+                self._doubt_key(new.last_failure)
             return
         self._metrics.set_state(new.name)
         match new.name:
@@ -251,8 +266,14 @@ class Listener:
             case _:
                 log.info("listener", state=new.name)
 
+    def _doubt_key(self, failure: Failed) -> None:
+        # Whether the key still serves is for a call to find out; here only the next connection matters.
+        if failure.reason in _DOUBTFUL:
+            self._keys.reload()
+
     def _report_failure(self, state: ListenerState, failure: Failed) -> None:
         self._metrics.reconnects.labels(failure.reason).inc()
+        self._doubt_key(failure)
         log.warning(
             "listener",
             state=state.name,

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from typing import Literal
+from urllib.parse import quote_plus
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -16,8 +17,25 @@ _MAX_FOREIGN_LENGTH = 500
 """Other libraries log whole frames when they can't read them; the beginning is enough to recognize one."""
 
 
+_secrets: list[str] = []
+
+
+def hide(*secrets: str) -> None:
+    """Let these appear in no log line from now on, nor in what `redact` has gone over."""
+    for secret in secrets:
+        _secrets.extend(form for form in (secret, quote_plus(secret)) if form and form not in _secrets)
+
+
+def redact(text: str) -> str:
+    """The text without what `hide` was told."""
+    for secret in _secrets:
+        text = text.replace(secret, "[redacted]")
+    return text
+
+
 def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] = ()) -> None:
-    """Send every log line to stderr in the chosen format; `secrets` are replaced wherever they appear."""
+    """Send every log line to stderr in the chosen format; `secrets` are hidden in all of them."""
+    hide(*secrets)
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer: structlog.dev.ConsoleRenderer | structlog.processors.JSONRenderer = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -40,7 +58,7 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info if not console else _unchanged,
-            _redactor(renderer, secrets),
+            _redactor(renderer),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -69,14 +87,11 @@ def _shorten_foreign(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _redactor(
-    render: Callable[[WrappedLogger, str, EventDict], str | bytes], secrets: tuple[str, ...]
+    render: Callable[[WrappedLogger, str, EventDict], str | bytes],
 ) -> Callable[[WrappedLogger, str, EventDict], str]:
     """Render, then take the secrets out: whatever they were part of, they are text by then."""
 
-    def redact(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        line = str(render(logger, method, event))
-        for secret in secrets:
-            line = line.replace(secret, "[redacted]")
-        return line
+    def render_and_redact(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        return redact(str(render(logger, method, event)))
 
-    return redact
+    return render_and_redact

@@ -6,7 +6,7 @@ Every label value that can occur is known, so every series starts at zero. Ids a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -16,6 +16,7 @@ from core import __version__
 from core.change_events import ANNOUNCED_EVENTS
 from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
+from core.jobs import JOB_STATUSES
 from core.listener_state import RECONNECT_REASONS, STATES, State
 from core.priorities import PRIORITIES, TRIGGERS
 
@@ -26,8 +27,10 @@ PREFIX: Final = "workspace_priority_"
 NO_PRIORITY: Final = "none"
 """Label of a row that had no priority at all before it was put right."""
 
-KINDS: Final = ("full", "sweep")
-OUTCOMES: Final = ("done", "failed")
+Kind: TypeAlias = Literal["full", "sweep"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+Outcome: TypeAlias = Literal["done", "failed"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 DISPATCH_OUTCOMES: Final = ("sent", "refused", "failed")
 RESYNC_TRIGGERS: Final = tuple(
     trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback")
@@ -36,6 +39,9 @@ RESYNC_TRIGGERS: Final = tuple(
 _LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
 _CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _RESYNC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300)
+_WAIT_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800)
+"""With the two limits that are promised among them: 2 h for high and 24 h for the others."""
+_RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 150, 300, 600, 1800, 7200)
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)
 
 
@@ -44,6 +50,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         self.change_latency = self._histogram(
             "change_latency_seconds",
             "From the commit of a workspace change to its priority being applied, by the database's clock.",
@@ -92,6 +99,7 @@ class Metrics:
         self.untracked = self._gauge(
             "untracked_repositories", "Repositories in a workspace that have no tracked row."
         )
+        self._define_jobs()
         self.outbox_pending = self._gauge("outbox_pending", "Changes that wait to be announced to Inngest.")
         self.outbox_oldest = self._gauge("outbox_oldest_seconds", "How long the oldest of them has waited.")
         self.dispatched = self._counter(
@@ -105,6 +113,29 @@ class Metrics:
         build_info = self._gauge("build_info", "1, labelled with the version.", ["version"])
         build_info.labels(__version__).set(1)
         self._start_at_zero()
+
+    def _define_jobs(self) -> None:
+        by_priority = ["priority"]
+        self.job_queue_depth = self._gauge("job_queue_depth", "Jobs that are queued.", by_priority)
+        self.job_queue_oldest = self._gauge(
+            "job_queue_oldest_seconds", "How long the oldest queued job has been.", by_priority
+        )
+        self.job_wait = self._histogram(
+            "job_wait_seconds", "From a job's creation to its start.", _WAIT_BUCKETS, by_priority
+        )
+        self.job_duration = self._histogram(
+            "job_duration_seconds", "From a job's start to its end.", _RUN_BUCKETS, by_priority
+        )
+        self.job_turnaround = self._histogram(
+            "job_turnaround_seconds",
+            "From the creation to the end of a job that completed.",
+            _WAIT_BUCKETS,
+            by_priority,
+        )
+        self.jobs = self._counter("jobs", "Jobs that ended.", ["priority", "status"])
+        self.job_inversions = self._counter(
+            "job_inversions", "Jobs that started while an older one of a higher priority was waiting."
+        )
 
     def _define_ordered_jobs(self) -> None:
         self.jobs_in_flight = self._gauge(
@@ -131,14 +162,17 @@ class Metrics:
     def watch_queue(
         self, pending: Callable[[], float], oldest: Callable[[], float], parked: Callable[[], float]
     ) -> None:
-        """Read the work queue at each scrape."""
-        self.pending.set_function(pending)
-        self.oldest_pending.set_function(oldest)
-        self.parked.set_function(parked)
+        """Read the work queue at each `refresh`."""
+        self._watched += [(self.pending, pending), (self.oldest_pending, oldest), (self.parked, parked)]
 
     def watch_leader(self, is_leader: Callable[[], bool]) -> None:
-        """Read at each scrape whether this daemon does the timer work."""
-        self.leader.set_function(is_leader)
+        """Read at each `refresh` whether this daemon does the timer work."""
+        self._watched.append((self.leader, is_leader))
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date that show the daemon's state; to be called in its event loop."""
+        for gauge, read in self._watched:
+            gauge.set(read())
 
     def _start_at_zero(self) -> None:
         _touch(self.change_latency, [[priority] for priority in PRIORITIES])
@@ -164,12 +198,22 @@ class Metrics:
         )
         for by_kind in (self.resync_seconds, self.last_resync, self.drift_repaired):
             _touch(by_kind, [[kind] for kind in KINDS])
+        by_priority = (
+            self.job_queue_depth,
+            self.job_queue_oldest,
+            self.job_wait,
+            self.job_duration,
+            self.job_turnaround,
+        )
+        for metric in by_priority:
+            _touch(metric, [[priority] for priority in PRIORITIES])
+        _touch(self.jobs, ([priority, status] for priority in PRIORITIES for status in JOB_STATUSES))
         _touch(self.reconnects, [[reason] for reason in RECONNECT_REASONS])
         _touch(
             self.dispatched, ([event, outcome] for event in ANNOUNCED_EVENTS for outcome in DISPATCH_OUTCOMES)
         )
-        for by_priority in (self.jobs_in_flight, self.jobs_released, self.jobs_lost):
-            _touch(by_priority, [[priority] for priority in PRIORITIES])
+        for ordered in (self.jobs_in_flight, self.jobs_released, self.jobs_lost):
+            _touch(ordered, [[priority] for priority in PRIORITIES])
         _touch(self.job_promotions, [[priority] for priority in PRIORITIES if priority != "high"])
         self.set_state("connecting")
 

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import structlog
 
 from core.answers import PriorityUpdate, SyncAnswer
+from core.history import History
 from core.priorities import Trigger
 from daemon.clock import utc_now
-from daemon.metrics import NO_PRIORITY, Metrics
+from daemon.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 
 log = structlog.stdlib.get_logger()
 
 
-class Recorder:
-    """Tells logs and metrics what was changed, and `on_recorded` that something was."""
+CHANGES_KEPT: Final = 20
+RUNS_KEPT: Final = 10
 
-    def __init__(self, metrics: Metrics, on_recorded: Callable[[], None] = lambda: None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class RecentChange:
+    """A change as the status page shows it; `at` is this host's clock."""
+
+    at: datetime
+    update: PriorityUpdate
+    trigger: Trigger
+    latency_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRun:
+    """A full resync, or a sweep that is worth showing; `examined` is None for a sweep."""
+
+    kind: Kind
+    trigger: Trigger
+    outcome: Outcome
+    ended_at: datetime
+    seconds: float
+    examined: int | None
+    changed: int
+
+
+class Recorder:
+    """Tells logs, metrics and the history what was changed, and `on_recorded` that something was.
+
+    `recent` has the newest changes first.
+    """
+
+    def __init__(
+        self, metrics: Metrics, history: History, on_recorded: Callable[[], None] = lambda: None
+    ) -> None:
         self._metrics = metrics
         self._on_recorded = on_recorded
+        self._history = history
+        self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
+        self.recent_runs: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
         self.last_change_at: datetime | None = None
         self.last_latency_seconds: float | None = None
 
@@ -46,12 +85,45 @@ class Recorder:
         if answer.changes:
             self._on_recorded()
 
+    def record_run(
+        self,
+        kind: Kind,
+        trigger: Trigger,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        changed: int = 0,
+        examined: int | None = None,
+    ) -> None:
+        """Count a resync or sweep that ended.
+
+        Most sweeps find nothing, or what would have been found anyway: they would hide the others.
+        """
+        self._metrics.resyncs.labels(kind, trigger, outcome).inc()
+        self._metrics.resync_seconds.labels(kind).observe(seconds)
+        now = utc_now()
+        if outcome == "done":
+            self._metrics.last_resync.labels(kind).set(now.timestamp())
+            if (kind, trigger) == ("full", "resync") and changed:
+                self.record_drift(kind, changed)
+        if kind == "full" or outcome == "failed" or (changed and trigger not in ("event", "sweep")):
+            self.recent_runs.appendleft(
+                RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)
+            )
+
+    def record_drift(self, kind: Kind, repositories: int) -> None:
+        """Count rows that a timer found wrong and that nothing had announced."""
+        self._metrics.drift_repaired.labels(kind).inc(repositories)
+        self._history.add_drift(utc_now(), repositories)
+
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
         self._metrics.changes.labels(change.old_priority or NO_PRIORITY, change.new_priority, trigger).inc()
         if latency is not None:
             self._metrics.change_latency.labels(change.new_priority).observe(latency)
             self.last_latency_seconds = latency
         self.last_change_at = utc_now()
+        self._history.add_change(self.last_change_at, change.new_priority, latency)
+        self.recent.appendleft(RecentChange(self.last_change_at, change, trigger, latency))
         log.info(
             "priority_changed" if change.old_priority != change.new_priority else "workspaces_changed",
             repository_id=str(change.repository_id) if change.repository_id else None,

@@ -26,7 +26,7 @@ from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
-from daemon.metrics import Metrics
+from daemon.metrics import Outcome
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
@@ -68,7 +68,6 @@ class Resyncer:
         *,
         is_leader: Callable[[], bool],
         recorder: Recorder,
-        metrics: Metrics,
         progress: Progress,
     ) -> None:
         self._store = store
@@ -76,7 +75,6 @@ class Resyncer:
         self._schedule = schedule
         self._is_leader = is_leader
         self._recorder = recorder
-        self._metrics = metrics
         self._progress = progress
         self._requests = Requests()
         self._requests.add("start")
@@ -148,9 +146,15 @@ class Resyncer:
         result = await self._walk(request.trigger)
         _tell(waiters, result)
         seconds = monotonic() - started_at
-        self._metrics.resync_seconds.labels("full").observe(seconds)
-        outcome = "failed" if result.errors else "done"
-        self._metrics.resyncs.labels("full", request.trigger, outcome).inc()
+        outcome: Outcome = "failed" if result.errors else "done"
+        self._recorder.record_run(
+            "full",
+            request.trigger,
+            outcome,
+            seconds,
+            changed=result.priority_changes,
+            examined=result.examined,
+        )
         log.log(
             logging.WARNING if result.errors else logging.INFO,
             f"resync_{outcome}",
@@ -164,18 +168,15 @@ class Resyncer:
             errors=result.errors,
         )
         if outcome == "done":
-            self._succeeded(request.trigger, result)
+            self._succeeded(result)
         elif not self.initial_done:
             # Without a first full resync the daemon is never ready, so this one is tried for ever.
             self._requests.put_back(request)
             self._retry_at = monotonic() + _START_RETRY_SECONDS
 
-    def _succeeded(self, trigger: Trigger, result: SyncResult) -> None:
+    def _succeeded(self, result: SyncResult) -> None:
         self.initial_done = True
         self.last_done_at, self.last_result = utc_now(), result
-        self._metrics.last_resync.labels("full").set(self.last_done_at.timestamp())
-        if trigger == "resync" and result.priority_changes:
-            self._metrics.drift_repaired.labels("full").inc(result.priority_changes)
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         result = SyncResult()

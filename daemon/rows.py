@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from core.answers import SyncAnswer
+from core.jobs import JobStatus
 from core.priorities import Expected, Priority
 
 
@@ -131,3 +132,67 @@ class DatabaseCheck:
     publication: PublicationCheck
     workspace_repositories: MembershipTableCheck
     background_jobs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJobs:
+    """Jobs of one priority that ended alike. A time that can't be told is left out, so lengths differ."""
+
+    priority: Priority
+    status: JobStatus
+    jobs: int
+    wait_seconds: tuple[float, ...]
+    run_seconds: tuple[float, ...]
+    total_seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJobs:
+    """Jobs of one priority that are queued now, and how long the oldest has been."""
+
+    priority: Priority
+    jobs: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobInversion:
+    """A job that started while an older one of higher priority, `waiting_job_id` for one, was waiting."""
+
+    job_id: UUID
+    priority: Priority
+    started_at: datetime
+    waiting_job_id: UUID
+    waiting_priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class JobInversions:
+    """How many there were among the starts of a page, and some of them."""
+
+    count: int
+    sample: tuple[JobInversion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of ended jobs from `poll_background_jobs`; `waiting` comes with the last page only.
+
+    `counted_until` is by the database's clock: what ended before it is in this page or an earlier one.
+    """
+
+    page: int
+    finished: tuple[FinishedJobs, ...]
+    inversions: JobInversions
+    waiting: tuple[WaitingJobs, ...] | None
+    more: bool
+    counted_until: datetime
+    database_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoJobs:
+    """The other answer of `poll_background_jobs`: why it can't tell anything."""
+
+    available: Literal[False]
+    reason: str

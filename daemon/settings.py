@@ -7,10 +7,12 @@ like the variables (systemd's `$CREDENTIALS_DIRECTORY`, else `PRIORITYD_SECRETS_
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from cronsim import CronSim, CronSimError
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -262,6 +264,27 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = "; ".join(_problem(detail) for detail in error.errors(include_input=False))
         raise ConfigurationError(f"Bad configuration: {problems}") from None
+
+
+def read_key() -> str:
+    """The project's key as the settings have it now. Raises `ConfigurationError`."""
+    return load_settings().supabase_key.get_secret_value()
+
+
+def is_in_environment(key: str) -> bool:
+    """Whether the process's own environment has this key: reading the settings again can give no other."""
+    return any(
+        os.environ.get(name, "").strip() == key for name in variable_name("supabase_key").split(" or ")
+    )
+
+
+def proxy_passwords() -> tuple[str, ...]:
+    """The passwords in the variables that name proxies (HTTPS_PROXY and the like): secrets as well."""
+    passwords = []
+    for url in getproxies().values():
+        with suppress(ValueError):
+            passwords.append(urlsplit(url).password)
+    return tuple(password for password in passwords if password)
 
 
 def variable_name(field: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from core.errors import PermanentError, TransientError
+from core.pacing import LookPace
 from daemon.clock import monotonic
 from daemon.metrics import NO_PRIORITY, Metrics
 from daemon.progress import BEAT_SECONDS, Progress
@@ -16,7 +17,9 @@ from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
-INTERVAL_SECONDS: Final = 60.0
+INTERVAL_SECONDS: Final = 15.0
+SHARE: Final = 0.01
+"""Of the time, at most: a database so large that counting takes long is counted less often."""
 
 
 class SnapshotStore(Protocol):
@@ -43,12 +46,13 @@ class Snapshotter:
 
     async def run(self) -> None:
         """Take a snapshot at the interval, until `stop`."""
-        next_at = monotonic()
+        next_at, pace = monotonic(), LookPace(INTERVAL_SECONDS, SHARE)
         while not self._stopping:
             self._progress.beat("snapshotter")
-            if monotonic() >= next_at:
+            began = monotonic()
+            if began >= next_at:
                 await self._take()
-                next_at = monotonic() + INTERVAL_SECONDS
+                next_at = monotonic() + pace.rest_after(monotonic() - began)
             await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
         self._progress.ended("snapshotter")
 

@@ -5,7 +5,6 @@ Every function is idempotent, so every call may be repeated. Errors leave here a
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -26,10 +25,21 @@ from tenacity import (
 )
 
 from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
-from core.errors import PermanentError, PriorityError, TransientError
-from core.failures import translate
+from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from core.priorities import Priority, Trigger
-from daemon.rows import Beat, DatabaseCheck, Explanation, LeaseAnswer, PinAnswer, RollbackAnswer, Snapshot
+from daemon.keyring import Keyring
+from daemon.rest_client import open_http
+from daemon.rows import (
+    Beat,
+    DatabaseCheck,
+    Explanation,
+    JobPage,
+    LeaseAnswer,
+    NoJobs,
+    PinAnswer,
+    RollbackAnswer,
+    Snapshot,
+)
 
 log = structlog.stdlib.get_logger()
 
@@ -62,6 +72,7 @@ _LEASE: Final = TypeAdapter(LeaseAnswer)
 _RELEASED: Final = TypeAdapter(dict[str, bool])
 _CHECK: Final = TypeAdapter(DatabaseCheck)
 _VERSION: Final = TypeAdapter(str)
+_JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 
 
 class Store:
@@ -73,11 +84,13 @@ class Store:
     def __init__(
         self,
         client: AsyncClient,
+        keys: Keyring,
         *,
         on_error: Callable[[str], None] = lambda _: None,
         on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
+        self._keys = keys
         self._on_error = on_error
         self._on_attempt = on_attempt
 
@@ -145,6 +158,16 @@ class Store:
         """Counts of the whole."""
         return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
 
+    async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs:
+        """The next up to `limit` jobs that ended, after the page that this daemon has counted last."""
+        return await self._call(
+            _JOBS,
+            "poll_background_jobs",
+            p_daemon_id=str(daemon_id),
+            p_counted_page=counted_page,
+            p_limit=limit,
+        )
+
     async def rollback(self) -> RollbackAnswer:
         """Take every repository's workspace priority away."""
         return await self._call(_ROLLBACK, "rollback_workspace_priorities")
@@ -176,6 +199,17 @@ class Store:
         return await self._call(adapter, function, **params)
 
     async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
+        while True:
+            key = self._keys.key
+            try:
+                return await self._call_with_retries(adapter, function, params)
+            except KeyRefusedError:
+                if not await self._keys.another_than(key):
+                    raise
+
+    async def _call_with_retries(
+        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
+    ) -> Answer:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(MAX_RETRY_SECONDS),
@@ -212,46 +246,19 @@ class Store:
 @asynccontextmanager
 async def open_store(
     url: str,
-    key: str,
+    key: str | Keyring,
     *,
     on_error: Callable[[str], None] = lambda _: None,
     on_attempt: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Store]:
     """A store for the project at `url`; nothing is sent until the first call."""
-    timeout = httpx.Timeout(None, connect=5.0)  # a call as a whole has its own limit
-    async with httpx.AsyncClient(timeout=timeout, event_hooks={"response": [_raise_for_error]}) as http:
+    keys = key if isinstance(key, Keyring) else Keyring(key)
+    async with open_http(keys) as http:
         options = AsyncClientOptions(
             httpx_client=http, auto_refresh_token=False, persist_session=False, postgrest_client_retry=False
         )
-        client = AsyncClient(url, key, options)
-        yield Store(client, on_error=on_error, on_attempt=on_attempt)
-
-
-async def _raise_for_error(response: httpx.Response) -> None:
-    """Translate here, where status, headers and body are all still known."""
-    if response.is_success:
-        return
-    await response.aread()
-    try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
-        body = None
-    fields = body if isinstance(body, dict) else {}
-    code = fields.get("code")
-    message = fields.get("message") or fields.get("error") or response.reason_phrase or "no reason given"
-    raise translate(
-        response.status_code,
-        code if isinstance(code, str) and code else None,
-        str(message)[:500],
-        retry_after_seconds=_retry_after(response),
-    )
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None
+        client = AsyncClient(url, keys.key, options)
+        yield Store(client, keys, on_error=on_error, on_attempt=on_attempt)
 
 
 _JITTERED = wait_random_exponential(multiplier=0.25, max=3)

@@ -28,6 +28,8 @@ from core.listener_state import (
     ReconnectReason,
     Subscribed,
 )
+from daemon.keyring import Keyring
+from daemon.logs import redact
 
 log = structlog.stdlib.get_logger()
 
@@ -46,7 +48,7 @@ class ChangeStream:
     def __init__(
         self,
         url: str,
-        key: str,
+        keys: Keyring,
         daemon_id: UUID,
         *,
         on_change: OnChange,
@@ -56,18 +58,19 @@ class ChangeStream:
         self._on_change = on_change
         self._on_input = on_input
         self._on_unreadable = on_unreadable
-        self._key = key
+        self._key = keys.key
         self._unreadable = _UnreadableFrames(self._handle_unreadable)
         self._joined = False
         self._abandoned = False
         self._opening = anyio.CancelScope()
         self._client = AsyncRealtimeClient(
             f"{url}/realtime/v1",
-            token=key,
+            token=keys.key,
             auto_reconnect=False,
             max_retries=1,
             timeout=int(CONNECT_TIMEOUT_SECONDS),
         )
+        self._client.access_token = keys.access_token
         self._channel = self._bind(daemon_id)
 
     async def open(self) -> None:
@@ -143,7 +146,7 @@ class ChangeStream:
 
     def _without_key(self, text: str) -> str:
         # The key is part of the socket's URL, which errors like to quote.
-        return text.replace(self._key, "[redacted]")[:500]
+        return redact(text.replace(self._key, "[redacted]"))[:500]
 
     def _handle_unreadable(self) -> None:
         if not self._abandoned:

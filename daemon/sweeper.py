@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import structlog
 
 from core.answers import SyncAnswer
+from core.drift import DriftJudge
 from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
@@ -21,7 +22,6 @@ from core.requests import Request, Requests
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
-from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
@@ -54,8 +54,8 @@ class Sweeper:
         pace: SweepPace,
         *,
         is_leader: Callable[[], bool],
+        drift_judge: DriftJudge,
         recorder: Recorder,
-        metrics: Metrics,
         progress: Progress,
         work_added: Wakeup,
     ) -> None:
@@ -64,8 +64,8 @@ class Sweeper:
         self._intake = intake
         self._pace = pace
         self._is_leader = is_leader
+        self._drift_judge = drift_judge
         self._recorder = recorder
-        self._metrics = metrics
         self._progress = progress
         self._work_added = work_added
         self._requests = Requests()
@@ -75,6 +75,7 @@ class Sweeper:
         self._stopping = False
         self.succeeding = False
         self.last_done_at: datetime | None = None
+        self.drift_repaired = 0
 
     def request(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
         """Sweep soon: something is wrong that can't be named."""
@@ -96,9 +97,12 @@ class Sweeper:
         while not self._stopping or self._requests:
             self._progress.beat("sweeper")
             now = monotonic()
+            self._report_drift(now)
             due_at = self._due_at(now)
             if now < due_at:
-                await self._wakeup.wait(min(BEAT_SECONDS, due_at - now))
+                # Suspects are judged by the time that has passed.
+                longest = 1.0 if self._drift_judge.suspects else BEAT_SECONDS
+                await self._wakeup.wait(min(longest, due_at - now))
             elif self._requests or self._is_leader():
                 await self._sweep(self._requests.take() or Request("sweep"))
             else:
@@ -120,21 +124,22 @@ class Sweeper:
         try:
             changed, database_seconds = await self._sweep_all(request)
         except TransientError as error:
-            self._failed(request, error)
+            self._failed(request, error, started_at)
         except PermanentError as error:
-            self._report_failure(request, error)
+            self._report_failure(request, error, started_at)
             await self._hand_to_worker(request, started_at)
         else:
             self._pace.finished(started_at, database_seconds)
-            self._succeeded(request, changed)
-        finally:
-            self._metrics.resync_seconds.labels("sweep").observe(monotonic() - started_at)
+            self._succeeded(request, changed, monotonic() - started_at)
 
     async def _sweep_all(self, request: Request) -> tuple[int, float | None]:
         changed, database_seconds, waited = 0, 0.0, False
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
+            if request.trigger == "sweep":
+                found = (change.repository_id or change.id for change in answer.changes)
+                self._drift_judge.suspect(found, monotonic())
             changed += answer.changed
             database_seconds += answer.database_seconds
             waited = waited or bool(answer.locked)
@@ -144,15 +149,18 @@ class Sweeper:
                 return changed, None if waited else database_seconds
             self._progress.beat("sweeper")
 
-    def _succeeded(self, request: Request, changed: int) -> None:
+    def _succeeded(self, request: Request, changed: int, seconds: float) -> None:
         self._works()
         self.last_done_at = utc_now()
-        self._metrics.resyncs.labels("sweep", request.trigger, "done").inc()
-        self._metrics.last_resync.labels("sweep").set(self.last_done_at.timestamp())
-        if request.trigger == "sweep" and changed:
-            self._metrics.drift_repaired.labels("sweep").inc(changed)
-            log.warning("drift_repaired", kind="sweep", repositories=changed)
+        self._recorder.record_run("sweep", request.trigger, "done", seconds, changed=changed)
         self._unpark()
+
+    def _report_drift(self, now: float) -> None:
+        repositories = self._drift_judge.confirmed(now)
+        if repositories:
+            self.drift_repaired += repositories
+            self._recorder.record_drift("sweep", repositories)
+            log.warning("drift_repaired", kind="sweep", repositories=repositories)
 
     def _leave_to_leader(self, now: float) -> None:
         self._pace.skipped(now)
@@ -165,7 +173,7 @@ class Sweeper:
     def _works(self) -> None:
         self.succeeding, self._failures, self._retry_at = True, 0, 0.0
 
-    def _failed(self, request: Request, error: PriorityError) -> None:
+    def _failed(self, request: Request, error: PriorityError, started_at: float) -> None:
         self.succeeding = False
         self._failures += 1
         delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
@@ -173,7 +181,7 @@ class Sweeper:
             delay = max(delay, error.least_delay_seconds)
         self._retry_at = monotonic() + delay
         self._requests.put_back(request)
-        self._report_failure(request, error)
+        self._report_failure(request, error, started_at)
 
     async def _hand_to_worker(self, request: Request, started_at: float) -> None:
         # One row that can't be written spoils the whole statement. The worker finds out which it is, and the
@@ -181,13 +189,13 @@ class Sweeper:
         try:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
         except (TransientError, PermanentError) as error:
-            self._failed(request, error)
+            self._failed(request, error, started_at)
             return
         self._pace.finished(started_at, 2 * answer.database_seconds)
         self._works()
         wrong = (change.repository_id for change in answer.changes if change.repository_id)
         self._intake.add_unless_parked(wrong, request.oldest_commit)
 
-    def _report_failure(self, request: Request, error: PriorityError) -> None:
-        self._metrics.resyncs.labels("sweep", request.trigger, "failed").inc()
+    def _report_failure(self, request: Request, error: PriorityError, started_at: float) -> None:
+        self._recorder.record_run("sweep", request.trigger, "failed", monotonic() - started_at)
         log.warning("sweep_failed", trigger=request.trigger, error=str(error))

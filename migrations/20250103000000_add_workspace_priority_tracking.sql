@@ -5,6 +5,11 @@
 -- text type, or missing; the columns may be there already, with NULLs in them. Whatever this file had to
 -- create is written down in workspace_priority_migrations, so that rollback/ removes that and nothing else.
 -- Safe to apply again: nothing is created twice, and rows that are right are not written.
+--
+-- All of it is one transaction, and adding columns locks tracked_repositories against everybody until its end:
+-- seconds on a million rows. Where that is too long, run concurrently/ before: then everything is there already
+-- and nothing here waits or makes wait. It has this file add the columns and stop, by setting
+-- workspace_priority.part to 'columns'.
 
 -- A migration that waits for a table lock makes every later statement on that table wait behind it.
 -- So it gives up after a while and can be tried again; the setting ends with the transaction.
@@ -107,10 +112,11 @@ begin
         where attrelid = 'public.tracked_repositories'::regclass and attname = 'manual_priority' and not attisdropped
     ) then
         -- The type of priority, so that the two can be assigned and compared without casts.
+        -- Checked below: a constraint that comes with its column reads the whole table under the strongest lock.
         execute format(
-            'alter table public.tracked_repositories add column manual_priority %s
-                 constraint tracked_repositories_manual_priority_check
-                 check (manual_priority in (''high'', ''medium'', ''low''))', v_name);
+            'alter table public.tracked_repositories add column manual_priority %s,
+                 add constraint tracked_repositories_manual_priority_check
+                 check (manual_priority in (''high'', ''medium'', ''low'')) not valid', v_name);
         update public.workspace_priority_migrations
         set created = created || 'column manual_priority'::text where version = c_version;
     elsif not exists (
@@ -157,6 +163,16 @@ declare
     v_column text;
     v_comment text;
 begin
+    if current_setting('workspace_priority.part', true) = 'columns' then
+        return;
+    end if;
+    if exists (
+        select from pg_constraint
+        where conrelid = 'public.tracked_repositories'::regclass
+            and conname = 'tracked_repositories_manual_priority_check' and not convalidated
+    ) then
+        alter table public.tracked_repositories validate constraint tracked_repositories_manual_priority_check;
+    end if;
     for v_column, v_comment in values
         ('is_workspace_repo',
          'True if this repository is tracked by at least one workspace. Auto-synced every 6 hours.'),
@@ -232,6 +248,10 @@ do $$
 declare
     c_version constant text := '20250103000000';
 begin
+    if current_setting('workspace_priority.part', true) = 'columns' then
+        return;
+    end if;
+
     -- Serves the dashboard queries: distribution and inversions.
     if to_regclass('public.idx_tracked_repos_workspace_priority') is null then
         create index idx_tracked_repos_workspace_priority
@@ -253,19 +273,32 @@ begin
 end
 $$;
 
--- The sweep compares membership with these, in repository order and without touching the table's rows.
-create index if not exists idx_tracked_repos_workspace_counts
-on public.tracked_repositories (repository_id) include (workspace_count) where is_workspace_repo;
+-- Asked for by hand: `create index if not exists` makes writers wait before it looks whether the index is there.
+do $$
+begin
+    if current_setting('workspace_priority.part', true) = 'columns' then
+        return;
+    end if;
 
--- Rows that are wrong whatever the membership is: flag, count, priority and override contradict each other.
--- Empty when all is well, so finding these costs the sweep nothing however many rows are tracked.
--- The sweep must repeat this condition word for word, or the planner can't tell that the index serves it.
-create index if not exists idx_tracked_repos_priority_drift
-on public.tracked_repositories (id)
-where (
-    (is_workspace_repo and workspace_count > 0 and priority = 'high' and repository_id is not null)
-    or (not is_workspace_repo and workspace_count = 0 and priority = coalesce(manual_priority, 'medium'))
-) is not true;
+    -- The sweep compares membership with these, in repository order and without touching the table's rows.
+    if to_regclass('public.idx_tracked_repos_workspace_counts') is null then
+        create index idx_tracked_repos_workspace_counts
+        on public.tracked_repositories (repository_id) include (workspace_count) where is_workspace_repo;
+    end if;
+
+    -- Rows that are wrong whatever the membership is: flag, count, priority and override contradict each other.
+    -- Empty when all is well, so finding these costs the sweep nothing however many rows are tracked.
+    -- The sweep must repeat this condition word for word, or the planner can't tell that the index serves it.
+    if to_regclass('public.idx_tracked_repos_priority_drift') is null then
+        create index idx_tracked_repos_priority_drift
+        on public.tracked_repositories (id)
+        where (
+            (is_workspace_repo and workspace_count > 0 and priority = 'high' and repository_id is not null)
+            or (not is_workspace_repo and workspace_count = 0 and priority = coalesce(manual_priority, 'medium'))
+        ) is not true;
+    end if;
+end
+$$;
 
 -- ---------------------------------------------------------------------------------------------------------
 -- Privileges: server-side only
@@ -302,6 +335,10 @@ declare
         select from public.workspace_priority_migrations where version = c_version and 'backfill' = any (created)
     );
 begin
+    if current_setting('workspace_priority.part', true) = 'columns' then
+        return;
+    end if;
+
     -- Repositories in a workspace. Rows that are right already are not written.
     with found as (
         select tr.id, tr.priority, tr.is_workspace_repo, m.workspaces,
@@ -373,6 +410,10 @@ do $$
 declare
     c_version constant text := '20250103000000';
 begin
+    if current_setting('workspace_priority.part', true) = 'columns' then
+        return;
+    end if;
+
     -- unique (workspace_id, repository_id) does not serve look-ups by repository.
     if not exists (
         select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]

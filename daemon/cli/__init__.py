@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from core.job_events import JobType, QueueMode
     from daemon.cli.operate import Command
 
+_NAME: Final = "priorityd"
 _EXIT_CODES: Final = """\b
 Exit codes:
   0   done
   1   failed
   2   wrong usage
+  10  a dry run found differences
   69  Supabase or Inngest can't be reached
   76  a migration is missing (the message names it)
   77  the key was refused
@@ -36,7 +38,7 @@ Exit codes:
 
 
 @click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="priorityd")
+@click.version_option(__version__, prog_name=_NAME)
 def cli() -> None:
     """Keep tracked_repositories.priority true to workspace membership.
 
@@ -49,7 +51,8 @@ def cli() -> None:
 def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    SIGHUP forces a full resync. A second SIGTERM stops without finishing what is waiting.
+    SIGHUP takes a new key from the file that the old one came from, and forces a full resync. A second
+    SIGTERM stops without finishing what is waiting.
     """
     from daemon.cli.run import run_daemon_command
 
@@ -85,7 +88,7 @@ def run() -> None:
     type=click.FloatRange(0, 1000),
     default=1.0,
     show_default=True,
-    help="Demo changes per second; 0 for none.",
+    help="Demo changes, and as many demo jobs, per second; 0 for none.",
 )
 def sandbox(
     *, no_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
@@ -114,8 +117,11 @@ def sandbox(
 @click.option("--repository", type=click.UUID, multiple=True, help="Only this repository (may be repeated).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sync(**options: object) -> None:
-    """Make every tracked repository's priority right, once, now."""
-    from daemon.cli.operate import sync_command
+    """Make every tracked repository's priority right, once, now.
+
+    With --dry-run the exit code says whether anything would change: 10 if so, 0 if not.
+    """
+    from daemon.cli.sync import sync_command
 
     _operate(sync_command, options)
 
@@ -124,7 +130,7 @@ def sync(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(**options: object) -> None:
     """Show the priorities as a whole, and the daemon's state if it runs on this machine."""
-    from daemon.cli.operate import status_command
+    from daemon.cli.status import status_command
 
     _operate(status_command, options)
 
@@ -140,9 +146,10 @@ def check(**options: object) -> None:
 
 @cli.command()
 @click.argument("repository_id", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer and its evidence as JSON.")
 def explain(**options: object) -> None:
-    """Say why a repository has the priority it has."""
-    from daemon.cli.operate import explain_command
+    """Say why a repository has the priority it has, and show the evidence."""
+    from daemon.cli.explain import explain_command
 
     _operate(explain_command, options)
 
@@ -150,6 +157,7 @@ def explain(**options: object) -> None:
 @cli.command()
 @click.argument("repository_id", type=click.UUID)
 @click.argument("priority", type=click.Choice(PRIORITIES))
+@click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def pin(**options: object) -> None:
     """Set a repository's manual priority: what it has whenever no workspace holds it."""
     from daemon.cli.operate import pin_command
@@ -159,6 +167,7 @@ def pin(**options: object) -> None:
 
 @cli.command()
 @click.argument("repository_id", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def unpin(**options: object) -> None:
     """Clear a repository's manual priority."""
     from daemon.cli.operate import pin_command
@@ -252,7 +261,8 @@ def cancel_jobs(
 
 @cli.command()
 @click.option("--yes", is_flag=True, help="Really do it.")
-def rollback(*, yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print how many rows changed as JSON.")
+def rollback(*, yes: bool, **options: object) -> None:
     """Take every workspace priority away: flags off, counts 0, priorities manual or medium.
 
     Stop the daemon first, or it will put them back.
@@ -261,7 +271,24 @@ def rollback(*, yes: bool) -> None:
         raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")
     from daemon.cli.operate import rollback_command
 
-    _operate(rollback_command, {})
+    _operate(rollback_command, options)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(*, shell: str) -> None:
+    """Print what lets a shell complete priorityd's commands and options.
+
+    \b
+    bash:  eval "$(priorityd completion bash)"             in ~/.bashrc
+    zsh:   eval "$(priorityd completion zsh)"              in ~/.zshrc, after compinit
+    fish:  priorityd completion fish > ~/.config/fish/completions/priorityd.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    complete = get_completion_class(shell)
+    assert complete is not None  # noqa: S101 - click brings all three
+    click.echo(complete(cli, {}, _NAME, f"_{_NAME.upper()}_COMPLETE").source())
 
 
 def _operate(command: Command, options: dict[str, object]) -> None:
@@ -273,7 +300,7 @@ def _operate(command: Command, options: dict[str, object]) -> None:
 def main() -> None:
     """The entry point `priorityd`."""
     try:
-        cli(prog_name="priorityd")
+        cli(prog_name=_NAME)
     except PriorityError as error:
         click.echo(f"priorityd: {error}", err=True)
         sys.exit(error.exit_code)

@@ -26,6 +26,7 @@ from core.schema import demand_version, missing_schema
 from daemon.cli.check_inngest import inngest_findings
 from daemon.cli.finding import Finding
 from daemon.http import listen
+from daemon.keyring import Keyring
 from daemon.rows import DatabaseCheck
 from daemon.settings import Settings
 from daemon.store import Store
@@ -33,6 +34,8 @@ from daemon.stream import ChangeStream
 
 _SERVICE_ROLES: Final = ("service_role", "supabase_admin", "postgres")
 _BEAT_SECONDS: Final = 15.0
+_APPLY_MIGRATIONS: Final = "supabase db push"
+_SLOTS: Final = "select slot_name, active, wal_status from pg_replication_slots"
 
 
 async def check_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
@@ -53,6 +56,8 @@ def _show(finding: Finding) -> None:
     click.echo(f"{mark:<7}  {finding.step}: {finding.text}")
     if finding.remedy:
         click.echo(f"         → {finding.remedy}")
+    if finding.command:
+        click.echo(f"         $ {finding.command}")
 
 
 async def _findings(settings: Settings, store: Store) -> AsyncIterator[Finding]:
@@ -90,6 +95,7 @@ async def _reachable(settings: Settings) -> Finding:
             "failed",
             f"{settings.supabase_url} can't be reached: {error or type(error).__name__}",
             "Compare SUPABASE_URL with the project's API settings; a paused project does not answer.",
+            f"curl -sS -o /dev/null -w '%{{http_code}}\\n' {settings.supabase_url}/rest/v1/",
             ExitCode.UNAVAILABLE,
         )
     return Finding(step, "ok", f"{settings.supabase_url} answers")
@@ -101,17 +107,22 @@ async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
         return await store.check(), Finding(step, "ok", "the key is accepted and the functions are there")
     except KeyRefusedError as error:
         remedy = "Copy the service_role key (or a secret key) anew from the project's API settings."
-        return None, Finding(step, "failed", str(error), remedy, error.exit_code)
+        return None, _from_error(step, error, remedy, "export SUPABASE_SERVICE_ROLE_KEY=…")
     except TransientError as error:
         if error.reason == "schema_cache":
-            return None, _from_error(step, missing_schema(), "supabase db push")
-        return None, _from_error(step, error, "Try again in a minute.")
+            return None, _from_error(step, missing_schema(), "Apply the migrations.", _APPLY_MIGRATIONS)
+        return None, _from_error(step, error, "Try again in a minute.", "priorityd check")
     except PriorityError as error:
-        return None, _from_error(step, error, "")
+        remedy = "What the database said tells what is wrong; this shows every detail."
+        return None, _from_error(step, error, remedy, _psql("select check_workspace_priorities()"))
 
 
-def _from_error(step: str, error: PriorityError, remedy: str) -> Finding:
-    return Finding(step, "failed", str(error), remedy, error.exit_code)
+def _from_error(step: str, error: PriorityError, remedy: str, command: str) -> Finding:
+    return Finding(step, "failed", str(error), remedy, command, error.exit_code)
+
+
+def _psql(statement: str) -> str:
+    return f'psql "$DATABASE_URL" -c "{statement}"'
 
 
 def _role(database: DatabaseCheck) -> Finding:
@@ -122,6 +133,7 @@ def _role(database: DatabaseCheck) -> Finding:
         "warning",
         f"the key's role is {database.role}, not service_role",
         "Make sure that row level security lets this role see and change every row.",
+        _psql(f"select rolbypassrls from pg_roles where rolname = '{database.role}'"),
     )
 
 
@@ -129,7 +141,7 @@ def _migrations(database: DatabaseCheck) -> Finding:
     try:
         demand_version(database.schema_version)
     except ContractError as error:
-        return _from_error("migrations", error, "supabase db push")
+        return _from_error("migrations", error, "Apply the migrations.", _APPLY_MIGRATIONS)
     return Finding("migrations", "ok", f"the database is at {database.schema_version}")
 
 
@@ -140,19 +152,25 @@ def _publication(database: DatabaseCheck) -> Finding:
             "publication",
             "failed",
             "there is no publication supabase_realtime, so nothing is streamed",
-            "create publication supabase_realtime; then apply the migrations again.",
+            "Create it with the tables that are followed.",
+            _psql(f"create publication supabase_realtime for table {_tables(publication.missing)}"),
             ExitCode.FAILED,
         )
     if publication.missing:
-        tables = ", ".join(f"public.{table}" for table in publication.missing)
+        tables = _tables(publication.missing)
         return Finding(
             "publication",
             "failed",
             f"not in the publication supabase_realtime: {tables}",
-            f"alter publication supabase_realtime add table {tables};",
+            "Add what is missing.",
+            _psql(f"alter publication supabase_realtime add table {tables}"),
             ExitCode.FAILED,
         )
     return Finding("publication", "ok", f"{', '.join(publication.tables)} are published")
+
+
+def _tables(names: tuple[str, ...]) -> str:
+    return ", ".join(f"public.{name}" for name in names)
 
 
 def _deletes(database: DatabaseCheck) -> Finding:
@@ -188,8 +206,8 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
         if hint.table == HEARTBEATS and hint.beat_at is not None:
             seen.set()
 
-    key = settings.supabase_key.get_secret_value()
-    stream = ChangeStream(settings.supabase_url, key, daemon_id, on_change=on_change, on_input=on_input)
+    keys = Keyring(settings.supabase_key.get_secret_value())
+    stream = ChangeStream(settings.supabase_url, keys, daemon_id, on_change=on_change, on_input=on_input)
     try:
         with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):
             await stream.open()
@@ -197,9 +215,8 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
         if failures or not subscribed.is_set():
             detail = failures[0].detail if failures else "no confirmation came"
             remedy = "Is Realtime enabled for the project? The daemon works by sweeps alone meanwhile."
-            return Finding(
-                step, "failed", f"the subscription does not go live: {detail}", remedy, ExitCode.FAILED
-            )
+            text = f"the subscription does not go live: {detail}"
+            return Finding(step, "failed", text, remedy, _psql(_SLOTS), ExitCode.FAILED)
         await store.beat(daemon_id)
         with anyio.move_on_after(_BEAT_SECONDS):
             await seen.wait()
@@ -208,7 +225,8 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
             await stream.close()
     if not seen.is_set():
         remedy = "Restart Realtime in the project's settings; check that its replication slot is not blocked."
-        return Finding(step, "failed", "it is joined but rows do not come", remedy, ExitCode.FAILED)
+        text = "it is joined but rows do not come"
+        return Finding(step, "failed", text, remedy, _psql(_SLOTS), ExitCode.FAILED)
     return Finding(step, "ok", "the subscription is live and a row came through")
 
 
@@ -229,6 +247,6 @@ def _port(settings: Settings, own_daemon: bool) -> Finding:
     try:
         listen(settings.http_host, settings.http_port).close()
     except ConfigurationError as error:
-        remedy = "Set PRIORITYD_HTTP_PORT to a free port."
-        return Finding(step, "failed", str(error), remedy, error.exit_code)
+        remedy = "Set PRIORITYD_HTTP_PORT to a free port; with 0 any free one is taken, and the log names it."
+        return _from_error(step, error, remedy, "export PRIORITYD_HTTP_PORT=0")
     return Finding(step, "ok", f"{address} is free")

@@ -13,6 +13,7 @@ from daemon.inngest_api import InngestApi, InngestFunction, open_inngest_api
 from daemon.settings import Settings
 
 _STEP: Final = "run priority"
+_AGAIN: Final = "Try again in a minute."
 
 
 async def inngest_findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -32,25 +33,26 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
         remedy = (
             "Copy the event key anew from Inngest's dashboard, of the environment that your functions are in."
         )
-        return Finding(step, "failed", str(error), remedy, error.exit_code)
+        return Finding(step, "failed", str(error), remedy, "export INNGEST_EVENT_KEY=…", error.exit_code)
     except PriorityError as error:
-        return Finding(step, "failed", str(error), "Try again in a minute.", error.exit_code)
+        return Finding(step, "failed", str(error), _AGAIN, "priorityd check", error.exit_code)
     return Finding(step, "ok", f"{settings.inngest_event_api_url} accepts it")
 
 
 async def _run_priorities(settings: Settings, api: InngestApi) -> Finding:
     if settings.inngest_signing_key is None and not settings.inngest_is_dev:
         text = "Inngest is not asked for the functions' priority.run: that takes INNGEST_SIGNING_KEY"
-        return Finding(_STEP, "skipped", text)
+        remedy = "Set it to have that looked at as well."
+        return Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
     try:
         functions = await api.functions()
     except KeyRefusedError as error:
         remedy = "Copy the signing key anew from Inngest's dashboard."
-        return Finding(_STEP, "warning", str(error), remedy)
+        return Finding(_STEP, "warning", str(error), remedy, "export INNGEST_SIGNING_KEY=…")
     except PermanentError as error:
         return Finding(_STEP, "skipped", str(error), "Compare priority.run with the README by hand.")
     except PriorityError as error:
-        return Finding(_STEP, "skipped", str(error), "Try again in a minute.")
+        return Finding(_STEP, "skipped", str(error), _AGAIN, "priorityd check")
     return judge(functions, settings.event_priority)
 
 

@@ -12,10 +12,11 @@ Outcome = Literal["ok", "skipped", "warning", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step's outcome; `remedy` says what to type or change."""
+    """One step's outcome; `remedy` says what to do about it, `command` what to type for that."""
 
     step: str
     outcome: Outcome
     text: str
     remedy: str = ""
+    command: str = ""
     exit_code: ExitCode = ExitCode.DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
@@ -70,7 +70,7 @@ async def cancel_command(
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
 
 
-def show_counts(counted: Sequence[CountedJobs]) -> None:
+def count_lines(counted: Sequence[CountedJobs]) -> Iterator[str]:
     """The lines of `priorityd status` about ordered jobs."""
     waiting: Counter[str] = Counter()
     in_flight: Counter[str] = Counter()
@@ -79,8 +79,8 @@ def show_counts(counted: Sequence[CountedJobs]) -> None:
         in_flight[each.priority] += each.in_flight
     oldest = max((each.oldest_seconds for each in counted), default=0.0)
     since = f", the oldest for {oldest:,.0f} s" if waiting.total() else ""
-    click.echo(f"{waiting.total():>10}  jobs that wait in order{_by_priority(waiting)}{since}")
-    click.echo(f"{in_flight.total():>10}  ordered jobs in flight{_by_priority(in_flight)}")
+    yield f"{waiting.total():>10}  jobs that wait in order{_by_priority(waiting)}{since}"
+    yield f"{in_flight.total():>10}  ordered jobs in flight{_by_priority(in_flight)}"
 
 
 def _by_priority(counts: Counter[str]) -> str:

@@ -8,7 +8,7 @@ import structlog
 from core.errors import ExitCode, PriorityError
 from daemon.app import run_daemon
 from daemon.logs import configure_logs
-from daemon.settings import load_settings
+from daemon.settings import load_settings, proxy_passwords
 
 log = structlog.stdlib.get_logger()
 
@@ -16,7 +16,8 @@ log = structlog.stdlib.get_logger()
 def run_daemon_command() -> ExitCode:
     """Run the daemon; the exit code tells a supervisor whether starting again can help."""
     settings = load_settings()
-    configure_logs(settings.log_format, settings.log_level, settings.secrets)
+    secrets = (*settings.secrets, *proxy_passwords())
+    configure_logs(settings.log_format, settings.log_level, secrets)
     try:
         return anyio.run(run_daemon, settings)
     except* PriorityError as group:

@@ -40,7 +40,7 @@ class SandboxOptions:
         http_port: where the daemon serves its metrics; 0 takes any free port.
         empty: do not put demo data in. Without any repositories there is no traffic either.
         data_dir: where PostgreSQL keeps its data; None for a temporary directory.
-        traffic: demo changes per second; 0 for none.
+        traffic: demo changes, and as many jobs, per second; 0 for none.
     """
 
     port: int = DEFAULT_PORT

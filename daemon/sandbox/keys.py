@@ -1,7 +1,11 @@
-"""The sandbox's API keys: HS256 JSON web tokens like the `anon` and `service_role` keys of a project.
+"""The sandbox's API keys: those of a project, both kinds of them.
 
-The secret is made anew at each start and is nowhere but in memory, so a key of one run is worth nothing in
-the next and none can leak into a project by being copied.
+The legacy ones, `anon` and `service_role`, are HS256 JSON web tokens. The others (`sb_publishable_…` and
+`sb_secret_…`) are no tokens: the gateway looks them up and puts a token of their role in their place. There
+may be several secret keys, and deleting one of them leaves the others valid; that is how keys are rotated.
+
+The signing secret is made anew at each start and is nowhere but in memory, so a key of one run is worth
+nothing in the next and none can leak into a project by being copied.
 """
 
 from __future__ import annotations
@@ -47,11 +51,13 @@ class Claims:
 
 @dataclass(frozen=True)
 class Keys:
-    """The signing secret and the two keys made with it; none of them shows in a traceback."""
+    """The signing secret, the two keys made with it, and the other kind; none shows in a traceback."""
 
     secret: str = field(repr=False)
     anon: str = field(repr=False)
     service_role: str = field(repr=False)
+    publishable: str = field(repr=False, default_factory=lambda: _opaque("publishable"))
+    secret_keys: list[str] = field(repr=False, default_factory=lambda: [_opaque("secret")])
 
     @classmethod
     def create(cls) -> Keys:
@@ -65,11 +71,26 @@ class Keys:
         """A token with exactly these claims, for what the two keys are not enough for."""
         return _sign(self.secret, claims)
 
-    def is_api_key(self, token: str) -> bool:
-        """Whether this is one of the two keys (the API gateway compares them, it does not verify)."""
-        return any(
-            secrets.compare_digest(token.encode(), key.encode()) for key in (self.anon, self.service_role)
-        )
+    def create_secret_key(self) -> str:
+        """Another secret key, valid until it is deleted."""
+        key = _opaque("secret")
+        self.secret_keys.append(key)
+        return key
+
+    def delete_secret_key(self, key: str) -> None:
+        """Accept this key no longer."""
+        self.secret_keys.remove(key)
+
+    def token_of(self, api_key: str) -> str | None:
+        """The token that an API key stands for, None if it is not a key of this project.
+
+        The gateway compares keys, it does not verify them.
+        """
+        tokens = {self.anon: self.anon, self.service_role: self.service_role, self.publishable: self.anon}
+        tokens |= dict.fromkeys(self.secret_keys, self.service_role)
+        # Without the time that a comparison takes telling how much of a key was right.
+        matching = [key for key in tokens if secrets.compare_digest(api_key.encode(), key.encode())]
+        return tokens[matching[0]] if matching else None
 
     def verify(self, token: str) -> Claims:
         """The claims of a token.
@@ -108,6 +129,15 @@ def _checked(claims: dict[str, Any]) -> Claims:
 def _standard_claims(role: str) -> dict[str, Any]:
     now = int(time.time())
     return {"iss": "supabase-sandbox", "role": role, "iat": now, "exp": now + _LIFETIME_SECONDS}
+
+
+def is_opaque(token: str) -> bool:
+    """Whether this has the form of a key that is no token."""
+    return token.startswith("sb_")
+
+
+def _opaque(kind: str) -> str:
+    return f"sb_{kind}_{secrets.token_urlsafe(24)}"
 
 
 def _sign(secret: str, claims: dict[str, Any]) -> str:

@@ -59,6 +59,11 @@ class SandboxServer:
         """The key of the role `service_role`."""
         return self.keys.service_role
 
+    @property
+    def secret_key(self) -> str:
+        """A key of the other kind for the same role: the first of them."""
+        return self.keys.secret_keys[0]
+
 
 class PortBusyError(OSError):
     """Something else listens on the port."""

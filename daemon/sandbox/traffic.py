@@ -1,4 +1,8 @@
-"""Demo changes: repositories come to workspaces and go, and now and then a whole workspace is deleted."""
+"""Demo changes: repositories come to workspaces and go, and now and then a whole workspace is deleted.
+
+And demo jobs, as many as changes: queued with their repository's priority, run by workers that take the most
+urgent first, and a few of them fail.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,15 @@ from psycopg import AsyncConnection, OperationalError
 from daemon.sandbox.queries import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 # Of 100 changes: memberships added, memberships removed, workspaces deleted and founded anew.
 _ADDED, _REMOVED = 55, 43
 _RETRY_SECONDS = 1.0
+_JOB_PERIOD_SECONDS = 1.0
+_BURST_CHANCE = 0.2
+# A quarter of what runs ends each period: with four for each job a second they would just do.
+_WORKERS_PER_JOB = 5
 
 
 class Traffic:
@@ -23,18 +31,37 @@ class Traffic:
 
     def __init__(self, url: str, per_second: float, report: Callable[[dict[str, Any]], None]) -> None:
         self._url = url
+        self._per_second = per_second
         self._pause_seconds = 1 / per_second
         self._report = report
         self._random = random.Random()  # noqa: S311 - a demonstration
 
     async def run(self) -> None:
-        """Make changes, over any number of lost connections."""
+        """Make changes and jobs, over any number of lost connections."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connected(self._change_for_ever))
+            tasks.create_task(self._connected(self._work_for_ever))
+
+    async def _connected(self, act: Callable[[AsyncConnection[Any]], Awaitable[None]]) -> None:
         while True:
             try:
                 async with await AsyncConnection.connect(self._url, autocommit=True) as connection:
-                    await self._change_for_ever(connection)
+                    await act(connection)
             except OperationalError:
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _work_for_ever(self, connection: AsyncConnection[Any]) -> None:
+        owed = 0.0
+        workers = max(1, round(_WORKERS_PER_JOB * self._per_second))
+        while True:
+            await asyncio.sleep(_JOB_PERIOD_SECONDS)
+            owed += self._per_second * _JOB_PERIOD_SECONDS
+            # In bursts, so that a queue comes and goes.
+            if self._random.random() < _BURST_CHANCE:
+                await connection.execute(query("traffic_queue_jobs"), (int(owed),))
+                owed -= int(owed)
+            await connection.execute(query("traffic_end_jobs"))
+            await connection.execute(query("traffic_start_jobs"), (workers,))
 
     async def _change_for_ever(self, connection: AsyncConnection[Any]) -> None:
         while True:

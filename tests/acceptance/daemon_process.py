@@ -93,7 +93,8 @@ class Daemon:
         return status
 
     async def live(self) -> bool:
-        return (await self.status())["listener"]["state"] == "live"
+        # While it is too busy to answer there is no listener in it.
+        return (await self.status()).get("listener", {}).get("state") == "live"
 
     async def settled(self) -> bool:
         """Live, and the sweep that becoming live asks for is over."""

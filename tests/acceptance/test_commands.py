@@ -3,22 +3,64 @@
 from __future__ import annotations
 
 import json
+import re
 from uuid import uuid4
 
+import anyio
+
 from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import free_port, priorityd
+from tests.acceptance.daemon_process import PRIORITYD, environment, free_port, priorityd
+from tests.terminal import terminal
 
 
 async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stack) -> None:
     app = stack.app
     workspace, repository, other = app.workspace(), app.repository(), app.repository()
     app.add(workspace, repository)
-    code, out, _ = await stack.priorityd("sync", "--dry-run")
-    assert code == 0
+    code, out, err = await stack.priorityd("sync", "--dry-run")
+    assert (code, err) == (10, "")
     assert f"{repository}  medium → high  in 1 workspace\n" in out
     assert str(other) not in out
     assert "1 would change of 2 looked at" in out
     assert app.row(repository) == ("medium", False, 0)
+    code, out, _ = await stack.priorityd("sync", "--dry-run", "--json")
+    assert (code, json.loads(out)["priority_changes"]) == (10, 1)
+    assert (await stack.priorityd("sync"))[0] == 0
+    code, out, _ = await stack.priorityd("sync", "--dry-run")
+    assert code == 0
+    assert out.startswith("0 would change of 2 looked at")
+
+
+async def test_a_dry_run_that_can_not_see_everything_fails_rather_than_show_a_part(stack: Stack) -> None:
+    app = stack.app
+    app.add(app.workspace(), app.repository())
+    stack.server.faults.fail_rest(400, 60, "resync_workspace_priorities_page", "23514", "no")
+    assert (await stack.priorityd("sync", "--dry-run"))[0] == 1
+
+
+async def test_a_dry_run_tells_apart_what_is_only_counted_anew(stack: Stack) -> None:
+    app = stack.app
+    repository, first, second = app.repository(), app.workspace(), app.workspace()
+    app.add(first, repository)
+    await stack.priorityd("sync")
+    app.add(second, repository)
+    _, out, _ = await stack.priorityd("sync", "--dry-run")
+    assert f"{repository}  high as before  in 2 workspaces\n" in out
+    assert "         1  high as before, but with another flag or number of workspaces\n" in out
+
+
+async def test_a_long_sync_draws_a_bar_on_a_terminal_and_none_elsewhere(stack: Stack) -> None:
+    app = stack.app
+    app.add(app.workspace(), *app.repositories(20))
+    with terminal() as (screen, tty):
+        process = await anyio.open_process(
+            [*PRIORITYD, "sync"], env=environment(**stack.settings, TERM="xterm"), stderr=tty
+        )
+        async with process:
+            await process.wait()
+        assert re.search(r"Looking at repositories.*20/20", screen())
+    _, out, err = await stack.priorityd("sync")
+    assert (out.count("\n"), err) == (1, "")
 
 
 async def test_one_repository_can_be_synced_alone(stack: Stack) -> None:
@@ -41,19 +83,57 @@ async def test_a_locked_row_makes_a_sync_fail_in_words(stack: Stack) -> None:
     assert "locked" in err
 
 
-async def test_explain_says_why(stack: Stack) -> None:
+async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
+    app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
     app.add(workspace, repository)
     _, out, _ = await stack.priorityd("explain", str(repository))
-    assert "That is wrong: it should be high" in out
-    assert (await stack.priorityd("sync"))[0] == 0
+    wrong, mend = out.splitlines()[0].split(". ")
+    assert wrong == f"Repository {repository} is medium, which is wrong: it should be high"
+    assert mend.startswith("1 workspace holds it (Acme); to mend it now, type: priorityd sync")
+    code, *_ = await stack.priorityd(*mend.partition("type: priorityd ")[2].split())
+    assert code == 0, "what it tells to type mends it"
     _, out, _ = await stack.priorityd("explain", str(repository))
-    assert out.startswith(f"Repository {repository} is high: 1 workspace holds it.\n")
-    assert str(workspace) in out
+    answer, *evidence = out.splitlines()
+    assert answer == (
+        f"Repository {repository} is high because 1 workspace holds it (Acme). "
+        "Without that workspace it would be at medium."
+    )
+    assert "priority high, is_workspace_repo true, workspace_count 1, manual priority none" in evidence[0]
+    assert evidence[1].startswith(f"  in workspace Acme ({workspace}), added 20")
+    assert evidence[2].endswith(" UTC  medium → high  (manual)")
+
+
+async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
+    app = stack.app
+    tracked, pinned, untracked = app.repository(), app.repository(), app.repository(tracked=False)
+    app.add(app.workspace(), untracked)
+    await stack.priorityd("pin", str(pinned), "low")
+    answers = {}
+    for repository in (tracked, pinned, untracked):
+        _, out, _ = await stack.priorityd("explain", str(repository), "--json")
+        answers[repository] = json.loads(out)["answer"].removeprefix(f"Repository {repository} ")
+    assert answers[tracked] == (
+        "is medium because no workspace holds it and it is not pinned, which means medium. "
+        "It becomes high as soon as a workspace holds it."
+    )
+    assert answers[pinned].startswith("is low because no workspace holds it and its manual priority is low. ")
+    assert answers[untracked].startswith("has no priority, because it is not tracked. 1 workspace holds it (")
     code, out, err = await stack.priorityd("explain", str(uuid4()))
     assert (code, out) == (1, "")
     assert "neither tracked nor in a workspace" in err
+
+
+async def test_what_changes_something_tells_scripts_what_it_changed(stack: Stack) -> None:
+    repository = stack.app.repository()
+    _, out, _ = await stack.priorityd("pin", str(repository), "low", "--json")
+    pinned = json.loads(out)
+    assert (pinned["manual_priority"], pinned["changes"][0]["new_priority"]) == ("low", "low")
+    _, out, _ = await stack.priorityd("unpin", str(repository), "--json")
+    assert json.loads(out)["manual_priority"] is None
+    _, out, _ = await stack.priorityd("rollback", "--yes", "--json")
+    assert json.loads(out)["changed"] == 0
 
 
 async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -> None:
@@ -64,9 +144,23 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
     assert code == 0
     assert f"no answer at 127.0.0.1:{port}" in out
     async with stack.daemon() as daemon:
+        _, words, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
         _, out, _ = await stack.priorityd("status", "--json", PRIORITYD_HTTP_PORT=daemon.port)
     status = json.loads(out)
     assert status["daemon"]["ready"] is True
+    for line in (
+        "Daemon: ready, version ",
+        "Stream: live since 20",
+        "Queue: 0 pending, 0 parked\n",
+        "Timer work: done by this daemon\n",
+        "Sweep: last done 20",
+        "Full resync: last done 20",
+        "Last change: 20",
+        "Changes: 1 in the last hour",
+        "Outbox: announcing nothing\n",
+        "Jobs: waiting: high 0, medium 0, low 0",
+    ):
+        assert f"\n{line}" in words
     assert status["snapshot"]["repositories"] == [{"is_workspace_repo": True, "priority": "high", "count": 1}]
 
 
@@ -108,14 +202,27 @@ async def test_check_names_what_is_wrong_and_what_to_do(stack: Stack) -> None:
     assert (
         "FAILED   publication: not in the publication supabase_realtime: public.workspace_repositories" in out
     )
-    assert "alter publication supabase_realtime add table public.workspace_repositories;" in out
     assert "FAILED   change stream" in out
+    command = re.findall(r'^ +\$ psql "\$DATABASE_URL" -c "(alter .*)"$', out, re.MULTILINE)
+    assert len(command) == 1
+    stack.app.connection.execute(command[0])
+    assert (await stack.priorityd("check", PRIORITYD_HTTP_PORT=free_port()))[0] == 0, "what it says mends it"
+
+
+async def test_check_says_how_to_make_a_publication(stack: Stack) -> None:
+    stack.app.connection.execute("drop publication supabase_realtime")
+    _, out, _ = await stack.priorityd("check", "--json", PRIORITYD_HTTP_PORT=free_port())
+    commands = {finding["step"]: finding["command"] for finding in json.loads(out)["findings"]}
+    assert commands["Supabase URL"] == ""
+    stack.app.connection.execute(commands["publication"].split('"')[-2])
+    assert (await stack.priorityd("check", PRIORITYD_HTTP_PORT=free_port()))[0] == 0
 
 
 async def test_check_tells_a_refused_key_from_an_unreachable_url(stack: Stack) -> None:
     code, out, _ = await stack.priorityd("check", SUPABASE_SERVICE_ROLE_KEY="nonsense")
     assert code == 77
     assert "FAILED   key and functions" in out
+    assert "$ export SUPABASE_SERVICE_ROLE_KEY=" in out
     code, out, _ = await priorityd(
         "check", SUPABASE_URL=f"http://127.0.0.1:{free_port()}", SUPABASE_SECRET_KEY="x"
     )

@@ -97,8 +97,9 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         app.add(workspace, repository)
         await eventually(lambda: daemon.metric("pending_repositories"))
         await eventually(lambda: daemon.metric("apply_errors_total"))
+        # The first call to fail may have been another's than the worker's.
+        await eventually(lambda: daemon.metric("pending_repositories"))
         assert app.row(repository)[0] == "medium"
-        assert await daemon.metric("pending_repositories") == 1
         assert await daemon.answers("/livez", 200)
         await disturb(stack, "rest/fail?status=503&seconds=0")
         await eventually(lambda: app.row(repository)[0] == "high", 30)

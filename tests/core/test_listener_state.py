@@ -21,6 +21,7 @@ from core.listener_state import (
     Input,
     ListenerState,
     Opened,
+    Renew,
     Stop,
     Subscribed,
     SuccessorFailed,
@@ -102,7 +103,9 @@ def test_late_news_of_a_connection_given_up_changes_nothing() -> None:
         assert transition(backing_off, event, 0.0, 0.0) == (backing_off, [])
 
 
-INPUTS = st.sampled_from([Opened(), Subscribed(), Failed("closed"), Failed("refused"), BeatOverdue(), Tick()])
+INPUTS = st.sampled_from(
+    [Opened(), Subscribed(), Failed("closed"), Failed("refused"), BeatOverdue(), Renew(), Tick()]
+)
 
 
 @given(st.lists(st.tuples(INPUTS, st.floats(0, 100), st.floats(0, 0.999)), max_size=60))
@@ -168,3 +171,22 @@ def test_a_connection_that_fails_during_its_renewal_takes_the_successor_with_it(
     state, actions = transition(renewing()[0], event, RENEW_AFTER_SECONDS + 1, 0.0)
     assert actions == [Action.CLOSE]
     assert transition(state, SuccessorSubscribed(), RENEW_AFTER_SECONDS + 2, 0.0)[0] == state
+
+
+def test_a_new_key_brings_the_renewal_on_at_once() -> None:
+    live, _ = after(Opened(), Subscribed())
+    state, actions = transition(live, Renew(), 1.0, 0.0)
+    assert (state.name, state.renewing, actions) == ("live", True, [Action.OPEN_SUCCESSOR])
+    state, actions = transition(state, Renew(), 2.0, 0.0)
+    assert actions == [Action.CLOSE_SUCCESSOR, Action.OPEN_SUCCESSOR], "what the old key opened is closed"
+    state, actions = transition(state, SuccessorSubscribed(), 3.0, 0.0)
+    assert actions == [Action.PROMOTE_SUCCESSOR]
+
+
+@pytest.mark.parametrize(
+    "events", [(), (Opened(),), (Failed("refused"),), (Opened(), Subscribed(), BeatOverdue())]
+)
+def test_a_new_key_is_tried_at_once_where_nothing_is_live(events: tuple[Input, ...]) -> None:
+    state, actions = transition(after(*events)[0], Renew(), 1.0, 0.0)
+    assert (state.name, actions) == ("connecting", [Action.CLOSE, Action.OPEN])
+    assert transition(after(Stop())[0], Renew(), 1.0, 0.0)[1] == []

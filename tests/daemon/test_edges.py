@@ -19,6 +19,7 @@ from daemon.metrics import Metrics
 from daemon.progress import Progress
 from daemon.settings import load_settings
 from tests.acceptance.daemon_process import eventually
+from tests.daemon.reports import a_report
 
 NOTHING: list[str] = []
 
@@ -36,7 +37,7 @@ NOTHING: list[str] = []
 async def test_endpoints_survive_garbage_and_change_nothing(request_bytes: bytes) -> None:
     with listen("127.0.0.1", 0) as endpoint:
         address = endpoint.getsockname()
-        probes = Probes(not_alive=lambda: NOTHING, not_ready=lambda: ["still starting"], status=dict)
+        probes = Probes(not_alive=lambda: NOTHING, not_ready=lambda: ["still starting"], status=a_report)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(serve, endpoint, Metrics().registry, probes)
             async with await anyio.connect_tcp(*address) as client:

@@ -14,6 +14,7 @@ import pytest
 from core.events import Hint
 from core.listener_state import Failed, Input
 from core.priorities import Trigger
+from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.metrics import Metrics
 from daemon.progress import Progress
@@ -52,7 +53,7 @@ async def listening(
     ):
         listener = Listener(
             sandbox.url,
-            key,
+            Keyring(key),
             uuid4(),
             store,
             on_hint=heard.hints.append,
@@ -160,7 +161,7 @@ async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServ
 async def test_the_key_is_in_no_message_about_the_connection() -> None:
     told: list[Input] = []
     stream = ChangeStream(
-        "http:///no-host", "sb_secret_abc", uuid4(), on_change=lambda _: None, on_input=told.append
+        "http:///no-host", Keyring("sb_secret_abc"), uuid4(), on_change=lambda _: None, on_input=told.append
     )
     await stream.open()
     await stream.close()

@@ -56,6 +56,12 @@ def test_the_wheel_runs_the_sandbox_with_the_daemon_and_the_commands(priorityd: 
 
 
 @pytest.mark.wheel
+def test_the_wheel_brings_the_manual_page(priorityd: Path) -> None:
+    page = priorityd.parents[1] / "share" / "man" / "man1" / "priorityd.1"
+    assert page.read_bytes() == (ROOT / "man" / "priorityd.1").read_bytes()
+
+
+@pytest.mark.wheel
 def test_without_the_extra_the_sandbox_says_what_to_install(priorityd: Path, tmp_path: Path) -> None:
     pip = priorityd.with_name("pip")
     subprocess.run([pip, "uninstall", "--quiet", "--yes", "psycopg"], check=True)

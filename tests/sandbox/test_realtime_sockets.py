@@ -53,12 +53,23 @@ def add_membership(session: psycopg.Connection[object], note: str) -> None:
     )
 
 
+async def test_a_key_that_is_no_token_joins_with_its_own_role(
+    sandbox: SandboxServer, database: Database
+) -> None:
+    for token in (None, sandbox.secret_key):
+        async with connect(sandbox, sandbox.secret_key) as client:
+            await client.join_live(binding(), token=token)
+            add_membership(database.connect(), "seen")
+            assert (await client.change())["record"]["notes"] == "seen"
+
+
 async def test_refused_keys_are_403_at_the_handshake(sandbox: SandboxServer) -> None:
     keys, now = sandbox.keys, int(time.time())
     for key in (
         "",
         "garbage",
         Keys.create().service_role,
+        Keys.create().create_secret_key(),
         keys.sign({"role": "anon", "exp": now - 1}),
         keys.sign({"role": "anon"}),
         keys.sign({"exp": now + 60}),

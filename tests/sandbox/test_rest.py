@@ -222,6 +222,29 @@ async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: SandboxS
     assert (missing.status_code, missing.json()["message"]) == (401, "No API key found in request")
 
 
+async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
+    api: Api, sandbox: SandboxServer
+) -> None:
+    keys = sandbox.keys
+    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+
+        async def call(key: str, **headers: str) -> httpx.Response:
+            return await http.post("/rest/v1/rpc/who", headers={"apikey": key, **headers})
+
+        assert (await call(sandbox.secret_key)).json()["role"] == "service_role"
+        assert (await call(keys.publishable)).json()["role"] == "anon"
+        user = keys.sign({"role": "authenticated", "sub": "me", "exp": int(time.time()) + 60})
+        answer = await call(keys.publishable, Authorization=f"Bearer {user}")
+        assert answer.json()["role"] == "authenticated"
+        as_token = await call(sandbox.secret_key, Authorization=f"Bearer {sandbox.secret_key}")
+        assert (as_token.status_code, as_token.json()["message"]) == (401, "Expected 3 parts in JWT; got 1")
+        another = keys.create_secret_key()
+        keys.delete_secret_key(sandbox.secret_key)
+        assert (await call(another)).json()["role"] == "service_role"
+        keys.delete_secret_key(another)
+        assert (await call(another)).json()["message"] == "Invalid API key"
+
+
 async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: SandboxServer) -> None:
     now = int(time.time())
     expired = sandbox.keys.sign({"role": "service_role", "exp": now - 1})

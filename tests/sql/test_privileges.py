@@ -10,6 +10,7 @@ from tests.sql.world import World, session
 TABLES = (
     "repository_priority_changes",
     "workspace_priority_heartbeats",
+    "workspace_priority_job_cursor",
     "workspace_priority_job_hints",
     "workspace_priority_job_lanes",
     "workspace_priority_job_queue",
@@ -74,6 +75,8 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select check_workspace_priorities()",
         "select get_workspace_repository_ids()",
         "select workspace_priority_schema_version()",
+        "select poll_background_jobs(gen_random_uuid())",
+        "select find_background_job_inversions(now(), now())",
         "select open_priority_outbox()",
         "select claim_priority_changes(gen_random_uuid())",
         "select mark_priority_changes_dispatched('{1}')",
@@ -136,14 +139,15 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         "set_manual_priority",
         "rollback_workspace_priorities",
         "beat_workspace_priorities",
+        "poll_background_jobs",
+        "hold_workspace_priority_lease",
+        "release_workspace_priority_lease",
         "open_priority_outbox",
         "claim_priority_changes",
         "mark_priority_changes_dispatched",
         "abandon_priority_changes",
         "return_priority_changes",
         "trim_priority_changes",
-        "hold_workspace_priority_lease",
-        "release_workspace_priority_lease",
     )
     for name in readers + writers:
         config = world.value("select proconfig from pg_proc where proname = %s", name)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import OperationalError
 
-from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys
+from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
 from daemon.sandbox.realtime.bindings import BadBinding, Binding
 from daemon.sandbox.realtime.protocol import to_json
 from daemon.sandbox.realtime.subscriptions import Interest, Subscription, Subscriptions
@@ -124,7 +124,7 @@ class Channel:
 
     def change_token(self, token: object, keys: Keys) -> None:
         """Take a pushed access token; a bad one ends the channel. New-style keys are no tokens: ignored."""
-        if not isinstance(token, str) or token == self._token or token.startswith("sb_"):
+        if not isinstance(token, str) or token == self._token or is_opaque(token):
             return
         try:
             self._claims = keys.verify(token)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.sandbox.keys import InvalidToken, Keys
+from daemon.sandbox.keys import InvalidToken, Keys, is_opaque
 from daemon.sandbox.realtime.protocol import OBJECTS, VERSIONS
 from daemon.sandbox.realtime.replication import Replication
 from daemon.sandbox.realtime.socket import Socket
@@ -49,6 +49,8 @@ class Realtime:
         """`GET /realtime/v1/websocket?apikey=…&vsn=…`; a refused key is a 403 at the handshake."""
         version = websocket.query_params.get("vsn", OBJECTS)
         token = websocket.query_params.get("apikey") or websocket.headers.get("x-api-key", "")
+        if is_opaque(token):
+            token = self._keys.token_of(token) or ""
         if version not in VERSIONS or not self._accepts(token):
             await websocket.close()  # before accept: the handshake is answered with 403
             return

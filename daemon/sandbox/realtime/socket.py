@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocketDisconnect
 
-from daemon.sandbox.keys import InvalidToken, Keys
+from daemon.sandbox.keys import InvalidToken, Keys, is_opaque
 from daemon.sandbox.realtime.bindings import read_bindings
 from daemon.sandbox.realtime.channel import TOO_MANY_JOINS, Channel, join_refusal
 from daemon.sandbox.realtime.protocol import ARRAYS, Framer, MalformedFrame, Message, decode, to_json
@@ -29,7 +29,7 @@ _MOST_QUEUED_CHARACTERS = 64 * 1024 * 1024
 
 
 class Socket:
-    """A client's connection, already accepted; `token` is the key that opened it."""
+    """A client's connection, already accepted; `token` is the key that opened it, or what it stands for."""
 
     def __init__(self, websocket: WebSocket, version: str, token: str, keys: Keys, faults: Faults) -> None:
         self._websocket = websocket
@@ -142,6 +142,8 @@ class Socket:
             return
         payload = message.payload if isinstance(message.payload, dict) else {}
         token = payload.get("access_token") or self._token
+        if is_opaque(str(token)):
+            token = self._token
         try:
             claims = self._keys.verify(str(token))
         except InvalidToken as flaw:

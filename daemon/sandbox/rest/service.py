@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys
+from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
 from daemon.sandbox.rest.errors import ApiError, gateway_refusal
 from daemon.sandbox.rest.pool import Pool
 from daemon.sandbox.rest.rpc import Call, Result, execute
@@ -69,14 +69,14 @@ class Rest:
             return gateway_refusal(
                 "No API key found in request", "No `apikey` request header or url param was found."
             )
-        if not self._keys.is_api_key(key):
+        if self._keys.token_of(key) is None:
             return gateway_refusal(
                 "Invalid API key", "Double check your Supabase `anon` or `service_role` API key."
             )
         return None
 
     async def _call(self, request: Request) -> Response:
-        claims = self._claims(request.headers.get("authorization", ""))
+        claims = self._claims(request)
         if request.method not in {*_READING, "POST"}:
             raise ApiError(405, "PGRST101", f"Cannot use the {request.method} method on RPC")
         _check_schema(request)
@@ -95,10 +95,16 @@ class Rest:
         )
         return _answer(request, function, await execute(self._pool, call))
 
-    def _claims(self, authorization: str) -> Claims | None:
-        """Whose call it is; without a token it is anon's."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
+    def _claims(self, request: Request) -> Claims | None:
+        """Whose call it is; without a token it is anon's.
+
+        For a key that is no token the gateway puts one in, unless the caller brings a token of its own. A key
+        in the place of a token is passed on as it is, and refused, as the page on API keys has it.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if not scheme and is_opaque(key := request.headers.get("apikey", "")):
+            token = self._keys.token_of(key) or ""
+        elif scheme.lower() != "bearer":
             return None
         try:
             return self._keys.verify(token.strip())

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from core.events import Hint
 from core.listener_state import RECONNECT_REASONS
 from daemon.clock import utc_now
+from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.metrics import PREFIX, Metrics
 from daemon.progress import Progress
@@ -37,7 +38,7 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
     async with source.serving() as url, anyio.create_task_group() as tasks:
         listener = Listener(
             url,
-            "key",
+            Keyring("key"),
             uuid4(),
             _Heartbeats(),
             on_hint=source.hear,

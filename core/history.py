@@ -1,0 +1,121 @@
+"""What happened in the last hour, minute by minute, in memory that does not grow.
+
+For people who look at the status page; Prometheus keeps what must last. A latency is kept as the number of
+its class, each class `_RATIO` wider than the one before: so a minute holds a few dozen numbers at most
+however much happens in it, and a quantile is right to within `_RATIO`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import ceil, exp, log
+from typing import Final
+
+from core.jobs import JobStatus
+from core.priorities import PRIORITIES, Priority
+
+MINUTES: Final = 60
+_RATIO: Final = 1.05
+_LEAST_SECONDS: Final = 0.001
+_MOST_SECONDS: Final = 86_400.0
+
+
+class Latencies:
+    """Durations of which quantiles are wanted."""
+
+    def __init__(self) -> None:
+        self._classes: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Take one in."""
+        self._classes[_class_of(seconds)] += 1
+
+    def merge(self, other: Latencies) -> None:
+        """Take in all of another."""
+        self._classes.update(other._classes)
+
+    def quantile(self, share: float) -> float | None:
+        """The least duration that `share` of them (0 to 1) do not exceed, in seconds; None without any."""
+        wanted = max(1, ceil(share * self._classes.total()))
+        for number in sorted(self._classes):
+            wanted -= self._classes[number]
+            if wanted <= 0:
+                return _LEAST_SECONDS * exp(number * log(_RATIO))
+        return None
+
+    def __len__(self) -> int:
+        return self._classes.total()
+
+
+def _class_of(seconds: float) -> int:
+    within = min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS)
+    return round(log(within / _LEAST_SECONDS) / log(_RATIO))
+
+
+@dataclass(slots=True)
+class Minute:
+    """What happened from `at` on for a minute; `at` is UTC. `changes` counts rows by their new priority."""
+
+    at: datetime
+    changes: Counter[Priority] = field(default_factory=Counter)
+    latencies: dict[Priority, Latencies] = field(
+        default_factory=lambda: {priority: Latencies() for priority in PRIORITIES}
+    )
+    jobs: Counter[tuple[Priority, JobStatus]] = field(default_factory=Counter)
+    job_inversions: int = 0
+    drift_repaired: int = 0
+
+
+class History:
+    """The last `MINUTES` minutes, the one that is not over included."""
+
+    def __init__(self) -> None:
+        self._minutes: deque[Minute] = deque(maxlen=MINUTES)
+
+    def add_change(self, at: datetime, priority: Priority, latency_seconds: float | None) -> None:
+        """A row was changed to this priority."""
+        minute = self._minute(at)
+        minute.changes[priority] += 1
+        if latency_seconds is not None:
+            minute.latencies[priority].add(latency_seconds)
+
+    def add_jobs(self, at: datetime, priority: Priority, status: JobStatus, jobs: int) -> None:
+        """So many jobs were found to have ended."""
+        self._minute(at).jobs[priority, status] += jobs
+
+    def add_drift(self, at: datetime, repositories: int) -> None:
+        """A timer found so many rows wrong that no change had announced."""
+        self._minute(at).drift_repaired += repositories
+
+    def add_job_inversions(self, at: datetime, jobs: int) -> None:
+        """So many jobs were found to have overtaken another."""
+        self._minute(at).job_inversions += jobs
+
+    def minutes(self, now: datetime) -> list[Minute]:
+        """One for each of the last `MINUTES` minutes, the oldest first; those without anything are empty."""
+        known = {minute.at: minute for minute in self._minutes}
+        last = _minute_of(now).timestamp()
+        starts = (datetime.fromtimestamp(last - 60 * ago, UTC) for ago in range(MINUTES - 1, -1, -1))
+        return [known.get(start) or Minute(start) for start in starts]
+
+    def _minute(self, at: datetime) -> Minute:
+        start = _minute_of(at)
+        # A wall clock that was put back: what happens is added to the newest minute there is.
+        if not self._minutes or self._minutes[-1].at < start:
+            self._minutes.append(Minute(start))
+        return self._minutes[-1]
+
+
+def merged(latencies: Iterable[Latencies]) -> Latencies:
+    """All of them as one."""
+    result = Latencies()
+    for each in latencies:
+        result.merge(each)
+    return result
+
+
+def _minute_of(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(second=0, microsecond=0)

@@ -1,0 +1,104 @@
+"""`priorityd explain`: why a repository has the priority it has, in two sentences, and then the evidence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+import click
+from pydantic_core import to_jsonable_python
+
+from core.errors import ExitCode
+from core.priorities import DEFAULT_PRIORITY
+from daemon.rows import Explanation, TrackedRow
+from daemon.settings import Settings
+from daemon.store import Store
+
+_NAMED_WORKSPACES = 3
+
+
+async def explain_command(_: Settings, store: Store, *, repository_id: UUID, as_json: bool) -> ExitCode:
+    """Explain one repository."""
+    explanation = await store.explain(repository_id)
+    answer = f"{_why(explanation)} {_what_else(explanation)}"
+    if as_json:
+        click.echo(json.dumps(to_jsonable_python({"answer": answer, **asdict(explanation)})))
+        return ExitCode.DONE
+    click.echo(answer)
+    for line in _evidence(explanation):
+        click.echo(f"  {line}")
+    return ExitCode.DONE
+
+
+def _why(explanation: Explanation) -> str:
+    row = explanation.tracked
+    if row is None:
+        return f"Repository {explanation.repository_id} has no priority, because it is not tracked."
+    subject = f"Repository {explanation.repository_id} is {row.priority or 'without priority'}"
+    if not explanation.correct:
+        return f"{subject}, which is wrong: it should be {explanation.expected.priority}."
+    return f"{subject} because {_cause(explanation, row)}."
+
+
+def _what_else(explanation: Explanation) -> str:
+    row = explanation.tracked
+    if row is None:
+        return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
+    if not explanation.correct:
+        cause = _cause(explanation, row)
+        mend = f"priorityd sync --repository {explanation.repository_id}"
+        return f"{cause[:1].upper()}{cause[1:]}; to mend it now, type: {mend}"
+    if explanation.workspaces:
+        pinned = f"its manual priority, {row.manual_priority}" if row.manual_priority else DEFAULT_PRIORITY
+        return f"Without {_it(len(explanation.workspaces))} it would be at {pinned}."
+    return "It becomes high as soon as a workspace holds it."
+
+
+def _cause(explanation: Explanation, row: TrackedRow) -> str:
+    if explanation.workspaces:
+        return _holders(explanation)
+    if row.manual_priority:
+        return f"no workspace holds it and its manual priority is {row.manual_priority}"
+    return f"no workspace holds it and it is not pinned, which means {DEFAULT_PRIORITY}"
+
+
+def _holders(explanation: Explanation) -> str:
+    count = len(explanation.workspaces)
+    if not count:
+        return "no workspace holds it"
+    names = [workspace.name or str(workspace.id) for workspace in explanation.workspaces]
+    more = f" and {count - _NAMED_WORKSPACES} more" if count > _NAMED_WORKSPACES else ""
+    listed = ", ".join(names[:_NAMED_WORKSPACES]) + more
+    return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({listed})"
+
+
+def _it(count: int) -> str:
+    return "that workspace" if count == 1 else "these workspaces"
+
+
+def _evidence(explanation: Explanation) -> Iterator[str]:
+    row = explanation.tracked
+    if row is not None:
+        yield (
+            f"tracked row {row.id}: priority {row.priority or 'none'}, "
+            f"is_workspace_repo {_shown(row.is_workspace_repo)}, "
+            f"workspace_count {_shown(row.workspace_count)}, manual priority {row.manual_priority or 'none'}"
+        )
+    for workspace in explanation.workspaces:
+        added = f", added {workspace.added_at:%Y-%m-%d %H:%M} UTC" if workspace.added_at else ""
+        name = f"{workspace.name} ({workspace.id})" if workspace.name else str(workspace.id)
+        yield f"in workspace {name}{added}"
+    for change in explanation.last_changes:
+        old, new = change["old_priority"] or "none", change["new_priority"]
+        yield f"{_moment(change)}  {old} → {new}  ({change['trigger']})"
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value).lower()
+
+
+def _moment(change: dict[str, Any]) -> str:
+    return f"{str(change['changed_at'])[:19].replace('T', ' ')} UTC"

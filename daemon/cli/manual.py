@@ -1,0 +1,105 @@
+"""The manual page, made from the commands' help and the settings.
+
+`python -m daemon.cli.manual > man/priorityd.1` writes it anew; the macros are those of man(7).
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from core import __version__
+from daemon.cli import cli
+from daemon.settings import Settings, variable_name
+
+_ESCAPES: Final = {"\\": "\\e", "-": "\\-"}
+_WIDTH: Final = 72
+_SECRETS: Final = (
+    "Settings, each in a file named like its variable. $CREDENTIALS_DIRECTORY (systemd's) or "
+    "$PRIORITYD_SECRETS_DIR, where set, is read instead."
+)
+_KEEP_LINES: Final = "\b"
+"""How click marks a paragraph that is not to be filled."""
+
+
+def manual() -> str:
+    """The page as roff source."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    description, _, more = _help(cli).partition("\n")
+    yield f'.TH PRIORITYD 1 "" "priorityd {_text(__version__)}" "priorityd"'
+    yield from (".SH NAME", f"priorityd \\- {_text(description.rstrip('.').lower())}")
+    yield from (".SH SYNOPSIS", ".B priorityd", f"{_text('[OPTIONS] COMMAND [ARGUMENTS]')}")
+    yield from (".SH DESCRIPTION", *_paragraphs(more))
+    yield ".SH COMMANDS"
+    for name, command in cli.commands.items():
+        yield from _command(name, command)
+    title, _, codes = (cli.epilog or "").removeprefix(_KEEP_LINES).strip().partition("\n")
+    assert title == "Exit codes:"  # noqa: S101 - the heading below stands for it
+    yield ".SH EXIT STATUS"
+    for line in codes.splitlines():
+        code, meaning = line.split(maxsplit=1)
+        yield from _tagged(code, meaning)
+    yield from _environment()
+
+
+def _command(name: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=f"priorityd {name}")
+    yield f".SS {_text(' '.join([context.command_path, *command.collect_usage_pieces(context)]))}"
+    yield from _paragraphs(_help(command))
+    for parameter in command.params:
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+        if record is not None:
+            yield from _tagged(*record)
+
+
+def _environment() -> Iterator[str]:
+    yield ".SH ENVIRONMENT"
+    for name, field in Settings.model_fields.items():
+        default = "" if field.is_required() or field.default is None else f" Default: {field.default}."
+        yield from _tagged(variable_name(name), f"{field.description}{default}")
+    yield ".SH FILES"
+    yield from _tagged(".env", "Settings, in the working directory.")
+    yield from _tagged("/run/secrets", _SECRETS)
+
+
+def _help(command: click.Command) -> str:
+    return inspect.cleandoc(command.help or "")
+
+
+def _tagged(tag: str, text: str) -> Iterator[str]:
+    yield from (".TP", f".B {_text(tag)}", *_filled(text))
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for number, paragraph in enumerate(text.strip().split("\n\n")):
+        if number:
+            yield ".PP"
+        if paragraph.startswith(_KEEP_LINES):
+            lines = paragraph.removeprefix(_KEEP_LINES).strip("\n").splitlines()
+            yield from (".nf", *map(_text, lines), ".fi")
+        else:
+            yield from _filled(paragraph)
+
+
+def _filled(text: str) -> Iterator[str]:
+    return map(_text, textwrap.wrap(" ".join(text.split()), _WIDTH))
+
+
+def _text(text: str) -> str:
+    """Plain text as roff: nothing in it is a command, and everything is ASCII."""
+    escaped = "".join(
+        _ESCAPES.get(character, character if character.isascii() else f"\\[u{ord(character):04X}]")
+        for character in text
+    )
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    click.echo(manual(), nl=False)

@@ -1,0 +1,174 @@
+"""`priorityd status`: the priorities as a whole, from the database, and what `/status` says of the daemon.
+
+Each part of `/status` has its line in `_PARTS`; what a daemon of another version does not say is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, Final
+
+import click
+import httpx
+from pydantic_core import to_jsonable_python
+
+from core.errors import ExitCode
+from daemon.cli.jobs import count_lines
+from daemon.ordered_jobs import count_jobs
+from daemon.rows import Snapshot
+from daemon.settings import Settings
+from daemon.store import Store
+
+Facts = dict[str, Any]
+
+
+async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
+    """Show both."""
+    snapshot = await store.snapshot()
+    counted = await count_jobs(store)
+    daemon = await _ask_daemon(settings)
+    if as_json:
+        answer = {
+            "snapshot": asdict(snapshot),
+            "ordered_jobs": [asdict(each) for each in counted],
+            "daemon": daemon,
+        }
+        click.echo(json.dumps(to_jsonable_python(answer)))
+    else:
+        lines = (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(settings, daemon))
+        for line in lines:
+            click.echo(line)
+    return ExitCode.DONE
+
+
+async def _ask_daemon(settings: Settings) -> Facts | None:
+    url = f"http://{settings.http_host}:{settings.http_port}/status"
+    try:
+        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+            answer = (await client.get(url)).raise_for_status().json()
+            return answer if isinstance(answer, dict) else None
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
+    for row in snapshot.repositories:
+        kind = "workspace" if row.is_workspace_repo else "tracked only"
+        yield f"{row.count:>10}  {kind:<13} {row.priority or 'no priority'}"
+    yield f"{snapshot.inversions:>10}  workspace repositories that are not high"
+    yield f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row"
+    yield f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest"
+    yield f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused"
+    yield f"Schema: {snapshot.schema_version}"
+
+
+def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
+    if daemon is None:
+        yield f"Daemon: no answer at {settings.http_host}:{settings.http_port}"
+        return
+    yield f"Daemon: {_ready(daemon)}"
+    if "headline" in daemon:
+        yield f"Headline: {daemon['headline']}"
+    for problem in daemon.get("problems", ()):
+        yield f"  {problem['severity']}: {problem['text']}"
+    for label, part, words in _PARTS:
+        if part in daemon:
+            yield f"{label}: {words(daemon[part])}"
+    parked = daemon.get("queue", {}).get("parked_repositories", {})
+    for repository_id, reason in parked.items():
+        yield f"  {repository_id}  parked: {reason}"
+
+
+def _ready(daemon: Facts) -> str:
+    ready = "ready" if daemon["ready"] else f"not ready ({'; '.join(daemon['not_ready_because'])})"
+    return f"{ready}, version {daemon['version']}, since {_time(daemon['started_at'])}"
+
+
+def _listener(listener: Facts) -> str:
+    text = f"{listener['state']} since {_time(listener['since'])}"
+    failure = listener.get("last_failure")
+    return f"{text}, last failure: {failure['reason']} ({failure['detail']})" if failure else text
+
+
+def _queue(queue: Facts) -> str:
+    oldest = f", the oldest for {queue['oldest_pending_seconds']:.1f} s" if queue["pending"] else ""
+    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked"
+
+
+def _sweep(sweep: Facts) -> str:
+    return f"last done {_time(sweep['last_done_at'])}" + ("" if sweep["succeeding"] else ", failing")
+
+
+def _resync(resync: Facts) -> str:
+    return f"last done {_time(resync['last_done_at'])}, next {_time(resync['next_at'])}"
+
+
+def _last_change(change: Facts) -> str:
+    if change["at"] is None:
+        return "none yet"
+    latency = change["latency_seconds"]
+    return _time(change["at"]) + (f", applied after {latency:.3f} s" if latency is not None else "")
+
+
+def _latency(history: Facts) -> str:
+    measured = [
+        f"{priority} {latency['p50_seconds']:.3f} s, 95 % below {latency['p95_seconds']:.3f} s"
+        for priority, latency in history["latency"].items()
+        if latency["count"]
+    ]
+    return f"{history['changes']} in the last hour" + "".join(f"; {each}" for each in measured)
+
+
+def _outbox(outbox: Facts) -> str:
+    if not outbox["dispatching"]:
+        return "announcing nothing"
+    if outbox["last_error"]:
+        return f"can't announce changes ({outbox['last_error']})"
+    return f"announcing changes, {outbox['pending'] or 0} waiting, last sent {_time(outbox['last_sent_at'])}"
+
+
+def _sync_function(function: Facts) -> str:
+    return f"{function['state']}, last run {_time(function['last_run_at'])}" if function["hosted"] else "off"
+
+
+def _jobs(jobs: Facts) -> str:
+    if jobs["off_because"]:
+        return f"not read ({jobs['off_because']})"
+    queued = ", ".join(f"{priority} {each['count']}" for priority, each in jobs["queued"].items())
+    return f"waiting: {queued}; {jobs['inversions']} overtook a more urgent one"
+
+
+def _ordered_jobs(jobs: Facts) -> str:
+    if not jobs["releasing"]:
+        return "releasing none"
+    if jobs["held_back_because"]:
+        return f"held back ({jobs['held_back_because']})"
+    in_flight = ", ".join(f"{priority} {count}" for priority, count in jobs["in_flight"].items())
+    waiting = "some wait" if jobs["waiting"] else "none waits"
+    return f"{waiting}; in flight: {in_flight}; last sent {_time(jobs['last_sent_at'])}"
+
+
+def _leader(leader: Any) -> str:
+    return "done by this daemon" if leader else "not done by this daemon"
+
+
+def _time(text: str | None) -> str:
+    return f"{text[:19].replace('T', ' ')} UTC" if text else "never"
+
+
+_PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
+    ("Stream", "listener", _listener),
+    ("Queue", "queue", _queue),
+    ("Timer work", "leader", _leader),
+    ("Sweep", "sweep", _sweep),
+    ("Full resync", "resync", _resync),
+    ("Last change", "last_change", _last_change),
+    ("Changes", "history", _latency),
+    ("Outbox", "outbox", _outbox),
+    ("Sync function", "sync_function", _sync_function),
+    ("Jobs", "jobs", _jobs),
+    ("Ordered jobs", "ordered_jobs", _ordered_jobs),
+)
+"""What `priorityd status` calls each part of `/status`, its key there, and its words."""

@@ -1,0 +1,115 @@
+"""`priorityd sync`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from uuid import UUID
+
+import click
+
+from core.answers import PriorityUpdate, SyncAnswer, SyncResult
+from core.errors import ExitCode
+from core.schema import demand_version
+from core.workspace_priority_sync import WorkspacePrioritySync
+from daemon.cli.meter import Meter, meter
+from daemon.clock import monotonic
+from daemon.settings import Settings
+from daemon.store import Store
+
+_COLOURS = {"high": "green", "medium": "yellow", "low": "red"}
+
+
+async def sync_command(
+    settings: Settings, store: Store, *, dry_run: bool, repository: Sequence[UUID], as_json: bool
+) -> ExitCode:
+    """Make every (or these) repositories right; with `dry_run` say what that would change."""
+    demand_version(await store.schema_version())
+    started_at = monotonic()
+    total = None if repository or as_json else await _tracked(store)
+    with meter("Looking at repositories", total) as progress:
+        report = _Report(progress, shows_changes=not as_json and (dry_run or bool(repository)))
+        result = await _sync(settings, store, repository, dry_run=dry_run, on_answer=report.take)
+    if as_json:
+        click.echo(json.dumps({**asdict(result), "dry_run": dry_run}))
+    else:
+        report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
+    if result.errors:
+        return ExitCode.FAILED
+    return ExitCode.DIFFERENT if dry_run and result.priority_changes else ExitCode.DONE
+
+
+async def _tracked(store: Store) -> int:
+    return sum(group.count for group in (await store.snapshot()).repositories)
+
+
+async def _sync(
+    settings: Settings,
+    store: Store,
+    repositories: Sequence[UUID],
+    *,
+    dry_run: bool,
+    on_answer: Callable[[SyncAnswer], None],
+) -> SyncResult:
+    if not repositories:
+        service = WorkspacePrioritySync(store, monotonic)
+        return await service.sync_all_priorities(dry_run=dry_run, on_answer=on_answer)
+    result = SyncResult()
+    for start in range(0, len(repositories), settings.batch_size):
+        answer = await store.sync(
+            repositories[start : start + settings.batch_size], "manual", dry_run=dry_run
+        )
+        result.add(answer)
+        on_answer(answer)
+    return result
+
+
+@dataclass
+class _Report:
+    """What a person is told: each change if asked for, and how many of each kind there were."""
+
+    progress: Meter
+    shows_changes: bool
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def take(self, answer: SyncAnswer) -> None:
+        if self.shows_changes and answer.changes:
+            self.progress.before_output()
+            show_changes(answer.changes)
+        self.kinds.update(_kind(change) for change in answer.changes)
+        self.progress.advance(answer.examined)
+
+    def end(self, result: SyncResult, *, dry_run: bool, seconds: float) -> None:
+        if self.shows_changes:
+            for kind, number in self.kinds.most_common():
+                click.echo(f"{number:>10}  {kind}")
+        verb = "would change" if dry_run else "changed"
+        click.echo(
+            f"{result.priority_changes} {verb} of {result.examined} looked at in {seconds:.1f} s: "
+            f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
+            f"{result.untracked} in workspaces but untracked"
+        )
+        for error in result.errors:
+            click.echo(f"priorityd: {error}", err=True)
+
+
+def show_changes(changes: Sequence[PriorityUpdate]) -> None:
+    """One line for each: what it was, what it is (or would be), and why."""
+    for change in changes:
+        old, new = change.old_priority or "none", change.new_priority
+        arrow = f"{old} → {click.style(new, fg=_COLOURS[new])}" if old != new else f"{old} as before"
+        click.echo(f"{change.repository_id or '(no repository)'}  {arrow}  {_where(change)}")
+
+
+def _where(change: PriorityUpdate) -> str:
+    if not change.is_workspace_repo:
+        return "in no workspace"
+    return "in 1 workspace" if change.workspace_count == 1 else f"in {change.workspace_count} workspaces"
+
+
+def _kind(change: PriorityUpdate) -> str:
+    if change.old_priority == change.new_priority:
+        return f"{change.new_priority} as before, but with another flag or number of workspaces"
+    return f"{change.old_priority or 'none'} → {change.new_priority}"

@@ -1,0 +1,158 @@
+"""The job watcher: counts the jobs that end in `background_jobs`, and looks at those that wait.
+
+The table is the application's: it is read, never written, and may be missing. The database keeps the cursor,
+so that a restart, or another daemon that takes over, goes on where the last one was. What is counted here is
+gone with the process, as every Prometheus counter is.
+
+    poll ─▶ page n ─▶ count it ─▶ poll (n is counted) ─▶ page n + 1 …
+
+A page whose answer was lost comes again as long as it is asked for by the number of the one before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+from uuid import UUID
+
+import structlog
+
+from core.errors import PermanentError, TransientError
+from core.history import History
+from core.pacing import LookPace
+from core.priorities import PRIORITIES
+from daemon.clock import monotonic, utc_now
+from daemon.metrics import Metrics
+from daemon.progress import BEAT_SECONDS, Progress
+from daemon.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
+from daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
+
+POLL_SECONDS: Final = 5.0
+OFF_POLL_SECONDS: Final = 60.0
+"""While there is nothing to read: the table may be added, or its indexes built, at any time."""
+SHARE: Final = 0.01
+"""Of the database's time, at most: a long queue is looked at less often."""
+PAGE_SIZE: Final = 1000
+_LEADER_CHECK_SECONDS: Final = 0.5
+"""After a first start, what ends before the first poll is history: let that be little."""
+INVERSIONS_KEPT: Final = 20
+
+
+class JobStore(Protocol):
+    """What the job watcher needs of the database."""
+
+    async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs: ...
+
+
+class JobWatcher:
+    """See the module's text. Only the leader reads; the others show an empty queue.
+
+    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        daemon_id: UUID,
+        *,
+        is_leader: Callable[[], bool],
+        history: History,
+        metrics: Metrics,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._daemon_id = daemon_id
+        self._is_leader = is_leader
+        self._history = history
+        self._metrics = metrics
+        self._progress = progress
+        self._pace = LookPace(POLL_SECONDS, SHARE)
+        self._counted_page: int | None = None
+        self._wakeup = Wakeup()
+        self._stopping = False
+        self.off_because: str | None = None
+        self.latest: JobPage | None = None
+        self.waiting: tuple[WaitingJobs, ...] = ()
+        self.inversions: deque[JobInversion] = deque(maxlen=INVERSIONS_KEPT)
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopping = True
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Poll until `stop`, while this daemon is the leader."""
+        next_at = monotonic()
+        while not self._stopping:
+            self._progress.beat("job_watcher")
+            if not self._is_leader():
+                self._show_waiting(())
+                self.latest = None
+                await self._wakeup.wait(_LEADER_CHECK_SECONDS)
+                continue
+            if monotonic() >= next_at:
+                next_at = monotonic() + await self._poll()
+            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
+        self._progress.ended("job_watcher")
+
+    async def _poll(self) -> float:
+        """Read what there is, and return the seconds until the next poll."""
+        database_seconds = 0.0
+        while not self._stopping and self._is_leader():
+            try:
+                answer = await self._store.poll_jobs(self._daemon_id, self._counted_page, PAGE_SIZE)
+            except (TransientError, PermanentError) as error:
+                log.warning("job_poll_failed", error=str(error))
+                return POLL_SECONDS
+            if isinstance(answer, NoJobs):
+                self._off(answer.reason)
+                return OFF_POLL_SECONDS
+            self._take(answer)
+            database_seconds += answer.database_seconds
+            if not answer.more:
+                break
+            self._progress.beat("job_watcher")
+        return self._pace.rest_after(database_seconds)
+
+    def _off(self, reason: str) -> None:
+        if reason != self.off_because:
+            log.warning("job_telemetry_off", reason=reason)
+        self.off_because, self.latest = reason, None
+        self._show_waiting(())
+
+    def _take(self, page: JobPage) -> None:
+        if self.off_because is not None:
+            log.info("job_telemetry_on")
+        self.off_because, self.latest, self._counted_page = None, page, page.page
+        for finished in page.finished:
+            self._count(finished)
+        if page.inversions.count:
+            self._metrics.job_inversions.inc(page.inversions.count)
+            self._history.add_job_inversions(utc_now(), page.inversions.count)
+            self.inversions.extendleft(reversed(page.inversions.sample))
+            log.warning("jobs_inverted", jobs=page.inversions.count)
+        if page.waiting is not None:
+            self._show_waiting(page.waiting)
+
+    def _count(self, finished: FinishedJobs) -> None:
+        metrics, priority = self._metrics, finished.priority
+        metrics.jobs.labels(priority, finished.status).inc(finished.jobs)
+        self._history.add_jobs(utc_now(), priority, finished.status, finished.jobs)
+        observed = [(metrics.job_wait, finished.wait_seconds), (metrics.job_duration, finished.run_seconds)]
+        if finished.status == "completed":
+            observed.append((metrics.job_turnaround, finished.total_seconds))
+        for histogram, seconds in observed:
+            labelled = histogram.labels(priority)
+            for each in seconds:
+                labelled.observe(each)
+
+    def _show_waiting(self, waiting: tuple[WaitingJobs, ...]) -> None:
+        self.waiting = waiting
+        known = {each.priority: each for each in waiting}
+        for priority in PRIORITIES:
+            found = known.get(priority)
+            self._metrics.job_queue_depth.labels(priority).set(found.jobs if found else 0)
+            self._metrics.job_queue_oldest.labels(priority).set(found.oldest_seconds if found else 0.0)

@@ -1,0 +1,103 @@
+"""The project's API key while the daemon runs: which one is in force, and how another one comes to be.
+
+Keys are of two kinds. A legacy key (`service_role`) is a JSON web token: it goes into the `apikey` header,
+and into `Authorization` as a bearer token. A secret key (`sb_secret_…`) is no token. Supabase's gateway finds
+it in `apikey` and puts a token of the service role in its place; as a bearer token it may reach PostgREST,
+which answers "Expected 3 parts in JWT; got 1". Realtime takes either from the socket's URL, where the gateway
+does the same; a join that brings no access token of its own uses what opened the socket. (The gateway's
+configuration and the page on API keys in supabase/supabase, `assign_access_token` in supabase/realtime.)
+
+A key is rotated by creating the next, putting it where the settings are read from, and deleting the old one.
+That file may be written a moment after the old key has been deleted, so a refused key is given a grace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import structlog
+
+from core.errors import ConfigurationError
+from daemon.clock import monotonic
+
+log = structlog.stdlib.get_logger()
+
+GRACE_SECONDS: Final = 20.0
+"""How long another key is waited for after a refusal; short enough that no part looks stalled meanwhile."""
+_POLL_SECONDS: Final = 0.5
+_NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are no tokens begin
+
+
+class Keyring:
+    """See the module's text.
+
+    `reread` gives the key as the settings have it now, `is_fixed` whether the settings can give no other than
+    this one as long as the process lives: a variable of its environment does not change.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        reread: Callable[[], str] | None = None,
+        is_fixed: Callable[[str], bool] = lambda _: False,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._key = key
+        self._reread = reread
+        self._is_fixed = is_fixed
+        self._grace_seconds = grace_seconds
+        self._on_change: list[Callable[[str], None]] = []
+        self._refused = ""
+
+    @property
+    def key(self) -> str:
+        """The key in force."""
+        return self._key
+
+    @property
+    def access_token(self) -> str | None:
+        """The same if it is a token that can speak for itself, else None."""
+        return None if self._key.startswith(_NO_TOKEN) else self._key
+
+    def on_change(self, call: Callable[[str], None]) -> None:
+        """Call this with each new key, from the moment that it is in force."""
+        self._on_change.append(call)
+
+    def reload(self) -> bool:
+        """Read the settings again; whether there is a new key."""
+        key = self._read()
+        if key == self._key:
+            return False
+        self._key = key
+        for call in self._on_change:
+            call(key)
+        log.info("key_changed")
+        return True
+
+    async def another_than(self, refused: str) -> bool:
+        """Whether another key than the refused one is in force, now or within the grace."""
+        deadline = monotonic() + self._grace_seconds
+        while self._key == refused and not self.reload():
+            if self._reread is None or self._is_fixed(refused) or monotonic() >= deadline:
+                return False
+            self._tell_once(refused)
+            await anyio.sleep(_POLL_SECONDS)
+        return True
+
+    def _read(self) -> str:
+        if self._reread is None:
+            return self._key
+        try:
+            return self._reread()
+        except (ConfigurationError, OSError, ValueError) as error:
+            # Perhaps it is being written at this moment.
+            log.warning("settings_not_reread", error=str(error))
+            return self._key
+
+    def _tell_once(self, refused: str) -> None:
+        if self._refused != refused:
+            self._refused = refused
+            log.warning("key_refused", waiting_seconds=self._grace_seconds)

@@ -1,0 +1,60 @@
+"""The HTTP client below Supabase's: it puts the key in force on every request, and translates errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import httpx
+
+from core.failures import translate
+from daemon.keyring import Keyring
+
+_CONNECT_SECONDS: Final = 5.0
+
+
+def open_http(keys: Keyring) -> httpx.AsyncClient:
+    """A client to be used as a context manager; a call as a whole has no time-out here.
+
+    Proxies and certificates are found by the variables that httpx knows: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
+    and their like.
+    """
+
+    async def authorize(request: httpx.Request) -> None:
+        # Whatever key the Supabase client was made with: the one in force now, in the way of its kind.
+        request.headers["apikey"] = keys.key
+        request.headers.pop("authorization", None)
+        if keys.access_token is not None:
+            request.headers["authorization"] = f"Bearer {keys.access_token}"
+
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+        event_hooks={"request": [authorize], "response": [_raise_for_error]},
+    )
+
+
+async def _raise_for_error(response: httpx.Response) -> None:
+    """Translate here, where status, headers and body are all still known."""
+    if response.is_success:
+        return
+    await response.aread()
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    fields = body if isinstance(body, dict) else {}
+    code = fields.get("code")
+    message = fields.get("message") or fields.get("error") or response.reason_phrase or "no reason given"
+    raise translate(
+        response.status_code,
+        code if isinstance(code, str) and code else None,
+        str(message)[:500],
+        retry_after_seconds=_retry_after(response),
+    )
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,8 @@
+-- Queues jobs for random repositories, each with the priority that its repository has now.
+insert into public.background_jobs (type, repository_id, payload)
+select 'capture/repository.sync.graphql', tr.repository_id,
+    jsonb_build_object('priority', case tr.priority when 'high' then 100 when 'low' then 25 else 50 end)
+from public.tracked_repositories tr
+where tr.repository_id is not null
+order by random()
+limit %s;

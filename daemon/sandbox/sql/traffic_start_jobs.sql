@@ -1,0 +1,11 @@
+-- Starts the most urgent queued jobs, the oldest first among equals, while fewer than so many are running.
+update public.background_jobs j
+set status = 'processing', started_at = clock_timestamp()
+from (
+    select id from public.background_jobs
+    where status = 'queued'
+    order by (payload ->> 'priority')::integer desc, created_at, id
+    limit greatest(0, %s - (select count(*) from public.background_jobs where status = 'processing'))
+    for update skip locked
+) chosen
+where j.id = chosen.id;

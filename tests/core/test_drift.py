@@ -1,0 +1,59 @@
+"""What a sweep finds is drift only if nobody announces it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from core.drift import MAX_HEARD, DriftJudge
+from core.events import WORKSPACE_REPOSITORIES, Hint
+
+
+def hint(*repository_ids: UUID) -> Hint:
+    """A change that names these; a removal that names nobody if there are none."""
+    at = datetime(2025, 1, 3, tzinfo=UTC)
+    operation = "INSERT" if repository_ids else "DELETE"
+    return Hint(WORKSPACE_REPOSITORIES, operation, at, repository_ids, needs_sweep=not repository_ids)
+
+
+def test_what_nobody_announces_is_drift_and_told_once() -> None:
+    judge = DriftJudge(6)
+    judge.suspect([uuid4(), uuid4()], 100)
+    assert judge.confirmed(106) == 0
+    assert judge.suspects == 2
+    assert judge.confirmed(106.1) == 2
+    assert judge.confirmed(200) == 0
+
+
+def test_an_announcement_shortly_before_or_after_clears_a_suspect() -> None:
+    judge, before, after, other = DriftJudge(6), uuid4(), uuid4(), uuid4()
+    judge.announced(hint(before), 99)
+    judge.suspect([before, after, other], 100)
+    judge.announced(hint(after), 103)
+    assert judge.confirmed(110) == 1
+
+
+def test_an_announcement_long_before_clears_nobody() -> None:
+    judge, repository = DriftJudge(6), uuid4()
+    judge.announced(hint(repository), 90)
+    judge.suspect([repository], 100)
+    assert judge.confirmed(110) == 1
+
+
+def test_a_removal_that_names_nobody_may_be_that_of_any_suspect() -> None:
+    judge = DriftJudge(6)
+    judge.suspect([uuid4()], 100)
+    judge.announced(hint(), 101)
+    judge.suspect([uuid4()], 102)
+    assert judge.confirmed(120) == 0
+    judge.suspect([uuid4()], 120)
+    assert judge.confirmed(130) == 1
+
+
+def test_what_was_heard_is_forgotten() -> None:
+    judge = DriftJudge(6)
+    for n in range(MAX_HEARD + 100):
+        judge.announced(hint(uuid4()), n / 100_000)
+    assert len(judge._heard_at) == MAX_HEARD
+    judge.announced(hint(uuid4()), 100)
+    assert len(judge._heard_at) == 1

@@ -1,0 +1,122 @@
+"""Reports to show: one where all is well, and how to make others of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from core.history import MINUTES
+from core.jobs import JOB_STATUSES
+from core.priorities import PRIORITIES
+from daemon.report import Report
+
+NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)
+REPOSITORY = UUID("00000000-0000-4000-8000-000000000001")
+
+
+def a_report(**changes: Any) -> Report:
+    """1,204 workspace repositories, all high, last change 12 s ago."""
+    return Report.model_validate(_well() | changes)
+
+
+def an_hour(*, changes: int = 3) -> dict[str, Any]:
+    """A history in which every minute has so many changes of each priority."""
+    latency = {"count": changes, "p50_seconds": 0.14, "p95_seconds": 0.31}
+    none = {"count": 0, "p50_seconds": None, "p95_seconds": None}
+    return {
+        "minutes": [
+            {
+                "at": NOW.replace(second=0) - timedelta(minutes=ago),
+                "changes": dict.fromkeys(PRIORITIES, changes),
+                "latency": dict.fromkeys(PRIORITIES, latency if changes else none),
+            }
+            for ago in range(MINUTES - 1, -1, -1)
+        ],
+        "changes": changes * len(PRIORITIES) * MINUTES,
+        "latency": dict.fromkeys(PRIORITIES, latency if changes else none),
+    }
+
+
+def _well() -> dict[str, Any]:
+    return {
+        "version": "1.2.3",
+        "started_at": NOW - timedelta(days=3),
+        "at": NOW,
+        "headline": "All 1,204 workspace repositories are high.",
+        "problems": [],
+        "ready": True,
+        "not_ready_because": [],
+        "leader": True,
+        "listener": {
+            "state": "live",
+            "since": NOW - timedelta(hours=2),
+            "failures": 0,
+            "last_failure": None,
+            "lag_seconds": 0.08,
+        },
+        "queue": {"pending": 2, "oldest_pending_seconds": 0.1, "parked": 0, "parked_repositories": {}},
+        "sweep": {"last_done_at": NOW - timedelta(seconds=3), "succeeding": True, "drift_repaired": 0},
+        "resync": {
+            "last_done_at": NOW - timedelta(hours=1),
+            "last_result": None,
+            "next_at": NOW + timedelta(hours=5),
+            "recent": [
+                {
+                    "kind": "full",
+                    "trigger": "start",
+                    "outcome": "done",
+                    "ended_at": NOW - timedelta(hours=1),
+                    "seconds": 1.25,
+                    "examined": 5000,
+                    "changed": 17,
+                }
+            ],
+        },
+        "last_change": {"at": NOW - timedelta(seconds=12), "latency_seconds": 0.142},
+        "recent_changes": [
+            {
+                "at": NOW - timedelta(seconds=12),
+                "repository_id": REPOSITORY,
+                "old_priority": "medium",
+                "new_priority": "high",
+                "workspace_count": 1,
+                "trigger": "event",
+                "latency_seconds": 0.142,
+            }
+        ],
+        "history": an_hour(),
+        "outbox": {"dispatching": False},
+        "sync_function": {"hosted": False},
+        "ordered_jobs": {"releasing": False},
+        "snapshot": {
+            "repositories": [
+                {"is_workspace_repo": True, "priority": "high", "count": 1204},
+                {"is_workspace_repo": False, "priority": "medium", "count": 3000},
+                {"is_workspace_repo": False, "priority": "low", "count": 796},
+            ],
+            "inversions": 0,
+            "untracked": 0,
+            "outbox_pending": 0,
+            "outbox_oldest_seconds": 0,
+            "outbox_abandoned": 0,
+            "schema_version": "20250103000600",
+            "taken_at": NOW - timedelta(seconds=8),
+        },
+        "jobs": {
+            "read_by_this_daemon": True,
+            "off_because": None,
+            "counted_until": NOW - timedelta(seconds=10),
+            "queued": {
+                "high": {"count": 3, "oldest_seconds": 4.2},
+                "medium": {"count": 1250, "oldest_seconds": 5400},
+                "low": {"count": 0, "oldest_seconds": 0},
+            },
+            "ended": {
+                priority: {status: 10 * (n + m) for n, status in enumerate(JOB_STATUSES)}
+                for m, priority in enumerate(PRIORITIES)
+            },
+            "inversions": 0,
+            "inversion_sample": [],
+        },
+    }

@@ -1,0 +1,175 @@
+"""The endpoints: what they answer, while the event loop is busy too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from core.priorities import PRIORITIES
+from daemon.http import Probes, listen, serve
+from daemon.loop_gate import STALLED_AFTER_SECONDS
+from daemon.metrics import Metrics
+from tests.acceptance.daemon_process import eventually
+from tests.daemon.reports import a_report
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+@asynccontextmanager
+async def serving(metrics: Metrics, **probes: Callable[[], Any]) -> AsyncIterator[str]:
+    """The endpoints at a URL; probes are answered in this event loop."""
+    everything: dict[str, Any] = {
+        "not_alive": list,
+        "not_ready": list,
+        "status": a_report,
+        "refresh": metrics.refresh,
+        **probes,
+    }
+    with listen("127.0.0.1", 0) as endpoint:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, endpoint, metrics.registry, Probes(**everything))
+            yield "http://{}:{}".format(*endpoint.getsockname())
+            tasks.cancel_scope.cancel()
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    return httpx.get(url, headers=headers, trust_env=False, timeout=10)
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    return await anyio.to_thread.run_sync(call)
+
+
+async def while_the_loop_is_blocked(seconds: float, ask: Callable[[], Any]) -> Any:
+    """What a thread gets that asks in the middle of such a time."""
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: (time.sleep(0.2), answers.append(ask())))  # type: ignore[func-returns-value]
+    asking.start()
+    time.sleep(seconds)  # noqa: ASYNC251 - that is what blocks it
+    await in_thread(asking.join)
+    return answers[0]
+
+
+async def test_metrics_are_scraped_while_the_event_loop_is_blocked() -> None:
+    metrics = Metrics()
+    async with serving(metrics) as url:
+        await in_thread(lambda: get(f"{url}/metrics"))
+        began = time.monotonic()
+        took: list[float] = []
+
+        def scrape() -> httpx.Response:
+            metrics.job_inversions.inc()
+            answer = get(f"{url}/metrics")
+            took.append(time.monotonic() - began)
+            return answer
+
+        answer = await while_the_loop_is_blocked(3.0, scrape)
+        assert answer.status_code == 200
+        assert "workspace_priority_job_inversions_total 1.0" in answer.text
+        assert took[0] < 3.0, "it was answered before the loop went on"
+
+
+async def test_a_blocked_loop_is_not_alive_and_alive_again_afterwards() -> None:
+    async with serving(Metrics()) as url:
+        assert (await in_thread(lambda: get(f"{url}/livez"))).text == "ok\n"
+
+        def ask() -> list[httpx.Response]:
+            time.sleep(STALLED_AFTER_SECONDS)
+            return [get(f"{url}{path}") for path in ("/livez", "/readyz", "/status", "/")]
+
+        answers = await while_the_loop_is_blocked(STALLED_AFTER_SECONDS + 2, ask)
+        assert [answer.status_code for answer in answers] == [503] * 4
+        assert "has not turned" in answers[0].text
+        await eventually(lambda: in_thread(lambda: get(f"{url}/livez").status_code == 200))
+
+
+async def test_probes_are_answered_in_the_loop_that_owns_the_state() -> None:
+    here, threads = threading.get_ident(), set()
+
+    def remembered(answer: Any) -> Callable[[], Any]:
+        return lambda: (threads.add(threading.get_ident()), answer)[1]
+
+    probes = {
+        "not_alive": remembered([]),
+        "not_ready": remembered(["starting"]),
+        "status": remembered(a_report()),
+        "refresh": remembered(None),
+    }
+    async with serving(Metrics(), **probes) as url:
+        answers = [
+            await in_thread(lambda path=path: get(url + path))
+            for path in ("/", "/livez", "/readyz", "/status", "/metrics")
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200, 503, 200, 200]
+    assert threads == {here}
+
+
+async def test_a_probe_that_raises_is_an_error_and_ends_nothing() -> None:
+    def broken() -> list[str]:
+        raise ValueError("broken")
+
+    async with serving(Metrics(), not_ready=broken) as url:
+        assert (await in_thread(lambda: get(f"{url}/readyz"))).status_code == 500
+        assert (await in_thread(lambda: get(f"{url}/livez"))).status_code == 200
+
+
+async def test_the_thread_is_gone_when_serving_ends() -> None:
+    async with serving(Metrics()) as url:
+        await in_thread(lambda: get(f"{url}/livez"))
+        assert [thread.name for thread in threading.enumerate()].count("http") == 1
+    assert "http" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_openmetrics_is_given_to_those_who_ask_for_it() -> None:
+    async with serving(Metrics()) as url:
+        as_openmetrics = await in_thread(lambda: get(f"{url}/metrics", accept=OPENMETRICS))
+        as_text = await in_thread(lambda: get(f"{url}/metrics", accept="text/plain"))
+    assert as_openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert as_text.headers["content-type"].startswith("text/plain")
+    assert as_openmetrics.text.endswith("# EOF\n")
+    families = list(openmetrics(as_openmetrics.text))
+    assert {family.name for family in families} == {
+        family.name.removesuffix("_total") for family in plain(as_text.text)
+    }
+    exemplars = [sample.exemplar for family in families for sample in family.samples]
+    assert set(exemplars) == {None}, "an exemplar would be an id in a metric"
+    assert not any(sample.name.endswith("_created") for family in families for sample in family.samples)
+
+
+async def test_a_scrape_does_not_grow_with_what_has_happened() -> None:
+    metrics = Metrics()
+    async with serving(metrics) as url:
+
+        async def lines() -> int:
+            answer = await in_thread(lambda: get(f"{url}/metrics"))
+            return len(answer.text.splitlines())
+
+        before = await lines()
+        for n in range(5000):
+            priority = PRIORITIES[n % 3]
+            metrics.change_latency.labels(priority).observe(n / 100)
+            metrics.changes.labels("medium", priority, "event").inc()
+            metrics.jobs.labels(priority, "completed").inc()
+            metrics.job_wait.labels(priority).observe(n)
+        assert await lines() == before
+    assert before < 1000, "each line costs a scrape some 10 µs"
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/status", "/metrics"])
+async def test_nothing_is_loaded_or_run_that_the_page_does_not_hold(path: str) -> None:
+    async with serving(Metrics()) as url:
+        answer = await in_thread(lambda: get(url + path))
+        assert answer.status_code == 200
+        if path == "/":
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            assert "unsafe" not in answer.headers["content-security-policy"]

@@ -1,0 +1,98 @@
+"""Which key is in force, and how long another one is waited for."""
+
+from __future__ import annotations
+
+import anyio
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from core.errors import ConfigurationError
+from daemon.http import listen
+from daemon.keyring import Keyring
+from daemon.store import open_store
+
+
+class Settings:
+    """What a file says, and can be made to say."""
+
+    def __init__(self, key: str | Exception) -> None:
+        self.key = key
+        self.reads = 0
+
+    def read(self) -> str:
+        self.reads += 1
+        if isinstance(self.key, Exception):
+            raise self.key
+        return self.key
+
+
+async def test_a_refused_key_is_waited_for_until_the_file_has_another() -> None:
+    settings = Settings("old")
+    keys = Keyring("old", reread=settings.read)
+    told: list[str] = []
+    keys.on_change(told.append)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            assert await keys.another_than("old")
+            assert (keys.key, told) == ("new", ["new"])
+
+        tasks.start_soon(wait)
+        tasks.start_soon(wait)
+        while settings.reads < 2:
+            await anyio.lowlevel.checkpoint()
+        settings.key = "new"
+
+
+async def test_a_file_that_does_not_change_is_given_up_after_the_grace() -> None:
+    settings = Settings("old")
+    assert not await Keyring("old", reread=settings.read, grace_seconds=0.1).another_than("old")
+    assert settings.reads >= 2
+
+
+async def test_what_can_not_change_is_not_waited_for() -> None:
+    settings = Settings("old")
+    fixed = Keyring("old", reread=settings.read, is_fixed=lambda key: key == "old", grace_seconds=3600)
+    assert not await fixed.another_than("old")
+    assert not await Keyring("old", grace_seconds=3600).another_than("old")
+
+
+async def test_a_key_that_was_replaced_meanwhile_is_not_doubted_again() -> None:
+    settings = Settings("new")
+    keys = Keyring("old", reread=settings.read)
+    assert keys.reload()
+    assert await keys.another_than("old")
+    assert not keys.reload()
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("half written"), PermissionError(), ValueError()])
+def test_settings_that_can_not_be_read_leave_the_key_as_it_is(error: Exception) -> None:
+    keys = Keyring("old", reread=Settings(error).read)
+    assert not keys.reload()
+    assert keys.key == "old"
+
+
+@pytest.mark.parametrize("key", ["sb_secret_abc", "eyJhbGciOi.eyJyb2xlIjoi.c2VydmljZQ"])
+async def test_only_a_key_that_is_a_token_is_sent_as_one(key: str) -> None:
+    seen: list[httpx.Headers] = []
+
+    async def version(request: Request) -> JSONResponse:
+        seen.append(httpx.Headers(request.headers.raw))
+        return JSONResponse("20250103000000")
+
+    path = "/rest/v1/rpc/workspace_priority_schema_version"
+    app = Starlette(routes=[Route(path, version, methods=["POST"])])
+    with listen("127.0.0.1", 0) as endpoint:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [endpoint])
+            async with open_store("http://127.0.0.1:{1}".format(*endpoint.getsockname()), key) as store:
+                await store.schema_version()
+            server.should_exit = True
+    assert seen[0].get_list("apikey") == [key]
+    assert seen[0].get_list("authorization") == ([] if key.startswith("sb_") else [f"Bearer {key}"])

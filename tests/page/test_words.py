@@ -1,0 +1,273 @@
+"""What the page says: numbers and times as people say them, and the state before any figure."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.priorities import PRIORITIES, TRIGGERS
+from core.verdict import Facts, find_problems, headline
+from daemon.page import render, render_busy, words
+from daemon.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
+from daemon.report import HistoryReport, Report
+from tests.daemon.reports import NOW, a_report, an_hour
+
+OUTBOX = {
+    "dispatching": True,
+    "pending": 3,
+    "oldest_seconds": 2.5,
+    "abandoned": 0,
+    "last_sent_at": None,
+    "last_error": None,
+}
+SCHEMA = Path(__file__).parents[2] / "deploy" / "status.schema.json"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0421, "42 ms"),
+        (0.0042, "4.2 ms"),
+        (0.142, "142 ms"),
+        (1.0, "1 s"),
+        (1.44, "1.4 s"),
+        (59.4, "59 s"),
+        (90, "1.5 min"),
+        (5400, "1.5 h"),
+        (3 * 86_400, "3 days"),
+        (None, "–"),
+    ],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "just now"), (12, "12 s ago"), (600, "10 min ago"), (7200, "2 h ago")]
+)
+def test_times(seconds: float, text: str) -> None:
+    assert words.ago(NOW - timedelta(seconds=seconds), NOW) == text
+
+
+def test_every_trigger_has_its_words() -> None:
+    assert set(words.CAUSES) == set(TRIGGERS)
+    assert words.ago(None, NOW) == "never"
+    assert words.number(1204) == "1,204"
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (Facts(), "The repositories have not been counted yet."),
+        (Facts(workspace_repositories=0, inversions=0), "No repository is in a workspace."),
+        (Facts(workspace_repositories=1, inversions=0), "The one workspace repository is high."),
+        (Facts(workspace_repositories=1204, inversions=0), "All 1,204 workspace repositories are high."),
+        (Facts(workspace_repositories=1204, inversions=3), "3 of 1,204 workspace repositories are not high."),
+    ],
+)
+def test_the_state_in_one_sentence(facts: Facts, text: str) -> None:
+    assert headline(facts) == text
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "text"),
+    [
+        (Facts(inversions=1), "critical", "1 workspace repository is not high"),
+        (Facts(parked=2), "critical", "2 repositories are parked: the row can't be written"),
+        (Facts(oldest_pending_seconds=31), "critical", "a change has been waiting for 31 s"),
+        (Facts(untracked=1), "warning", "1 repository is in a workspace but not tracked"),
+        (Facts(drift_repaired=4), "warning", "sweeps found 4 wrong"),
+        (Facts(not_ready_because=("stopping",)), "critical", "not ready: stopping"),
+        (
+            Facts(listener_state="joining", listener_seconds=40, listener_failure="refused"),
+            "warning",
+            "the change stream has been joining for 40 s (refused): changes are found by sweeps",
+        ),
+        (Facts(sweeps_succeed=False), "critical", "sweeps fail"),
+        (Facts(last_resync_failed=True), "warning", "the last full resync failed"),
+        (Facts(outbox_oldest_seconds=121), "warning", "a priority change has waited 121 s to be announced"),
+        (Facts(job_inversions=1), "warning", "1 job has overtaken an older one"),
+        (Facts(oldest_jobs_seconds={"high": 7201}), "critical", "queued for more than 2 h"),
+        (Facts(oldest_jobs_seconds={"low": 86_401}), "warning", "queued for more than 24 h"),
+        (Facts(high_jobs_completed=94, high_jobs_failed=6), "warning", "only 94%"),
+        (Facts(jobs_off_because="background_jobs lacks indexes"), "warning", "job telemetry is off"),
+    ],
+)
+def test_each_problem_is_named(facts: Facts, severity: str, text: str) -> None:
+    (problem,) = find_problems(facts)
+    assert problem.severity == severity
+    assert text in problem.text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        Facts(),
+        Facts(listener_state="joining", listener_seconds=29),
+        Facts(oldest_jobs_seconds={"high": 7199, "medium": 7201, "low": 86_399}),
+        Facts(high_jobs_completed=95, high_jobs_failed=5),
+        Facts(jobs_off_because="there is no table background_jobs"),
+        Facts(oldest_pending_seconds=29, outbox_oldest_seconds=119),
+    ],
+)
+def test_what_is_as_it_should_be_is_no_problem(facts: Facts) -> None:
+    assert find_problems(facts) == []
+
+
+def test_the_worst_problem_comes_first() -> None:
+    problems = find_problems(Facts(untracked=1, sweeps_succeed=False))
+    assert [problem.severity for problem in problems] == ["critical", "warning"]
+
+
+# The document.
+
+
+class Document(HTMLParser):
+    """The elements of a page, and its text; fails on one that is not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "path", "rect"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "rect"):
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("style", "script"):
+            self.text += " " + " ".join(data.split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def document(**changes: Any) -> Document:
+    return Document(render(a_report(**changes), NOW))
+
+
+def test_says_in_words_what_is_so() -> None:
+    text = re.sub(r"\s+", " ", document().text)
+    assert "All 1,204 workspace repositories are high." in text
+    assert "Last change 12 s ago, applied in 142 ms" in text
+    assert "Repositories counted 8 s ago." in text
+    assert "None overtook an older job" in text
+    assert "resync at start 1.2 s 17" in text
+
+
+def test_says_what_waits_to_be_announced() -> None:
+    assert "3 changes wait to be announced to Inngest, the oldest for 2.5 s" in document(outbox=OUTBOX).text
+    assert "Inngest" not in document().text
+
+
+def test_problems_stand_above_everything_else_that_is_shown() -> None:
+    page = render(
+        a_report(problems=[{"severity": "critical", "text": "sweeps <fail>"}]),
+        NOW,
+    )
+    assert page.index("sweeps &lt;fail&gt;") < page.index("in a workspace")
+    assert "<title>! priorityd" in page
+
+
+def test_is_whole_in_itself_and_accessible() -> None:
+    page = document()
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == len(page.all("main")) == 1
+    for tag, attributes in page.elements:
+        for name in ("src", "srcset", "style", "onclick"):
+            assert name not in attributes, (tag, name)
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        if tag == "a":
+            assert "/" not in (attributes["href"] or ""), "relative, for a proxy with a path"
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+    assert "url(" not in render(a_report(), NOW)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"snapshot": None},
+        {"last_change": {"at": None, "latency_seconds": None}, "recent_changes": []},
+        {"history": an_hour(changes=0)},
+        {"outbox": OUTBOX},
+        {"resync": {**a_report().resync.model_dump(), "recent": []}},
+        {"jobs": {**a_report().jobs.model_dump(), "off_because": "there is no table background_jobs"}},
+        {"jobs": {**a_report().jobs.model_dump(), "read_by_this_daemon": False}},
+        {"jobs": {**a_report().jobs.model_dump(), "counted_until": None}},
+    ],
+    ids=[
+        "not counted",
+        "no change",
+        "no history",
+        "an outbox",
+        "no resync",
+        "no jobs",
+        "not the leader",
+        "not read yet",
+    ],
+)
+def test_shows_what_there_is_when_something_is_missing(changes: dict[str, Any]) -> None:
+    assert document(**changes).text
+    assert Document(render_busy()).text
+
+
+# The charts.
+
+
+@pytest.mark.parametrize(
+    ("value", "top"), [(0, 1), (1, 1), (1.1, 2), (3, 5), (5, 5), (7, 10), (0.14, 0.2), (501, 1000)]
+)
+def test_a_scale_ends_at_a_round_number(value: float, top: float) -> None:
+    assert nice_ceiling(value) == pytest.approx(top)
+
+
+def test_bars_are_as_high_as_their_numbers_and_stand_on_each_other() -> None:
+    chart = change_chart(HistoryReport.model_validate(an_hour(changes=3)))
+    assert chart.top == 10
+    last = chart.bars[-3:]
+    assert [bar.priority for bar in last] == list(PRIORITIES)
+    assert [bar.height for bar in last] == [36, 36, 36]
+    assert [bar.y for bar in last] == [HEIGHT - 36, HEIGHT - 72, HEIGHT - 108]
+    assert all(0 <= bar.x <= WIDTH - bar.width for bar in chart.bars)
+
+
+def test_latencies_share_one_scale_and_stay_within_it() -> None:
+    chart = latency_chart(HistoryReport.model_validate(an_hour()))
+    assert chart.top == 0.5
+    assert [line.priority for line in chart.lines] == list(PRIORITIES)
+    (x, low, high) = chart.lines[0].bars[0]
+    assert (x, low, high) == (5, pytest.approx(HEIGHT * (1 - 0.14 / 0.5)), pytest.approx(HEIGHT * 0.38))
+
+
+# The schema.
+
+
+def test_the_documented_schema_is_that_of_the_report() -> None:
+    """Write it anew with: python -m tests.page"""
+    assert json.loads(SCHEMA.read_text()) == Report.model_json_schema(mode="serialization")
+
+
+def test_a_report_is_json_and_comes_back_the_same() -> None:
+    assert Report.model_validate_json(a_report().model_dump_json()) == a_report()

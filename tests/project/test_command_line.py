@@ -1,0 +1,65 @@
+"""What surrounds the commands: completion in real shells, the manual page, and how long `--help` takes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.cli.manual import manual
+from tests.project.test_documentation import ROOT
+from tests.terminal import shell
+
+PAGE = ROOT / "man" / "priorityd.1"
+SHELLS = {
+    "bash": (["bash", "--norc", "-i"], 'eval "$(priorityd completion bash)"'),
+    "zsh": (["zsh", "-f", "-i"], 'autoload -U compinit; compinit -D; eval "$(priorityd completion zsh)"'),
+    "fish": (["fish", "--no-config", "-i"], "priorityd completion fish | source"),
+}
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_shell_completes_commands_and_options(name: str, tmp_path: Path) -> None:
+    command, setup = SHELLS[name]
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {"PATH": path, "HOME": str(tmp_path), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
+    with shell(command, env) as session:
+        session.type(f"{setup}; echo set'-'up\n")
+        session.expect("set-up")
+        session.type("priorityd chec\t")
+        session.expect("priorityd check ")
+        session.type("--he\t")
+        session.expect("--help")
+        session.type("\n")
+        session.expect("Test the set-up step by step")
+        session.type("priorityd completion fi\t")
+        session.expect("completion fish")
+
+
+def test_the_manual_page_is_in_step_with_the_help() -> None:
+    assert manual() == PAGE.read_text(), "python -m daemon.cli.manual > man/priorityd.1"
+
+
+def test_the_manual_page_is_read_by_groff_without_a_warning() -> None:
+    if shutil.which("groff") is None:
+        pytest.skip("groff is not installed")
+    done = subprocess.run(
+        ["groff", "-ww", "-man", "-Tutf8", PAGE], capture_output=True, check=True, text=True
+    )
+    assert done.stderr == ""
+    assert "a dry run found differences" in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"anyio", "asyncio", "httpx", "pydantic", "realtime", "starlette", "structlog", "supabase"}
+    code = (
+        "import sys; from daemon.cli import cli; cli(['sync', '--help'], standalone_mode=False);"
+        f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,0 +1,479 @@
+"""Each job is counted once and every overtaking is found, whatever order commits and daemons come in."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core.priorities import PRIORITIES, SCORES
+from daemon.sandbox.migrate import apply_migrations
+from tests.conftest import schema_sql
+from tests.sql.world import World, session
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+RANK = {"low": 1, "medium": 2, "high": 3}
+
+
+class Jobs:
+    """The application's hands on its job table; times are seconds before now."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def add(
+        self,
+        priority: object = None,
+        *,
+        status: str = "queued",
+        created: float = 100,
+        started: float | None = None,
+        ended: float | None = None,
+        repository: UUID | None = None,
+    ) -> UUID:
+        column = "failed_at" if status == "failed" else "completed_at"
+        return self.world.value(
+            f"""insert into background_jobs (status, payload, repository_id, created_at, started_at, {column})
+                select %s, jsonb_strip_nulls(jsonb_build_object('priority', %s::jsonb)), %s,
+                    now() - make_interval(secs => %s), now() - make_interval(secs => %s),
+                    now() - make_interval(secs => %s)
+                returning id""",
+            status,
+            _json(priority),
+            repository,
+            created,
+            started,
+            ended,
+        )
+
+    def end(self, priority: str | None = "high", status: str = "completed") -> UUID:
+        """A job that ends now."""
+        return self.add(priority, status=status, created=30, started=20, ended=0)
+
+
+def _json(value: object) -> str | None:
+    if value is None:
+        return None
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+class Reader:
+    """A daemon as far as counting jobs goes."""
+
+    def __init__(self, world: World, limit: int = 1000) -> None:
+        self.world = world
+        self.limit = limit
+        self.daemon_id = uuid4()
+        self.counted_page: int | None = None
+        self.jobs: list[tuple[str, str]] = []
+        self.inversions = 0
+        self.last: dict[str, Any] = {}
+
+    def ask(self) -> dict[str, Any]:
+        """One call whose answer may still get lost."""
+        answer: dict[str, Any] = self.world.call(
+            "poll_background_jobs", self.daemon_id, self.counted_page, self.limit, 0.0
+        )
+        return answer
+
+    def count(self, answer: dict[str, Any]) -> None:
+        self.last, self.counted_page = answer, answer["page"]
+        self.inversions += answer["inversions"]["count"]
+        for group in answer["finished"]:
+            self.jobs += [(group["priority"], group["status"])] * group["jobs"]
+
+    def poll(self) -> Reader:
+        """Twice: what the first call sees as the present is settled by the second."""
+        for _ in range(2):
+            self.count(self.ask())
+            while self.last["more"]:
+                self.count(self.ask())
+        return self
+
+
+@pytest.fixture
+def jobs(world: World) -> Jobs:
+    return Jobs(world)
+
+
+def test_what_ended_before_anybody_looked_is_history(world: World, jobs: Jobs) -> None:
+    jobs.add("high", status="completed", created=3, started=2, ended=1)
+    assert Reader(world).poll().jobs == []
+
+
+def test_each_job_is_counted_once_with_its_times(world: World, jobs: Jobs) -> None:
+    reader = Reader(world).poll()
+    jobs.end("high")
+    jobs.end("low", "failed")
+    jobs.add("medium", status="cancelled", created=9, ended=0)
+    reader.poll()
+    reader.poll()
+    assert sorted(reader.jobs) == [("high", "completed"), ("low", "failed"), ("medium", "cancelled")]
+
+
+def test_the_times_are_wait_run_and_total(world: World, jobs: Jobs) -> None:
+    reader = Reader(world).poll()
+    jobs.end("high")
+    reader.count(reader.ask())
+    (group,) = reader.ask()["finished"]
+    assert (group["wait_seconds"], group["run_seconds"], group["total_seconds"]) == ([10], [20], [30])
+
+
+def test_pages_divide_jobs_without_losing_or_repeating_any(world: World, jobs: Jobs) -> None:
+    reader = Reader(world, limit=7).poll()
+    with world.connection.transaction():  # all with the same time, to the microsecond
+        for _ in range(40):
+            jobs.end("medium")
+    reader.poll()
+    assert len(reader.jobs) == 40
+    assert reader.poll().jobs == [("medium", "completed")] * 40
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_a_job_has_the_priority_it_was_queued_with_else_its_repository_s(
+    world: World, jobs: Jobs, priority: str
+) -> None:
+    repository = world.tracked(priority=priority)
+    other = next(each for each in PRIORITIES if each != priority)
+    for queued_with, expected in (
+        (other, other),
+        (SCORES[other], other),
+        (float(SCORES[other]), other),
+        (str(SCORES[other]), other),
+        (None, priority),
+        ("urgent", priority),
+        (-1, priority),
+    ):
+        jobs.add(queued_with, repository=repository)
+        (waiting,) = Reader(world).poll().last["waiting"]
+        assert (waiting["priority"], waiting["jobs"]) == (expected, 1), queued_with
+        world.execute("delete from background_jobs")
+
+
+def test_a_job_of_nobody_is_medium(world: World, jobs: Jobs) -> None:
+    jobs.add()
+    jobs.add(repository=world.repository())
+    (waiting,) = Reader(world).poll().last["waiting"]
+    assert (waiting["priority"], waiting["jobs"]) == ("medium", 2)
+    assert 100 <= waiting["oldest_seconds"] < 200
+
+
+def test_payloads_of_any_shape_are_read(world: World, jobs: Jobs) -> None:
+    for payload in ("null", "[]", '"x"', '{"priority": {}}', '{"priority": []}', '{"priority": 1e400}'):
+        world.execute("insert into background_jobs (payload) values (%s)", payload)
+    (waiting,) = Reader(world).poll().last["waiting"]
+    assert (waiting["priority"], waiting["jobs"]) == ("medium", 6)
+
+
+def test_a_late_commit_is_counted_although_others_ended_after_it(database: Database, jobs: Jobs) -> None:
+    """The row's time is old by the time it can be seen."""
+    slow = session(database, autocommit=False)
+    reader = Reader(session(database)).poll()
+    Jobs(slow).end("high")
+    jobs.end("low")
+    reader.poll()
+    jobs.end("medium")
+    assert reader.poll().jobs == [], "nothing after the open transaction's first write is settled"
+    slow.connection.commit()
+    reader.poll()
+    assert sorted(priority for priority, _ in reader.jobs) == ["high", "low", "medium"]
+
+
+def test_a_transaction_that_only_reads_holds_nothing_up(database: Database, jobs: Jobs) -> None:
+    idle = session(database, autocommit=False)
+    idle.execute("select count(*) from background_jobs")
+    reader = Reader(session(database)).poll()
+    jobs.end()
+    assert len(reader.poll().jobs) == 1
+
+
+def test_a_restart_goes_on_where_the_last_daemon_was(world: World, jobs: Jobs) -> None:
+    first = Reader(world).poll()
+    jobs.end("high")
+    first.poll()
+    jobs.end("low")  # while no daemon runs
+    second = Reader(world).poll()
+    assert first.jobs == [("high", "completed")]
+    assert second.jobs == [("low", "completed")]
+
+
+def test_a_page_whose_answer_was_lost_comes_again(world: World, jobs: Jobs) -> None:
+    reader = Reader(world).poll()
+    jobs.end()
+    reader.count(reader.ask())
+    lost = reader.ask()
+    assert [group["jobs"] for group in lost["finished"]] == [1]
+    jobs.end()
+    again = reader.ask()
+    assert (again["page"], again["finished"]) == (lost["page"], lost["finished"])
+    reader.count(again)
+    reader.poll()
+    assert len(reader.jobs) == 2
+
+
+def test_two_daemons_that_both_believe_to_lead_count_each_job_once(database: Database, jobs: Jobs) -> None:
+    readers = [Reader(session(database), limit=3) for _ in range(2)]
+    chance = random.Random(1)
+    readers[0].poll()
+    for _ in range(60):
+        jobs.end()
+        reader = chance.choice(readers)
+        answer = reader.ask()
+        reader.count(reader.ask() if chance.random() < 0.3 else answer)
+    for reader in readers:
+        reader.poll()
+    assert sum(len(reader.jobs) for reader in readers) == 60
+
+
+def test_an_attempt_that_is_tried_again_counts_when_it_ends(world: World, jobs: Jobs) -> None:
+    reader = Reader(world).poll()
+    job = jobs.add("high", status="failed", created=30, started=20, ended=0)
+    world.execute("update background_jobs set status = 'processing', started_at = now() where id = %s", job)
+    assert reader.poll().jobs == []
+    world.execute("update background_jobs set status = 'completed', completed_at = now() where id = %s", job)
+    assert reader.poll().jobs == [("high", "completed")]
+
+
+# Inversions.
+
+
+def inversions(world: World, since: float = 1000) -> dict[str, Any]:
+    return world.value(
+        "select find_background_job_inversions(now() - make_interval(secs => %s), now())", since
+    )
+
+
+def test_a_job_that_starts_before_an_earlier_one_of_higher_priority_is_an_inversion(
+    world: World, jobs: Jobs
+) -> None:
+    waiting = jobs.add("high", created=90)
+    overtaking = jobs.add("low", status="processing", created=80, started=50)
+    found = inversions(world)
+    assert found["count"] == 1
+    (pair,) = found["sample"]
+    assert (pair["job_id"], pair["waiting_job_id"]) == (str(overtaking), str(waiting))
+    assert (pair["priority"], pair["waiting_priority"]) == ("low", "high")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "starting"),
+    [
+        ({"priority": "high", "created": 70}, {"priority": "low"}),  # created later
+        ({"priority": "high", "created": 90, "started": 60, "status": "processing"}, {"priority": "low"}),
+        ({"priority": "high", "created": 90, "started": 50, "status": "processing"}, {"priority": "low"}),
+        ({"priority": "low", "created": 90}, {"priority": "low"}),
+        ({"priority": "low", "created": 90}, {"priority": "high"}),
+        ({"priority": "high", "created": 90, "ended": 60, "status": "cancelled"}, {"priority": "low"}),
+    ],
+    ids=["created later", "started before", "started together", "same", "lower", "cancelled before"],
+)
+def test_is_no_inversion(world: World, jobs: Jobs, waiting: dict[str, Any], starting: dict[str, Any]) -> None:
+    jobs.add(**waiting)
+    jobs.add(**starting, status="processing", created=80, started=50)
+    assert inversions(world)["count"] == 0
+
+
+def test_one_that_has_had_its_turn_was_not_overtaken(world: World, jobs: Jobs) -> None:
+    job = jobs.add("high", status="failed", created=90, started=85, ended=60)
+    jobs.add("low", status="processing", created=80, started=50)
+    world.execute(
+        """update background_jobs set status = 'processing', started_at = now() - interval '10 s'
+           where id = %s""",
+        job,
+    )
+    assert inversions(world)["count"] == 0
+
+
+def test_finds_exactly_what_comparing_all_pairs_finds(world: World, jobs: Jobs) -> None:
+    chance = random.Random(7)
+    for _ in range(300):
+        created = chance.uniform(10, 500)
+        status = chance.choice(["queued", "processing", "completed", "failed", "cancelled"])
+        started = None if status in ("queued", "cancelled") else chance.uniform(5, created)
+        ended = (
+            chance.uniform(1, started or created) if status in ("completed", "failed", "cancelled") else None
+        )
+        jobs.add(
+            chance.choice(["high", "medium", "low", None]),
+            status=status,
+            created=created,
+            started=started,
+            ended=ended,
+        )
+    by_hand = world.value(
+        """with j as (
+               select *, coalesce(array_position('{low,medium,high}', payload ->> 'priority'), 2) as rank,
+                   coalesce(started_at, completed_at, 'infinity') as waited_until
+               from background_jobs
+           )
+           select count(*) from j l
+           where l.started_at > now() - interval '300 s' and exists (
+               select from j h
+               where h.rank > l.rank and h.created_at < l.created_at and h.waited_until > l.started_at
+           )"""
+    )
+    assert by_hand > 20
+    found = inversions(world, 300)
+    assert found["count"] == by_hand
+    assert len(found["sample"]) == 5
+
+
+def test_each_inversion_is_counted_once_over_polls_and_daemons(world: World, jobs: Jobs) -> None:
+    reader = Reader(world).poll()
+    jobs.add("high", created=90)
+    jobs.add("low", status="processing", created=80, started=0)
+    assert reader.poll().inversions == 1
+    assert reader.poll().inversions == 1
+    jobs.add("medium", status="processing", created=70, started=0)
+    other = Reader(world).poll()
+    assert (reader.poll().inversions, other.inversions) == (1, 1)
+
+
+# When the table is not as expected.
+
+
+def test_without_the_table_it_is_off_and_comes_on_when_the_table_does(empty_database: Database) -> None:
+    world = session(empty_database)
+    world.connection.execute(schema_sql("roles"))
+    world.connection.execute(schema_sql("application"))
+    definition = schema_sql("application")
+    world.execute("drop table background_jobs")
+    apply_migrations(world.connection)
+    off = Reader(world).ask()
+    assert off == {"available": False, "reason": "there is no table background_jobs"}
+
+    world.connection.execute(definition)
+    reader = Reader(world).poll()
+    Jobs(world).end()
+    assert len(reader.poll().jobs) == 1
+    apply_migrations(world.connection)
+    assert (
+        world.value("select count(*) from pg_indexes where indexname like 'idx\\_background\\_jobs\\_%%'")
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("drop column failed_at", "failed_at"),
+        ("alter column created_at type timestamp", "created_at"),
+        ("alter column payload type text", "payload"),
+    ],
+)
+def test_says_what_the_table_lacks(world: World, change: str, reason: str) -> None:
+    world.execute("alter table background_jobs alter column payload drop default")
+    world.execute(f"alter table background_jobs {change}")
+    answer = Reader(world).ask()
+    assert answer["available"] is False
+    assert answer["reason"].endswith(reason)
+
+
+def test_a_status_may_be_an_enum_and_a_payload_json(world: World, jobs: Jobs) -> None:
+    world.execute(
+        """drop index idx_background_jobs_queued;
+           alter table background_jobs drop constraint background_jobs_status_check;
+           create type job_status as enum ('queued', 'processing', 'completed', 'failed', 'cancelled');
+           alter table background_jobs alter column status drop default,
+               alter column status type job_status using status::job_status,
+               alter column payload drop default, alter column payload type json"""
+    )
+    apply_migrations(world.connection)
+    reader = Reader(world).poll()
+    jobs.end("low")
+    assert reader.poll().jobs == [("low", "completed")]
+
+
+def test_a_large_table_without_the_indexes_is_left_alone(world: World, jobs: Jobs) -> None:
+    world.execute("drop index idx_background_jobs_started")
+    jobs.end()
+    assert Reader(world).ask()["available"] is True
+    world.execute("alter table background_jobs alter column error set storage plain")
+    world.execute(
+        "insert into background_jobs (error) select repeat('x', 3000) from generate_series(1, 3000)"
+    )
+    reason = Reader(world).ask()["reason"]
+    assert "idx_background_jobs_started" in reason
+    assert "20250103000600" in reason
+
+
+def test_a_large_table_gets_its_indexes_from_whoever_can_wait(world: World) -> None:
+    """Building one makes the table's writers wait; the hint holds the statement that does not."""
+    for name in ("finished", "started", "queued"):
+        world.execute(f"drop index idx_background_jobs_{name}")
+    world.execute("alter table background_jobs alter column error set storage plain")
+    world.execute(
+        "insert into background_jobs (error) select repeat('x', 7000) from generate_series(1, 13000)"
+    )
+    hints: list[str] = []
+    world.connection.add_notice_handler(lambda notice: hints.append(notice.message_hint or ""))
+    apply_migrations(world.connection)
+    statements = [hint.split(": ", 1)[1] for hint in hints if "concurrently" in hint]
+    assert len(statements) == 3
+    assert Reader(world).ask()["available"] is False
+    for statement in statements:
+        world.execute(statement)
+    assert Reader(world).ask()["available"] is True
+
+
+# Plans.
+
+
+@pytest.mark.parametrize("function", ["poll_background_jobs"])
+def test_a_million_jobs_of_history_cost_a_poll_nothing(world: World, function: str) -> None:
+    """In pages read: what a poll reads is what ended and what waits, not what the table holds."""
+    world.execute("set synchronous_commit = off; set work_mem = '64MB'")
+    world.execute(
+        """insert into background_jobs (status, created_at, started_at, completed_at)
+           select 'completed', t, t + interval '2 s', t + interval '5 s'
+           from (
+               select now() - interval '1 h' - n * interval '1 s' from generate_series(1, 1000000) n
+           ) x (t)"""
+    )
+    world.execute("vacuum analyze background_jobs")
+
+    def pages_read(reader: Reader) -> int:
+        answer = world.value(
+            f"""explain (analyze, buffers, format json)
+                select {function}('{reader.daemon_id}', {reader.counted_page or "null"}, 1000, 0.0)"""
+        )
+        return answer[0]["Plan"]["Shared Hit Blocks"] + answer[0]["Plan"]["Shared Read Blocks"]
+
+    warm = Reader(world).poll()  # the first call of a session reads the catalog
+    pages_read(Reader(world))
+    assert pages_read(Reader(world)) < 200
+    # Five seconds of 100 jobs a second.
+    world.execute(
+        """insert into background_jobs (status, created_at, started_at, completed_at, payload)
+           select 'completed', now() - interval '9 s', now() - n * interval '5 ms', now(), '{"priority": 100}'
+           from generate_series(1, 500) n"""
+    )
+    Reader(world).ask()
+    busy = pages_read(Reader(world))
+    assert busy < 500 * 15, "a few look-ups for each job"
+    assert world.value(
+        "select seq_tup_read < 1100000 from pg_stat_user_tables where relname = 'background_jobs'"
+    )
+    assert warm.jobs == []
+
+
+def test_each_question_is_answered_from_its_index(world: World, jobs: Jobs) -> None:
+    jobs.add("high")
+    jobs.end()
+
+    def scans() -> tuple[int, int]:
+        row = world.execute(
+            "select seq_tup_read, idx_scan from pg_stat_xact_user_tables where relname = 'background_jobs'"
+        ).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    with world.connection.transaction():
+        before = scans()
+        Reader(world).ask()
+        assert scans()[0] == before[0]
+        assert scans()[1] >= before[1] + 3, "the page, its jobs, the queue"

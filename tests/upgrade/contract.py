@@ -1,0 +1,137 @@
+"""What a released daemon asks of the database, and what it was answered when it was released.
+
+Each file in `releases/` is one release: the migrations it came with, its calls, and an answer to each. A
+later migration must leave every call possible and every answer readable, so that a daemon of that release
+goes on working while, and after, the database is upgraded. `python -m tests.upgrade.contract MIGRATION`
+records a release: the calls that exist once all migrations up to that one are applied.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from core.priorities import TRIGGERS
+from daemon.sandbox.migrate import migration_files
+from daemon.sandbox.postgres import embedded_postgres
+from tests.conftest import schema_sql
+
+RELEASES: Final = Path(__file__).parent / "releases"
+REPOSITORY, UNPINNED, WORKSPACE, DAEMON = (UUID(int=number) for number in range(1, 5))
+
+Json = Any
+Connection = psycopg.Connection[Any]
+
+# In an order in which each finds something to answer.
+_CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
+    ("workspace_priority_schema_version", {}),
+    ("check_workspace_priorities", {}),
+    ("beat_workspace_priorities", {"p_daemon_id": str(DAEMON)}),
+    (
+        "sync_workspace_priorities",
+        {"p_repository_ids": [str(REPOSITORY)], "p_trigger": "event", "p_dry_run": True},
+    ),
+    ("sweep_workspace_priorities", {"p_trigger": "sweep", "p_limit": 5000, "p_dry_run": True}),
+    (
+        "resync_workspace_priorities_page",
+        {"p_after": None, "p_limit": 1, "p_trigger": "resync", "p_dry_run": False},
+    ),
+    ("set_manual_priority", {"p_repository_id": str(UNPINNED), "p_priority": "low"}),
+    ("get_repository_priorities", {"p_repository_ids": [str(REPOSITORY)]}),
+    ("get_workspace_repository_ids", {"p_after": None, "p_limit": 10}),
+    ("explain_repository_priority", {"p_repository_id": str(REPOSITORY)}),
+    ("workspace_priority_snapshot", {}),
+    ("hold_workspace_priority_lease", {"p_daemon_id": str(DAEMON), "p_seconds": 13.0}),
+    ("release_workspace_priority_lease", {"p_daemon_id": str(DAEMON)}),
+    ("rollback_workspace_priorities", {}),
+)
+
+
+def populate(connection: Connection) -> None:
+    """One repository in a workspace, not yet high, and one outside."""
+    connection.execute("insert into workspaces (id, name) values (%s, 'Acme')", (WORKSPACE,))
+    for repository in (REPOSITORY, UNPINNED):
+        connection.execute("insert into repositories (id) values (%s)", (repository,))
+        connection.execute("insert into tracked_repositories (repository_id) values (%s)", (repository,))
+    connection.execute(
+        "insert into workspace_repositories (workspace_id, repository_id) values (%s, %s)",
+        (WORKSPACE, REPOSITORY),
+    )
+
+
+def call(connection: Connection, function: str, arguments: dict[str, Json]) -> Json:
+    """The answer to a call as PostgREST makes it: by names, with the types that the function declares."""
+    types = dict(
+        connection.execute(
+            "select a.name, format_type(a.type, null) from pg_proc p,"
+            " unnest(p.proargnames, p.proargtypes::oid[]) as a (name, type)"
+            " where p.pronamespace = 'public'::regnamespace and p.proname = %s",
+            (function,),
+        ).fetchall()
+    )
+    parts = [
+        sql.SQL("{} => (select x.value from jsonb_to_record(%s) as x (value {}))").format(
+            sql.Identifier(name),
+            sql.SQL(types[name]),  # type: ignore[arg-type]
+        )
+        for name in arguments
+    ]
+    query = sql.SQL("select public.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(parts))
+    row = connection.execute(query, [Jsonb({"value": value}) for value in arguments.values()]).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def unreadable(answer: Json, released: Json, path: str = "answer") -> Iterator[str]:
+    """Where an answer lacks what the released one had, or has something else in its place."""
+    if released is None:
+        return
+    if isinstance(released, dict) and isinstance(answer, dict):
+        for name, value in released.items():
+            if name in answer:
+                yield from unreadable(answer[name], value, f"{path}.{name}")
+            else:
+                yield f"{path} has no {name}"
+    elif isinstance(released, list) and isinstance(answer, list):
+        for inner in answer[:1] if released else []:
+            yield from unreadable(inner, released[0], f"{path}[]")
+        if released and not answer:
+            yield f"{path} is empty"
+    elif _kind(answer) != _kind(released):
+        yield f"{path} is {_kind(answer)}, not {_kind(released)}"
+
+
+def _kind(value: Json) -> str:
+    return (
+        "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    )
+
+
+def _record(last: str) -> Json:
+    files = [file for file in migration_files() if file.stem <= last]
+    assert files[-1].stem == last, f"no migration {last}"
+    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in ("roles", "application"):
+            connection.execute(schema_sql(name))
+        for file in files:
+            connection.execute(file.read_bytes())
+        populate(connection)
+        known = {name for (name,) in connection.execute("select proname from pg_proc").fetchall()}
+        calls = [
+            {"function": name, "arguments": arguments, "answer": call(connection, name, arguments)}
+            for name, arguments in _CALLS
+            if name in known
+        ]
+    return {"migrations": [file.name for file in files], "triggers": list(TRIGGERS), "calls": calls}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_record(sys.argv[1]), indent=1))
