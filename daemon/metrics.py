@@ -134,7 +134,8 @@ class Metrics:
         )
         self.jobs = self._counter("jobs", "Jobs that ended.", ["priority", "status"])
         self.job_inversions = self._counter(
-            "job_inversions", "Jobs that started while an older one of a higher priority was waiting."
+            "job_inversions",
+            "Jobs that started while an older one of their type and of a higher priority was waiting.",
         )
 
     def _define_ordered_jobs(self) -> None:
