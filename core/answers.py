@@ -14,11 +14,12 @@ class PriorityUpdate:
     """One tracked repository whose priority, flag, count or manual priority was changed.
 
     `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in).
+    `old_priority` may be a word of the application's own, which is no priority here.
     """
 
     id: UUID
     repository_id: UUID | None
-    old_priority: Priority | None
+    old_priority: str | None
     new_priority: Priority
     is_workspace_repo: bool
     workspace_count: int

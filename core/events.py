@@ -58,6 +58,8 @@ def read_change(data: Mapping[str, object]) -> Hint:
         raise MalformedChangeError(f"unexpected table {table!r:.80}")
     if not isinstance(operation, str) or operation not in OPERATIONS:
         raise MalformedChangeError(f"unexpected operation {operation!r:.80}")
+    # The client gives a member of an enum: it equals its word, but a metric's label would say otherwise.
+    operation = OPERATIONS[OPERATIONS.index(operation)]
     committed_at = _time(data.get("commit_timestamp"))
     if committed_at is None:
         raise MalformedChangeError(f"no commit_timestamp in a change of {table}")

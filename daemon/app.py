@@ -86,7 +86,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
 def _keys(settings: Settings) -> Keyring:
     key = settings.supabase_key.get_secret_value()
-    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment)
+    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
     keys.on_change(hide)
     return keys
 

@@ -23,6 +23,7 @@ from core.outgoing_events import OutgoingEvent, Refused
 from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.event_sender import EventSender, open_event_sender
+from daemon.keyring import Keyring
 from daemon.ordered_queue import OrderedQueue
 from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from daemon.settings import Settings
@@ -209,9 +210,9 @@ async def open_job_queue(settings: Settings, mode: QueueMode | None = None) -> A
     `mode` is the settings' if it is not given. Raises `ConfigurationError` naming the setting when jobs are
     to be sent directly and there is no event key.
     """
-    key = settings.supabase_key.get_secret_value()
+    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
     async with (
-        open_store(settings.supabase_url, key) as store,
+        open_store(settings.supabase_url, keys) as store,
         open_queue(settings, store, mode or settings.queue_mode) as queue,
     ):
         yield queue

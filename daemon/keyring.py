@@ -7,6 +7,9 @@ which answers "Expected 3 parts in JWT; got 1". Realtime takes either from the s
 does the same; a join that brings no access token of its own uses what opened the socket. (The gateway's
 configuration and the page on API keys in supabase/supabase, `assign_access_token` in supabase/realtime.)
 
+A token signed for a role of your own is taken by PostgREST and Realtime, but the gateway lets nobody pass who
+does not show one of the project's own keys beside it: the gateway key, which needs no rights.
+
 A key is rotated by creating the next, putting it where the settings are read from, and deleting the old one.
 That file may be written a moment after the old key has been deleted, so a refused key is given a grace.
 """
@@ -34,7 +37,8 @@ class Keyring:
     """See the module's text.
 
     `reread` gives the key as the settings have it now, `is_fixed` whether the settings can give no other than
-    this one as long as the process lives: a variable of its environment does not change.
+    this one as long as the process lives: a variable of its environment does not change. `gateway_key` is
+    what the gateway is shown if the key is a token.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Keyring:
         reread: Callable[[], str] | None = None,
         is_fixed: Callable[[str], bool] = lambda _: False,
         grace_seconds: float = GRACE_SECONDS,
+        gateway_key: str | None = None,
     ) -> None:
         self._key = key
+        self._gateway_key = gateway_key
         self._reread = reread
         self._is_fixed = is_fixed
         self._grace_seconds = grace_seconds
@@ -61,6 +67,11 @@ class Keyring:
     def access_token(self) -> str | None:
         """The same if it is a token that can speak for itself, else None."""
         return None if self._key.startswith(_NO_TOKEN) else self._key
+
+    @property
+    def api_key(self) -> str:
+        """What the gateway is shown."""
+        return self._gateway_key if self._gateway_key and self.access_token else self._key
 
     def on_change(self, call: Callable[[str], None]) -> None:
         """Call this with each new key, from the moment that it is in force."""

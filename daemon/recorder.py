@@ -13,7 +13,7 @@ import structlog
 
 from core.answers import PriorityUpdate, SyncAnswer
 from core.history import History
-from core.priorities import Trigger
+from core.priorities import PRIORITIES, Trigger
 from daemon.clock import utc_now
 from daemon.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 
@@ -117,7 +117,8 @@ class Recorder:
         self._history.add_drift(utc_now(), repositories)
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
-        self._metrics.changes.labels(change.old_priority or NO_PRIORITY, change.new_priority, trigger).inc()
+        old = change.old_priority if change.old_priority in PRIORITIES else NO_PRIORITY
+        self._metrics.changes.labels(old, change.new_priority, trigger).inc()
         if latency is not None:
             self._metrics.change_latency.labels(change.new_priority).observe(latency)
             self.last_latency_seconds = latency

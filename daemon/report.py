@@ -114,7 +114,7 @@ class Change(Part):
 
     at: datetime
     repository_id: UUID | None
-    old_priority: Priority | None
+    old_priority: str | None
     new_priority: Priority
     workspace_count: int
     trigger: Trigger

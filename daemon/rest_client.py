@@ -22,7 +22,7 @@ def open_http(keys: Keyring) -> httpx.AsyncClient:
 
     async def authorize(request: httpx.Request) -> None:
         # Whatever key the Supabase client was made with: the one in force now, in the way of its kind.
-        request.headers["apikey"] = keys.key
+        request.headers["apikey"] = keys.api_key
         request.headers.pop("authorization", None)
         if keys.access_token is not None:
             request.headers["authorization"] = f"Bearer {keys.access_token}"

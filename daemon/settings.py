@@ -48,6 +48,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "supabase_key"),
         description="The project's service_role key or a secret key (sb_secret_…). Never logged.",
     )
+    gateway_key: SecretStr | None = Field(
+        None,
+        description="The anon or a publishable key, if the key above is the token of a role of your own: "
+        "Supabase's gateway lets nobody pass by a token alone that is none of the project's keys.",
+    )
     inngest_event_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_EVENT_KEY", "inngest_event_key"),
@@ -218,7 +223,7 @@ class Settings(BaseSettings):
         word = (value or "").strip()
         return (_checked_url(word, _INNGEST_URL_MESSAGE) if ":" in word else word) or None
 
-    @field_validator("supabase_key", "inngest_event_key", "inngest_signing_key")
+    @field_validator("supabase_key", "gateway_key", "inngest_event_key", "inngest_signing_key")
     @classmethod
     def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -227,6 +232,11 @@ class Settings(BaseSettings):
         if not key or not key.isascii() or any(character.isspace() for character in key):
             raise ValueError("must be the key alone, on one line")
         return SecretStr(key)
+
+    @property
+    def plain_gateway_key(self) -> str | None:
+        """The gateway key as text."""
+        return self.gateway_key.get_secret_value() if self.gateway_key else None
 
     @field_validator("resync_schedule")
     @classmethod

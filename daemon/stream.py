@@ -58,14 +58,14 @@ class ChangeStream:
         self._on_change = on_change
         self._on_input = on_input
         self._on_unreadable = on_unreadable
-        self._key = keys.key
+        self._key = keys.api_key
         self._unreadable = _UnreadableFrames(self._handle_unreadable)
         self._joined = False
         self._abandoned = False
         self._opening = anyio.CancelScope()
         self._client = AsyncRealtimeClient(
             f"{url}/realtime/v1",
-            token=keys.key,
+            token=keys.api_key,
             auto_reconnect=False,
             max_retries=1,
             timeout=int(CONNECT_TIMEOUT_SECONDS),

@@ -145,6 +145,15 @@ def check(**options: object) -> None:
 
 
 @cli.command()
+@click.option("--ready", is_flag=True, help="Ask whether it is ready, not only whether it is alive.")
+def health(*, ready: bool) -> None:
+    """Say by the exit code whether the daemon on this machine is alive."""
+    from daemon.cli.health import health_command
+
+    sys.exit(health_command(ready=ready))
+
+
+@cli.command()
 @click.argument("repository_id", type=click.UUID)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer and its evidence as JSON.")
 def explain(**options: object) -> None:

@@ -206,7 +206,7 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
         if hint.table == HEARTBEATS and hint.beat_at is not None:
             seen.set()
 
-    keys = Keyring(settings.supabase_key.get_secret_value())
+    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
     stream = ChangeStream(settings.supabase_url, keys, daemon_id, on_change=on_change, on_input=on_input)
     try:
         with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):

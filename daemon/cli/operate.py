@@ -17,6 +17,7 @@ from core.priorities import Priority
 from core.schema import missing_schema
 from daemon.cli.run import first_of
 from daemon.cli.sync import show_changes
+from daemon.keyring import Keyring
 from daemon.logs import configure_logs
 from daemon.settings import Settings, load_settings, proxy_passwords
 from daemon.store import Store, open_store
@@ -45,8 +46,8 @@ def _explained(error: PriorityError) -> PriorityError:
 
 
 async def _with_store(command: Command, settings: Settings, options: dict[str, Any]) -> ExitCode:
-    key = settings.supabase_key.get_secret_value()
-    async with open_store(settings.supabase_url, key) as store:
+    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
+    async with open_store(settings.supabase_url, keys) as store:
         return await command(settings, store, **options)
 
 

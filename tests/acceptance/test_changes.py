@@ -103,6 +103,19 @@ async def test_a_membership_that_moves_to_another_repository_mends_both(stack: S
         await eventually(lambda: app.row(old) == MEDIUM)
 
 
+async def test_a_priority_of_the_applications_own_is_replaced_and_reported(stack: Stack) -> None:
+    app = stack.app
+    app.connection.execute("alter type repository_priority add value 'critical'")
+    workspace, repository = app.workspace(), app.repository(tracked=False)
+    app.track(repository, priority="critical")
+    app.add(workspace, repository)
+    async with stack.daemon(**NO_TIMER) as daemon:
+        await eventually(lambda: app.row(repository) == ("high", True, 1))
+        await eventually(lambda: daemon.logged("priority_changed", old="critical", new="high"))
+        assert await daemon.metric("changes_total", old="none", new="high") == 1
+        assert await daemon.metric("apply_errors_total", reason="bad_answer") == 0
+
+
 @pytest.mark.parametrize("security", ["enable", "disable"])
 async def test_removals_are_followed_with_and_without_row_level_security(stack: Stack, security: str) -> None:
     app = stack.app

@@ -180,27 +180,36 @@ def busy_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-async def test_talks_to_the_service_manager(stack: Stack, tmp_path: Path) -> None:
-    received: list[str] = []
+@pytest.mark.parametrize("abstract", [False, True], ids=["file", "abstract"])
+async def test_talks_to_the_service_manager(stack: Stack, tmp_path: Path, abstract: bool) -> None:
+    """sd_notify(3): what one datagram holds belongs together, and a reload is dated."""
+    received: list[dict[str, str]] = []
+    name = f"@{tmp_path}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind(name.replace("@", "\0") if abstract else name)
         manager.setblocking(False)
 
-        def told(word: str) -> bool:
+        def told(field: str, value: str = "1") -> list[dict[str, str]]:
             try:
                 while True:
-                    received.extend(manager.recv(4096).decode().splitlines())
+                    lines = manager.recv(4096).decode().splitlines()
+                    received.append(dict(line.split("=", 1) for line in lines))
             except BlockingIOError:
-                return any(line.startswith(word) for line in received)
+                return [message for message in received if message.get(field, "").startswith(value)]
 
-        async with stack.daemon(NOTIFY_SOCKET=tmp_path / "notify", WATCHDOG_USEC=500_000) as daemon:
-            assert told("READY=1")
-            await eventually(lambda: received.count("WATCHDOG=1") >= 2 or (told("WATCHDOG=1") and False))
-            await eventually(lambda: told("STATUS=ready; listener live"))
-            del received[:]
+        async with stack.daemon(NOTIFY_SOCKET=name, WATCHDOG_USEC=500_000) as daemon:
+            assert told("READY")
+            await eventually(lambda: len(told("WATCHDOG")) >= 2)
+            await eventually(lambda: told("STATUS", "ready; listener live"))
+            before = len(told("READY"))
+            signalled_at = monotonic()
             daemon.process.send_signal(signal.SIGHUP)
-            await eventually(lambda: told("READY=1"))
-            assert received.index("RELOADING=1") < received.index("READY=1")
-            assert any(line.startswith("MONOTONIC_USEC=") for line in received)
+            await eventually(lambda: len(told("READY")) > before)
+            (reload,) = told("RELOADING")
+            dated = int(reload["MONOTONIC_USEC"]) / 1_000_000
+            assert signalled_at - 0.001 <= dated <= monotonic(), "systemd ignores a READY that is older"
+            assert received.index(reload) < received.index(told("READY")[-1])
+            assert told("STOPPING") == []
             assert await daemon.stop() == 0
-            assert told("STOPPING=1")
+            assert told("STOPPING")
+            assert received.index(told("STOPPING")[0]) > received.index(told("READY")[-1])

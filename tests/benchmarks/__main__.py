@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -111,6 +113,37 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+async def footprint() -> dict[str, Any]:
+    """What the daemon takes of its machine: a minute at rest, then 40,000 changes in one transaction."""
+    with application() as (url, app):
+        repositories, workspace = app.repositories(TRACKED), app.workspace()
+        async with serve_sandbox(url) as server:
+            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            async with start_daemon(**settings) as daemon:
+                pid, began = daemon.process.pid, _cpu_seconds(daemon.process.pid)
+                await anyio.sleep(60)
+                at_rest = _memory(pid) | {"cpu_percent": round((_cpu_seconds(pid) - began) / 60 * 100, 2)}
+                began, changed_at = _cpu_seconds(pid), time.perf_counter()
+                app.add(workspace, *repositories[:MEMBERSHIPS])
+                await eventually(lambda: app.wrong_rows() == 0, 300)
+                after = _memory(pid) | {
+                    "cpu_seconds": round(_cpu_seconds(pid) - began, 1),
+                    "seconds": round(time.perf_counter() - changed_at, 1),
+                }
+    return {"tracked": TRACKED, "changes": MEMBERSHIPS, "at_rest": at_rest, "after_changes": after}
+
+
+def _memory(pid: int) -> dict[str, float]:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    kib = {name: int(fields[name].split()[0]) for name in ("VmRSS", "VmHWM")}
+    return {"resident_mib": round(kib["VmRSS"] / 1024), "highest_mib": round(kib["VmHWM"] / 1024)}
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def migration_locks() -> dict[str, Any]:
     """How long each migration takes on 1,000,000 tracked rows, and whom it makes wait."""
     return await anyio.to_thread.run_sync(migrations)
@@ -118,6 +151,7 @@ async def migration_locks() -> dict[str, Any]:
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "change-latency": change_latency,
+    "footprint": footprint,
     "full-resync": full_resync,
     "migrations": migration_locks,
     "order": order,

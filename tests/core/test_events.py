@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
 from core.events import Hint, MalformedChangeError, read_change
 
@@ -41,6 +42,11 @@ def test_an_added_membership_names_its_repository() -> None:
         membership_id="x",
         held_repository_id=A,
     )
+
+
+def test_an_operation_is_its_word_whatever_type_the_client_gives_it() -> None:
+    operation = read_change(change("workspace_repositories", ListenEvent.Insert, record={})).operation
+    assert f"{operation}" == "INSERT", "it is a metric's label"
 
 
 def test_a_removal_under_row_level_security_needs_a_sweep() -> None:

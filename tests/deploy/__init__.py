@@ -1,0 +1,1 @@
+"""Installing and running for real: clean roots, systemd, containers, manifests."""

@@ -191,6 +191,7 @@ def test_says_when_there_is_nothing_to_explain(world: World) -> None:
 
 
 def test_the_snapshot_counts(world: World) -> None:
+    world.call("open_priority_outbox")
     world.tracked()
     world.tracked(is_workspace_repo=None)
     world.tracked(is_workspace_repo=True, workspace_count=1, priority="low")
@@ -328,6 +329,7 @@ def test_service_role_can_do_all_of_it(database: Database) -> None:
     repository = world.tracked()
     world.add(repository)
     world.connection.execute("set role service_role")
+    world.call("open_priority_outbox")
     assert world.sync(repository, p_trigger="event")["changed"] == 1
     world.sweep()
     world.resync()

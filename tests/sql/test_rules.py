@@ -338,6 +338,7 @@ def test_the_trail_goes_with_the_transaction(world: World, database: Database) -
 
 
 def test_a_new_change_waits_to_be_dispatched(world: World) -> None:
+    world.call("open_priority_outbox")
     repository = world.tracked()
     world.add(repository)
     world.sync(repository)
