@@ -145,6 +145,7 @@ def _facts(
         high_jobs_completed=jobs.ended["high"]["completed"],
         high_jobs_failed=jobs.ended["high"]["failed"],
         oldest_jobs_seconds={priority: queued.oldest_seconds for priority, queued in jobs.queued.items()},
+        jobs_held_back_because=sources.releaser.held_back_because if sources.releaser else None,
     )
 
 
