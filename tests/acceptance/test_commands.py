@@ -17,6 +17,7 @@ from tests.acceptance.daemon_process import (
     priorityd,
     start_daemon,
 )
+from tests.acceptance.test_troubles import disturb
 from tests.terminal import terminal
 
 
@@ -41,7 +42,8 @@ async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stac
 async def test_a_dry_run_that_can_not_see_everything_fails_rather_than_show_a_part(stack: Stack) -> None:
     app = stack.app
     app.add(app.workspace(), app.repository())
-    stack.server.faults.fail_rest(400, 60, "resync_workspace_priorities_page", "23514", "no")
+    failure = "status=400&sqlstate=23514&message=no&function=resync_workspace_priorities_page"
+    await disturb(stack, f"rest/fail?{failure}&seconds=60")
     assert (await stack.priorityd("sync", "--dry-run"))[0] == 1
 
 
