@@ -50,6 +50,12 @@ PriorityForm: TypeAlias = Literal["score", "word"]
 
 PRIORITY_FORMS: Final[tuple[PriorityForm, ...]] = get_args(PriorityForm)
 
+QueueMode: TypeAlias = Literal["direct", "ordered"]
+"""How a job is queued: at once to Inngest; or to wait in the database until it is released in strict
+order."""
+
+QUEUE_MODES: Final[tuple[QueueMode, ...]] = get_args(QueueMode)
+
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
 """What is known of a repository's priority: its row, that it has none, or nothing."""
 

@@ -1,11 +1,4 @@
-"""Which migrations this version needs, and which it can work with.
-
-A schema is older than this version if it lacks a migration that this version calls functions of: refused. A
-newer one is compatible, always. That is a promise of the migrations and not something to be asked of the
-database: none of them takes away or changes what a released daemon calls or reads (tests/upgrade holds them
-to it). What must become different gets a new name, and the old one goes when no released daemon knows it any
-more. So the order of an upgrade is the migrations first, then the daemons, one after the other.
-"""
+"""Which migrations this version needs."""
 
 from __future__ import annotations
 
@@ -13,7 +6,7 @@ from typing import Final
 
 from core.errors import ContractError
 
-REQUIRED_MIGRATION: Final = "20250103000600_add_workspace_priority_job_telemetry"
+REQUIRED_MIGRATION: Final = "20250103000700_add_workspace_priority_ordered_jobs"
 """The newest migration whose functions this version calls; newer ones are compatible."""
 
 VERSION_FUNCTION: Final = "workspace_priority_schema_version"

@@ -53,6 +53,7 @@ class Facts:
     high_jobs_completed: int = 0
     high_jobs_failed: int = 0
     oldest_jobs_seconds: dict[Priority, float] = field(default_factory=dict)
+    jobs_held_back_because: str | None = None
 
 
 def headline(facts: Facts) -> str:
@@ -135,6 +136,9 @@ def _of_jobs(facts: Facts) -> list[Problem]:
     if ended and facts.high_jobs_completed / ended < LEAST_SUCCESS:
         share = facts.high_jobs_completed / ended
         problems.append(Problem("warning", f"only {share:.0%} of the jobs of priority high succeeded"))
+    if facts.jobs_held_back_because:
+        text = f"Inngest takes none of the jobs that wait in order: {facts.jobs_held_back_because}"
+        problems.append(Problem("warning", text))
     if facts.jobs_off_because and "no table" not in facts.jobs_off_because:
         problems.append(Problem("warning", f"job telemetry is off: {facts.jobs_off_because}"))
     return problems

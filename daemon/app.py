@@ -6,6 +6,7 @@
     schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
 
     recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+    waiting jobs ─▶ Releaser ─▶ Inngest
 
     background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
 
@@ -35,9 +36,8 @@ from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.elector import Elector
-from daemon.event_sender import EventSender
 from daemon.http import Probes, listen, serve
-from daemon.inngest_side import InngestSide, open_announcer
+from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
 from daemon.keyring import Keyring
@@ -80,8 +80,8 @@ async def run_daemon(settings: Settings) -> ExitCode:
                 on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
             )
         )
-        sender = await opened.enter_async_context(open_announcer(settings, progress))
-        return await App(settings, keys, store, sender, metrics, progress).run(endpoint)
+        senders = await opened.enter_async_context(open_senders(settings, progress))
+        return await App(settings, keys, store, senders, metrics, progress).run(endpoint)
 
 
 def _keys(settings: Settings) -> Keyring:
@@ -99,7 +99,7 @@ class App:
         settings: Settings,
         keys: Keyring,
         store: Store,
-        sender: EventSender | None,
+        senders: Senders,
         metrics: Metrics,
         progress: Progress,
     ) -> None:
@@ -128,7 +128,7 @@ class App:
         self._inngest = InngestSide(
             settings,
             store,
-            sender,
+            senders,
             self._daemon_id,
             is_leader=lambda: self._elector.is_leader(),
             metrics=metrics,
@@ -280,6 +280,7 @@ class App:
             job_watcher=self._job_watcher,
             dispatcher=self._inngest.dispatcher,
             function_host=self._inngest.function_host,
+            releaser=self._inngest.releaser,
         )
         return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
 

@@ -1,36 +1,55 @@
-"""The parts that face Inngest, composed: what announces changes, what answers an event, and what keeps the
-record of changes short whether or not anybody announces them.
+"""The parts that face Inngest, composed: what announces changes, what releases ordered jobs, what answers an
+event, and what keeps the record of changes short whether or not anybody announces them.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 from anyio.abc import TaskGroup
 
+from core.released_jobs import ReleaseLimits
 from daemon.dispatcher import Dispatcher
 from daemon.event_sender import EventSender, open_event_sender
 from daemon.function_host import FunctionHost
 from daemon.metrics import Metrics
+from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
 from daemon.progress import Progress
 from daemon.recorder import Recorder
+from daemon.releaser import Releaser
 from daemon.settings import Settings
 from daemon.store import Store
 from daemon.sync_function import SyncFunction, Walker
 from daemon.trimmer import Trimmer
 
 
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """What sends announcements, and what sends released jobs; None where the settings want or allow none."""
+
+    announcer: EventSender | None
+    job_sender: EventSender | None
+
+
 @asynccontextmanager
-async def open_announcer(settings: Settings, progress: Progress) -> AsyncIterator[EventSender | None]:
-    """What sends announcements; None where the settings want none or allow none."""
-    if not (settings.inngest_sends and settings.dispatch_changes):
-        yield None
-        return
-    async with open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher")) as sender:
-        yield sender
+async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[Senders]:
+    """What the settings want and allow."""
+    async with AsyncExitStack() as opened:
+        announcer = job_sender = None
+        if settings.inngest_sends and settings.dispatch_changes:
+            opening = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
+            announcer = await opened.enter_async_context(opening)
+        if settings.inngest_sends and settings.release_jobs:
+            # What can't be sent goes back into the order instead of being tried again at once.
+            opening = open_event_sender(
+                settings, max_attempts=1, on_attempt=lambda: progress.beat("releaser")
+            )
+            job_sender = await opened.enter_async_context(opening)
+        yield Senders(announcer, job_sender)
 
 
 class InngestSide:
@@ -40,7 +59,7 @@ class InngestSide:
         self,
         settings: Settings,
         store: Store,
-        sender: EventSender | None,
+        senders: Senders,
         daemon_id: UUID,
         *,
         is_leader: Callable[[], bool],
@@ -55,13 +74,27 @@ class InngestSide:
         self.trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, progress=progress)
         self.function_host: FunctionHost | None = None
         self.dispatcher: Dispatcher | None = None
-        if sender is not None:
+        if senders.announcer is not None:
             self.dispatcher = Dispatcher(
                 outbox,
-                sender,
+                senders.announcer,
                 claim_seconds=settings.dispatch_claim_seconds,
                 form=settings.event_priority,
                 sync_new=settings.sync_new_workspace_repositories,
+                metrics=metrics,
+                progress=progress,
+            )
+
+        self.releaser: Releaser | None = None
+        if senders.job_sender is not None:
+            self.releaser = Releaser(
+                OrderedJobs(store, daemon_id),
+                senders.job_sender,
+                limits=ReleaseLimits(
+                    settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
+                ),
+                form=settings.event_priority,
+                is_leader=is_leader,
                 metrics=metrics,
                 progress=progress,
             )
@@ -81,15 +114,16 @@ class InngestSide:
 
     def start(self, parts: TaskGroup) -> None:
         """Run the parts that there are."""
-        for part in (self.trimmer, self.dispatcher, self.function_host):
+        for part in (self.trimmer, self.dispatcher, self.releaser, self.function_host):
             if part is not None:
                 parts.start_soon(part.run)
 
     def stop(self) -> None:
-        """Take no more from Inngest; announcing goes on until `drain`."""
+        """Take no more from Inngest and release no more jobs; announcing goes on until `drain`."""
         self.trimmer.stop()
-        if self.function_host is not None:
-            self.function_host.stop()
+        for part in (self.releaser, self.function_host):
+            if part is not None:
+                part.stop()
 
     def drain(self) -> None:
         """Nothing changes any more: announce what is on record, and end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
 
@@ -17,16 +17,17 @@ import structlog
 
 from core.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
-from core.job_events import Job, JobType, LookUp, PriorityForm, is_urgent, job_event, priority_of
+from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
 from core.membership_cache import MembershipCache
 from core.outgoing_events import OutgoingEvent, Refused
-from core.priorities import Priority
 from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.event_sender import EventSender, open_event_sender
 from daemon.keyring import Keyring
+from daemon.ordered_queue import OrderedQueue
+from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from daemon.settings import Settings
-from daemon.store import open_store
+from daemon.store import Store, open_store
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -44,51 +45,7 @@ class PriorityLookUps(Protocol):
     async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedJob:
-    """A job that Inngest has accepted: its event's id, the priority it has, and what that rests on."""
-
-    job: Job
-    event_id: str
-    priority: Priority
-    look_up: LookUp
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedJob:
-    """A job that Inngest will never accept, and why."""
-
-    job: Job
-    reason: str
-
-
-@dataclass(slots=True)
-class QueueResult:
-    """What became of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
-
-    sent: list[QueuedJob] = field(default_factory=list)
-    refused: list[RefusedJob] = field(default_factory=list)
-    not_sent: list[Job] = field(default_factory=list)
-    look_ups: int = 0
-    look_up_errors: list[str] = field(default_factory=list)
-
-
-class JobsNotSentError(PriorityError):
-    """Sending ended early. `result` says what was sent and what was not, `cause` why.
-
-    What is in `not_sent` may have been accepted all the same, if an answer was lost. Queued again as it is
-    there, with its ids, it is not run twice.
-    """
-
-    def __init__(self, result: QueueResult, cause: PriorityError) -> None:
-        total = len(result.sent) + len(result.refused) + len(result.not_sent)
-        super().__init__(f"{len(result.not_sent):,} of {total:,} jobs were not sent: {cause}")
-        self.result = result
-        self.cause = cause
-        self.exit_code = cause.exit_code
-
-
-class JobQueue:
+class JobQueue(Queueing):
     """See the module's text. Make one with `open_job_queue`.
 
     What look-ups find is remembered for five minutes; whoever hears of a change calls `forget`.
@@ -99,22 +56,6 @@ class JobQueue:
         self._sender = sender
         self._form = form
         self._known: MembershipCache[RepositoryPriority] = MembershipCache()
-
-    async def queue_job(
-        self,
-        job_type: JobType,
-        repository_id: UUID,
-        repository_name: str | None = None,
-        *,
-        data: Mapping[str, object] | None = None,
-        event_id: str | None = None,
-    ) -> QueuedJob:
-        """Queue one job. Raises `PermanentError` if it is refused, and what `queue_jobs` raises."""
-        job = Job(job_type, repository_id, repository_name, data or {}, event_id)
-        result = await self.queue_jobs([job])
-        if result.refused:
-            raise PermanentError(f"The job was refused: {result.refused[0].reason}", reason="rejected")
-        return result.sent[0]
 
     async def queue_jobs(
         self, jobs: Iterable[Job], on_progress: Callable[[QueueResult], None] = lambda _: None
@@ -263,11 +204,25 @@ class _Run:
 
 
 @asynccontextmanager
-async def open_job_queue(settings: Settings) -> AsyncIterator[JobQueue]:
+async def open_job_queue(settings: Settings, mode: QueueMode | None = None) -> AsyncIterator[Queueing]:
     """A queue for the project and the Inngest of the settings; nothing is sent until the first call.
 
-    Raises `ConfigurationError` naming the setting when there is no event key.
+    `mode` is the settings' if it is not given. Raises `ConfigurationError` naming the setting when jobs are
+    to be sent directly and there is no event key.
     """
     keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
-    async with open_event_sender(settings) as sender, open_store(settings.supabase_url, keys) as store:
+    async with (
+        open_store(settings.supabase_url, keys) as store,
+        open_queue(settings, store, mode or settings.queue_mode) as queue,
+    ):
+        yield queue
+
+
+@asynccontextmanager
+async def open_queue(settings: Settings, store: Store, mode: QueueMode) -> AsyncIterator[Queueing]:
+    """The same on a store that is open already."""
+    if mode == "ordered":
+        yield OrderedQueue(store)
+        return
+    async with open_event_sender(settings) as sender:
         yield JobQueue(store, sender, form=settings.event_priority)

@@ -107,6 +107,7 @@ class Metrics:
             "Events that Inngest accepted, refused for good, or did not take for now.",
             ["event", "outcome"],
         )
+        self._define_ordered_jobs()
         self.repositories = RepositoryCounts()
         self.registry.register(self.repositories)
         build_info = self._gauge("build_info", "1, labelled with the version.", ["version"])
@@ -133,7 +134,25 @@ class Metrics:
         )
         self.jobs = self._counter("jobs", "Jobs that ended.", ["priority", "status"])
         self.job_inversions = self._counter(
-            "job_inversions", "Jobs that started while an older one of a higher priority was waiting."
+            "job_inversions",
+            "Jobs that started while an older one of their type and of a higher priority was waiting.",
+        )
+
+    def _define_ordered_jobs(self) -> None:
+        self.jobs_in_flight = self._gauge(
+            "jobs_in_flight", "Ordered jobs that are released and not over, of all daemons.", ["priority"]
+        )
+        self.jobs_released = self._counter(
+            "jobs_released", "Ordered jobs that Inngest has taken.", ["priority"]
+        )
+        self.job_promotions = self._counter(
+            "job_promotions", "Those that went before higher ones because they were overdue.", ["priority"]
+        )
+        self.jobs_lost = self._counter(
+            "jobs_lost", "Ordered jobs that nobody reported on within their lease.", ["priority"]
+        )
+        self.job_releases_held_back = self._gauge(
+            "job_releases_held_back", "1 while ordered jobs wait because Inngest does not take them."
         )
 
     def set_state(self, current: State) -> None:
@@ -194,6 +213,9 @@ class Metrics:
         _touch(
             self.dispatched, ([event, outcome] for event in ANNOUNCED_EVENTS for outcome in DISPATCH_OUTCOMES)
         )
+        for ordered in (self.jobs_in_flight, self.jobs_released, self.jobs_lost):
+            _touch(ordered, [[priority] for priority in PRIORITIES])
+        _touch(self.job_promotions, [[priority] for priority in PRIORITIES if priority != "high"])
         self.set_state("connecting")
 
     def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:

@@ -236,6 +236,25 @@ class JobReport(Part):
     inversion_sample: list[OvertakenJob]
 
 
+class OrderedJobsReport(Part):
+    """The jobs that wait in the database and are released in order."""
+
+    releasing: Literal[True]
+    waiting: bool | None
+    """Whether any wait; None until the first release."""
+    in_flight: dict[Priority, int]
+    """Released and not over, of all daemons, by the priority that they went with."""
+    last_sent_at: datetime | None
+    held_back_because: str | None
+    """Why Inngest takes none; None while it does."""
+
+
+class OrderedJobsOff(Part):
+    """This daemon releases no jobs."""
+
+    releasing: Literal[False] = False
+
+
 class Report(Part):
     """The state of one daemon."""
 
@@ -263,3 +282,4 @@ class Report(Part):
     snapshot: SnapshotReport | None
     """None until the first one has been taken."""
     jobs: JobReport
+    ordered_jobs: OrderedJobsReport | OrderedJobsOff

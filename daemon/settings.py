@@ -19,7 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationError
-from core.job_events import PriorityForm
+from core.job_events import PriorityForm, QueueMode
 
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"
@@ -129,6 +129,31 @@ class Settings(BaseSettings):
     )
     change_retention_days: int = Field(
         90, ge=1, le=36500, description="How long changes of priority stay on record."
+    )
+    queue_mode: QueueMode = Field(
+        "direct",
+        description="How jobs are queued where the caller does not say: direct, at once to Inngest; or "
+        "ordered, to wait in the database until a daemon releases them in strict order.",
+    )
+    release_jobs: bool = Field(
+        True, description="Whether the daemon releases ordered jobs, where events can be sent."
+    )
+    jobs_in_flight: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description="Ordered jobs of each type that may be in flight at once, over all daemons: as many as "
+        "the function's concurrency. What is beyond waits in Inngest, where priorities no longer reach it.",
+    )
+    job_deadline_seconds: Seconds = Field(
+        86_400.0,
+        description="Within this time an ordered job is to be done; when five sixths of it have passed, one "
+        "of a lower priority is promoted.",
+    )
+    job_lease_seconds: Annotated[float, Field(ge=60, le=604_800, allow_inf_nan=False)] = Field(
+        3600.0,
+        description="How long an ordered job may be in flight without background_jobs saying that it is "
+        "over; then it counts as lost, and is released again under the same event id.",
     )
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."

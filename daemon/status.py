@@ -19,6 +19,7 @@ from daemon.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
 from daemon.listener import Listener
 from daemon.recorder import Recorder
+from daemon.releaser import Releaser
 from daemon.report import (
     Change,
     Failure,
@@ -30,6 +31,8 @@ from daemon.report import (
     LatencyReport,
     ListenerReport,
     MinuteReport,
+    OrderedJobsOff,
+    OrderedJobsReport,
     OutboxOff,
     OutboxReport,
     OvertakenJob,
@@ -65,6 +68,7 @@ class Sources:
     job_watcher: JobWatcher
     dispatcher: Dispatcher | None
     function_host: FunctionHost | None
+    releaser: Releaser | None
 
 
 def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
@@ -102,6 +106,7 @@ def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
         sync_function=_sync_function(sources.function_host),
         snapshot=snapshot,
         jobs=jobs,
+        ordered_jobs=_ordered_jobs(sources.releaser),
     )
 
 
@@ -140,6 +145,7 @@ def _facts(
         high_jobs_completed=jobs.ended["high"]["completed"],
         high_jobs_failed=jobs.ended["high"]["failed"],
         oldest_jobs_seconds={priority: queued.oldest_seconds for priority, queued in jobs.queued.items()},
+        jobs_held_back_because=sources.releaser.held_back_because if sources.releaser else None,
     )
 
 
@@ -267,4 +273,17 @@ def _sync_function(host: FunctionHost | None) -> FunctionReport | FunctionOff:
         return FunctionOff()
     return FunctionReport(
         hosted=True, state=host.state, last_run_at=host.last_run_at, last_error=host.last_error
+    )
+
+
+def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsOff:
+    if releaser is None:
+        return OrderedJobsOff()
+    release = releaser.release
+    return OrderedJobsReport(
+        releasing=True,
+        waiting=release.waiting if release else None,
+        in_flight={each: release.in_flight.get(each, 0) if release else 0 for each in PRIORITIES},
+        last_sent_at=releaser.last_sent_at,
+        held_back_because=releaser.held_back_because,
     )

@@ -13,14 +13,14 @@ import click
 
 from core import __version__
 from core.errors import ExitCode, PriorityError
-from core.job_events import EVENT_NAMES
+from core.job_events import EVENT_NAMES, QUEUE_MODES
 from core.priorities import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.job_events import JobType
+    from core.job_events import JobType, QueueMode
     from daemon.cli.operate import Command
 
 _NAME: Final = "priorityd"
@@ -192,6 +192,12 @@ def unpin(**options: object) -> None:
 @click.option(
     "--batch-id", metavar="TEXT", help="Repeated with the same within 24 hours, nothing runs twice."
 )
+@click.option(
+    "--mode",
+    type=click.Choice(QUEUE_MODES),
+    help="direct: at once to Inngest. ordered: wait in the database, released in strict order. "
+    "PRIORITYD_QUEUE_MODE decides otherwise.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what became of the jobs as JSON.")
 def queue(
     *,
@@ -200,18 +206,66 @@ def queue(
     from_stdin: bool,
     data: str | None,
     batch_id: str | None,
+    mode: QueueMode | None,
     as_json: bool,
 ) -> None:
     """Queue a job for each repository with its priority, those of workspace repositories first.
 
     JOB_TYPE is historical-pr-sync, recent-prs, pr-details, reviews, comments, repository-issues or
-    repository-discussions. Needs INNGEST_EVENT_KEY (or INNGEST_DEV). Jobs that could not be queued are
-    listed on stdout as --stdin reads them.
+    repository-discussions. In direct mode INNGEST_EVENT_KEY (or INNGEST_DEV) is needed. Jobs that could
+    not be queued are listed on stdout as --stdin reads them.
     """
     from daemon.cli.queue import queue_command, read_jobs
 
     jobs = read_jobs(job_type, repository_ids, sys.stdin.buffer if from_stdin else None, data, batch_id)
-    _operate(queue_command, {"jobs": jobs, "as_json": as_json})
+    _operate(queue_command, {"jobs": jobs, "mode": mode, "as_json": as_json})
+
+
+_JOB_TYPE: Final = click.Choice(list(EVENT_NAMES))
+
+
+@cli.group()
+def jobs() -> None:
+    """See and cancel the jobs that wait in order."""
+
+
+@jobs.command("list")
+@click.option("--type", "job_type", type=_JOB_TYPE, help="Only jobs of this type.")
+@click.option("--repository", "repository_id", type=click.UUID, help="Only this repository's jobs.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def list_jobs(**options: object) -> None:
+    """List the jobs in flight, then those that wait with their positions, the next one first.
+
+    A position counts the jobs of its type, and is that of this moment: a change of priority moves it.
+    """
+    from daemon.cli.jobs import list_command
+
+    _operate(list_command, options)
+
+
+@jobs.command("cancel")
+@click.argument("job_ids", type=click.UUID, nargs=-1, metavar="[JOB_ID]...")
+@click.option("--repository", "repository_id", type=click.UUID, help="All that wait of this repository.")
+@click.option("--type", "job_type", type=_JOB_TYPE, help="Only those of this type.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def cancel_jobs(
+    *, job_ids: Sequence[UUID], repository_id: UUID | None, job_type: JobType | None, as_json: bool
+) -> None:
+    """Cancel jobs that wait. What is in flight can't be called back."""
+    if not job_ids and repository_id is None:
+        raise click.UsageError("Name at least one job id, or use --repository.")
+    from daemon.cli.jobs import cancel_command
+
+    options: dict[str, object] = {
+        "job_ids": job_ids,
+        "repository_id": repository_id,
+        "job_type": job_type,
+        "as_json": as_json,
+    }
+    _operate(cancel_command, options)
 
 
 @cli.command()

@@ -38,7 +38,7 @@ def _lines() -> Iterator[str]:
     yield from (".SH SYNOPSIS", ".B priorityd", f"{_text('[OPTIONS] COMMAND [ARGUMENTS]')}")
     yield from (".SH DESCRIPTION", *_paragraphs(more))
     yield ".SH COMMANDS"
-    for name, command in cli.commands.items():
+    for name, command in _each(cli):
         yield from _command(name, command)
     title, _, codes = (cli.epilog or "").removeprefix(_KEEP_LINES).strip().partition("\n")
     assert title == "Exit codes:"  # noqa: S101 - the heading below stands for it
@@ -47,6 +47,15 @@ def _lines() -> Iterator[str]:
         code, meaning = line.split(maxsplit=1)
         yield from _tagged(code, meaning)
     yield from _environment()
+
+
+def _each(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """The commands with their names; instead of a group those in it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _each(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def _command(name: str, command: click.Command) -> Iterator[str]:

@@ -16,11 +16,11 @@ import click
 
 from core.answers import RepositoryPriority
 from core.errors import ExitCode, PermanentError
-from core.job_events import Job, JobType, event_name
+from core.job_events import Job, JobType, QueueMode, event_name
 from core.priorities import PRIORITIES, score
 from daemon.clock import monotonic
-from daemon.event_sender import open_event_sender
-from daemon.job_queue import JobQueue, JobsNotSentError, QueuedJob, QueueResult
+from daemon.job_queue import open_queue
+from daemon.queueing import JobsNotSentError, QueuedJob, QueueResult
 from daemon.settings import Settings
 from daemon.store import Store
 
@@ -93,12 +93,14 @@ def _read_data(data: str | None) -> dict[str, object]:
     return fields
 
 
-async def queue_command(settings: Settings, store: Store, *, jobs: JobList, as_json: bool) -> ExitCode:
+async def queue_command(
+    settings: Settings, store: Store, *, jobs: JobList, mode: QueueMode | None, as_json: bool
+) -> ExitCode:
     """`priorityd queue`."""
+    mode = mode or settings.queue_mode
     # What was imported never becomes garbage; looking through it in mid-work would take a tenth of a second.
     gc.freeze()
-    async with open_event_sender(settings) as sender:
-        queue = JobQueue(store, sender, form=settings.event_priority)
+    async with open_queue(settings, store, mode) as queue:
         started_at = monotonic()
         why: JobsNotSentError | None = None
         with _progress(len(jobs.jobs)) as progress:

@@ -15,6 +15,8 @@ import httpx
 from pydantic_core import to_jsonable_python
 
 from core.errors import ExitCode
+from daemon.cli.jobs import count_lines
+from daemon.ordered_jobs import count_jobs
 from daemon.rows import Snapshot
 from daemon.settings import Settings
 from daemon.store import Store
@@ -25,11 +27,18 @@ Facts = dict[str, Any]
 async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
     """Show both."""
     snapshot = await store.snapshot()
+    counted = await count_jobs(store)
     daemon = await _ask_daemon(settings)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python({"snapshot": asdict(snapshot), "daemon": daemon})))
+        answer = {
+            "snapshot": asdict(snapshot),
+            "ordered_jobs": [asdict(each) for each in counted],
+            "daemon": daemon,
+        }
+        click.echo(json.dumps(to_jsonable_python(answer)))
     else:
-        for line in (*_snapshot_lines(snapshot), *_daemon_lines(settings, daemon)):
+        lines = (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(settings, daemon))
+        for line in lines:
             click.echo(line)
     return ExitCode.DONE
 
@@ -131,6 +140,16 @@ def _jobs(jobs: Facts) -> str:
     return f"waiting: {queued}; {jobs['inversions']} overtook a more urgent one"
 
 
+def _ordered_jobs(jobs: Facts) -> str:
+    if not jobs["releasing"]:
+        return "releasing none"
+    if jobs["held_back_because"]:
+        return f"held back ({jobs['held_back_because']})"
+    in_flight = ", ".join(f"{priority} {count}" for priority, count in jobs["in_flight"].items())
+    waiting = "some wait" if jobs["waiting"] else "none waits"
+    return f"{waiting}; in flight: {in_flight}; last sent {_time(jobs['last_sent_at'])}"
+
+
 def _leader(leader: Any) -> str:
     return "done by this daemon" if leader else "not done by this daemon"
 
@@ -150,5 +169,6 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Outbox", "outbox", _outbox),
     ("Sync function", "sync_function", _sync_function),
     ("Jobs", "jobs", _jobs),
+    ("Ordered jobs", "ordered_jobs", _ordered_jobs),
 )
 """What `priorityd status` calls each part of `/status`, its key there, and its words."""

@@ -297,6 +297,30 @@ def jobs() -> Row:
     ]
 
 
+def ordered_jobs() -> Row:
+    """Jobs that wait in the database and are released in order."""
+    return "Jobs in order", [
+        lines(
+            "In flight",
+            "Released and not over, of all daemons.",
+            (f"max by (priority) ({m('jobs_in_flight')})", "{{priority}}"),
+            stacked=True,
+        ),
+        lines(
+            "Releases",
+            "Per second; promotions are those that went before higher ones because they were overdue.",
+            (rate("jobs_released_total", "priority"), "{{priority}}"),
+            (rate("job_promotions_total", "priority"), "{{priority}} promoted"),
+        ),
+        lines(
+            "What goes wrong",
+            "1 while Inngest takes none; and jobs per second that nobody reported on within their lease.",
+            (f"max({m('job_releases_held_back')})", "held back"),
+            (rate("jobs_lost_total", "priority"), "{{priority}} lost"),
+        ),
+    ]
+
+
 def outbox() -> Row:
     """Announcements to Inngest."""
     return "Outbox", [
@@ -344,7 +368,7 @@ def build() -> str:
             .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         )
     )
-    for title, panels in (is_it_right(), is_it_fast(), is_it_healthy(), jobs(), outbox()):
+    for title, panels in (is_it_right(), is_it_fast(), is_it_healthy(), jobs(), ordered_jobs(), outbox()):
         board.with_row(dashboard.Row(title))
         for panel in panels:
             board.with_panel(panel)

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import anyio
 import psycopg
@@ -121,9 +123,17 @@ def test_it_may_call_every_function_and_see_every_table_of_the_migrations(
         "select abandon_priority_changes('{1}', '{refused}')",
         "select trim_priority_changes()",
         "select workspace_priority_snapshot()",
+        "select queue_repository_jobs('[]', 'reviews')",
+        "select release_ordered_jobs(gen_random_uuid(), 1)",
+        "select mark_jobs_sent('{}')",
+        "select return_unsent_jobs(gen_random_uuid(), '{}')",
+        "select check_job_lanes()",
+        "select list_ordered_jobs()",
+        "select count_ordered_jobs()",
+        "select cancel_ordered_jobs('{}')",
     ],
 )
-def test_it_may_announce_and_measure(database: Database, role: str, statement: str) -> None:
+def test_it_may_announce_measure_and_release(database: Database, role: str, statement: str) -> None:
     connection = database.connect()
     connection.execute(
         "with r as (insert into repositories default values returning id), w as"
@@ -135,6 +145,30 @@ def test_it_may_announce_and_measure(database: Database, role: str, statement: s
     answer = database.connect(role).execute(statement.encode()).fetchone()
     assert answer is not None
     assert "may not read" not in str(answer)
+
+
+def test_it_may_do_all_that_becomes_of_an_ordered_job(database: Database, role: str) -> None:
+    owner, connection = database.connect(), database.connect(role)
+
+    def call(query: str, *args: object) -> Any:
+        row = connection.execute(query.encode(), args or None).fetchone()
+        assert row is not None
+        return row[0]
+
+    owner.execute("insert into repositories default values")
+    jobs = [
+        call(
+            "select queue_repository_jobs(%s, 'reviews') -> 'jobs' -> 0 ->> 'job_id'",
+            json.dumps([{"repository_id": str(key)}]),
+        )
+        for (key,) in owner.execute("select id from repositories").fetchall() * 3
+    ]
+    daemon = str(uuid4())
+    released = call("select release_ordered_jobs(%s, 2) -> 'jobs'", daemon)
+    assert [job["job_id"] for job in released] == jobs[:2]
+    assert call("select fail_refused_jobs(%s::uuid[], '{no}')", jobs[:1]) == {"failed": 1}
+    assert call("select return_unsent_jobs(%s, %s::uuid[])", daemon, jobs[1:2]) == {"returned": 1}
+    assert call("select cancel_ordered_jobs(%s::uuid[])", jobs)["cancelled"] == 2
 
 
 @pytest.mark.parametrize(
@@ -149,7 +183,8 @@ def test_it_may_announce_and_measure(database: Database, role: str, statement: s
         "truncate workspace_repositories",
         "select * from workspaces",
         "select * from repositories",
-        "update background_jobs set status = 'failed'",
+        "delete from background_jobs",
+        "update background_jobs set repository_id = null",
         "update workspace_priority_migrations set version = '9'",
         "create table mine (id integer)",
     ],

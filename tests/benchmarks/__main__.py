@@ -20,6 +20,7 @@ from tests.acceptance.conftest import NO_TIMER
 from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
 from tests.benchmarks.database import application
 from tests.benchmarks.migrations import migrations
+from tests.benchmarks.order import order
 from tests.benchmarks.queueing import queue
 
 CHANGES, CHANGES_PER_SECOND = 100, 5
@@ -153,6 +154,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "footprint": footprint,
     "full-resync": full_resync,
     "migrations": migration_locks,
+    "order": order,
     "queue": queue,
 }
 

@@ -88,6 +88,7 @@ def _well() -> dict[str, Any]:
         "history": an_hour(),
         "outbox": {"dispatching": False},
         "sync_function": {"hosted": False},
+        "ordered_jobs": {"releasing": False},
         "snapshot": {
             "repositories": [
                 {"is_workspace_repo": True, "priority": "high", "count": 1204},

@@ -166,6 +166,14 @@ CASES: dict[str, Case] = {
         "80m",
         ONE,
     ),
+    "JobReleasesHeldBack": Case(
+        {"job_releases_held_back": "0 1x30"}, {"job_releases_held_back": "0 1x4 0x30"}
+    ),
+    "JobsLost": Case(
+        {'jobs_lost_total{priority="high"}': "0x20 1x30"},
+        {'jobs_lost_total{priority="high"}': "1x60"},
+        labels=(("priority", "high"),),
+    ),
     "OutboxStuck": Case({"outbox_oldest_seconds": "301x60"}, {"outbox_oldest_seconds": "299x60"}),
     "AnnouncementsRefused": Case(
         {'dispatched_total{event="e",outcome="refused"}': "0x20 1x30"},

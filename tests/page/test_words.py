@@ -91,6 +91,11 @@ def test_the_state_in_one_sentence(facts: Facts, text: str) -> None:
         ),
         (Facts(sweeps_succeed=False), "critical", "sweeps fail"),
         (Facts(last_resync_failed=True), "warning", "the last full resync failed"),
+        (
+            Facts(jobs_held_back_because="no answer in time"),
+            "warning",
+            "Inngest takes none of the jobs that wait in order: no answer in time",
+        ),
         (Facts(outbox_oldest_seconds=121), "warning", "a priority change has waited 121 s to be announced"),
         (Facts(job_inversions=1), "warning", "1 job has overtaken an older one"),
         (Facts(oldest_jobs_seconds={"high": 7201}), "critical", "queued for more than 2 h"),

@@ -13,6 +13,7 @@ import inngest
 from core.answers import RepositoryPriority
 from core.job_events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
 from core.run_priority import run_priority_expression
+from tests.conftest import Database
 from tests.project.test_documentation import README
 
 
@@ -60,3 +61,27 @@ def test_the_example_of_an_event_has_the_fields_that_events_have() -> None:
     example = json.loads(block)
     data = event_data(Job("recent-prs", uuid4(), "acme/web"), row)
     assert example | {"repositoryId": data["repositoryId"]} == data
+
+
+def test_the_function_for_other_languages_takes_and_answers_what_is_shown(database: Database) -> None:
+    (block,) = blocks("ts", "queue_repository_jobs")
+    connection = database.connect("service_role")
+    call, _, answer = block.partition("// data:")
+    repository = database.connect().execute("insert into repositories default values returning id").fetchone()
+    assert repository is not None
+    jobs = [
+        {
+            "repository_id": str(repository[0]),
+            "repository_name": "acme/web",
+            "data": {},
+            "job_id": str(uuid4()),
+        },
+        {"repository_id": str(uuid4()), "job_id": str(uuid4())},
+    ]
+    row = connection.execute(
+        "select queue_repository_jobs(p_jobs => %s, p_job_type => 'recent-prs')", (json.dumps(jobs),)
+    ).fetchone()
+    assert row is not None
+    assert set(re.findall(r"\b(\w+):", call)) - {"days"} == {"p_job_type", "p_jobs", "data"} | set(jobs[0])
+    shown = set(re.findall(r"\w+", answer)) - {"2"}
+    assert shown == set(row[0]) | set(row[0]["jobs"][0]) | set(row[0]["refused"][0])

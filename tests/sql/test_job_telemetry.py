@@ -34,16 +34,22 @@ class Jobs:
         started: float | None = None,
         ended: float | None = None,
         repository: UUID | None = None,
+        job_type: str | None = None,
+        promoted: bool | None = None,
     ) -> UUID:
         column = "failed_at" if status == "failed" else "completed_at"
         return self.world.value(
-            f"""insert into background_jobs (status, payload, repository_id, created_at, started_at, {column})
-                select %s, jsonb_strip_nulls(jsonb_build_object('priority', %s::jsonb)), %s,
+            f"""insert into background_jobs
+                    (type, status, payload, repository_id, created_at, started_at, {column})
+                select %s, %s, jsonb_strip_nulls(jsonb_build_object(
+                        'priority', %s::jsonb, 'metadata', jsonb_build_object('promoted', %s::boolean))), %s,
                     now() - make_interval(secs => %s), now() - make_interval(secs => %s),
                     now() - make_interval(secs => %s)
                 returning id""",
+            job_type,
             status,
             _json(priority),
+            promoted,
             repository,
             created,
             started,
@@ -341,8 +347,8 @@ def test_without_the_table_it_is_off_and_comes_on_when_the_table_does(empty_data
     world.connection.execute(schema_sql("roles"))
     world.connection.execute(schema_sql("application"))
     definition = schema_sql("application")
-    world.execute("drop table background_jobs")
     apply_migrations(world.connection)
+    world.execute("drop table background_jobs")
     off = Reader(world).ask()
     assert off == {"available": False, "reason": "there is no table background_jobs"}
 
@@ -355,6 +361,26 @@ def test_without_the_table_it_is_off_and_comes_on_when_the_table_does(empty_data
         world.value("select count(*) from pg_indexes where indexname like 'idx\\_background\\_jobs\\_%%'")
         == 3
     )
+
+
+def test_a_promoted_job_overtakes_nobody_and_a_type_is_overtaken_by_no_other(
+    world: World, jobs: Jobs
+) -> None:
+    reader = Reader(world).poll()
+    jobs.add("high", created=50, job_type="reviews")
+    for fields in ({"promoted": True, "job_type": "reviews"}, {"job_type": "comments"}):
+        jobs.add("low", status="completed", created=40, started=0, ended=0, **fields)
+    assert reader.poll().inversions == 0
+    inverted = jobs.add("low", status="completed", created=40, started=0, ended=0, job_type="reviews")
+    reader.poll()
+    assert reader.inversions == 1
+    found = world.call("find_background_job_inversions", *judged(world))
+    assert [UUID(pair["job_id"]) for pair in found["sample"]] == [inverted]
+
+
+def judged(world: World) -> tuple[object, object]:
+    """The last minute."""
+    return world.value("select now() - interval '1 minute'"), world.value("select now()")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,14 @@ TABLES = (
     "repository_priority_changes",
     "workspace_priority_heartbeats",
     "workspace_priority_job_cursor",
+    "workspace_priority_job_hints",
+    "workspace_priority_job_lanes",
+    "workspace_priority_job_queue",
+    "workspace_priority_job_turns",
+    "workspace_priority_job_types",
     "workspace_priority_leases",
     "workspace_priority_migrations",
+    "workspace_priority_ordered_jobs",
     "workspace_priority_outbox",
 )
 OURS = """
@@ -78,6 +84,15 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select return_priority_changes(gen_random_uuid(), '{1}', 'x', 0)",
         "select priority_outbox_depth()",
         "select trim_priority_changes()",
+        "select queue_repository_jobs('[]', 'reviews')",
+        "select release_ordered_jobs(gen_random_uuid(), 1)",
+        "select mark_jobs_sent('{}')",
+        "select return_unsent_jobs(gen_random_uuid(), '{}')",
+        "select fail_refused_jobs('{}', '{}')",
+        "select check_job_lanes()",
+        "select cancel_ordered_jobs('{}')",
+        "select list_ordered_jobs()",
+        "select count_ordered_jobs()",
         *(f"select * from {table}" for table in TABLES),
     ],
 )
@@ -114,6 +129,8 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         "get_workspace_repository_ids",
         "explain_repository_priority",
         "priority_outbox_depth",
+        "list_ordered_jobs",
+        "count_ordered_jobs",
     )
     writers = (
         "sync_workspace_priorities",

@@ -1,0 +1,87 @@
+"""From which priority the next ordered job of a type is released.
+
+Two promises can pull in different directions: no job goes before one of a higher priority that waits, and
+every job is done within a day. As long as nothing is overdue the first one is kept without exception.
+
+A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what still lies ahead
+of it: other overdue jobs, the queue of the workers, and the work itself. An overdue job is promoted: it goes
+before higher ones, the one that has waited longest first, whatever its own priority.
+
+But never twice in a row while a higher one waits. Otherwise a backlog of a day, coming due all at once, would
+stop the paying teams' jobs for as long as it takes to work it off. So neither promise can be broken by the
+other alone, as long as the load of each is less than half of what the workers can do:
+
+- While there are n overdue jobs that have waited longer, at most 2n + 1 jobs are released before this one. If
+  such jobs come more slowly than every second release, the number of overdue ones is bounded however many
+  high ones wait.
+- At least every second release is by priority. If high jobs come more slowly than that, they wait no longer
+  than a bounded number of releases however many are overdue.
+
+High jobs are never promoted, since nothing goes before them but promotions. PostgreSQL applies this
+(`choose_job_priority`); the copy here explains it, and the tests compare the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from core.priorities import Priority
+
+PROMOTE_AFTER_SHARE: Final = 5 / 6
+"""Of the deadline: then a job that still waits is overdue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits of one job type: whether a high job does, and for how many seconds the oldest of the others.
+
+    None where none of that priority waits.
+    """
+
+    high: bool
+    medium_seconds: float | None
+    low_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The priority to take the next job from, and whether that is a promotion."""
+
+    priority: Priority
+    promoted: bool
+
+
+def promote_after_seconds(deadline_seconds: float) -> float:
+    """After how many seconds of waiting a job with this deadline is overdue."""
+    return deadline_seconds * PROMOTE_AFTER_SHARE
+
+
+def choose(waiting: Waiting, *, promoted_last: bool, promote_after_seconds: float) -> Choice | None:
+    """What to release next, or None when nothing waits. `promoted_last`: the last release was a promotion."""
+    first = _first(waiting)
+    if first is None:
+        return None
+    overdue = _overdue_below(first, waiting, promote_after_seconds)
+    if overdue is None or promoted_last:
+        return Choice(first, promoted=False)
+    return Choice(overdue, promoted=True)
+
+
+def _first(waiting: Waiting) -> Priority | None:
+    if waiting.high:
+        return "high"
+    if waiting.medium_seconds is not None:
+        return "medium"
+    return "low" if waiting.low_seconds is not None else None
+
+
+def _overdue_below(first: Priority, waiting: Waiting, promote_after_seconds: float) -> Priority | None:
+    """The priority below the first one whose oldest job is overdue, and has waited longest."""
+    lower: list[tuple[float, Priority]] = []
+    if first == "high" and waiting.medium_seconds is not None:
+        lower.append((waiting.medium_seconds, "medium"))
+    if first != "low" and waiting.low_seconds is not None:
+        lower.append((waiting.low_seconds, "low"))
+    overdue = [each for each in lower if each[0] >= promote_after_seconds]
+    return max(overdue, key=lambda each: each[0])[1] if overdue else None

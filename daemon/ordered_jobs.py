@@ -1,0 +1,208 @@
+"""Ordered jobs in the database: queueing, releasing and settling them, and looking at them.
+
+All of it may be repeated. Errors leave as those of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from core.answers import RepositoryPriority
+from core.priorities import Priority
+from core.release_policy import promote_after_seconds
+from core.released_jobs import ReleasedJob, ReleaseLimits
+from daemon.store import Store
+
+CLAIM_SECONDS: Final = 60.0
+"""What is released is to be sent within this time; if its daemon has died, another takes it over then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The answer of `release_ordered_jobs`.
+
+    `busy`: another daemon is releasing. `more`: ask again at once. `lost` counts jobs that nobody reported on
+    within their lease, `in_flight` all that are out, of all daemons; both by the priority they went with.
+    """
+
+    busy: bool
+    more: bool
+    jobs: tuple[ReleasedJob, ...]
+    lost: Mapping[Priority, int] = field(default_factory=dict)
+    waiting: bool = False
+    in_flight: Mapping[Priority, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCheck:
+    """The answer of `check_job_lanes`: lanes that were not where they should be, and what looking cost."""
+
+    found: int
+    database_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJob:
+    """A job that was queued in order, with its repository's priority at that moment."""
+
+    job_id: UUID
+    repository_id: UUID
+    priority: Priority
+    tracked: RepositoryPriority | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotQueued:
+    """A job that can't be queued, and why."""
+
+    job_id: UUID
+    repository_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The answer of `queue_repository_jobs`. `queued` leaves out those that had been queued before."""
+
+    queued: int
+    jobs: tuple[WaitingJob, ...]
+    refused: tuple[NotQueued, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """A job that waits or is out. `position` among those of its type that wait; None for one that is out."""
+
+    job_id: UUID
+    job_type: str
+    repository_id: UUID
+    state: Literal["waiting", "released", "in_flight"]
+    position: int | None
+    priority: Priority
+    queued_at: datetime
+    released_at: datetime | None
+    lease_until: datetime | None
+    releases: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """The answer of `list_ordered_jobs`: the first of `found` jobs."""
+
+    jobs: tuple[ListedJob, ...]
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class CountedJobs:
+    """How many jobs of a type and priority wait, and are in flight; and how long the oldest has waited."""
+
+    job_type: str
+    priority: Priority
+    waiting: int
+    in_flight: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledJobs:
+    """How many jobs were cancelled, and how many were out already and can't be called back."""
+
+    cancelled: int
+    in_flight: int
+
+
+_RELEASE: Final = TypeAdapter(Release)
+_QUEUED: Final = TypeAdapter(Queued)
+_LISTED: Final = TypeAdapter(JobList)
+_COUNTED: Final = TypeAdapter(tuple[CountedJobs, ...])
+_CANCELLED: Final = TypeAdapter(CancelledJobs)
+_CHECKED: Final = TypeAdapter(LaneCheck)
+_NUMBER: Final = TypeAdapter(dict[str, int])
+
+
+class OrderedJobs:
+    """The functions of ordered jobs, one method each; `owner` is whose the releases are."""
+
+    def __init__(self, store: Store, owner: UUID) -> None:
+        self._store = store
+        self._owner = str(owner)
+
+    async def release(self, limits: ReleaseLimits, most: int) -> Release:
+        """Up to `most` jobs, in their order, which are to be sent now."""
+        return await self._store.call(
+            _RELEASE,
+            "release_ordered_jobs",
+            p_daemon_id=self._owner,
+            p_in_flight=limits.in_flight,
+            p_limit=most,
+            p_promote_after_seconds=promote_after_seconds(limits.deadline_seconds),
+            p_claim_seconds=CLAIM_SECONDS,
+            p_lease_seconds=limits.lease_seconds,
+        )
+
+    async def mark_sent(self, job_ids: Sequence[UUID], lease_seconds: float) -> None:
+        """Inngest has taken these."""
+        await self._store.call(
+            _NUMBER, "mark_jobs_sent", p_job_ids=_texts(job_ids), p_lease_seconds=lease_seconds
+        )
+
+    async def return_unsent(self, job_ids: Sequence[UUID]) -> None:
+        """These could not be sent for now: they wait again, at their old places."""
+        await self._store.call(
+            _NUMBER, "return_unsent_jobs", p_daemon_id=self._owner, p_job_ids=_texts(job_ids)
+        )
+
+    async def fail(self, reasons: Mapping[UUID, str]) -> None:
+        """These will never be accepted, and why."""
+        await self._store.call(
+            _NUMBER, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
+        )
+
+    async def check_lanes(self) -> LaneCheck:
+        """Look for lanes that are not where they should be; the next release puts them right."""
+        return await self._store.call(_CHECKED, "check_job_lanes")
+
+
+async def queue_in_order(store: Store, jobs: Sequence[Mapping[str, Any]]) -> Queued:
+    """Queue jobs as `queue_repository_jobs` takes them; harmless to repeat if each has its `job_id`."""
+    return await store.call(_QUEUED, "queue_repository_jobs", p_jobs=list(jobs))
+
+
+async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | None, limit: int) -> JobList:
+    """The jobs that are out, then those that wait, the next one first."""
+    return await store.call(
+        _LISTED,
+        "list_ordered_jobs",
+        p_job_type=job_type,
+        p_repository_id=str(repository_id) if repository_id else None,
+        p_limit=limit,
+    )
+
+
+async def count_jobs(store: Store) -> tuple[CountedJobs, ...]:
+    """What waits and what is in flight, by type and priority."""
+    return await store.call(_COUNTED, "count_ordered_jobs")
+
+
+async def cancel_jobs(
+    store: Store, job_ids: Sequence[UUID] | None, repository_id: UUID | None, job_type: str | None
+) -> CancelledJobs:
+    """Cancel these, or all of a repository (of one type), as far as they wait."""
+    return await store.call(
+        _CANCELLED,
+        "cancel_ordered_jobs",
+        p_job_ids=None if job_ids is None else _texts(job_ids),
+        p_repository_id=str(repository_id) if repository_id else None,
+        p_job_type=job_type,
+    )
+
+
+def _texts(ids: Sequence[UUID]) -> list[str]:
+    return [str(each) for each in ids]

@@ -1,0 +1,96 @@
+"""Queues jobs to wait in the database, where their order follows their repositories' priorities.
+
+Nothing is looked up: what counts is the priority when a job is released. Inngest is not needed for it, and
+its being down stops nobody from queueing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID, uuid4, uuid5
+
+import structlog
+
+from core.errors import PermanentError, PriorityError
+from core.job_events import Job, LookUp
+from core.released_jobs import event_id, refuse_clash
+from daemon.ordered_jobs import Queued, queue_in_order
+from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
+from daemon.store import Store
+
+log = structlog.stdlib.get_logger()
+
+PAGE_SIZE: Final = 500
+"""Jobs per call."""
+_JOB_IDS: Final = UUID("5f0e0f46-5f5b-4d63-9d5a-0a5f6c2a7f6e")
+"""Names are hashed into it: the same id of a job gives the same row, so that a repeat queues nothing
+twice."""
+
+
+class OrderedQueue(Queueing):
+    """See the module's text. Make one with `daemon.job_queue.open_job_queue`.
+
+    A job's id, if it has one, decides the id of its row; queued again, it is not queued twice, however late.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def queue_jobs(
+        self, jobs: Iterable[Job], on_progress: Callable[[QueueResult], None] = lambda _: None
+    ) -> QueueResult:
+        """Queue jobs, in their order; `on_progress` sees the result grow.
+
+        Jobs of repositories that the table of jobs can't name are in the result as refused. Raises
+        `PermanentError` for data that hold a field which is set at the release, before anything is queued,
+        and `JobsNotSentError` when the database can't be reached or refuses the key.
+        """
+        named = [job if job.id else replace(job, id=uuid4().hex) for job in jobs]
+        for job in named:
+            refuse_clash(job)
+        result = QueueResult()
+        for start in range(0, len(named), PAGE_SIZE):
+            page = {job_id(job): job for job in named[start : start + PAGE_SIZE]}
+            try:
+                answer = await queue_in_order(self._store, [_element(key, job) for key, job in page.items()])
+            except PriorityError as error:
+                result.not_sent = named[start:]
+                raise JobsNotSentError(result, error) from error
+            _add(result, page, answer)
+            on_progress(result)
+        return result
+
+    def forget(self, repository_id: UUID) -> None:
+        """Nothing is remembered."""
+
+    def forget_all(self) -> None:
+        """Nothing is remembered."""
+
+
+def job_id(job: Job) -> UUID:
+    """The id of the job's row; the job must have an id."""
+    if job.id is None:
+        raise PermanentError("A job without an id has no row", reason="rejected")
+    return uuid5(_JOB_IDS, job.id)
+
+
+def _element(key: UUID, job: Job) -> dict[str, Any]:
+    return {
+        "job_id": str(key),
+        "job_type": job.job_type,
+        "repository_id": str(job.repository_id),
+        "repository_name": job.repository_name,
+        "data": dict(job.data),
+    }
+
+
+def _add(result: QueueResult, page: dict[UUID, Job], answer: Queued) -> None:
+    for each in answer.jobs:
+        look_up: LookUp = each.tracked or "untracked"
+        job = page[each.job_id]
+        result.sent.append(QueuedJob(job, event_id(each.job_id), each.priority, look_up))
+    for refused in answer.refused:
+        log.warning("job_refused", repository_id=str(refused.repository_id), reason=refused.reason)
+        result.refused.append(RefusedJob(page[refused.job_id], refused.reason))

@@ -1,0 +1,228 @@
+"""The releaser on a real database behind the sandbox's REST surface, against the stand-in for Inngest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+
+from core.errors import PermanentError
+from core.job_events import Job, PriorityForm
+from core.released_jobs import ReleaseLimits, event_id
+from daemon.event_sender import open_event_sender
+from daemon.metrics import PREFIX, Metrics
+from daemon.ordered_jobs import OrderedJobs
+from daemon.ordered_queue import OrderedQueue, job_id
+from daemon.progress import Progress
+from daemon.releaser import Releaser
+from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.store import open_store
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import eventually
+from tests.conftest import Database
+from tests.inngest.conftest import StandIn
+from tests.inngest.event_api import Faults
+
+
+@dataclass
+class Bench:
+    """A database with an application, its REST surface, and Inngest's stand-in."""
+
+    server: SandboxServer
+    app: Application
+    inngest: StandIn
+
+    @asynccontextmanager
+    async def releaser(
+        self, in_flight: int = 100, form: PriorityForm = "score", **parts: Any
+    ) -> AsyncIterator[Releaser]:
+        """A releaser that runs for the length of the block."""
+        self.metrics = Metrics()
+        async with (
+            open_store(self.server.url, self.server.service_role_key) as store,
+            open_event_sender(self.inngest.settings(), max_attempts=1, timeout_seconds=1) as sender,
+            anyio.create_task_group() as tasks,
+        ):
+            releaser = Releaser(
+                parts.get("jobs") or OrderedJobs(store, uuid4()),
+                sender,
+                limits=ReleaseLimits(in_flight, 86_400, 3600),
+                form=form,
+                is_leader=lambda: parts.get("leader", False),
+                metrics=self.metrics,
+                progress=Progress(),
+            )
+            tasks.start_soon(releaser.run)
+            yield releaser
+            tasks.cancel_scope.cancel()
+
+    async def queue(self, *repositories: UUID, **data: object) -> list[UUID]:
+        async with open_store(self.server.url, self.server.service_role_key) as store:
+            jobs = [Job("recent-prs", each, "acme/web", data, uuid4().hex) for each in repositories]
+            result = await OrderedQueue(store).queue_jobs(jobs)
+        assert len(result.sent) == len(jobs)
+        return [job_id(job) for job in jobs]
+
+    def high(self) -> UUID:
+        repository = self.app.repository()
+        self.app.add(self.app.workspace(), repository)
+        self.app.connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+        return repository
+
+    def state(self, condition: str) -> int:
+        row = self.app.connection.execute(
+            f"select count(*) from workspace_priority_ordered_jobs where {condition}".encode()
+        ).fetchone()
+        assert row is not None
+        number: int = row[0]
+        return number
+
+    def end(self, *jobs: UUID) -> None:
+        self.app.connection.execute(
+            "update background_jobs set status = 'completed' where id = any (%s)", (list(jobs),)
+        )
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
+
+    @property
+    def sent(self) -> list[UUID]:
+        return [UUID(event["data"]["jobId"]) for event in self.inngest.api.runs]
+
+
+@pytest.fixture
+async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
+    async with serve_sandbox(database.url) as server:
+        yield Bench(server, Application(database.connect()), event_api)
+
+
+async def test_a_released_job_is_the_event_that_would_have_queued_it(bench: Bench) -> None:
+    repository = bench.high()
+    (job,) = await bench.queue(repository, days=30, metadata={"source": "cron"})
+    async with bench.releaser():
+        await eventually(lambda: bench.state("sent_at is not null") == 1)
+        await eventually(lambda: bench.metric("jobs_released_total", priority="high") == 1)
+        await eventually(lambda: bench.metric("jobs_in_flight", priority="high") == 1)
+    (event,) = bench.inngest.api.accepted
+    assert (event["name"], event["id"]) == ("capture/repository.sync.graphql", event_id(job))
+    assert event["data"] == {
+        "repositoryId": str(repository),
+        "repositoryName": "acme/web",
+        "jobId": str(job),
+        "priority": 100,
+        "days": 30,
+        "metadata": {
+            "source": "cron",
+            "promoted": False,
+            "isWorkspaceRepo": True,
+            "workspaceCount": 1,
+            "originalPriority": "high",
+            "priority": "high",
+            "priorityScore": 100,
+            "priorityLookup": "found",
+        },
+    }
+
+
+async def test_consumers_that_read_a_word_get_a_word(bench: Bench) -> None:
+    await bench.queue(bench.app.repository())
+    async with bench.releaser(form="word"):
+        (event,) = await eventually(lambda: bench.inngest.api.accepted)
+    assert (event["data"]["priority"], event["data"]["priorityScore"]) == ("medium", 50)
+
+
+async def test_a_slot_that_is_free_is_used_by_the_next_in_order(bench: Bench) -> None:
+    repositories = bench.app.repositories(3)
+    jobs = await bench.queue(*repositories)
+    async with bench.releaser(in_flight=1):
+        await eventually(lambda: bench.sent == jobs[:1])
+        bench.app.add(bench.app.workspace(), repositories[2])
+        bench.app.connection.execute("select sync_workspace_priorities(%s)", ([repositories[2]],))
+        for expected in ([jobs[0], jobs[2]], [jobs[0], jobs[2], jobs[1]]):
+            bench.end(bench.sent[-1])
+            await eventually(lambda expected=expected: bench.sent == expected)
+
+
+async def test_inngest_failing_stops_releases_and_not_intake_and_keeps_the_order_open(bench: Bench) -> None:
+    repositories = bench.app.repositories(3)
+    bench.inngest.api.faults = Faults(status=503)
+    jobs = await bench.queue(*repositories)
+    async with bench.releaser() as releaser:
+        await eventually(lambda: bench.metric("job_releases_held_back") == 1)
+        assert releaser.held_back_because is not None
+        assert "503" in releaser.held_back_because
+        # All of them wait again, so a change of priority still reaches them.
+        await eventually(lambda: bench.state("released_at is null") == 3)
+        later = await bench.queue(bench.high())
+        assert bench.sent == []
+        bench.inngest.api.faults = Faults()
+        await eventually(lambda: set(bench.sent) == {*later, *jobs})
+        assert bench.sent == [*later, *jobs]
+        assert bench.metric("job_releases_held_back") == 0
+
+
+async def test_while_inngest_fails_one_job_at_a_time_is_tried(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(status=500, accept=1000)
+    await bench.queue(*bench.app.repositories(3))
+    async with bench.releaser():
+        await eventually(lambda: len(bench.inngest.api.requests) == 2)
+    assert bench.inngest.api.requests == [3, 1]
+
+
+async def test_an_answer_that_was_lost_doubles_nothing(bench: Bench) -> None:
+    """Inngest has taken the events, and sending seemed to fail: they are sent again under the same ids."""
+    bench.inngest.api.faults = Faults(reset="after", requests=1)
+    jobs = await bench.queue(*bench.app.repositories(3))
+    async with bench.releaser():
+        await eventually(lambda: bench.state("sent_at is not null") == 3)
+    assert len(bench.inngest.api.accepted) > 3
+    assert bench.sent == jobs
+
+
+async def test_a_refused_job_fails_and_the_others_go(bench: Bench) -> None:
+    repositories = bench.app.repositories(3)
+    jobs = await bench.queue(*repositories)
+    bench.inngest.api.faults = Faults(refuse=str(jobs[1]))
+    async with bench.releaser():
+        await eventually(lambda: bench.sent == [jobs[0], jobs[2]])
+        await eventually(lambda: bench.state("true") == 2)
+    row = bench.app.connection.execute(
+        "select status, error from background_jobs where id = %s", (jobs[1],)
+    ).fetchone()
+    assert row is not None
+    assert row[0] == "failed"
+    assert "told to refuse this event" in row[1]
+
+
+async def test_a_daemon_that_is_cancelled_in_the_middle_of_a_batch_gives_it_back(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(hang=True)
+    await bench.queue(*bench.app.repositories(3))
+    async with bench.releaser():
+        await eventually(lambda: bench.inngest.api.attempts == 1)
+        assert bench.state("released_at is not null") == 3
+    assert bench.state("released_at is null") == 3
+
+
+async def test_what_went_past_us_is_found_by_the_leader(bench: Bench) -> None:
+    repositories = bench.app.repositories(3)
+    jobs = await bench.queue(*repositories)
+    async with bench.releaser(in_flight=1):
+        await eventually(lambda: bench.sent == jobs[:1])
+    bench.app.connection.execute(
+        "update tracked_repositories set priority = 'high' where repository_id = %s", (repositories[2],)
+    )
+    bench.end(jobs[0])
+    async with bench.releaser(in_flight=1, leader=True):
+        await eventually(lambda: bench.sent == [jobs[0], jobs[2]])
+
+
+async def test_fields_that_are_set_at_the_release_are_refused_before_anything_is_queued(bench: Bench) -> None:
+    for data in ({"jobId": "x"}, {"metadata": {"promoted": True}}):
+        with pytest.raises(PermanentError, match="that is set here"):
+            await bench.queue(bench.app.repository(), **data)
+    assert bench.state("true") == 0

@@ -1,0 +1,1 @@
+"""Queues in virtual time: what order comes of a policy under a load of days, within seconds."""

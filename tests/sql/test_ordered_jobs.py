@@ -1,0 +1,534 @@
+"""Ordered jobs, one rule at a time; their order as a whole is in test_release_order.py."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from itertools import product
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from core.job_events import EVENT_NAMES
+from core.release_policy import Waiting, choose
+from daemon.sandbox.migrate import apply_migrations, rollback_migrations
+from tests.conftest import Database
+from tests.sql.test_migrations import SCHEMAS
+from tests.sql.world import Background, World, session
+
+DAEMON = uuid4()
+Json = dict[str, Any]
+
+
+def queue(world: World, *repositories: UUID, job_type: str = "recent-prs", **fields: object) -> list[UUID]:
+    jobs = [{"repository_id": str(each), **fields} for each in repositories]
+    answer = world.call("queue_repository_jobs", json.dumps(jobs), job_type)
+    assert answer["refused"] == []
+    return [UUID(job["job_id"]) for job in answer["jobs"]]
+
+
+def release(
+    world: World, in_flight: int = 100, limit: int = 100, daemon: UUID = DAEMON, **named: Any
+) -> Json:
+    return world.call("release_ordered_jobs", daemon, in_flight, limit, **named)
+
+
+def released(world: World, *args: Any, **named: Any) -> list[UUID]:
+    return [UUID(job["job_id"]) for job in release(world, *args, **named)["jobs"]]
+
+
+def sent(world: World, *jobs: UUID) -> None:
+    world.call("mark_jobs_sent", list(jobs))
+
+
+def end(world: World, *jobs: UUID, status: str = "completed") -> None:
+    world.execute("update background_jobs set status = %s where id = any (%s)", status, list(jobs))
+
+
+def held(world: World, workspace: UUID | None = None) -> UUID:
+    """A repository in a workspace, and synced."""
+    repository = world.tracked()
+    world.add(repository, workspace)
+    world.sync(repository)
+    return repository
+
+
+def job_row(world: World, job: UUID) -> Json:
+    return world.value("select to_jsonb(b) from background_jobs b where id = %s", job)
+
+
+# Queueing.
+
+
+def test_a_queued_job_waits_in_the_applications_table_as_the_event_to_be(world: World) -> None:
+    repository = world.tracked()
+    (job,) = queue(
+        world, repository, repository_name="acme/web", data={"days": 30, "metadata": {"source": "cron"}}
+    )
+    row = job_row(world, job)
+    assert (row["type"], row["status"], UUID(row["repository_id"])) == ("recent-prs", "queued", repository)
+    assert row["payload"] == {
+        "repositoryId": str(repository),
+        "repositoryName": "acme/web",
+        "jobId": str(job),
+        "days": 30,
+        "metadata": {"source": "cron"},
+    }
+
+
+def test_queued_again_with_the_same_ids_nothing_is_queued_twice(world: World) -> None:
+    repository, job = world.tracked(), uuid4()
+    for expected in (1, 0):
+        jobs = json.dumps([{"repository_id": str(repository), "job_id": str(job)}] * 2)
+        answer = world.call("queue_repository_jobs", jobs, "reviews")
+        assert answer["queued"] == expected
+        assert {each["job_id"] for each in answer["jobs"]} == {str(job)}
+    assert released(world) == [job]
+    end(world, job)
+    world.call("queue_repository_jobs", jobs, "reviews")
+    assert released(world) == []
+
+
+def test_one_call_may_queue_several_types(world: World) -> None:
+    repository = world.tracked()
+    jobs = [{"repository_id": str(repository), "job_type": each} for each in EVENT_NAMES]
+    assert world.call("queue_repository_jobs", json.dumps(jobs))["queued"] == len(EVENT_NAMES)
+    assert {job["job_type"] for job in release(world)["jobs"]} == set(EVENT_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("job", "why"),
+    [
+        ({}, "job 2 has no repository_id that is a uuid"),
+        ({"repository_id": "x"}, "job 2 has no repository_id that is a uuid"),
+        ("x", "job 2 is no object"),
+        ({"job_id": 7}, "job 2 has a job_id that is no uuid"),
+        ({"repository_name": 7}, "job 2 has a repository_name that is no text"),
+        ({"data": []}, "job 2 has data that are no object"),
+        ({"data": {"metadata": 1}}, "job 2 has data.metadata that are no object"),
+        ({"data": {"priority": 7, "jobId": 1}}, "job 2 may not hold data.jobId, data.priority: that is set"),
+        ({"data": {"metadata": {"promoted": True}}}, "job 2 may not hold data.metadata.promoted"),
+        ({"job_type": "nonsense"}, "there is no job type 'nonsense'; there are comments, historical-pr-sync"),
+    ],
+)
+def test_of_a_list_with_a_malformed_job_nothing_is_queued(world: World, job: Any, why: str) -> None:
+    repository = {"repository_id": str(world.tracked())}
+    bad = job if job in ({}, "x", {"repository_id": "x"}) else repository | job
+    with pytest.raises(psycopg.Error, match=why) as refused:
+        world.call("queue_repository_jobs", json.dumps([repository, bad]), "reviews")
+    assert refused.value.sqlstate == "22023"
+    assert world.value("select count(*) from background_jobs") == 0
+
+
+def test_jobs_of_repositories_that_there_are_not_are_left_out_and_named(world: World) -> None:
+    known, unknown = world.repository(), uuid4()
+    jobs = json.dumps([{"repository_id": str(each)} for each in (unknown, known)])
+    answer = world.call("queue_repository_jobs", jobs, "reviews")
+    assert [UUID(each["repository_id"]) for each in answer["jobs"]] == [known]
+    assert [(UUID(each["repository_id"]), each["reason"]) for each in answer["refused"]] == [
+        (unknown, "there is no such repository")
+    ]
+
+
+def test_queueing_waits_for_no_release(database: Database, world: World) -> None:
+    repository = world.tracked()
+    queue(world, repository)
+    releasing = session(database, autocommit=False)
+    assert len(released(releasing)) == 1
+    (later,) = queue(world, repository)  # would fail after its lock_timeout
+    assert release(world) == {"busy": True, "more": False, "jobs": []}
+    releasing.connection.commit()
+    assert released(world, daemon=uuid4()) == [later]
+
+
+def test_the_types_and_the_policy_are_the_same_in_sql_and_python(world: World) -> None:
+    types = world.execute("select job_type from workspace_priority_job_types").fetchall()
+    assert {job_type for (job_type,) in types} == set(EVENT_NAMES)
+    ages = [None, 0.0, 9.5, 10.0, 10.5, 11.0]
+    for high, medium, low, last in product([True, False], ages, ages, [True, False]):
+        row = world.execute(
+            "select * from choose_job_priority(%s, %s::float8, %s::float8, %s, 10)", high, medium, low, last
+        ).fetchone()
+        choice = choose(Waiting(high, medium, low), promoted_last=last, promote_after_seconds=10)
+        assert row == ((choice.priority, choice.promoted) if choice else (None, False)), (high, medium, low)
+
+
+# The order.
+
+
+def test_the_priority_counts_that_a_repository_has_when_its_job_is_released(world: World) -> None:
+    first, upgraded, downgraded = world.tracked(), world.tracked(), world.tracked()
+    workspace = world.add(downgraded)
+    world.sync(downgraded)
+    jobs = queue(world, downgraded, first, upgraded)
+    assert released(world, 1, 1) == [jobs[0]]
+    end(world, jobs[0])
+    (again,) = queue(world, downgraded)
+    world.remove(downgraded, workspace)
+    world.add(upgraded)
+    world.sync(upgraded, downgraded)
+    answer = release(world)["jobs"]
+    assert [(UUID(job["job_id"]), job["priority"]) for job in answer] == [
+        (jobs[2], "high"),
+        (jobs[1], "medium"),
+        (again, "medium"),
+    ]
+    assert answer[0]["tracked"] == {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
+    payload = job_row(world, jobs[2])["payload"]
+    assert (payload["priority"], payload["metadata"]) == (100, {"promoted": False})
+
+
+def test_workspaces_take_turns_whoever_has_more(world: World) -> None:
+    """Each has its turn, the one without one the longest first; within a turn the oldest."""
+    busy, other = sorted((world.workspace(), world.workspace()))
+    many = [held(world, busy) for _ in range(3)]
+    one = held(world, other)
+    pinned = world.tracked()
+    world.pin(pinned, "high")
+    jobs = queue(world, *many, many[0], one, pinned)
+    # In no workspace is one more turn: that of the workspace of zeros.
+    assert released(world) == [jobs[5], jobs[0], jobs[4], jobs[1], jobs[2], jobs[3]]
+    end(world, *jobs)
+    # Who comes back has not lost his place.
+    more = queue(world, many[0], many[1], one)
+    assert released(world) == [more[2], more[0], more[1]]
+
+
+def test_a_shared_repository_counts_for_the_workspace_whose_turn_is_first(world: World) -> None:
+    busy, other = world.workspace(), world.workspace()
+    own = [held(world, busy) for _ in range(4)]
+    first = queue(world, *own[:2])
+    assert released(world) == first
+    shared = held(world, busy)
+    world.add(shared, other)
+    world.sync(shared)
+    jobs = queue(world, *own, shared)
+    assert released(world, limit=1) == [jobs[4]]
+
+
+def test_an_overdue_job_is_promoted_and_says_so(world: World) -> None:
+    low, high = world.tracked(), held(world)
+    world.pin(low, "low")
+    jobs = queue(world, low, high, high, low)
+    world.execute(
+        "update workspace_priority_ordered_jobs set queued_at = queued_at - interval '20 hours'"
+        " where repository_id = %s",
+        low,
+    )
+    answer = release(world, limit=4)["jobs"]
+    assert [(UUID(job["job_id"]), job["promoted"]) for job in answer] == [
+        (jobs[0], True),
+        (jobs[1], False),
+        (jobs[3], True),
+        (jobs[2], False),
+    ]
+    assert answer[0]["waited_seconds"] >= 72_000
+    assert job_row(world, jobs[0])["payload"]["metadata"] == {"promoted": True}
+
+
+# In flight.
+
+
+def test_no_more_than_the_limit_of_a_type_is_in_flight(world: World) -> None:
+    repository = world.tracked()
+    jobs = queue(world, *[repository] * 3)
+    others = queue(world, *[repository] * 3, job_type="reviews")
+    assert set(released(world, 2)) == {*jobs[:2], *others[:2]}
+    sent(world, *jobs[:2], *others[:2])
+    assert released(world, 2) == []
+    end(world, jobs[0], status="failed")
+    world.execute("update background_jobs set status = 'processing' where id = %s", jobs[1])
+    world.execute("delete from background_jobs where id = %s", others[0])
+    assert set(released(world, 2)) == {jobs[2], others[2]}
+    assert release(world, 2)["in_flight"] == {"medium": 4}
+
+
+def test_what_was_released_and_not_sent_is_released_again_after_a_minute_and_is_not_lost(
+    world: World,
+) -> None:
+    repository = world.tracked()
+    (job,) = queue(world, repository)
+    assert released(world) == [job]
+    assert released(world, daemon=uuid4()) == []
+    pass_time(world, "61 s")
+    answer = release(world, daemon=uuid4())
+    assert [(UUID(each["job_id"]), each["releases"]) for each in answer["jobs"]] == [(job, 2)]
+    assert answer["lost"] == {}
+
+
+def test_a_daemon_that_asks_again_has_not_got_the_answer(world: World) -> None:
+    jobs = queue(world, *[world.tracked()] * 2)
+    assert released(world) == jobs
+    sent(world, jobs[0])
+    assert released(world) == [jobs[1]]
+
+
+def test_a_job_that_nobody_reports_on_is_lost_after_its_lease_and_goes_first_again(world: World) -> None:
+    repository, high = world.tracked(), held(world)
+    (lost,) = queue(world, high)
+    assert released(world, p_lease_seconds=3600.0) == [lost]
+    world.call("mark_jobs_sent", [lost], 3600.0)
+    (later, _) = queue(world, high, repository)
+    pass_time(world, "61 s")
+    assert released(world, 1) == []
+    pass_time(world, "1 h")
+    answer = release(world, 1)
+    assert [UUID(job["job_id"]) for job in answer["jobs"]] == [lost]
+    assert answer["lost"] == {"high": 1}
+    end(world, lost)
+    assert released(world, 1) == [later]
+
+
+def test_what_could_not_be_sent_waits_at_its_old_place(world: World) -> None:
+    jobs = queue(world, *[world.tracked()] * 3)
+    assert released(world, 2) == jobs[:2]
+    sent(world, jobs[1])
+    assert world.call("return_unsent_jobs", uuid4(), [jobs[0]]) == {"returned": 0}
+    assert world.call("return_unsent_jobs", DAEMON, jobs) == {"returned": 1}
+    assert released(world, daemon=uuid4()) == [jobs[0], jobs[2]]
+
+
+def test_a_job_at_work_that_came_back_as_unsent_takes_its_place_without_being_sent_again(
+    world: World,
+) -> None:
+    """Its event had been accepted, and only the answer was lost."""
+    jobs = queue(world, *[world.tracked()] * 2)
+    assert released(world, 1) == jobs[:1]
+    world.call("return_unsent_jobs", DAEMON, jobs[:1])
+    world.execute("update background_jobs set status = 'processing' where id = %s", jobs[0])
+    answer = release(world, 1)
+    assert (answer["jobs"], answer["in_flight"]) == ([], {"medium": 1})
+    end(world, jobs[0])
+    assert released(world, 1) == jobs[1:]
+
+
+def test_a_refused_job_fails_with_its_reason(world: World) -> None:
+    (job,) = queue(world, world.tracked())
+    assert released(world) == [job]
+    assert world.call("fail_refused_jobs", [job], ["too large"]) == {"failed": 1}
+    row = job_row(world, job)
+    assert (row["status"], row["error"]) == ("failed", "too large")
+    assert row["failed_at"]
+    assert release(world)["in_flight"] == {}
+
+
+def test_many_cancelled_jobs_do_not_keep_a_release(world: World) -> None:
+    repository = world.tracked()
+    jobs = queue(world, *[repository] * 2500)
+    end(world, *jobs[:-1], status="cancelled")
+    answers = [release(world)]
+    while answers[-1]["more"]:
+        answers.append(release(world))
+    assert len(answers) == 3
+    assert [UUID(job["job_id"]) for job in answers[-1]["jobs"]] == [jobs[-1]]
+
+
+def test_nothing_is_released_before_every_hint_is_followed(world: World) -> None:
+    """One of them may tell of the first job of all."""
+    world.execute(
+        """insert into workspace_priority_job_hints (repository_id)
+           select gen_random_uuid() from generate_series(1, 10001)"""
+    )
+    (job,) = queue(world, held(world))
+    assert (release(world)["more"], released(world)) == (True, [job])
+
+
+# Looking and cancelling.
+
+
+def test_positions_are_those_of_the_releases_that_follow(world: World) -> None:
+    workspaces = [world.workspace() for _ in range(3)]
+    repositories = [held(world, workspaces[number % 3]) for number in range(7)]
+    repositories += [world.tracked() for _ in range(4)]
+    world.pin(repositories[8], "low")
+    queue(world, *repositories, *repositories[::2], *repositories[:2])
+    out = released(world, limit=3)
+    sent(world, *out)
+    answer = world.call("list_ordered_jobs")
+    listed = [UUID(job["job_id"]) for job in answer["jobs"]]
+    assert set(listed[:3]) == set(out)
+    assert answer["found"] == len(listed) == 19
+    waiting = answer["jobs"][3:]
+    assert [job["position"] for job in waiting] == list(range(1, 17))
+    (one,) = world.call("list_ordered_jobs", None, repositories[9])["jobs"]
+    assert one in waiting
+    assert released(world) == listed[3:]
+
+
+def test_cancelling_reaches_what_waits_and_tells_of_what_is_out(world: World) -> None:
+    repository = world.tracked()
+    jobs = queue(world, *[repository] * 3)
+    (other,) = queue(world, repository, job_type="reviews")
+    assert jobs[0] in released(world, 1, 1) or released(world, 1)
+    world.call("mark_jobs_sent", [*jobs, other])
+    answer = world.call("cancel_ordered_jobs", p_repository_id=repository, p_job_type="recent-prs")
+    assert answer == {"cancelled": 2, "in_flight": 1}
+    assert [job_row(world, job)["status"] for job in jobs] == ["queued", "cancelled", "cancelled"]
+    end(world, jobs[0], other)
+    assert released(world) == []
+    assert world.call("count_ordered_jobs") == []
+
+
+def test_counts_are_by_type_and_current_priority(world: World) -> None:
+    repository, high = world.tracked(), held(world)
+    queue(world, repository, repository, high, high)
+    release(world, 1)
+    counted = world.call("count_ordered_jobs")
+    assert [(each["priority"], each["waiting"], each["in_flight"]) for each in counted] == [
+        ("high", 1, 1),
+        ("medium", 2, 0),
+    ]
+
+
+# The application's table, as it may be.
+
+TABLES = {
+    "absent": "select",
+    "enum and json": """
+        create type job_status as enum ('queued', 'processing', 'completed', 'failed', 'cancelled');
+        create table background_jobs (
+            id uuid primary key default gen_random_uuid(), type text not null, payload json,
+            status job_status not null default 'queued', created_at timestamptz default now(),
+            started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid
+        )""",
+    "the key of a repository is a foreign one": """
+        create table background_jobs (
+            id uuid primary key, type text, payload jsonb, status varchar(20) default 'queued',
+            created_at timestamptz, started_at timestamptz, completed_at timestamptz, failed_at timestamptz,
+            repository_id uuid references repositories on delete cascade, error varchar(500), priority integer
+        )""",
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
+def test_works_on_the_table_as_it_is_found(empty_database: Database, table: str) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute(table)
+    apply_migrations(world.connection)
+    high = held(world)
+    jobs = queue(world, world.tracked(), high, high, data={"days": 30})
+    assert released(world, 2) == jobs[1:]
+    assert job_row(world, jobs[1])["payload"]["days"] == 30
+    world.call("fail_refused_jobs", [jobs[1]], ["too large"])
+    sent(world, jobs[2])
+    assert world.call("cancel_ordered_jobs", [jobs[0]]) == {"cancelled": 1, "in_flight": 0}
+    end(world, jobs[2])
+    assert released(world) == []
+    assert [job_row(world, job)["status"] for job in jobs] == ["cancelled", "failed", "completed"]
+    assert world.call("list_ordered_jobs") == {"jobs": [], "found": 0}
+
+
+def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it(
+    empty_database: Database,
+) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    apply_migrations(world.connection)
+    queue(world, world.tracked())
+    rollback_migrations(world.connection)
+    assert world.value("select status from background_jobs") == "queued"
+
+
+# What goes on beside it.
+
+
+def test_a_change_of_priority_waits_for_no_release_and_is_not_missed_by_the_next(
+    database: Database, world: World
+) -> None:
+    repositories = [world.tracked() for _ in range(2)]
+    jobs = queue(world, *repositories)
+    releasing = session(database, autocommit=False)
+    assert released(releasing, 1, 1) == [jobs[0]]
+    (third,) = queue(world, world.tracked())
+    world.add(repositories[1])
+    Background(lambda: world.sync(repositories[1])).result()
+    releasing.connection.rollback()
+    assert released(world) == [jobs[1], jobs[0], third]
+
+
+def test_where_ordered_jobs_were_never_used_changes_leave_no_hints(world: World) -> None:
+    held(world)
+    assert world.value("select count(*) from workspace_priority_job_hints") == 0
+    release(world)
+    held(world)
+    assert world.value("select count(*) from workspace_priority_job_hints") == 1
+
+
+def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> None:
+    shared = held(world)
+    queue(world, world.tracked(), held(world), shared, shared)
+    release(world, 1, 1)
+    assert world.call("check_job_lanes")["found"] == 0
+    world.add(shared)
+    assert world.call("check_job_lanes")["found"] == 1
+
+
+def test_everything_at_once_ends_with_every_job_released_once(database: Database, world: World) -> None:
+    """Nobody waits for others in a circle, and nothing fails or is lost."""
+    workspace = world.workspace()
+    repositories = [world.tracked() for _ in range(8)]
+    rounds = 25
+    stop = threading.Event()
+    chance = random.Random(3)
+
+    def queueing(seed: int) -> list[UUID]:
+        mine, order = session(database), random.Random(seed)
+        return [
+            job for _ in range(rounds) for job in queue(mine, *order.sample(repositories, len(repositories)))
+        ]
+
+    def changing() -> None:
+        mine = session(database)
+        while not stop.is_set():
+            some = chance.sample(repositories, 3)
+            for repository in some:
+                mine.execute("delete from workspace_repositories where repository_id = %s", repository)
+            mine.add(some[0], workspace)
+            mine.sync(*some)
+            mine.call("check_job_lanes")
+
+    def cancelling() -> int:
+        mine, cancelled = session(database), 0
+        while not stop.is_set():
+            answer = mine.call("cancel_ordered_jobs", p_repository_id=chance.choice(repositories))
+            cancelled += answer["cancelled"]
+            time.sleep(0.05)  # leave some for the releases
+        return cancelled
+
+    def releasing() -> list[UUID]:
+        mine, daemon, mine_released = session(database), uuid4(), []
+        while not (stop.is_set() and not (jobs := released(mine, 5, 3, daemon))):
+            jobs = released(mine, 5, 3, daemon)
+            assert mine.value(f"select count(*) from ({OUT}) o") <= 5
+            if jobs and chance.random() < 0.3:
+                mine.call("return_unsent_jobs", daemon, jobs)
+                continue
+            sent(mine, *jobs)
+            end(mine, *jobs)
+            mine_released += jobs
+        return mine_released
+
+    intake = [Background(lambda seed=seed: queueing(seed)) for seed in range(3)]
+    others = [Background(changing), Background(cancelling)]
+    releases = [Background(releasing) for _ in range(3)]
+    queued = [job for each in intake for job in each.result()]
+    stop.set()
+    _, cancelled = (each.result() for each in others)
+    out = [job for each in releases for job in each.result()]
+    out += released(world, 10_000, 10_000)
+    assert len(out) == len(set(out))
+    assert len(out) + cancelled == len(queued) == 3 * rounds * len(repositories)
+
+
+OUT = "select from workspace_priority_ordered_jobs where released_at is not null"
+
+
+def pass_time(world: World, interval: str) -> None:
+    world.execute(
+        "update workspace_priority_ordered_jobs set lease_until = lease_until - %s::interval", interval
+    )

@@ -1,0 +1,56 @@
+"""What a release costs, in pages that it looks at: the same whether 1,000 or 100,000 jobs wait."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from tests.sql.test_plans import explain
+from tests.sql.world import World, session
+
+FILL = """
+    insert into repositories select from generate_series(1, {repositories});
+    insert into tracked_repositories (repository_id) select id from repositories;
+    insert into workspaces select from generate_series(1, 20);
+    insert into workspace_repositories (workspace_id, repository_id)
+    select w.id, r.id
+    from (select id, row_number() over () as n from repositories limit {repositories} / 5) r
+    join (select id, row_number() over () as n from workspaces) w on w.n = 1 + r.n % 20;
+    select sweep_workspace_priorities(p_limit => 100000);
+    insert into background_jobs (type, repository_id, payload, created_at)
+    select 'reviews', r.id, '{{}}', now() - make_interval(secs => g.n)
+    from generate_series(1, 20) g (n) cross join repositories r;
+    insert into workspace_priority_ordered_jobs (job_id, job_type, repository_id, queued_at)
+    select id, type, repository_id, created_at from background_jobs;
+    insert into workspace_priority_job_hints (repository_id) select id from repositories;
+"""
+
+
+def pages_of_a_release(world: World, repositories: int) -> int:
+    """With 20 jobs each; every daemon's sessions have planned before."""
+    world.execute(FILL.format(repositories=repositories))
+    world.execute("vacuum (analyze)")
+    daemon = uuid4()
+    released: list[Any] = []
+    while len(released) < 20:
+        jobs = world.call("release_ordered_jobs", daemon, 10_000, 5)["jobs"]
+        world.call("mark_jobs_sent", [job["job_id"] for job in jobs])
+        released += jobs
+    world.execute("update background_jobs set status = 'completed' where payload ? 'priority'")
+    world.call("release_ordered_jobs", daemon, 1)
+    world.execute("vacuum")
+    (top, *_) = explain(world, f"select release_ordered_jobs('{daemon}', 2)")
+    assert isinstance(top["Shared Hit Blocks"], int)
+    return top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+
+
+def test_a_release_looks_at_no_more_pages_when_a_hundred_times_as_many_wait(
+    server: Any, template: str
+) -> None:
+    pages = []
+    for repositories in (50, 5000):
+        with server.database(template) as database:
+            pages.append(pages_of_a_release(session(database), repositories))
+    few, many = pages
+    # Each index is a level or two deeper; anything that grew with the queue would be in the thousands.
+    assert many < 2 * few + 50

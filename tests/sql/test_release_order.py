@@ -1,0 +1,403 @@
+"""The order of releases against an oracle that searches plain lists, whatever happens in between.
+
+What happens: jobs of several types are queued, workspaces take and drop repositories, priorities are pinned
+and written by hand, jobs end, are cancelled (by us and behind our back) or deleted, grow old, and are locked
+by others; daemons release one after the other and at the same time, die before and after their release is
+committed, and come back. What the oracle knows of it is the README's rules; of the policy it uses `core`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from core.release_policy import Waiting, choose
+from tests.sql.world import Background, World, session
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+TYPES = ("pr-details", "reviews")
+ALL_TYPES = (
+    "comments",
+    "historical-pr-sync",
+    "pr-details",
+    "recent-prs",
+    "repository-discussions",
+    "repository-issues",
+    "reviews",
+)
+NOBODY = UUID(int=0)
+PROMOTE_AFTER = 12 * 3600.0
+REPOSITORIES, WORKSPACES = 6, 3
+
+index = st.integers(min_value=0)
+job_types = st.sampled_from(TYPES)
+limits = st.integers(min_value=1, max_value=7)
+
+
+@dataclass
+class Job:
+    id: UUID
+    job_type: str
+    repository: UUID
+    queued_at: datetime
+    number: int
+    out: bool = False
+    sent: bool = False
+    over: bool = False
+    claim_ended: bool = False
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        return self.queued_at, self.number
+
+
+@dataclass
+class Oracle:
+    """What waits and whose turn it is."""
+
+    jobs: list[Job] = field(default_factory=list)
+    priority: dict[UUID, str] = field(default_factory=dict)
+    members: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))  # by repository
+    served: dict[tuple[str, UUID], int] = field(default_factory=lambda: defaultdict(int))
+    type_served: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    promoted_last: dict[str, bool] = field(default_factory=lambda: defaultdict(bool))
+    turns: int = 0
+
+    def release(
+        self, in_flight: int, limit: int, now: datetime, locked: frozenset[UUID] = frozenset()
+    ) -> list[tuple[UUID, str, bool]]:
+        self.jobs = [job for job in self.jobs if not job.over]
+        for job in self.jobs:
+            if job.out and job.claim_ended:
+                job.out = job.sent = job.claim_ended = False
+        released: list[tuple[UUID, str, bool]] = []
+        left_alone: set[tuple[str, UUID]] = set()
+        for job_type in sorted(ALL_TYPES, key=lambda each: (self.type_served[each], each)):
+            free = in_flight - sum(job.out for job in self.jobs if job.job_type == job_type)
+            while free > 0 and len(released) < limit:
+                choice = self._next(job_type, now, left_alone)
+                if choice is None:
+                    break
+                job, promoted, workspace = choice
+                if job.id in locked:
+                    left_alone.add((job_type, job.repository))
+                    continue
+                self._take(job, promoted, workspace)
+                released.append((job.id, self.priority[job.repository], promoted))
+                free -= 1
+            if len(released) == limit:
+                break
+        return released
+
+    def _next(
+        self, job_type: str, now: datetime, left_alone: set[tuple[str, UUID]]
+    ) -> tuple[Job, bool, UUID | None] | None:
+        waiting = [
+            job
+            for job in self.jobs
+            if job.job_type == job_type and not job.out and (job_type, job.repository) not in left_alone
+        ]
+        oldest = {
+            priority: min(
+                (job for job in waiting if self.priority[job.repository] == priority),
+                key=lambda job: job.age,
+                default=None,
+            )
+            for priority in ("high", "medium", "low")
+        }
+
+        def seconds(job: Job | None) -> float | None:
+            return None if job is None else (now - job.queued_at).total_seconds()
+
+        choice = choose(
+            Waiting(oldest["high"] is not None, seconds(oldest["medium"]), seconds(oldest["low"])),
+            promoted_last=self.promoted_last[job_type],
+            promote_after_seconds=PROMOTE_AFTER,
+        )
+        if choice is None:
+            return None
+        if choice.priority != "high":
+            job = oldest[choice.priority]
+            assert job is not None
+            return job, choice.promoted, None
+        lines: dict[UUID, list[Job]] = defaultdict(list)
+        for job in waiting:
+            if self.priority[job.repository] == "high":
+                for workspace in self.members[job.repository] or {NOBODY}:
+                    lines[workspace].append(job)
+        workspace = min(lines, key=lambda each: (self.served[job_type, each], each))
+        return min(lines[workspace], key=lambda job: job.age), False, workspace
+
+    def _take(self, job: Job, promoted: bool, workspace: UUID | None) -> None:
+        self.turns += 1
+        job.out = True
+        self.type_served[job.job_type] = self.turns
+        self.promoted_last[job.job_type] = promoted
+        if workspace is not None:
+            self.served[job.job_type, workspace] = self.turns
+
+
+class ReleaseOrder(RuleBasedStateMachine):
+    world: World  # set by the test
+    database: Database
+
+    @initialize()
+    def empty(self) -> None:
+        self.world.execute(
+            """truncate repositories, workspaces, repository_priority_changes, background_jobs,
+                   workspace_priority_ordered_jobs, workspace_priority_job_lanes,
+                   workspace_priority_job_turns, workspace_priority_job_hints cascade;
+               update workspace_priority_job_types set served = 0, promoted_last = false;
+               update workspace_priority_job_queue set turns = 0"""
+        )
+        self.oracle = Oracle()
+        self.repositories = [self.world.tracked() for _ in range(REPOSITORIES - 1)]
+        self.repositories.append(self.world.repository())  # untracked
+        self.workspaces = [self.world.workspace() for _ in range(WORKSPACES)]
+        self.manual: dict[UUID, str | None] = defaultdict(lambda: None)
+        for repository in self.repositories:
+            self.decide(repository)
+
+    def decide(self, repository: UUID) -> None:
+        tracked = repository is not self.repositories[-1]
+        if tracked and self.oracle.members[repository]:
+            self.oracle.priority[repository] = "high"
+        else:
+            self.oracle.priority[repository] = (self.manual[repository] if tracked else None) or "medium"
+
+    def pick(self, number: int) -> UUID:
+        return self.repositories[number % REPOSITORIES]
+
+    def jobs(self, *, out: bool) -> list[Job]:
+        return [job for job in self.oracle.jobs if job.out == out and not job.over]
+
+    @rule(numbers=st.lists(index, min_size=1, max_size=4), job_type=job_types)
+    def queue(self, numbers: list[int], job_type: str) -> None:
+        jobs = [{"repository_id": str(self.pick(n)), "job_id": str(uuid4())} for n in numbers]
+        for _ in range(2):  # the second time changes nothing
+            self.world.call("queue_repository_jobs", json.dumps(jobs), job_type)
+        for each in jobs:
+            job_id = UUID(each["job_id"])
+            row = self.world.execute(
+                "select queued_at, number from workspace_priority_ordered_jobs where job_id = %s", job_id
+            ).fetchone()
+            assert row is not None
+            self.oracle.jobs.append(Job(job_id, job_type, UUID(each["repository_id"]), *row))
+
+    @rule(number=index, workspace=index)
+    def add_to_workspace(self, number: int, workspace: int) -> None:
+        repository, holder = self.pick(number), self.workspaces[workspace % WORKSPACES]
+        if holder not in self.oracle.members[repository]:
+            self.world.add(repository, holder)
+            self.oracle.members[repository].add(holder)
+            self.synced(repository)
+
+    @rule(number=index)
+    def remove_from_workspace(self, number: int) -> None:
+        repository = self.pick(number)
+        for holder in sorted(self.oracle.members[repository])[:1]:
+            self.world.remove(repository, holder)
+            self.oracle.members[repository].remove(holder)
+            self.synced(repository)
+
+    @rule(number=index, priority=st.sampled_from([None, "high", "medium", "low"]))
+    def pin(self, number: int, priority: str | None) -> None:
+        repository = self.pick(number)
+        if repository is not self.repositories[-1]:
+            self.world.pin(repository, priority)
+            self.manual[repository] = priority
+            self.decide(repository)
+
+    def synced(self, repository: UUID) -> None:
+        before = self.oracle.priority[repository]
+        self.world.sync(repository)
+        self.decide(repository)
+        if before == self.oracle.priority[repository]:
+            # Nothing on record changed, but in whose lines it stands.
+            self.world.call("check_job_lanes")
+
+    def place(self, repository: UUID) -> None:
+        self.world.execute("insert into workspace_priority_job_hints (repository_id) values (%s)", repository)
+
+    @rule(number=index, priority=st.sampled_from(["high", "medium", "low"]))
+    def write_priority_by_hand(self, number: int, priority: str) -> None:
+        repository = self.pick(number)
+        if repository is self.repositories[-1] or self.oracle.members[repository]:
+            return
+        self.world.execute(
+            "update tracked_repositories set priority = %s, manual_priority = %s where repository_id = %s",
+            priority,
+            priority,
+            repository,
+        )
+        self.manual[repository] = priority
+        self.decide(repository)
+        self.world.call("check_job_lanes")
+
+    @precondition(lambda self: self.jobs(out=True))
+    @rule(number=index, status=st.sampled_from(["completed", "failed", "cancelled", None]))
+    def end(self, number: int, status: str | None) -> None:
+        out = self.jobs(out=True)
+        job = out[number % len(out)]
+        job.over = True
+        if status is None:
+            self.world.execute("delete from background_jobs where id = %s", job.id)
+        else:
+            self.world.execute("update background_jobs set status = %s where id = %s", status, job.id)
+
+    @precondition(lambda self: self.jobs(out=False))
+    @rule(number=index, how=st.sampled_from(["ours", "status", "delete"]))
+    def cancel(self, number: int, how: str) -> None:
+        waiting = self.jobs(out=False)
+        job = waiting[number % len(waiting)]
+        job.over = True
+        if how == "ours":
+            assert self.world.call("cancel_ordered_jobs", [job.id]) == {"cancelled": 1, "in_flight": 0}
+        elif how == "status":
+            self.world.execute("update background_jobs set status = 'cancelled' where id = %s", job.id)
+        else:
+            self.world.execute("delete from background_jobs where id = %s", job.id)
+
+    @precondition(lambda self: self.jobs(out=False))
+    @rule(number=index)
+    def grow_old(self, number: int) -> None:
+        """All jobs of a repository that wait."""
+        waiting = self.jobs(out=False)
+        repository = waiting[number % len(waiting)].repository
+        for job in waiting:
+            if job.repository == repository:
+                job.queued_at = self.world.value(
+                    """update workspace_priority_ordered_jobs set queued_at = queued_at - interval '1 day'
+                       where job_id = %s returning queued_at""",
+                    job.id,
+                )
+        self.place(repository)
+
+    # Releases.
+
+    @rule(in_flight=limits, limit=limits)
+    def release(self, in_flight: int, limit: int) -> None:
+        self.expect(in_flight, limit, [self.until_not_busy(self.world, in_flight, limit)])
+
+    @rule(in_flight=limits, limit=limits, daemons=st.integers(min_value=2, max_value=3))
+    def release_at_the_same_time(self, in_flight: int, limit: int, daemons: int) -> None:
+        sessions = [session(self.database) for _ in range(daemons)]
+        calls = [
+            Background(lambda each=each: self.until_not_busy(each, in_flight, limit)) for each in sessions
+        ]
+        self.expect(in_flight, limit, [call.result() for call in calls])
+        for each in sessions:
+            each.connection.close()
+
+    @rule(in_flight=limits, limit=limits)
+    def die_before_the_release_is_committed(self, in_flight: int, limit: int) -> None:
+        dying = session(self.database, autocommit=False)
+        self.call(dying, in_flight, limit)
+        dying.connection.close()  # the server notices when it does: until then others are told to come back
+
+    @precondition(lambda self: self.jobs(out=True))
+    @rule(number=index)
+    def die_before_it_is_sent(self, number: int) -> None:
+        """Its claim runs out."""
+        for job in self.jobs(out=True):
+            if not job.sent:
+                job.claim_ended = True
+        self.world.execute(
+            """update workspace_priority_ordered_jobs set lease_until = clock_timestamp()
+               where released_at is not null and sent_at is null"""
+        )
+
+    @precondition(lambda self: self.jobs(out=True))
+    @rule()
+    def send(self) -> None:
+        ids = [job.id for job in self.jobs(out=True)]
+        self.world.call("mark_jobs_sent", ids)
+        for job in self.jobs(out=True):
+            job.sent, job.claim_ended = True, False
+
+    @precondition(lambda self: any(job.sent for job in self.jobs(out=True)))
+    @rule(number=index)
+    def lose(self, number: int) -> None:
+        sent = [job for job in self.jobs(out=True) if job.sent]
+        job = sent[number % len(sent)]
+        job.claim_ended = True
+        self.world.execute(
+            """update workspace_priority_ordered_jobs set lease_until = clock_timestamp()
+               where job_id = %s""",
+            job.id,
+        )
+
+    @precondition(lambda self: self.jobs(out=False))
+    @rule(number=index, in_flight=limits, limit=limits)
+    def release_while_somebody_holds_a_job(self, number: int, in_flight: int, limit: int) -> None:
+        waiting = self.jobs(out=False)
+        job = waiting[number % len(waiting)]
+        holder = session(self.database, autocommit=False)
+        holder.execute("select from background_jobs where id = %s for update", job.id)
+        released = self.until_not_busy(self.world, in_flight, limit)
+        holder.connection.rollback()
+        holder.connection.close()
+        self.expect(in_flight, limit, [released], frozenset([job.id]))
+
+    def call(self, world: World, in_flight: int, limit: int) -> dict[str, Any]:
+        return world.call(
+            "release_ordered_jobs",
+            uuid4(),
+            p_in_flight=in_flight,
+            p_limit=limit,
+            p_promote_after_seconds=PROMOTE_AFTER,
+        )
+
+    def until_not_busy(self, world: World, in_flight: int, limit: int) -> dict[str, Any]:
+        while (answer := self.call(world, in_flight, limit))["busy"]:
+            pass
+        return answer
+
+    def expect(
+        self, in_flight: int, limit: int, answers: list[dict[str, Any]], locked: frozenset[UUID] = frozenset()
+    ) -> None:
+        now = self.world.value("select clock_timestamp()")
+        jobs = sorted((job for answer in answers for job in answer["jobs"]), key=lambda job: job["turn"])
+        released = [(UUID(job["job_id"]), job["priority"], job["promoted"]) for job in jobs]
+        expected = [each for _ in answers for each in self.oracle.release(in_flight, limit, now, locked)]
+        assert released == expected
+        assert [job["turn"] for job in jobs] == list(
+            range(self.oracle.turns - len(jobs) + 1, self.oracle.turns + 1)
+        )
+        flying = self.world.execute(
+            """select job_type, count(*) from workspace_priority_ordered_jobs
+               where released_at is not null group by 1"""
+        ).fetchall()
+        assert dict(flying) == Counter(job.job_type for job in self.jobs(out=True))
+
+
+def test_jobs_are_released_in_the_order_of_the_oracle(database: Database) -> None:
+    ReleaseOrder.world = session(database)
+    ReleaseOrder.database = database
+    run_state_machine_as_test(
+        ReleaseOrder,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            # Each step costs milliseconds: a failure is shown as it was found.
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
