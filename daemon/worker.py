@@ -28,9 +28,9 @@ log = structlog.stdlib.get_logger()
 RETRY_SECONDS: Final = 1.0
 """The first delay of work that failed for now; the queue doubles it with each attempt."""
 LOCKED_RETRY_SECONDS: Final = 0.5
-LONGEST_LOCKED_SECONDS: Final = 4.0
-"""For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while it
-waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
+LONGEST_LOCKED_SECONDS: Final = 2.0
+"""For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while
+it waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
 
 
 class SyncStore(Protocol):
