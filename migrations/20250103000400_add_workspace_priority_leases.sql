@@ -1,4 +1,5 @@
--- Which of several daemons does the timer work. Safe to apply again.
+-- For several daemons at once: which of them does the timer work, and how they stay out of each other's way.
+-- Safe to apply again.
 
 insert into public.workspace_priority_migrations (version, name)
 values ('20250103000400', '20250103000400_add_workspace_priority_leases.sql')
@@ -71,6 +72,36 @@ begin
     delete from public.workspace_priority_leases l where l.daemon_id = p_daemon_id;
     v_released := found;
     return jsonb_build_object('released', v_released);
+end
+$$;
+
+-- ---------------------------------------------------------------------------------------------------------
+-- Rows that somebody holds
+-- ---------------------------------------------------------------------------------------------------------
+
+-- Locks these rows in key order and returns those that it got. A call for a single row waits for it, unless
+-- p_skip_locked; a call for several takes those that nobody else holds. Waiting for one of them, it would hold the
+-- others meanwhile, and of two daemons that hear of the same changes each would find its rows held by the other: with
+-- one row locked for long, hardly any was free. Rows that are not had are reported, and the caller comes back.
+create or replace function public.lock_tracked_repositories(p_ids uuid[], p_skip_locked boolean)
+returns uuid[]
+language plpgsql
+set search_path = ''
+as $$
+begin
+    if p_skip_locked or cardinality(p_ids) > 1 then
+        return array(
+            select tr.id from public.tracked_repositories tr
+            where tr.id = any (p_ids)
+            order by tr.id
+            for no key update skip locked
+        );
+    end if;
+    return array(
+        select tr.id from public.tracked_repositories tr
+        where tr.id = any (p_ids)
+        for no key update
+    );
 end
 $$;
 

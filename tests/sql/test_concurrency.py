@@ -279,29 +279,32 @@ def test_an_application_that_refers_to_a_row_holds_nobody(database: Database) ->
     assert (answer["changed"], answer["locked"]) == (1, [])
 
 
-def test_gives_way_to_an_application_that_locks_in_another_order(database: Database) -> None:
-    world, calling, application = session(database), session(database), session(database, autocommit=False)
+def test_of_several_rows_takes_the_free_ones_and_waits_for_none(database: Database) -> None:
+    world, application = session(database), session(database, autocommit=False)
     workspace = world.workspace()
-    repositories = [world.tracked() for _ in range(2)]
-    for repository in repositories:
+    free, held = world.tracked(), world.tracked()
+    for repository in (free, held):
         world.add(repository, workspace)
-    first, second = (
-        row[0]
-        for row in world.execute("select repository_id from tracked_repositories order by id").fetchall()
-    )
-    lock = "select from tracked_repositories where repository_id = %s for update"
-    # It begins to wait last, so its own look for deadlocks comes last; on a loaded machine only just.
-    application.execute("set deadlock_timeout = '10s'")
-    application.execute(lock, second)
-    running = Background(lambda: calling.sync(*repositories))
-    world.wait_until_blocked(calling.pid)
-    application.execute(lock, first)  # waits for the call, which waits for the application
-
-    # The first may be had by either of them once the call has let go of it.
-    assert str(second) in running.result()["locked"]
+    application.execute("select from tracked_repositories where repository_id = %s for update", held)
+    # The call ends although nobody lets go of the row: had it waited, it would hold the free one meanwhile.
+    assert world.sync(free, held)["locked"] == [str(held)]
+    assert world.row(free) == Row("high", True, 1)
+    assert world.row(held) == Row("medium", False, 0)
     application.connection.commit()
-    sync_like_the_daemon(world, first, second)
-    assert world.row(first) == world.row(second) == Row("high", True, 1)
+    sync_like_the_daemon(world, free, held)
+    assert world.row(held) == Row("high", True, 1)
+
+
+def test_a_single_row_is_waited_for(database: Database) -> None:
+    world, calling, application = session(database), session(database), session(database, autocommit=False)
+    repository = world.tracked()
+    world.add(repository)
+    application.execute("select from tracked_repositories where repository_id = %s for update", repository)
+    running = Background(lambda: calling.sync(repository))
+    world.wait_until_blocked(calling.pid)
+    application.connection.commit()
+    assert running.result()["locked"] == []
+    assert world.row(repository) == Row("high", True, 1)
 
 
 def test_a_pin_says_when_a_row_is_held(database: Database) -> None:
