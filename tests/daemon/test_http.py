@@ -127,7 +127,7 @@ async def test_the_thread_is_gone_when_serving_ends() -> None:
     async with serving(Metrics()) as url:
         await in_thread(lambda: get(f"{url}/livez"))
         assert [thread.name for thread in threading.enumerate()].count("http") == 1
-    assert "http" not in [thread.name for thread in threading.enumerate()]
+    await eventually(lambda: "http" not in [thread.name for thread in threading.enumerate()])
 
 
 async def test_openmetrics_is_given_to_those_who_ask_for_it() -> None:
