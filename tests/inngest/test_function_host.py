@@ -198,7 +198,10 @@ async def test_stopped_while_the_function_runs_it_says_so_to_inngest_and_ends(
     async with stack.daemon(**settings(gateway)) as daemon:
         await eventually(gateway.ready)
         holder = stack.database.connect(autocommit=False)
-        holder.execute("lock table tracked_repositories in access exclusive mode")
+        # In a thread: it waits for calls that the sandbox, in this event loop, has to end.
+        await anyio.to_thread.run_sync(
+            lambda: holder.execute("lock table tracked_repositories in access exclusive mode")
+        )
         replies = []
         async with anyio.create_task_group() as tasks:
 
