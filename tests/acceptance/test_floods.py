@@ -91,7 +91,11 @@ async def test_a_repository_that_flaps_is_looked_at_a_few_times_a_second(stack: 
         assert await daemon.metric("resyncs_total", kind="sweep") - sweeps <= most
         # The last change added it, so that is what must be found.
         await eventually(lambda: app.row(repository) == ("high", True, 1))
-        assert await daemon.metric("pending_repositories") == 0
+        await eventually(lambda: nothing_pending(daemon))
+
+
+async def nothing_pending(daemon: Daemon) -> bool:
+    return await daemon.metric("pending_repositories") == 0
 
 
 def flap(app: Application, workspace: UUID, repository: UUID, number: int) -> None:
