@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 RECONNECTS = 200
 MOST_GROWTH_BYTES = 5 * 1024 * 1024
+A_FEW = 6
+"""What a heartbeat under way holds: a call's connection has two ends in this process. A leak would be hundreds."""
 ENDS = ("close?code=1012", "close?code=1000", "abort", "overrun")
 
 
@@ -47,8 +49,8 @@ async def test_two_hundred_reconnects_leave_as_much_behind_as_one(sandbox: Sandb
         sockets, memory = len(process.net_connections()), process.memory_info().rss
         for number in range(RECONNECTS):
             await reconnect(ENDS[number % len(ENDS)])
-        await eventually(lambda: len(asyncio.all_tasks()) <= tasks, 60)
-        await eventually(lambda: len(process.net_connections()) <= sockets, 60)
-        await eventually(lambda: process.num_fds() <= files, 60)
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks + A_FEW, 60)
+        await eventually(lambda: len(process.net_connections()) <= sockets + A_FEW, 60)
+        await eventually(lambda: process.num_fds() <= files + A_FEW, 60)
         gc.collect()
         assert process.memory_info().rss - memory < MOST_GROWTH_BYTES
