@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 RECONNECTS = 200
 MOST_GROWTH_BYTES = 5 * 1024 * 1024
 A_FEW = 6
-"""What a heartbeat under way holds: a call's connection has two ends in this process. A leak would be hundreds."""
+"""What a heartbeat under way holds: a call has a connection with two ends here. A leak would be hundreds."""
 ENDS = ("close?code=1012", "close?code=1000", "abort", "overrun")
 
 
