@@ -5,7 +5,8 @@ every job is done within a day. As long as nothing is overdue the first one is k
 
 A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what still lies ahead
 of it: other overdue jobs, the queue of the workers, and the work itself. An overdue job is promoted: it goes
-before higher ones, the one that has waited longest first, whatever its own priority.
+before higher ones, the one that has waited longest first, whatever its own priority (and a medium one that
+has waited longer than the overdue low one needs no promotion: its turn is first anyway).
 
 But never twice in a row while a higher one waits. Otherwise a backlog of a day, coming due all at once, would
 stop the paying teams' jobs for as long as it takes to work it off. So neither promise can be broken by the
@@ -62,10 +63,10 @@ def choose(waiting: Waiting, *, promoted_last: bool, promote_after_seconds: floa
     first = _first(waiting)
     if first is None:
         return None
-    overdue = _overdue_below(first, waiting, promote_after_seconds)
-    if overdue is None or promoted_last:
+    longest = _waited_longest(waiting)
+    if longest is None or longest[1] == first or longest[0] < promote_after_seconds or promoted_last:
         return Choice(first, promoted=False)
-    return Choice(overdue, promoted=True)
+    return Choice(longest[1], promoted=True)
 
 
 def _first(waiting: Waiting) -> Priority | None:
@@ -76,12 +77,11 @@ def _first(waiting: Waiting) -> Priority | None:
     return "low" if waiting.low_seconds is not None else None
 
 
-def _overdue_below(first: Priority, waiting: Waiting, promote_after_seconds: float) -> Priority | None:
-    """The priority below the first one whose oldest job is overdue, and has waited longest."""
+def _waited_longest(waiting: Waiting) -> tuple[float, Priority] | None:
+    """Seconds and priority of the oldest job that can be overdue."""
     lower: list[tuple[float, Priority]] = []
-    if first == "high" and waiting.medium_seconds is not None:
+    if waiting.medium_seconds is not None:
         lower.append((waiting.medium_seconds, "medium"))
-    if first != "low" and waiting.low_seconds is not None:
+    if waiting.low_seconds is not None:
         lower.append((waiting.low_seconds, "low"))
-    overdue = [each for each in lower if each[0] >= promote_after_seconds]
-    return max(overdue, key=lambda each: each[0])[1] if overdue else None
+    return max(lower, key=lambda each: each[0], default=None)

@@ -219,17 +219,13 @@ declare
         when p_high_waits then 'high' when p_medium_seconds is not null then 'medium'
         when p_low_seconds is not null then 'low'
     end;
-    v_overdue text;
+    v_longest text := case
+        when p_low_seconds > p_medium_seconds or p_medium_seconds is null then 'low' else 'medium'
+    end;
 begin
-    if v_first = 'high' and p_medium_seconds >= p_promote_after_seconds then
-        v_overdue := 'medium';
-    end if;
-    if v_first in ('high', 'medium') and p_low_seconds >= p_promote_after_seconds
-        and (v_overdue is null or p_low_seconds > p_medium_seconds) then
-        v_overdue := 'low';
-    end if;
-    promoted := v_overdue is not null and not p_promoted_last;
-    priority := case when promoted then v_overdue else v_first end;
+    promoted := v_longest <> v_first and not p_promoted_last
+        and coalesce(greatest(p_medium_seconds, p_low_seconds) >= p_promote_after_seconds, false);
+    priority := case when promoted then v_longest else v_first end;
 end
 $$;
 
@@ -373,7 +369,8 @@ begin
         on conflict (job_type, repository_id, workspace_id) do update
         set priority = excluded.priority, head_queued_at = excluded.head_queued_at,
             head_number = excluded.head_number, head_job_id = excluded.head_job_id
-        where (l.priority, l.head_job_id) is distinct from (excluded.priority, excluded.head_job_id)
+        where (l.priority, l.head_queued_at, l.head_job_id)
+            is distinct from (excluded.priority, excluded.head_queued_at, excluded.head_job_id)
     )
     insert into public.workspace_priority_job_turns as t (job_type, workspace_id)
     select distinct h.job_type, s.workspace_id
@@ -518,6 +515,36 @@ begin
 end
 $$;
 
+-- Puts right a lane whose place or head has been changed behind our back; whether there was anything to do. Asked
+-- before its head is passed over by a promotion: one that is over, or no longer higher, is not passed over. For the
+-- holder of the queue's row only.
+create or replace function public.mend_job_lane(
+    p_job_type text,
+    p_repository_id uuid,
+    p_priority text,
+    p_head_job_id uuid
+)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+    if public.current_job_priority(p_repository_id) <> p_priority then
+        perform public.place_job_lanes(array[p_job_type], array[p_repository_id]);
+        return true;
+    end if;
+    if exists (
+        select from public.background_jobs b
+        where b.id = p_head_job_id and b.status::text in ('queued', 'processing')
+    ) then
+        return false;
+    end if;
+    delete from public.workspace_priority_ordered_jobs o where o.job_id = p_head_job_id;
+    perform public.advance_job_lane(p_job_type, p_repository_id);
+    return true;
+end
+$$;
+
 -- Takes the next job of a type out of its lane; null when there is none that can be had. For the holder of the queue's
 -- row only. What it meets on the way is put right: a lane that is too high, jobs that are over before their turn. A
 -- job that somebody else has locked is not waited for: its repository's jobs are left for the next release.
@@ -590,6 +617,12 @@ begin
         ) c;
         if v_choice.priority is null then
             return null;
+        end if;
+        if v_choice.promoted then
+            v_lane := case when v_high.head_job_id is null then v_medium else v_high end;
+            continue when public.mend_job_lane(
+                p_job_type, v_lane.repository_id, v_lane.priority, v_lane.head_job_id
+            );
         end if;
         v_lane := case v_choice.priority when 'high' then v_high when 'medium' then v_medium else v_low end;
 
@@ -1518,7 +1551,7 @@ begin
             'advance_job_lane', 'cancel_ordered_jobs', 'check_job_lanes', 'check_job_type', 'choose_job_priority',
             'count_ordered_jobs', 'current_job_priority', 'explain_refused_job', 'fail_refused_jobs',
             'follow_job_hints', 'hint_at_job_lanes', 'job_priority', 'list_ordered_jobs', 'mark_jobs_sent',
-            'place_job_lanes', 'queue_repository_jobs', 'release_next_job', 'release_ordered_jobs',
+            'mend_job_lane', 'place_job_lanes', 'queue_repository_jobs', 'release_next_job', 'release_ordered_jobs',
             'repositories_unknown_to_jobs', 'return_unsent_jobs', 'settle_ordered_jobs', 'workspaces_in_line'
         )
     loop

@@ -33,6 +33,7 @@ drop function if exists public.release_ordered_jobs(
 drop function if exists public.release_next_job(
     text, bigint, boolean, uuid, double precision, double precision, double precision
 );
+drop function if exists public.mend_job_lane(text, uuid, text, uuid);
 drop function if exists public.advance_job_lane(text, uuid);
 drop function if exists public.settle_ordered_jobs(uuid);
 drop function if exists public.follow_job_hints(integer);

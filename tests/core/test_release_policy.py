@@ -40,7 +40,8 @@ def test_of_two_that_are_overdue_the_one_that_has_waited_longest_is_promoted() -
 
 
 def test_going_first_by_priority_is_no_promotion_however_overdue() -> None:
-    assert decide(Waiting(False, OVERDUE + 2, OVERDUE + 1)) == Choice("low", promoted=True)
+    assert decide(Waiting(False, OVERDUE + 2, OVERDUE + 1)) == Choice("medium", promoted=False)
+    assert decide(Waiting(False, OVERDUE + 1, OVERDUE + 1)) == Choice("medium", promoted=False)
     assert decide(Waiting(False, OVERDUE, None)) == Choice("medium", promoted=False)
     assert decide(Waiting(False, None, OVERDUE)) == Choice("low", promoted=False)
 
