@@ -141,7 +141,8 @@ class Action(Enum):
 class ListenerState:
     """Where the listener is. `deadline` is when a `Tick` matters next, None for never.
 
-    `renewing`: live, with a successor on its way. `renew_after_seconds` is how old a live connection may get.
+    `renewing`: live, with a successor on its way. `renew_after_seconds` is how old a live connection may get,
+    `backoff_max_seconds` how long it waits at most before it tries again.
     """
 
     name: State
@@ -151,13 +152,23 @@ class ListenerState:
     last_failure: Failed | None = None
     renewing: bool = False
     renew_after_seconds: float = RENEW_AFTER_SECONDS
+    backoff_max_seconds: float = BACKOFF_MAX_SECONDS
 
 
 def initial(
-    now: float, renew_after_seconds: float = RENEW_AFTER_SECONDS
+    now: float,
+    *,
+    renew_after_seconds: float = RENEW_AFTER_SECONDS,
+    backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
 ) -> tuple[ListenerState, list[Action]]:
     """Where a listener begins, and what it does first."""
-    return _connecting(ListenerState("connecting", now, renew_after_seconds=renew_after_seconds), now)
+    state = ListenerState(
+        "connecting",
+        now,
+        renew_after_seconds=renew_after_seconds,
+        backoff_max_seconds=backoff_max_seconds,
+    )
+    return _connecting(state, now)
 
 
 def transition(
@@ -243,7 +254,7 @@ def _backing_off(
 ) -> tuple[ListenerState, list[Action]]:
     healthy = state.name == "live" and now - state.since >= HEALTHY_AFTER_SECONDS
     failures = 1 if healthy else state.failures + 1
-    ceiling = min(BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
+    ceiling = min(BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10), state.backoff_max_seconds)
     delay = ceiling * (0.5 + jitter / 2)
     new = replace(
         state,

@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from core.events import HEARTBEATS, Hint, MalformedChangeError, read_change
 from core.listener_state import (
+    BACKOFF_MAX_SECONDS,
     RENEW_AFTER_SECONDS,
     Action,
     BeatOverdue,
@@ -72,6 +73,7 @@ class Listener:
         beat_grace_seconds: float = BEAT_GRACE_SECONDS,
         renew_after_seconds: float = RENEW_AFTER_SECONDS,
         linger_seconds: float = LINGER_SECONDS,
+        backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
     ) -> None:
         self._url = url
         self._keys = keys
@@ -90,7 +92,9 @@ class Listener:
             interval_seconds=beat_interval_seconds,
             grace_seconds=beat_grace_seconds,
         )
-        self._state, self._first_actions = initial(monotonic(), renew_after_seconds)
+        self._state, self._first_actions = initial(
+            monotonic(), renew_after_seconds=renew_after_seconds, backoff_max_seconds=backoff_max_seconds
+        )
         # With the connection that each comes from: what it means depends on what that is by then.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()

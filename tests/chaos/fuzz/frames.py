@@ -45,6 +45,7 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
             on_gap=lambda _: None,
             metrics=metrics,
             progress=Progress(),
+            backoff_max_seconds=0.02,
             # Heartbeats do not come back from this server; that is no matter here.
             beat_interval_seconds=7200,
             beat_grace_seconds=3600,

@@ -12,7 +12,6 @@ import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from core import listener_state
 from daemon import store
 from tests.chaos.fuzz.answers import send_answers
 from tests.chaos.fuzz.frames import send_frames
@@ -35,9 +34,8 @@ async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
 
 @contextmanager
 def _without_waiting() -> Iterator[None]:
-    """Each failure makes the daemon wait: the listener for up to half a minute, the store for seconds."""
+    """Each failure makes the store wait for seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listener_state, "BACKOFF_MAX_SECONDS", 0.02)
         patch.setattr(store, "_JITTERED", lambda _: 0.0)
         yield
 
