@@ -22,6 +22,7 @@ from tests.benchmarks.database import application
 from tests.benchmarks.migrations import migrations
 from tests.benchmarks.order import order
 from tests.benchmarks.queueing import queue
+from tests.benchmarks.telemetry import telemetry
 
 CHANGES, CHANGES_PER_SECOND = 100, 5
 TRACKED, MEMBERSHIPS = 100_000, 40_000
@@ -156,6 +157,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "migrations": migration_locks,
     "order": order,
     "queue": queue,
+    "telemetry": telemetry,
 }
 
 

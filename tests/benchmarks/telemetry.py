@@ -1,0 +1,141 @@
+"""What telemetry costs: the database a poll of the jobs' table, the daemon's host a scrape."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median, quantiles
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import anyio.to_thread
+import httpx
+import psycopg
+
+from daemon.job_watcher import PAGE_SIZE, POLL_SECONDS
+from daemon.sandbox.server import serve_sandbox
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import start_daemon
+from tests.benchmarks.database import application
+
+TRACKED, HISTORY = 10_000, 1_000_000
+JOBS_PER_SECOND = 100
+POLLS, SCRAPES = 12, 200
+POLL_BAR_MS, SCRAPE_BAR_MS = 20.0, 10.0
+
+_HISTORY = """
+insert into background_jobs (status, created_at, started_at, completed_at, repository_id)
+select 'completed', t.at, t.at + interval '2 s', t.at + interval '5 s', r.ids[1 + n %% cardinality(r.ids)]
+from generate_series(1, %s) n,
+    lateral (select now() - interval '1 h' - n * interval '1 s' as at) t,
+    (select array_agg(id) as ids from repositories) r
+"""
+# Each job waits for two seconds, runs for one, and ends now; as many as that wait meanwhile.
+_QUEUE = """
+insert into background_jobs (status, created_at, repository_id)
+select 'queued', clock_timestamp(), unnest(%s::uuid[])
+"""
+_FINISH = """
+update background_jobs set status = 'completed', started_at = clock_timestamp() - interval '1 s',
+    completed_at = clock_timestamp()
+where id in (
+    select id from background_jobs where status = 'queued' and created_at < clock_timestamp() - interval '2 s'
+)
+"""
+
+
+async def telemetry() -> dict[str, Any]:
+    """Polls and scrapes while 100 jobs a second end, over the history of a million."""
+    with application() as (url, app):
+        repositories = app.repositories(TRACKED)
+        app.connection.execute(_HISTORY, (HISTORY,))
+        app.connection.execute("vacuum analyze")
+        with _jobs(url, repositories):
+            first, polls = await anyio.to_thread.run_sync(_polls, app)
+            async with serve_sandbox(url) as server:
+                settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+                async with start_daemon(**settings) as daemon:
+                    await anyio.sleep(2 * POLL_SECONDS + 1)
+                    size, scrapes = await anyio.to_thread.run_sync(_scrapes, daemon.port)
+    poll, scrape = _summary([each["ms"] for each in polls]), _summary(scrapes)
+    return {
+        "tracked": TRACKED,
+        "history": HISTORY,
+        "jobs_per_second": JOBS_PER_SECOND,
+        "first_poll_ms": first["ms"],
+        "jobs_counted": sum(each["jobs"] for each in polls),
+        "poll_database_ms": poll,
+        "scrape_ms": scrape | {"bytes": size},
+        "bars": {
+            "poll": {"value": poll["p95"], "bar": POLL_BAR_MS, "holds": poll["p95"] < POLL_BAR_MS},
+            "scrape": {"value": scrape["p95"], "bar": SCRAPE_BAR_MS, "holds": scrape["p95"] < SCRAPE_BAR_MS},
+        },
+    }
+
+
+@contextmanager
+def _jobs(url: str, repositories: list[UUID]) -> Iterator[None]:
+    """An application whose workers end 100 jobs a second."""
+    over, chance = threading.Event(), random.Random(1)
+
+    def work() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not over.wait(0.1):
+                connection.execute(_QUEUE, (chance.sample(repositories, JOBS_PER_SECOND // 10),))
+                connection.execute(_FINISH)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        worker.join()
+
+
+def _polls(app: Application) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """The first poll there ever was, then those that count, as often as the daemon asks."""
+    daemon_id, page = uuid4(), None
+    first, page = _poll(app, daemon_id, page)
+    polls = []
+    for _ in range(POLLS):
+        time.sleep(POLL_SECONDS)
+        poll, page = _poll(app, daemon_id, page)
+        polls.append(poll)
+    return first, polls
+
+
+def _poll(app: Application, daemon_id: UUID, page: int | None) -> tuple[dict[str, float], int | None]:
+    row = app.connection.execute(
+        "select poll_background_jobs(%s, %s, %s)", (daemon_id, page, PAGE_SIZE)
+    ).fetchone()
+    assert row is not None
+    answer = row[0]
+    jobs = sum(group["jobs"] for group in answer["finished"])
+    return {"ms": round(answer["database_seconds"] * 1000, 2), "jobs": jobs}, answer["page"]
+
+
+def _scrapes(port: int) -> tuple[int, list[float]]:
+    """Bytes of one, and the milliseconds of each, on a connection that stays open as Prometheus keeps it."""
+    took = []
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        for _ in range(SCRAPES):
+            began = time.perf_counter()
+            answer = client.get("/metrics")
+            took.append((time.perf_counter() - began) * 1000)
+            answer.raise_for_status()
+            time.sleep(0.05)
+    return len(answer.content), took
+
+
+def _summary(milliseconds: list[float]) -> dict[str, float]:
+    return {
+        "p50": round(median(milliseconds), 2),
+        "p95": round(quantiles(milliseconds, n=20)[-1], 2),
+        "most": round(max(milliseconds), 2),
+        "n": len(milliseconds),
+    }
