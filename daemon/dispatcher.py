@@ -181,7 +181,7 @@ class Dispatcher:
             refused = await self._sender.send(waiting.events, lambda sent: self._sent(waiting, sent))
         except (TransientError, KeyRefusedError) as error:
             return self._not_for_now(waiting, error)
-        except Exception as error:
+        except Exception as error:  # a fault of ours must not end the announcing of everything else
             log.exception("dispatch_failed_unexpectedly", changes=len(claimed.changes))
             return self._not_for_now(waiting, TransientError(type(error).__name__, reason="unknown"))
         except BaseException:

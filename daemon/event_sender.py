@@ -112,6 +112,7 @@ class EventSender:
 
     async def _send_once(self, batch: Sequence[OutgoingEvent]) -> None:
         try:
+            # That `data` holds nothing but JSON is what the model is asked to find out.
             events = [inngest.Event(name=e.name, data=dict(e.data), id=e.id) for e in batch]  # type: ignore[arg-type]
         except ValidationError as error:
             raise PermanentError(f"its data is no JSON: {_first(error)}", reason="rejected") from None

@@ -140,7 +140,7 @@ class FunctionHost:
         except PermanentError as error:
             log.warning("sync_event_refused", error=str(error))
             raise inngest.NonRetriableError(str(error)) from None
-        except Exception as error:
+        except Exception as error:  # only to say so here too: Inngest tries again
             log.warning("sync_event_failed", error=_words(error))
             raise
         log.info("sync_event_answered", priority_changes=result["priorityChanges"])

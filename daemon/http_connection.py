@@ -20,6 +20,7 @@ class TimedConnection(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
 
+    # uvicorn's own signature is narrower than asyncio's.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(transport)
