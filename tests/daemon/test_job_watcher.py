@@ -26,7 +26,12 @@ from tests.conftest import Database, schema_sql
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("POLL_SECONDS", 0.05), ("OFF_POLL_SECONDS", 0.05), ("SHARE", 1)):
+    for name, seconds in (
+        ("POLL_SECONDS", 0.05),
+        ("QUIET_POLL_SECONDS", 0.05),
+        ("OFF_POLL_SECONDS", 0.05),
+        ("SHARE", 1),
+    ):
         monkeypatch.setattr(job_watcher, name, seconds)
     monkeypatch.setattr(job_watcher, "BEAT_SECONDS", 0.05)
 
