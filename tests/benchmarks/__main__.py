@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,9 +17,11 @@ from tests.acceptance.application import Application
 from tests.acceptance.daemon_process import priorityd
 from tests.benchmarks.database import application
 from tests.benchmarks.idle import footprint, idle
+from tests.benchmarks.latency import latency
 from tests.benchmarks.migrations import migrations
 from tests.benchmarks.order import order
 from tests.benchmarks.queueing import queue
+from tests.benchmarks.soak import SECONDS, soak
 from tests.benchmarks.start import start
 
 TRACKED, MEMBERSHIPS = 100_000, 40_000
@@ -89,19 +92,23 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "footprint": footprint,
     "full-resync": full_resync,
     "idle": idle,
+    "latency": latency,
     "migrations": migration_locks,
     "order": order,
     "queue": queue,
+    "soak": soak,
     "start": start,
 }
 
 
 def main() -> None:
     """Run the one that is named."""
-    name = sys.argv[1] if len(sys.argv) == 2 else ""
-    if name not in BENCHMARKS:
-        sys.exit(f"usage: python -m tests.benchmarks {{{'|'.join(BENCHMARKS)}}}")
-    print(json.dumps({"benchmark": name, **anyio.run(BENCHMARKS[name])}))
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="How long to soak.")
+    arguments = parser.parse_args()
+    run = partial(soak, arguments.seconds) if arguments.name == "soak" else BENCHMARKS[arguments.name]
+    print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))
 
 
 main()
