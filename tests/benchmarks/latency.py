@@ -93,7 +93,7 @@ async def latency() -> dict[str, Any]:
     with application(commit_times=True) as (url, app):
         app.connection.execute(_NO_OP)
         app.connection.execute("notify pgrst, 'reload schema'")
-        # All of them now: that a row is tracked is a change as well, and one more of it soon after would wait.
+        # All of them now: that a row is tracked is a change too, and another one soon after it would wait.
         repositories = iter(app.repositories(TURNS * 2 * ADDS_PER_TURN))
         old = _Changes(app, app.repositories(UNSEEN))
         old_rows = old.add_all()
