@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from statistics import median
@@ -29,9 +29,9 @@ import anyio.to_thread
 
 from tests.acceptance.application import Application
 from tests.acceptance.daemon_process import environment, eventually, priorityd, start_daemon
-from tests.benchmarks.bare_client import NO_OP
 from tests.benchmarks.bars import bar, percentile, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.latency_floor import NO_OP
 from tests.benchmarks.sandbox import sandbox_process
 
 CHANGES_PER_SECOND: Final = 20
@@ -99,18 +99,18 @@ async def latency() -> dict[str, Any]:
         old_rows = old.add_all()
         with sandbox_process(url) as settings:
             assert (await priorityd("sync", **settings))[0] == 0
-            async with start_daemon(**settings) as daemon:
-                with _bare_client(settings) as bare:
-                    await eventually(lambda: bare.subscribed, 30)
-                    measure = _Measurement(app, repositories, daemon.process.pid, bare)
-                    await measure.run()
-                    unseen = await measure.unseen(old, old_rows)
+            measure = _Measurement(app, repositories)
+            for bare_is_first in (True, False):
+                async with _both(settings, bare_is_first=bare_is_first) as (daemon_pid, bare):
+                    await measure.run(daemon_pid, bare)
+                    if not bare_is_first:
+                        unseen = await measure.unseen(old, old_rows)
     return _report(measure, unseen)
 
 
 @contextmanager
 def _bare_client(settings: dict[str, str]) -> Iterator[Bare]:
-    command = [sys.executable, "-m", "tests.benchmarks.bare_client"]
+    command = [sys.executable, "-m", "tests.benchmarks.latency_floor"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(**settings), text=True) as process:
         bare = Bare(process)
         reader = Thread(target=bare.read)
@@ -120,6 +120,19 @@ def _bare_client(settings: dict[str, str]) -> Iterator[Bare]:
         finally:
             process.kill()
             reader.join()
+
+
+@asynccontextmanager
+async def _both(settings: dict[str, str], *, bare_is_first: bool) -> AsyncIterator[tuple[int, Bare]]:
+    """The daemon and the bare client. A change is sent to one of them first, to each in its turn."""
+    async with AsyncExitStack() as opened:
+        if not bare_is_first:
+            daemon = await opened.enter_async_context(start_daemon(**settings))
+        bare = opened.enter_context(_bare_client(settings))
+        await eventually(lambda: bare.subscribed, 30)
+        if bare_is_first:
+            daemon = await opened.enter_async_context(start_daemon(**settings))
+        yield daemon.process.pid, bare
 
 
 class _Changes:
@@ -170,18 +183,18 @@ Samples = dict[str, list[list[float]]]
 class _Measurement:
     """The turns. Samples are seconds, by operation, a list for each turn."""
 
-    def __init__(self, app: Application, repositories: Iterator[UUID], daemon_pid: int, bare: Bare) -> None:
+    def __init__(self, app: Application, repositories: Iterator[UUID]) -> None:
         self._app = app
         self._repositories = repositories
-        self._daemon_pid = daemon_pid
-        self._bare = bare
         self.floor: Samples = {"INSERT": [], "DELETE": []}
         self.ours: Samples = {"INSERT": [], "DELETE": []}
         self.arrivals: list[float] = []
         self.calls: list[float] = []
 
-    async def run(self) -> None:
-        for _ in range(TURNS):
+    async def run(self, daemon_pid: int, bare: Bare) -> None:
+        """Half of the turns."""
+        self._daemon_pid, self._bare = daemon_pid, bare
+        for _ in range(TURNS // 2):
             changes = await self._turn(stopped=self._daemon_pid)
             self._keep(self.floor, changes, self._floor_seconds)
             changes = await self._turn(stopped=self._bare.process.pid)
