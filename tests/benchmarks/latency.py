@@ -150,7 +150,7 @@ class _Changes:
         """Each repository is added, and removed again half a second to a second later."""
         changes: list[Change] = []
         adds: list[Change] = []
-        removed, interval = 0, 1 / CHANGES_PER_SECOND
+        removed = 0
         while removed < len(self._repositories):
             began = time.perf_counter()
             ahead = len(adds) - removed
@@ -160,8 +160,8 @@ class _Changes:
             else:
                 changes.append(self.remove(adds[removed]))
                 removed += 1
-            # Not in step with whoever polls the log.
-            rest = interval * random.uniform(0.5, 1.5) - (time.perf_counter() - began)
+            # At random, as independent users do it: never in step with whoever polls the log.
+            rest = random.expovariate(CHANGES_PER_SECOND) - (time.perf_counter() - began)
             time.sleep(max(0.0, rest))
         return changes
 
