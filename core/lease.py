@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-LEASE_SECONDS: Final = 13.0
+LEASE_SECONDS: Final = 14.0
 """With the margin below, the longest that timer work rests when the daemon that did it is gone."""
-RENEW_AFTER_SECONDS: Final = 10.0
-"""Leaves three seconds for an answer; more often would only cost calls."""
+RENEW_AFTER_SECONDS: Final = 12.0
+"""Leaves two seconds for an answer; more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1
 _RETRY_SECONDS: Final = 1.0
 

@@ -10,6 +10,8 @@ PERIODIC_SHARE: Final = 0.01
 """Of the database's time, at most, for sweeps that nothing asked for."""
 REQUESTED_SHARE: Final = 0.2
 """Of the database's time, at most, for sweeps that a change asked for because it names no repository."""
+QUIET_LOOKS: Final = 6
+"""So many in a row that find nothing new, and it is assumed that for a while nothing will be."""
 
 
 @dataclass(slots=True)
@@ -65,15 +67,24 @@ class SweepPace:
 class LookPace:
     """Decides how long to rest between two looks, so that they take at most `share` of the time.
 
-    As with sweeps the least of the last few costs counts, and the first one not at all. Times are seconds.
+    As with sweeps the least of the last few costs counts, and the first one not at all. After `QUIET_LOOKS`
+    in a row that found nothing new the rest is `quiet_seconds`, until a look finds something. Times are
+    seconds.
     """
 
     interval_seconds: float
     share: float
+    quiet_seconds: float
     _costs: deque[float] = field(default_factory=lambda: deque(maxlen=3))
+    _quiet_looks: int = 0
 
-    def rest_after(self, cost_seconds: float) -> float:
-        """How long to rest after a look that cost so much."""
+    def rest_after(self, cost_seconds: float, *, quiet: bool) -> float:
+        """How long to rest after a look that cost so much; `quiet` if it found nothing new."""
         self._costs.append(cost_seconds)
+        self._quiet_looks = self._quiet_looks + 1 if quiet else 0
+        return max(self.quiet_seconds if self._quiet_looks >= QUIET_LOOKS else 0.0, self.shortest_rest())
+
+    def shortest_rest(self) -> float:
+        """How long to rest in any case, whatever there may be to find."""
         typical = min(self._costs) if len(self._costs) > 1 else 0.0
         return max(self.interval_seconds, typical / self.share)

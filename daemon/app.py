@@ -21,7 +21,7 @@ from __future__ import annotations
 import signal
 import socket
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import anyio
@@ -31,6 +31,7 @@ from anyio.abc import TaskGroup
 from core import __version__
 from core.drift import DriftJudge
 from core.errors import ExitCode
+from core.events import Hint
 from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
@@ -46,17 +47,18 @@ from daemon.logs import hide
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
-from daemon.report import Report
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.startup import wait_for_schema
-from daemon.status import Sources, describe
 from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup
 from daemon.worker import Worker
+
+if TYPE_CHECKING:
+    from daemon.report import Report
 
 log = structlog.stdlib.get_logger()
 
@@ -136,7 +138,7 @@ class App:
         )
         self._history = History()
         self._drift_judge = DriftJudge()
-        self._recorder = Recorder(metrics, self._history, self._inngest.wake)
+        self._recorder = Recorder(metrics, self._history, self._heed_recorded)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -268,6 +270,9 @@ class App:
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
     def _status(self) -> Report:
+        # Imported when somebody asks: its models take longer to make than all else here together.
+        from daemon.status import Sources, describe
+
         sources = Sources(
             started_at=self._started_at,
             listener=self._listener,
@@ -283,6 +288,14 @@ class App:
             releaser=self._inngest.releaser,
         )
         return describe(sources, not_ready=self._not_ready(), leader=self._elector.is_leader())
+
+    def _heed_recorded(self) -> None:
+        self._snapshotter.heard_of_change()
+        self._inngest.wake()
+
+    def _heed_hint(self, hint: Hint) -> None:
+        self._snapshotter.heard_of_change()
+        self._intake.take_hint(hint)
 
     def _make_elector(self) -> Elector:
         return Elector(
@@ -344,7 +357,7 @@ class App:
             self._keys,
             self._daemon_id,
             self._store,
-            on_hint=self._intake.take_hint,
+            on_hint=self._heed_hint,
             on_gap=self._sweeper.request,
             metrics=self._metrics,
             progress=self._progress,

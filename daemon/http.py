@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import uvicorn
@@ -29,8 +29,9 @@ from core.errors import ConfigurationError
 from daemon.clock import utc_now
 from daemon.http_connection import TimedConnection
 from daemon.loop_gate import LoopBusyError, LoopGate
-from daemon.page import CONTENT_SECURITY_POLICY, render, render_busy
-from daemon.report import Report
+
+if TYPE_CHECKING:
+    from daemon.report import Report
 
 _FRESH_SECONDS: Final = 0.25
 """How long a scrape waits for the gauges that the event loop has to read; then it shows what they were."""
@@ -164,6 +165,9 @@ class _Endpoints:
         return Response(report.model_dump_json(), media_type="application/json")
 
     async def _page(self, _: Request) -> Response:
+        # Only here: most daemons are never looked at by people, and all of them should start quickly.
+        from daemon.page import CONTENT_SECURITY_POLICY, render, render_busy
+
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
         try:
             report = await self._gate.ask(self._probes.status)

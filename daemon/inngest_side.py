@@ -1,5 +1,8 @@
 """The parts that face Inngest, composed: what announces changes, what releases ordered jobs, what answers an
 event, and what keeps the record of changes short whether or not anybody announces them.
+
+What needs the Inngest SDK is imported only where the settings want it: the SDK costs time at the start, and
+memory ever after.
 """
 
 from __future__ import annotations
@@ -7,14 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from anyio.abc import TaskGroup
 
 from core.released_jobs import ReleaseLimits
 from daemon.dispatcher import Dispatcher
-from daemon.event_sender import EventSender, open_event_sender
-from daemon.function_host import FunctionHost
 from daemon.metrics import Metrics
 from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
@@ -25,6 +27,10 @@ from daemon.settings import Settings
 from daemon.store import Store
 from daemon.sync_function import SyncFunction, Walker
 from daemon.trimmer import Trimmer
+
+if TYPE_CHECKING:
+    from daemon.event_sender import EventSender
+    from daemon.function_host import FunctionHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +44,17 @@ class Senders:
 @asynccontextmanager
 async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[Senders]:
     """What the settings want and allow."""
+    if not settings.inngest_sends:
+        yield Senders(None, None)
+        return
+    from daemon.event_sender import open_event_sender
+
     async with AsyncExitStack() as opened:
         announcer = job_sender = None
-        if settings.inngest_sends and settings.dispatch_changes:
+        if settings.dispatch_changes:
             opening = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
             announcer = await opened.enter_async_context(opening)
-        if settings.inngest_sends and settings.release_jobs:
+        if settings.release_jobs:
             # What can't be sent goes back into the order instead of being tried again at once.
             opening = open_event_sender(
                 settings, max_attempts=1, on_attempt=lambda: progress.beat("releaser")
@@ -102,6 +113,8 @@ class InngestSide:
     def answer_with(self, walker: Walker, recorder: Recorder) -> None:
         """Offer Inngest the function, where the settings want and allow it."""
         if self._settings.inngest_hosts and self._settings.host_sync_function:
+            from daemon.function_host import FunctionHost
+
             function = SyncFunction(self._store, walker, recorder=recorder)
             self.function_host = FunctionHost(
                 self._settings, function, str(self._daemon_id), progress=self._progress

@@ -31,6 +31,8 @@ from daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 POLL_SECONDS: Final = 5.0
+QUIET_POLL_SECONDS: Final = 60.0
+"""While no job ends and none waits. What is counted then comes later, but none is missed."""
 OFF_POLL_SECONDS: Final = 60.0
 """While there is nothing to read: the table may be added, or its indexes built, at any time."""
 SHARE: Final = 0.01
@@ -69,7 +71,7 @@ class JobWatcher:
         self._history = history
         self._metrics = metrics
         self._progress = progress
-        self._pace = LookPace(POLL_SECONDS, SHARE)
+        self._pace = LookPace(POLL_SECONDS, SHARE, QUIET_POLL_SECONDS)
         self._counted_page: int | None = None
         self._wakeup = Wakeup()
         self._stopping = False
@@ -100,7 +102,7 @@ class JobWatcher:
 
     async def _poll(self) -> float:
         """Read what there is, and return the seconds until the next poll."""
-        database_seconds = 0.0
+        database_seconds, quiet = 0.0, True
         while not self._stopping and self._is_leader():
             try:
                 answer = await self._store.poll_jobs(self._daemon_id, self._counted_page, PAGE_SIZE)
@@ -112,10 +114,11 @@ class JobWatcher:
                 return OFF_POLL_SECONDS
             self._take(answer)
             database_seconds += answer.database_seconds
+            quiet = quiet and not answer.finished and not answer.waiting
             if not answer.more:
                 break
             self._progress.beat("job_watcher")
-        return self._pace.rest_after(database_seconds)
+        return self._pace.rest_after(database_seconds, quiet=quiet)
 
     def _off(self, reason: str) -> None:
         if reason != self.off_because:

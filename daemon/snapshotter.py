@@ -1,4 +1,8 @@
-"""The snapshotter: counts the whole now and then, for the gauges and the status page."""
+"""The snapshotter: counts the whole now and then, for the gauges and the status page.
+
+Nearly everything that changes the counts is heard of: this daemon's own changes, and what comes through the
+stream. While neither is, the whole is counted more rarely.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 INTERVAL_SECONDS: Final = 15.0
+QUIET_INTERVAL_SECONDS: Final = 120.0
+"""While counting finds the same again and again and nothing is heard: for what nobody tells of."""
 SHARE: Final = 0.01
 """Of the time, at most: a database so large that counting takes long is counted less often."""
 
@@ -37,6 +43,7 @@ class Snapshotter:
         self._progress = progress
         self._wakeup = Wakeup()
         self._stopping = False
+        self._changed = False
         self.latest: Snapshot | None = None
 
     def stop(self) -> None:
@@ -44,28 +51,45 @@ class Snapshotter:
         self._stopping = True
         self._wakeup.set()
 
+    def heard_of_change(self) -> None:
+        """Something may count differently now: the next snapshot is not put off."""
+        if not self._changed:
+            self._changed = True
+            self._wakeup.set()
+
     async def run(self) -> None:
         """Take a snapshot at the interval, until `stop`."""
-        next_at, pace = monotonic(), LookPace(INTERVAL_SECONDS, SHARE)
+        pace = LookPace(INTERVAL_SECONDS, SHARE, QUIET_INTERVAL_SECONDS)
+        ended_at, rest = monotonic(), 0.0
         while not self._stopping:
             self._progress.beat("snapshotter")
             began = monotonic()
+            next_at = ended_at + (min(rest, pace.shortest_rest()) if self._changed else rest)
             if began >= next_at:
-                await self._take()
-                next_at = monotonic() + pace.rest_after(monotonic() - began)
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
+                self._changed = False
+                quiet = await self._take()
+                ended_at = monotonic()
+                rest = pace.rest_after(ended_at - began, quiet=quiet)
+            else:
+                await self._wakeup.wait(min(BEAT_SECONDS, next_at - began))
         self._progress.ended("snapshotter")
 
-    async def _take(self) -> None:
+    async def _take(self) -> bool:
+        """Take one; whether it tells the same as the last."""
         try:
             snapshot = await self._store.snapshot()
         except (TransientError, PermanentError) as error:
             log.warning("snapshot_failed", error=str(error))
-            return
-        self.latest = snapshot
+            return False
+        old, self.latest = self.latest, snapshot
         counts: Counter[tuple[bool, str]] = Counter()
         for row in snapshot.repositories:
             counts[row.is_workspace_repo, row.priority or NO_PRIORITY] += row.count
         self._metrics.repositories.replace(counts)
         self._metrics.inversions.set(snapshot.inversions)
         self._metrics.untracked.set(snapshot.untracked)
+        return old is not None and _counts(old) == _counts(snapshot)
+
+
+def _counts(snapshot: Snapshot) -> tuple[object, ...]:
+    return snapshot.repositories, snapshot.inversions, snapshot.untracked

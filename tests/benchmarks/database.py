@@ -14,10 +14,22 @@ from tests.conftest import schema_sql
 
 
 @contextmanager
-def application() -> Iterator[tuple[str, Application]]:
-    """A fresh PostgreSQL with the application and the migrations."""
-    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
+def application(*, commit_times: bool = False) -> Iterator[tuple[str, Application]]:
+    """A fresh PostgreSQL with the application and the migrations; if wanted it remembers times of commits."""
+    with embedded_postgres() as postgres:
+        if commit_times:
+            with psycopg.connect(postgres.url(), autocommit=True) as connection:
+                connection.execute("alter system set track_commit_timestamp = on")
+            postgres.stop()
+            postgres.start()
+        with _applied(postgres.url()) as app:
+            yield postgres.url(), app
+
+
+@contextmanager
+def _applied(url: str) -> Iterator[Application]:
+    with psycopg.connect(url, autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))
         apply_migrations(connection)
-        yield postgres.url(), Application(connection)
+        yield Application(connection)

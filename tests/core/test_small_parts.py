@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ContractError
 from core.membership_cache import MembershipCache
-from core.pacing import LookPace, SweepPace
+from core.pacing import QUIET_LOOKS, LookPace, SweepPace
 from core.priorities import PRIORITIES, SCORES, Expected, expected, score
 from core.requests import Request, Requests
 from core.schema import REQUIRED_MIGRATION, demand_version, version_of
@@ -114,10 +114,19 @@ def test_an_older_schema_is_refused_by_the_name_of_the_migration() -> None:
         demand_version("20250103000000")
 
 
+def test_looks_rest_longer_after_some_that_found_nothing_until_one_finds_something() -> None:
+    pace = LookPace(5, 0.01, 60)
+    rests = [pace.rest_after(0.01, quiet=True) for _ in range(QUIET_LOOKS + 1)]
+    assert rests == [5] * (QUIET_LOOKS - 1) + [60, 60]
+    assert pace.shortest_rest() == 5, "whoever has heard of something need not wait for the long rest"
+    assert pace.rest_after(0.01, quiet=False) == 5
+    assert pace.rest_after(0.01, quiet=True) == 5
+
+
 def test_looks_rest_longer_where_they_are_dear_and_one_slow_look_changes_nothing() -> None:
-    pace = LookPace(5, 0.01)
-    assert pace.rest_after(3) == 5, "the first is slow because nothing is cached"
-    assert pace.rest_after(0.01) == 5
-    assert pace.rest_after(2) == 5
-    assert pace.rest_after(0.2) == 5
-    assert pace.rest_after(0.3) == pytest.approx(20)
+    pace = LookPace(5, 0.01, 60)
+    assert pace.rest_after(3, quiet=False) == 5, "the first is slow because nothing is cached"
+    assert pace.rest_after(0.01, quiet=False) == 5
+    assert pace.rest_after(2, quiet=False) == 5
+    assert pace.rest_after(0.2, quiet=False) == 5
+    assert pace.rest_after(0.3, quiet=False) == pytest.approx(20)

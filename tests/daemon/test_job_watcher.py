@@ -26,9 +26,9 @@ from tests.conftest import Database, schema_sql
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("POLL_SECONDS", 0.05), ("OFF_POLL_SECONDS", 0.05), ("SHARE", 1)):
-        monkeypatch.setattr(job_watcher, name, seconds)
-    monkeypatch.setattr(job_watcher, "BEAT_SECONDS", 0.05)
+    for name in ("POLL_SECONDS", "QUIET_POLL_SECONDS", "OFF_POLL_SECONDS", "BEAT_SECONDS"):
+        monkeypatch.setattr(job_watcher, name, 0.05)
+    monkeypatch.setattr(job_watcher, "SHARE", 1)
 
 
 @pytest.fixture

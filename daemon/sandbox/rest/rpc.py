@@ -62,8 +62,10 @@ async def _prepare(connection: AsyncConnection[Any], call: Call) -> None:
         **call.settings,
         **call.function.hoisted_settings,
     }
-    for name, value in settings.items():
-        await connection.execute("select set_config(%s, %s, true)", [name, value])
+    # All in one statement, in this order, as PostgREST does it: each one more would be a round trip.
+    one = sql.SQL("set_config({}, {}, true)")
+    each = [one.format(sql.Literal(name), sql.Literal(value)) for name, value in settings.items()]
+    await connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(each)))
 
 
 def _statement(function: Function, arguments: dict[str, Any]) -> sql.Composed:

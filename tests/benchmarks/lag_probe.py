@@ -1,0 +1,44 @@
+"""`priorityd` with one task more, which notes how late the event loop comes round to it.
+
+What it has noted goes to the file that $LAG_FILE names when the daemon ends: 32-bit floats, seconds.
+"""
+
+import asyncio
+import importlib
+import os
+from array import array
+from pathlib import Path
+
+from core.errors import ExitCode
+from daemon import app
+from daemon.cli import main
+from daemon.settings import Settings
+
+INTERVAL_SECONDS = 0.01
+
+
+async def _watch(lags: "array[float]") -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due_at = loop.time() + INTERVAL_SECONDS
+        await asyncio.sleep(INTERVAL_SECONDS)
+        lags.append(max(0.0, loop.time() - due_at))
+
+
+def _write(lags: "array[float]") -> None:
+    Path(os.environ["LAG_FILE"]).write_bytes(lags.tobytes())
+
+
+async def _run_watched(settings: Settings) -> ExitCode:
+    lags = array("f")
+    watching = asyncio.create_task(_watch(lags))
+    try:
+        return await app.run_daemon(settings)
+    finally:
+        watching.cancel()
+        _write(lags)
+
+
+if __name__ == "__main__":
+    importlib.import_module("daemon.cli.run").run_daemon = _run_watched
+    main()

@@ -1,0 +1,40 @@
+"""`python -m tests.benchmarks.sandbox DATABASE_URL`: the stand-in for Supabase in a process of its own.
+
+What is measured beside it then shares processors with it, but no event loop and no interpreter lock.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from daemon.sandbox.server import serve_sandbox
+
+
+@contextmanager
+def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
+    """Run it for the length of the block, which gets the settings of a daemon."""
+    command = [sys.executable, "-m", "tests.benchmarks.sandbox", database_url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+
+
+async def _main(database_url: str) -> None:
+    async with serve_sandbox(database_url) as server:
+        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        print(json.dumps(settings), flush=True)
+        await anyio.to_thread.run_sync(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    anyio.run(_main, sys.argv[1])

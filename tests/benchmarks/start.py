@@ -1,0 +1,94 @@
+"""From exec to ready, and to the end of `--help`, beside what importing the Supabase client alone takes."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from tests.acceptance.daemon_process import environment, free_port
+from tests.benchmarks.bars import bar, spread
+from tests.benchmarks.database import application
+from tests.benchmarks.sandbox import sandbox_process
+
+ROUNDS = 15
+REPOSITORIES = 200
+_PRIORITYD = str(Path(sys.executable).with_name("priorityd"))
+_POLL_SECONDS = 0.005
+_LONGEST_SECONDS = 30
+_STOP_SECONDS = 30
+
+
+async def start() -> dict[str, Any]:
+    """In turns: the import, `--help`, and a daemon up to its first 200 from /readyz."""
+    return await anyio.to_thread.run_sync(_start)
+
+
+def _start() -> dict[str, Any]:
+    floors, helps, ready = [], [], []
+    with application() as (url, app):
+        app.add(app.workspace(), *app.repositories(REPOSITORIES)[: REPOSITORIES // 2])
+        with sandbox_process(url) as settings:
+            # The first of each writes the byte code.
+            for number in range(ROUNDS + 1):
+                figures = (
+                    _run([sys.executable, "-c", "import supabase"]),
+                    _run([_PRIORITYD, "--help"]),
+                    _until_ready(settings),
+                )
+                if number > 0:
+                    for figure, figures_so_far in zip(figures, (floors, helps, ready), strict=True):
+                        figures_so_far.append(figure)
+    ratios = [ours / floor for ours, floor in zip(ready, floors, strict=True)]
+    return {
+        "repositories": REPOSITORIES,
+        "ratio": spread(ratios, 2),
+        "import_supabase_seconds": spread(floors),
+        "ready_seconds": spread(ready),
+        "help_seconds": spread(helps),
+        "bars": {
+            "ready_ratio": bar(median(ratios), 2.0, 2),
+            "help_seconds": bar(median(helps), 0.25),
+        },
+    }
+
+
+def _run(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def _until_ready(settings: Mapping[str, object]) -> float:
+    port = free_port()
+    env = environment(PRIORITYD_HTTP_PORT=port, **settings)
+    began = time.perf_counter()
+    with subprocess.Popen([_PRIORITYD, "run"], env=env, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not _is_ready(port):
+                assert process.poll() is None, "the daemon has ended"
+                assert time.perf_counter() - began < _LONGEST_SECONDS, "the daemon does not become ready"
+                time.sleep(_POLL_SECONDS)
+            return time.perf_counter() - began
+        finally:
+            process.terminate()
+            process.wait(_STOP_SECONDS)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

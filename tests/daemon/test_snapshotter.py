@@ -1,0 +1,41 @@
+"""Snapshots on a real database: rare while nothing happens, soon after something is heard of."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from core import pacing
+from daemon import snapshotter
+from daemon.metrics import Metrics
+from daemon.progress import Progress
+from daemon.sandbox.server import serve_sandbox
+from daemon.snapshotter import Snapshotter
+from daemon.store import open_store
+from tests.acceptance.application import Application
+from tests.acceptance.daemon_process import eventually
+from tests.conftest import Database
+
+
+async def test_a_change_that_is_heard_of_ends_the_long_rest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("INTERVAL_SECONDS", 0.01), ("QUIET_INTERVAL_SECONDS", 3600), ("SHARE", 1)):
+        monkeypatch.setattr(snapshotter, name, seconds)
+    monkeypatch.setattr(pacing, "QUIET_LOOKS", 1)
+    app = Application(database.connect())
+    async with (
+        serve_sandbox(database.url) as server,
+        open_store(server.url, server.service_role_key) as store,
+        anyio.create_task_group() as tasks,
+    ):
+        watching = Snapshotter(store, metrics=Metrics(), progress=Progress())
+        tasks.start_soon(watching.run)
+        first = await eventually(lambda: watching.latest)
+        # The second finds the same, so it is the last one for an hour.
+        second = await eventually(lambda: watching.latest is not first and watching.latest)
+        app.repository()
+        watching.heard_of_change()
+        third = await eventually(lambda: watching.latest is not second and watching.latest)
+        assert sum(row.count for row in third.repositories) == 1
+        watching.stop()
