@@ -17,11 +17,15 @@ import anyio.to_thread
 from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.application import Application
 from tests.acceptance.conftest import NO_TIMER
-from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
+from tests.acceptance.daemon_process import eventually, start_daemon
+from tests.benchmarks.burst import burst
 from tests.benchmarks.database import application
 from tests.benchmarks.migrations import migrations
 from tests.benchmarks.order import order
+from tests.benchmarks.original import original
 from tests.benchmarks.queueing import queue
+from tests.benchmarks.resync import resync
+from tests.benchmarks.sweep import sweep
 
 CHANGES, CHANGES_PER_SECOND = 100, 5
 TRACKED, MEMBERSHIPS = 100_000, 40_000
@@ -55,62 +59,6 @@ async def _seconds(
 def _summary(seconds: list[float]) -> dict[str, float]:
     p95 = quantiles(seconds, n=20)[-1]
     return {"p50_ms": round(median(seconds) * 1000, 1), "p95_ms": round(p95 * 1000, 1), "n": len(seconds)}
-
-
-async def full_resync() -> dict[str, Any]:
-    """`priorityd sync` over 100,000 tracked rows, all wrong at first, beside one hand-written UPDATE."""
-    with application() as (url, app):
-        repositories = app.repositories(TRACKED)
-        app.add(app.workspace(), *repositories[:MEMBERSHIPS])
-        _make_all_wrong(app)
-        floor = _timed(lambda: app.connection.execute(_BY_HAND))
-        assert app.wrong_rows() == 0
-        _make_all_wrong(app)
-        assert app.wrong_rows() == TRACKED
-        async with serve_sandbox(url) as server:
-            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
-            runs = []
-            for _ in range(2):
-                began = time.perf_counter()
-                code, out, err = await priorityd("sync", "--json", **settings)
-                assert code == 0, err
-                runs.append({"seconds": round(time.perf_counter() - began, 2), **json.loads(out)})
-        assert app.wrong_rows() == 0
-    ratio = round(runs[0]["seconds"] / floor, 2)
-    return {
-        "tracked": TRACKED,
-        "memberships": MEMBERSHIPS,
-        "by_hand_seconds": round(floor, 2),
-        "ratio": ratio,
-        "runs": runs,
-    }
-
-
-# Wrong in every row without looking like an override: flags turned round.
-def _make_all_wrong(app: Application) -> None:
-    app.connection.execute(
-        "update tracked_repositories t set priority = 'low', workspace_count = 7, is_workspace_repo ="
-        " not exists (select from workspace_repositories m where m.repository_id = t.repository_id)"
-    )
-    app.connection.execute("vacuum analyze tracked_repositories, workspace_repositories")
-
-
-_BY_HAND = """
-update tracked_repositories t
-set is_workspace_repo = m.workspaces > 0, workspace_count = m.workspaces,
-    priority = case when m.workspaces > 0 then 'high' else 'medium' end::repository_priority
-from (
-    select r.id, count(w.workspace_id)::integer as workspaces
-    from tracked_repositories r left join workspace_repositories w using (repository_id) group by r.id
-) m
-where m.id = t.id
-"""
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 async def footprint() -> dict[str, Any]:
@@ -150,12 +98,15 @@ async def migration_locks() -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+    "burst": burst,
     "change-latency": change_latency,
     "footprint": footprint,
-    "full-resync": full_resync,
     "migrations": migration_locks,
     "order": order,
+    "original": original,
     "queue": queue,
+    "resync": resync,
+    "sweep": sweep,
 }
 
 

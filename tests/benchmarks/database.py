@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
+from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from tests.acceptance.application import Application
 from tests.conftest import schema_sql
 
@@ -16,8 +16,15 @@ from tests.conftest import schema_sql
 @contextmanager
 def application() -> Iterator[tuple[str, Application]]:
     """A fresh PostgreSQL with the application and the migrations."""
-    with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
+    with embedded_postgres() as postgres, application_of(postgres) as app:
+        yield postgres.url(), app
+
+
+@contextmanager
+def application_of(postgres: EmbeddedPostgres) -> Iterator[Application]:
+    """The application and the migrations on this server, which has neither yet."""
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))
         apply_migrations(connection)
-        yield postgres.url(), Application(connection)
+        yield Application(connection)
