@@ -1,8 +1,8 @@
 """A full resync of a large database beside one hand-written statement, and what users notice of it.
 
 The resync goes the daemon's way: page by page through the library and the REST stand-in, each page a
-transaction. Not `priorityd sync`: that begins with a second of importing, which a daemon pays once and none of
-its resyncs has to.
+transaction. Not `priorityd sync`: that begins with a second of importing, which a daemon pays once and
+none of its resyncs has to.
 """
 
 from __future__ import annotations
