@@ -16,7 +16,7 @@ from core.errors import PermanentError, PriorityError, TransientError
 from core.membership_cache import MembershipCache
 from core.priorities import DEFAULT_PRIORITY, Priority, Trigger
 
-RESYNC_PAGE_SIZE: Final = 5000
+RESYNC_PAGE_SIZE: Final = 50_000
 """Tracked rows per call of a full resync: well below the API's time limit on small databases."""
 _IDS_PAGE_SIZE: Final = 10_000
 
