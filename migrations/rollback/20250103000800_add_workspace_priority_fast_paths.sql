@@ -186,7 +186,7 @@ $$;
 
 drop function if exists public.lock_and_write_workspace_priorities(uuid[], text, boolean, boolean, text);
 
--- Privileges: service_role only.
+-- Privileges: whoever may resync keeps being able to, service_role or a role of the operator's own.
 do $$
 declare
     v_function regprocedure;
@@ -203,9 +203,14 @@ begin
         for v_role in select rolname from pg_roles where rolname in ('anon', 'authenticated') loop
             execute format('revoke all on function %s from %I', v_function, v_role);
         end loop;
-        if exists (select from pg_roles where rolname = 'service_role') then
-            execute format('grant execute on function %s to service_role', v_function);
-        end if;
+        for v_role in
+            select distinct a.grantee::regrole::text
+            from pg_proc p cross join lateral aclexplode(p.proacl) a
+            where p.oid = 'public.resync_workspace_priorities_page(uuid, integer, text, boolean)'::regprocedure
+                and a.grantee <> 0
+        loop
+            execute format('grant execute on function %s to %s', v_function, v_role);
+        end loop;
     end loop;
 end
 $$;
