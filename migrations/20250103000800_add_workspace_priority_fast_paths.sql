@@ -216,7 +216,7 @@ as $$
 declare
     c_first constant uuid := '00000000-0000-0000-0000-000000000000';
     c_last constant uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
-    c_most_writes constant integer := 7500;
+    c_most_writes constant integer := 5000;
     v_limit integer := p_limit;
     v_from uuid := coalesce(p_after, c_first);
     v_until uuid;

@@ -429,7 +429,7 @@ def test_the_resync_shortens_a_page_with_many_wrong_rows(world: World) -> None:
     assert dry["changed"] == 20_000
     pages = world.resync(50_000)
     assert sum(page["changed"] for page in pages) == sum(page["examined"] for page in pages) == 20_000
-    assert max(page["changed"] for page in pages) <= 7_500
+    assert max(page["changed"] for page in pages) <= 5_000
 
 
 def test_the_resync_gets_past_more_rows_of_one_repository_than_a_page_holds(world: World) -> None:
