@@ -1,7 +1,13 @@
 -- Undoes 20250103000800_add_workspace_priority_fast_paths.sql. Stop the daemon before: a resync under way would go on
 -- in another order.
 
--- All three functions as 20250103000200 has them.
+-- All three functions as 20250103000200 has them; where they are gone already they stay away.
+do $do$
+begin
+    if to_regprocedure('public.lock_and_write_workspace_priorities(uuid[], text, boolean, boolean, text)') is null then
+        return;
+    end if;
+    execute $restore$
 drop function if exists public.decide_workspace_priorities(uuid[], boolean, text);
 
 -- What each of these tracked rows is and what it should be. The rules are here and nowhere else, but for the
@@ -183,6 +189,9 @@ begin
         || jsonb_build_object('untracked', v_untracked, 'next_after', v_next);
 end
 $$;
+    $restore$;
+end
+$do$;
 
 drop function if exists public.lock_and_write_workspace_priorities(uuid[], text, boolean, boolean, text);
 
@@ -206,7 +215,7 @@ begin
         for v_role in
             select distinct a.grantee::regrole::text
             from pg_proc p cross join lateral aclexplode(p.proacl) a
-            where p.oid = 'public.resync_workspace_priorities_page(uuid, integer, text, boolean)'::regprocedure
+            where p.oid = to_regprocedure('public.resync_workspace_priorities_page(uuid, integer, text, boolean)')
                 and a.grantee <> 0
         loop
             execute format('grant execute on function %s to %s', v_function, v_role);
