@@ -16,9 +16,26 @@ from core.errors import PermanentError, PriorityError, TransientError
 from core.membership_cache import MembershipCache
 from core.priorities import DEFAULT_PRIORITY, Priority, Trigger
 
-RESYNC_PAGE_SIZE: Final = 5000
-"""Tracked rows per call of a full resync: well below the API's time limit on small databases."""
+RESYNC_PAGE_SIZE: Final = 25_000
+"""Tracked rows in the first call of a full resync: well below the API's time limit on small databases."""
+_LEAST_PAGE_SIZE: Final = 5_000
+_MOST_PAGE_SIZE: Final = 100_000
+_MOST_CHANGES: Final = 2_500
+"""Of one call: a written row costs some fifty times as much as one that is only read, and stays locked."""
 _IDS_PAGE_SIZE: Final = 10_000
+
+
+def next_page_size(page_size: int, changed: int) -> int:
+    """The rows to ask for after a page of so many in which so many were wrong.
+
+    Pages grow while little is wrong, because each page reads much of the table again, and shrink where much
+    has to be written, because the application waits for written rows until the page is over.
+    """
+    if changed > _MOST_CHANGES * 5 // 4:
+        return max(_LEAST_PAGE_SIZE, page_size // 2)
+    if changed < _MOST_CHANGES // 2:
+        return min(_MOST_PAGE_SIZE, page_size * 2)
+    return page_size
 
 
 class PriorityStore(Protocol):
@@ -77,7 +94,7 @@ class WorkspacePrioritySync:
             result.add(answer)
             on_answer(answer)
             self._forget_changed(answer)
-            after = answer.next_after
+            after, page_size = answer.next_after, next_page_size(page_size, answer.changed)
             if after is None:
                 return result
 

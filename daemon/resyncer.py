@@ -23,7 +23,7 @@ from core.errors import PermanentError, TransientError
 from core.lease import LEASE_SECONDS
 from core.priorities import Trigger
 from core.requests import Request, Requests
-from core.workspace_priority_sync import RESYNC_PAGE_SIZE
+from core.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
 from daemon.metrics import Outcome
@@ -181,11 +181,12 @@ class Resyncer:
     async def _walk(self, trigger: Trigger) -> SyncResult:
         result = SyncResult()
         after: UUID | None = None
+        page_size = RESYNC_PAGE_SIZE
         retries = 0
         while not self._stopping:
             self._progress.beat("resyncer")
             try:
-                answer = await self._page(after, trigger)
+                answer = await self._page(after, page_size, trigger)
             except (TransientError, PermanentError) as error:
                 if retries == RETRIES:
                     result.errors.append(str(error))
@@ -195,19 +196,19 @@ class Resyncer:
                 await self._wakeup.wait(_RETRY_SECONDS * retries)
                 continue
             result.add(answer)
-            after = answer.next_after
+            after, page_size = answer.next_after, next_page_size(page_size, answer.changed)
             if after is None:
                 return result
         result.errors.append("stopped before the end")
         return result
 
-    async def _page(self, after: UUID | None, trigger: Trigger) -> SyncAnswer:
+    async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         try:
-            answer = await self._store.resync_page(after, RESYNC_PAGE_SIZE, trigger)
+            answer = await self._store.resync_page(after, page_size, trigger)
         except PermanentError as error:
             # One row that can't be written spoils its page. The worker finds out which it is.
             log.warning("resync_page_failed", error=str(error))
-            found = await self._store.resync_page(after, RESYNC_PAGE_SIZE, trigger, dry_run=True)
+            found = await self._store.resync_page(after, page_size, trigger, dry_run=True)
             self._intake.add_unless_parked(c.repository_id for c in found.changes if c.repository_id)
             return SyncAnswer(0, 0, 0, 0, 0, (), found.applied_at, next_after=found.next_after)
         self._recorder.record(answer, trigger)

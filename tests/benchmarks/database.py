@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
+from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from tests.acceptance.application import Application
 from tests.conftest import schema_sql
 
@@ -22,13 +22,14 @@ def application(*, commit_times: bool = False) -> Iterator[tuple[str, Applicatio
                 connection.execute("alter system set track_commit_timestamp = on")
             postgres.stop()
             postgres.start()
-        with _applied(postgres.url()) as app:
+        with application_of(postgres) as app:
             yield postgres.url(), app
 
 
 @contextmanager
-def _applied(url: str) -> Iterator[Application]:
-    with psycopg.connect(url, autocommit=True) as connection:
+def application_of(postgres: EmbeddedPostgres) -> Iterator[Application]:
+    """The application and the migrations on this server, which has neither yet."""
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))
         apply_migrations(connection)

@@ -75,6 +75,14 @@ class Oracle:
         copy = Oracle(self.members, {key: Tracked(**vars(row)) for key, row in self.tracked.items()})
         return sorted(copy.mend(list(copy.tracked), ""))
 
+    def pages(self, limit: int) -> list[list[UUID]]:
+        """The rows as a resync looks at them: in the order of repositories, those without one at the end."""
+        with_one = [key for key, row in self.tracked.items() if row.repository is not None]
+        with_one.sort(key=lambda key: self.tracked[key].repository)
+        without = [key for key, row in self.tracked.items() if row.repository is None]
+        pages = [with_one[start : start + limit] for start in range(0, len(with_one), limit)] or [[]]
+        return [*pages[:-1], pages[-1] + without]
+
     def rows_of(self, repositories: set[UUID]) -> list[UUID]:
         return [key for key, row in self.tracked.items() if row.repository in repositories]
 
@@ -195,7 +203,9 @@ class Histories(RuleBasedStateMachine):
     def resync(self, limit: int) -> None:
         pages = self.world.resync(limit)
         assert sum(page["examined"] for page in pages) == len(self.oracle.tracked)
-        written = self.oracle.mend(list(self.oracle.tracked), "resync")
+        written = set[UUID]()
+        for page in self.oracle.pages(limit):
+            written |= self.oracle.mend(page, "resync")
         assert sum(page["changed"] for page in pages) == len(written)
 
     @invariant()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
+from daemon.sandbox.migrate import migration_files
 from tests.conftest import Database
 from tests.sql.world import World, session
 
@@ -154,6 +157,27 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         settings = dict(setting.split("=", 1) for setting in config)
         assert "statement_timeout" in settings, name
         assert ("lock_timeout" in settings) == (name in writers), name
+
+
+def test_a_role_that_may_resync_still_may_after_the_functions_were_replaced(world: World) -> None:
+    """Whatever a role of the operator's own was granted on a function goes with it when it is dropped."""
+    (file,) = [file for file in migration_files() if file.name.startswith("20250103000800")]
+    role = f"own_{uuid.uuid4().hex}"
+    world.execute(f"create role {role}")
+    try:
+        world.execute(
+            f"""grant execute on function
+                resync_workspace_priorities_page(uuid, integer, text, boolean),
+                decide_workspace_priorities(uuid[], boolean, text) to {role}"""
+        )
+        world.connection.execute(file.read_bytes())
+        inside = ("decide_workspace_priorities", "lock_and_write_workspace_priorities")
+        for function in ("resync_workspace_priorities_page", *inside):
+            allowed = "select has_function_privilege(%s, oid, 'execute') from pg_proc where proname = %s"
+            assert world.value(allowed, role, function), function
+    finally:
+        world.execute(f"drop owned by {role}")
+        world.execute(f"drop role {role}")
 
 
 def test_nothing_hangs_on_workspace_repositories(database: Database) -> None:

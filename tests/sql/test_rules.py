@@ -408,14 +408,38 @@ def test_the_resync_pages_through_every_tracked_row_once(world: World) -> None:
     assert sum(page["workspace_repos"] for page in pages) == 3
     assert sum(page["tracked_only_repos"] for page in pages) == 5
     assert sum(page["changed"] for page in pages) == 3
-    assert [page["untracked"] for page in pages] == [0, 0, 1]
+    assert sum(page["untracked"] for page in pages) == 1
 
 
-def test_the_resync_examines_the_smallest_uuid(world: World) -> None:
-    world.track(world.repository(), id=uuid.UUID(int=0), priority="low")
-    world.track(world.repository(), id=uuid.UUID(int=1), priority="low")
+def test_the_resync_examines_the_smallest_and_the_greatest_uuid(world: World) -> None:
+    for number in (0, 1, 2**128 - 1):
+        world.execute("insert into repositories (id) values (%s)", uuid.UUID(int=number))
+        world.track(uuid.UUID(int=number), priority="low")
     pages = world.resync(1)
-    assert [page["changed"] for page in pages] == [1, 1]
+    assert [page["changed"] for page in pages] == [1, 1, 1]
+
+
+def test_the_resync_shortens_a_page_with_many_wrong_rows(world: World) -> None:
+    """So that no transaction holds locks on many rows for long; a dry run holds none."""
+    world.execute(
+        """insert into repositories select from generate_series(1, 20000);
+           insert into tracked_repositories (repository_id, priority) select id, 'low' from repositories"""
+    )
+    (dry,) = world.resync(50_000, p_dry_run=True)
+    assert dry["changed"] == 20_000
+    pages = world.resync(50_000)
+    assert sum(page["changed"] for page in pages) == sum(page["examined"] for page in pages) == 20_000
+    assert max(page["changed"] for page in pages) <= 5_000
+
+
+def test_the_resync_gets_past_more_rows_of_one_repository_than_a_page_holds(world: World) -> None:
+    world.execute("alter table tracked_repositories drop constraint tracked_repositories_repository_id_key")
+    for repository in (world.repository(), world.repository()):
+        world.add(repository)
+        for _ in range(3):
+            world.track(repository)
+    pages = world.resync(2)
+    assert [page["changed"] for page in pages] == [3, 3]
 
 
 @pytest.mark.parametrize("pages_of", [1, 4, 1000])

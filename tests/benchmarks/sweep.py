@@ -1,0 +1,89 @@
+"""A sweep of a large database through the REST stand-in beside counting the memberships in the database."""
+
+from __future__ import annotations
+
+import time
+
+from daemon.sandbox.server import serve_sandbox
+from daemon.store import Store, open_store
+from daemon.sweeper import SWEEP_LIMIT
+from tests.acceptance.application import Application
+from tests.benchmarks.database import application
+from tests.benchmarks.figures import Json, at_most, ratios, spread, timed
+from tests.benchmarks.large import Sizes, fill, make_wrong
+
+ROUNDS = 15
+WRONG = 100
+# Counted once more so that no row travels: sending them would take longer than counting.
+_COUNT = """
+select count(*), max(n)
+from (select repository_id, count(*) as n from workspace_repositories group by 1) counted
+"""
+# What a sweep reads besides the memberships.
+_FLAGGED = """
+select count(*), sum(workspace_count) from tracked_repositories
+where is_workspace_repo and repository_id is not null
+"""
+
+
+async def sweep(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
+    """See the module's text."""
+    sizes = sizes or Sizes()
+    with application() as (url, app):
+        fill(app, sizes)
+        async with (
+            serve_sandbox(url) as server,
+            open_store(server.url, server.service_role_key) as store,
+        ):
+            clean = await _compare(app, store, rounds, 0)
+            wrong = await _compare(app, store, rounds, WRONG)
+            parts = await _parts(app, store, rounds)
+    return {
+        **sizes.as_json(),
+        "wrong_rows": WRONG,
+        "clean": clean,
+        "wrong": wrong,
+        "parts": parts,
+        "bars": {
+            "clean_ratio": at_most(clean["ratio"]["median"], 1.5),
+            "wrong_ratio": at_most(wrong["ratio"]["median"], 1.6),
+        },
+    }
+
+
+async def _compare(app: Application, store: Store, rounds: int, wrong: int) -> Json:
+    counting, sweeping, inside = [], [], []
+    for number in range(rounds + 1):
+        make_wrong(app, wrong)
+        floor = timed(lambda: app.connection.execute(_COUNT))
+        began = time.perf_counter()
+        answer = await store.sweep("sweep", SWEEP_LIMIT)
+        took = time.perf_counter() - began
+        assert answer.changed == wrong
+        if number:  # the first one reads the catalogs and fills the caches of both sessions
+            counting.append(floor)
+            sweeping.append(took)
+            inside.append(answer.database_seconds)
+    assert app.wrong_rows() == 0
+    return {
+        "ratio": spread(ratios(sweeping, counting)),
+        "count_seconds": spread(counting),
+        "sweep_seconds": spread(sweeping),
+        "of_that_in_the_database": spread(inside),
+    }
+
+
+async def _parts(app: Application, store: Store, rounds: int) -> Json:
+    """What a clean sweep is made of; matching the two is what is left of it."""
+    counting = [timed(lambda: app.connection.execute(_COUNT)) for _ in range(rounds)]
+    reading = [timed(lambda: app.connection.execute(_FLAGGED)) for _ in range(rounds)]
+    round_trips = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await store.schema_version()
+        round_trips.append(time.perf_counter() - began)
+    return {
+        "counting_memberships_seconds": spread(counting),
+        "reading_flagged_rows_seconds": spread(reading),
+        "round_trip_seconds": spread(round_trips),
+    }
