@@ -166,6 +166,11 @@ class WorkQueue:
         return self._heap[0][0] if self._heap else None
 
     @property
+    def waiting(self) -> int:
+        """Keys that nobody has taken yet, due or not."""
+        return len(self._dirty)
+
+    @property
     def pending(self) -> int:
         """Keys whose work is not done: dirty or processing."""
         return len(self._dirty.keys() | self._processing.keys())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 from urllib.parse import quote_plus
 
@@ -47,19 +48,20 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    last: list[Processor] = [
+        structlog.processors.format_exc_info if not console else _unchanged,
+        _redactor(renderer),
+    ]
+    # Our own lines do not go through the standard library, which takes longer than all else about them.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _Stderr(sys.stderr),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared, _shorten_foreign],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info if not console else _unchanged,
-            _redactor(renderer),
-        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
@@ -73,6 +75,16 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
     realtime = logging.getLogger("realtime")
     realtime.propagate = level == "debug"
     realtime.addHandler(logging.NullHandler())
+
+
+class _Stderr(structlog.WriteLogger):
+    """Loses a line that can't be written, as the standard library does: work goes on without its log."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _unchanged(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -30,6 +30,7 @@ from core.listener_state import (
 )
 from daemon.keyring import Keyring
 from daemon.logs import redact
+from daemon.realtime_messages import read_messages_by_event
 
 log = structlog.stdlib.get_logger()
 
@@ -63,6 +64,7 @@ class ChangeStream:
         self._joined = False
         self._abandoned = False
         self._opening = anyio.CancelScope()
+        read_messages_by_event()
         self._client = AsyncRealtimeClient(
             f"{url}/realtime/v1",
             token=keys.api_key,

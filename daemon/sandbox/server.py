@@ -184,6 +184,8 @@ def _config(app: Starlette) -> uvicorn.Config:
         access_log=False,
         # The real server sends no pings; heartbeats are the client's affair.
         ws_ping_interval=None,
+        # Nor does it compress.
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
 

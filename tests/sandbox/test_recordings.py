@@ -3,6 +3,9 @@
 `frames/` holds conversations recorded with Supabase Realtime 2.28.40 on PostgreSQL 15: what was done in the
 database, sent, and received. Each is held again, step by step; a `recv` must be the next frame. Times, random
 ids and binding ids differ; everything else must be the same, the order of keys included.
+
+One thing is as in later versions on purpose: a binding with an `event` is told of that kind only. So what
+such bindings were told besides is left out of what was recorded.
 """
 
 from __future__ import annotations
@@ -78,6 +81,7 @@ async def test_answers_like_the_recorded_server(
     steps = [json.loads(line) for line in (_FRAMES / f"{recording}.jsonl").read_text().splitlines()]
     async with AsyncExitStack() as stack:
         clients: dict[str, Client] = {}
+        events: dict[int, str] = {}
         for number, step in enumerate(steps):
             if "sql" in step:
                 session.execute(step["sql"].encode())
@@ -85,7 +89,27 @@ async def test_answers_like_the_recorded_server(
             name = step["on"]
             if name not in clients:
                 clients[name] = await stack.enter_async_context(connect(sandbox, version=version))
-            await _hold(step, clients[name], sandbox, f"step {number}")
+            events |= _events(step)
+            if _is_expected(step, events):
+                await _hold(step, clients[name], sandbox, f"step {number}")
+
+
+def _events(step: dict[str, Any]) -> dict[int, str]:
+    """What a join's reply says about its bindings: the event of each id."""
+    match step:
+        case {"recv": {"payload": {"response": {"postgres_changes": list(bindings)}}}}:
+            return {binding["id"]: binding.get("event") for binding in bindings}
+    return {}
+
+
+def _is_expected(step: dict[str, Any], events: dict[int, str]) -> bool:
+    """Whether the step is held; what it says to bindings of another event is taken out."""
+    match step:
+        case {"recv": {"payload": {"data": {"type": kind}, "ids": list(ids)} as payload}}:
+            others = {"INSERT", "UPDATE", "DELETE"} - {kind}
+            payload["ids"] = [number for number in ids if events.get(number) not in others]
+            return bool(payload["ids"])
+    return True
 
 
 async def _hold(step: dict[str, Any], client: Client, sandbox: SandboxServer, where: str) -> None:

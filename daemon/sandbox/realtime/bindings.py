@@ -10,6 +10,7 @@ from typing import Any
 from daemon.sandbox.realtime.protocol import to_json
 
 OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
+EVENTS = ("INSERT", "UPDATE", "DELETE")
 EVERYTHING = "*"
 
 
@@ -45,11 +46,12 @@ class Binding:
 
 @dataclass(frozen=True)
 class Target:
-    """The tables and rows that a binding means; `*` for all tables of a schema."""
+    """What a binding means: tables (`*` for all of a schema), rows, and a kind of change (`*` for all)."""
 
     schema: str
     table: str
     filter: Filter | None
+    event: str = EVERYTHING
 
 
 def read_bindings(config: Any) -> list[Binding]:
@@ -65,17 +67,19 @@ def _binding(config: dict[str, Any]) -> Binding:
 
 def target(binding: Binding) -> Target:
     """What the binding means. Raises `BadBinding`."""
+    event = binding.config.get("event")
+    event = event if event in EVENTS else EVERYTHING  # an unknown word is as good as none
     match binding.config:
         case {"schema": str(schema), "table": str(table), "filter": str(text)}:
-            return Target(schema, table, _filter(text))
+            return Target(schema, table, _filter(text), event)
         case {"filter": _}:
             pass
         case {"schema": str(schema), "table": str(table)}:
-            return Target(schema, table, None)
+            return Target(schema, table, None, event)
         case {"schema": str(schema)}:
-            return Target(schema, EVERYTHING, None)
+            return Target(schema, EVERYTHING, None, event)
         case {"table": str(table)}:
-            return Target("public", table, None)
+            return Target("public", table, None, event)
     raise BadBinding(
         "No subscription params provided. Please provide at least a `schema` or `table` to subscribe to: "
         + _elixir_map(binding.config)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from daemon.sandbox.realtime.rows import Image, new_image, old_image, to_json_va
 from daemon.sandbox.realtime.tables import Table, read_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -39,9 +40,9 @@ _LOG = logging.getLogger(__name__)
 _MOST_BYTES = 1024 * 1024
 _MOST_BYTES_OF_A_VALUE = 64
 # Rows that are turned into frames before other work gets a turn.
-_CHUNK = 1000
+_CHUNK = 250
 
-Audience = list[tuple["Subscription", list["Interest"]]]
+Audience = Sequence[tuple["Subscription", list["Interest"]]]
 
 
 @dataclass
@@ -61,7 +62,7 @@ async def publish(
 ) -> None:
     """Tell these subscriptions about these changes."""
     audiences = _audiences(subscriptions)
-    wanted = [change for change in changes if change.relation.oid in audiences]
+    wanted = [change for change in changes if _is_wanted(change, audiences.get(change.relation.oid, ()))]
     if not wanted:
         return
     roles = {subscription.claims.role for audience in audiences.values() for subscription, _ in audience}
@@ -70,16 +71,20 @@ async def publish(
         await _publish_chunk(connection, wanted[start : start + _CHUNK], tables, audiences)
 
 
+def _is_wanted(change: RowChange, audience: Audience) -> bool:
+    return any(interest.is_in(change.kind) for _, interests in audience for interest in interests)
+
+
 def _audiences(subscriptions: Iterable[Subscription]) -> dict[int, Audience]:
     """For each table, who is interested and by which bindings."""
-    found: dict[int, Audience] = defaultdict(list)
+    found: dict[int, list[tuple[Subscription, list[Interest]]]] = defaultdict(list)
     for subscription in subscriptions:
         by_table: dict[int, list[Interest]] = defaultdict(list)
         for interest in subscription.interests:
             by_table[interest.table_oid].append(interest)
         for oid, interests in by_table.items():
             found[oid].append((subscription, interests))
-    return found
+    return dict(found)
 
 
 async def _publish_chunk(
@@ -161,7 +166,8 @@ def _tell(row: _Row, table: Table, audience: Audience) -> None:
         if subscription in row.hidden_from:
             continue
         # Realtime lists the ids newest binding first.
-        ids = [i.binding_id for i in reversed(interests) if error or _passes(row, i)]
+        asked = [i for i in reversed(interests) if i.is_in(row.change.kind)]
+        ids = [i.binding_id for i in asked if error or _passes(row, i)]
         if ids:
             if role not in texts:
                 texts[role] = _error_text(row, error) if error else _text(row, table, role)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from daemon.sandbox.keys import Claims
+    from daemon.sandbox.realtime.pgoutput import Kind
 
 _CONNECT_SECONDS = 5
 _MOST_VALUES = 100
@@ -42,6 +43,11 @@ class Interest:
     binding_id: int
     table_oid: int
     filter: Filter | None
+    event: str
+
+    def is_in(self, kind: Kind) -> bool:
+        """Whether it is interested in this kind of change."""
+        return self.event in (EVERYTHING, kind.value)
 
 
 @dataclass(eq=False)
@@ -123,7 +129,7 @@ async def _interests(
             "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the "
             f"given connect parameters: {binding.words()}"
         )
-    return [Interest(binding.id, oid, goal.filter) for oid in tables]
+    return [Interest(binding.id, oid, goal.filter, goal.event) for oid in tables]
 
 
 async def _tables(connection: AsyncConnection, goal: Target, role: str) -> list[int]:

@@ -50,7 +50,14 @@ class Table:
 
     def columns_json(self, role: str) -> str:
         """The `columns` of a change: the names and types that the role may select."""
-        return to_json([{"name": c.name, "type": c.type_name} for c in self.columns if role in c.readers])
+        if role not in self._columns_json:
+            readable = [{"name": c.name, "type": c.type_name} for c in self.columns if role in c.readers]
+            self._columns_json[role] = to_json(readable)
+        return self._columns_json[role]
+
+    @cached_property
+    def _columns_json(self) -> dict[str, str]:
+        return {}
 
     def error_for(self, role: str) -> str | None:
         """Why the role gets an error instead of rows, if so (DELETEs are exempt from it)."""
