@@ -31,7 +31,9 @@ class SyncAnswer:
 
     `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
     be tried again. `applied_at` is the database's clock. `next_after` is the key to go on from in a resync
-    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost.
+    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost,
+    `compared` whether it compared everything, `untracked_repository_ids` what the next one is given so that
+    it need not (None if they are too many).
     """
 
     examined: int
@@ -45,6 +47,8 @@ class SyncAnswer:
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0
+    compared: bool = True
+    untracked_repository_ids: tuple[UUID, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

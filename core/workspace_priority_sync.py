@@ -20,7 +20,7 @@ RESYNC_PAGE_SIZE: Final = 25_000
 """Tracked rows in the first call of a full resync: well below the API's time limit on small databases."""
 _LEAST_PAGE_SIZE: Final = 5_000
 _MOST_PAGE_SIZE: Final = 100_000
-_MOST_CHANGES: Final = 2_500
+_MOST_CHANGES: Final = 5_000
 """Of one call: a written row costs some fifty times as much as one that is only read, and stays locked."""
 _IDS_PAGE_SIZE: Final = 10_000
 
@@ -33,7 +33,7 @@ def next_page_size(page_size: int, changed: int) -> int:
     """
     if changed > _MOST_CHANGES * 5 // 4:
         return max(_LEAST_PAGE_SIZE, page_size // 2)
-    if changed < _MOST_CHANGES // 2:
+    if changed <= _MOST_CHANGES // 2:
         return min(_MOST_PAGE_SIZE, page_size * 2)
     return page_size
 

@@ -103,10 +103,25 @@ class Store:
             _SYNC, "sync_workspace_priorities", p_repository_ids=ids, p_trigger=trigger, p_dry_run=dry_run
         )
 
-    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer:
-        """Find and mend up to `limit` rows that disagree with membership."""
+    async def sweep(
+        self,
+        trigger: Trigger,
+        limit: int,
+        *,
+        dry_run: bool = False,
+        untracked: Sequence[UUID] | None = None,
+    ) -> SyncAnswer:
+        """Find and mend up to `limit` rows that disagree with membership.
+
+        With the `untracked` of the last sweep, everything is compared only if the sums differ.
+        """
         return await self._call(
-            _SYNC, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
+            _SYNC,
+            "sweep_workspace_priorities",
+            p_trigger=trigger,
+            p_limit=limit,
+            p_dry_run=dry_run,
+            p_untracked=None if untracked is None else [str(each) for each in untracked],
         )
 
     async def resync_page(

@@ -55,6 +55,13 @@ where t.id in (
     select id from tracked_repositories order by hashtext(id::text) limit %s
 )
 """
+_MAKE_MISSED = """
+update tracked_repositories t
+set priority = 'medium', workspace_count = 0, is_workspace_repo = false
+where t.id in (
+    select id from tracked_repositories where is_workspace_repo order by hashtext(id::text) limit %s
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,12 @@ def fill(app: Application, sizes: Sizes) -> None:
 def make_wrong(app: Application, rows: int) -> None:
     """Put so many rows wrong, spread over all; what that leaves behind is vacuumed away."""
     app.connection.execute(_MAKE_WRONG, (rows,))
+    tidy(app)
+
+
+def make_missed(app: Application, rows: int) -> None:
+    """Let so many rows be as if nobody had heard that a workspace has their repository."""
+    app.connection.execute(_MAKE_MISSED, (rows,))
     tidy(app)
 
 

@@ -129,7 +129,7 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     assert sum(node["Actual Rows"] for node in members) == 40_000, "once, and nothing is counted again"
 
     sweeping = source_of(large, "sweep_workspace_priorities")
-    start = sweeping.index("select tr.id from", sweeping.index("word for word"))
+    start = sweeping.index("select tr.id from")
     drifting = sweeping[start : sweeping.index("limit", start)]
     plan = explain(large, drifting)
     (scan,) = [node for node in plan if node.get("Relation Name")]
@@ -137,18 +137,33 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     assert scan["Actual Rows"] == 0
 
 
-def test_the_sweep_costs_little_more_than_counting_the_memberships(large: World) -> None:
-    """In pages read, which unlike time is the same on every machine."""
+def pages_read(world: World, query: str) -> int:
+    """Unlike time, the same on every machine."""
+    (answer,) = world.value(f"explain (analyze, buffers, format json) {query}")
+    return answer["Plan"]["Shared Hit Blocks"] + answer["Plan"]["Shared Read Blocks"]
 
-    def pages_read(query: str) -> int:
-        (answer,) = large.value(f"explain (analyze, buffers, format json) {query}")
-        return answer["Plan"]["Shared Hit Blocks"] + answer["Plan"]["Shared Read Blocks"]
 
-    pages_read("select sweep_workspace_priorities()")  # the first call of a session reads the catalog
-    counting = pages_read("select repository_id, count(*) from workspace_repositories group by 1")
+@pytest.mark.parametrize("given", ["null", "'{}'"])
+def test_the_sweep_costs_little_more_than_counting_the_memberships(large: World, given: str) -> None:
+    """Whether it compares or adds up."""
+    sweep = f"select sweep_workspace_priorities(p_untracked => {given})"
+    pages_read(large, sweep)  # the first call of a session reads the catalog
+    counting = pages_read(large, "select repository_id, count(*) from workspace_repositories group by 1")
     table = large.value("select relpages from pg_class where relname = 'tracked_repositories'")
-    sweeping = pages_read("select sweep_workspace_priorities()")
-    assert sweeping < counting + table / 2
+    assert pages_read(large, sweep) < counting + table / 2
+
+
+def test_a_page_of_a_resync_that_finds_nothing_reads_indexes_alone(large: World) -> None:
+    def rows_read() -> int:
+        return large.value(
+            """select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables
+               where relname = 'tracked_repositories'"""
+        )
+
+    before = rows_read()
+    page = large.call("resync_workspace_priorities_page", None, 20_000)
+    assert (page["examined"], page["changed"]) == (20_000, 0)
+    assert rows_read() - before < 100
 
 
 def test_each_single_sync_is_a_few_index_look_ups(large: World) -> None:

@@ -159,9 +159,21 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         assert ("lock_timeout" in settings) == (name in writers), name
 
 
-def test_a_role_that_may_resync_still_may_after_the_functions_were_replaced(world: World) -> None:
+@pytest.mark.parametrize(
+    ("version", "inside"),
+    [
+        ("20250103000800", ("decide_workspace_priorities", "lock_and_write_workspace_priorities")),
+        (
+            "20250103000900",
+            ("sweep_workspace_priorities", "memberships_add_up", "find_mismatched_repositories_between"),
+        ),
+    ],
+)
+def test_a_role_that_may_resync_still_may_after_the_functions_were_replaced(
+    world: World, version: str, inside: tuple[str, ...]
+) -> None:
     """Whatever a role of the operator's own was granted on a function goes with it when it is dropped."""
-    (file,) = [file for file in migration_files() if file.name.startswith("20250103000800")]
+    (file,) = [file for file in migration_files() if file.name.startswith(version)]
     role = f"own_{uuid.uuid4().hex}"
     world.execute(f"create role {role}")
     try:
@@ -171,7 +183,6 @@ def test_a_role_that_may_resync_still_may_after_the_functions_were_replaced(worl
                 decide_workspace_priorities(uuid[], boolean, text) to {role}"""
         )
         world.connection.execute(file.read_bytes())
-        inside = ("decide_workspace_priorities", "lock_and_write_workspace_priorities")
         for function in ("resync_workspace_priorities_page", *inside):
             allowed = "select has_function_privilege(%s, oid, 'execute') from pg_proc where proname = %s"
             assert world.value(allowed, role, function), function

@@ -429,7 +429,7 @@ def test_the_resync_shortens_a_page_with_many_wrong_rows(world: World) -> None:
     assert dry["changed"] == 20_000
     pages = world.resync(50_000)
     assert sum(page["changed"] for page in pages) == sum(page["examined"] for page in pages) == 20_000
-    assert max(page["changed"] for page in pages) <= 5_000
+    assert max(page["changed"] for page in pages) <= 6_250
 
 
 def test_the_resync_gets_past_more_rows_of_one_repository_than_a_page_holds(world: World) -> None:
@@ -461,3 +461,63 @@ def test_refuses_to_write_from_an_old_snapshot(world: World, database: Database)
     with pytest.raises(Exception, match="READ COMMITTED") as refused:
         other.execute("select sync_workspace_priorities(array[%s])", [repository])
     assert refused.value.sqlstate == "25000"
+
+
+# Sums first.
+
+
+def test_a_sweep_compares_only_what_does_not_add_up(world: World) -> None:
+    workspace, tracked, untracked = world.workspace(), world.tracked(), world.repository()
+    world.add(tracked, workspace)
+    world.add(untracked, workspace)
+    first = world.sweep()
+    assert (first["compared"], first["changed"], first["untracked_repository_ids"]) == (
+        True,
+        1,
+        [str(untracked)],
+    )
+    known = first["untracked_repository_ids"]
+    second = world.sweep(p_untracked=known)
+    assert (second["compared"], second["changed"], second["untracked"]) == (False, 0, 1)
+
+    world.remove(tracked, workspace)
+    assert world.sweep(p_untracked=known)["compared"]
+    assert world.row(tracked) == Row("medium", False, 0)
+    world.track(untracked)
+    assert world.sweep(p_untracked=known)["compared"], "it adds up as before, but is no longer untracked"
+    assert world.row(untracked) == Row("high", True, 1)
+
+
+def test_a_row_that_contradicts_itself_is_mended_without_comparing(world: World) -> None:
+    member, other = world.tracked(), world.tracked()
+    world.add(member)
+    world.sweep()
+    world.execute("update tracked_repositories set workspace_count = 0")
+    world.execute("update tracked_repositories set priority = 'low' where repository_id = %s", other)
+    answer = world.sweep(p_untracked=[])
+    assert (answer["compared"], answer["changed"]) == (False, 2)
+    assert (world.row(member), world.row(other)) == (Row("high", True, 1), Row("medium", False, 0))
+
+
+def test_a_repository_twice_in_a_workspace_never_adds_up_and_is_right(world: World) -> None:
+    constraint = "workspace_repositories_workspace_id_repository_id_key"
+    world.execute(f"alter table workspace_repositories drop constraint {constraint}")
+    repository = world.tracked()
+    workspace = world.add(repository)
+    world.add(repository, workspace)
+    world.sweep()
+    answer = world.sweep(p_untracked=[])
+    assert (answer["compared"], answer["changed"]) == (True, 0)
+    assert world.row(repository) == Row("high", True, 1)
+
+
+def test_more_untracked_repositories_than_can_be_carried_are_only_counted(world: World) -> None:
+    workspace = world.workspace()
+    world.execute(
+        """with made as (insert into repositories (id) select gen_random_uuid() from generate_series(1, 1001)
+                         returning id)
+           insert into workspace_repositories (workspace_id, repository_id) select %s, id from made""",
+        workspace,
+    )
+    answer = world.sweep()
+    assert (answer["untracked"], answer["untracked_repository_ids"]) == (1001, None)
