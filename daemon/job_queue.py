@@ -7,7 +7,7 @@ fails delays nothing for long and fails nothing: its jobs are queued at medium, 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, Protocol
 from uuid import UUID, uuid4
@@ -19,7 +19,7 @@ from core.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
 from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
 from core.membership_cache import MembershipCache
-from core.outgoing_events import OutgoingEvent, Refused
+from core.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.event_sender import EventSender, open_event_sender
@@ -149,28 +149,33 @@ class _Run:
         self._jobs = [job if job.id else replace(job, id=uuid4().hex) for job in jobs]
         self._form = form
         self._on_progress = on_progress
-        self._look_ups: dict[UUID, LookUp] = {}
-        self._built = 0
+        self._jobs_of: dict[UUID, list[int]] = {}
+        for number, job in enumerate(self._jobs):
+            self._jobs_of.setdefault(job.repository_id, []).append(number)
+        self._unknown = dict.fromkeys(self._jobs_of)
+        self._built: list[tuple[OutgoingEvent, bool] | None] = [None] * len(self._jobs)
+        self._ordered = 0
         self._under_way: dict[int, tuple[OutgoingEvent, QueuedJob]] = {}
 
     @property
     def repository_ids(self) -> list[UUID]:
         """The repositories of the jobs, each once, in the jobs' order."""
-        return list(dict.fromkeys(job.repository_id for job in self._jobs))
+        return list(self._jobs_of)
 
     @property
     def unknown(self) -> list[UUID]:
         """Those of them that are still to be looked up."""
-        return [key for key in self.repository_ids if key not in self._look_ups]
+        return list(self._unknown)
 
     def learn(self, look_ups: Mapping[UUID, LookUp]) -> None:
-        """Build the events that can be built now; a job waits for those before it, to keep their order."""
-        self._look_ups |= look_ups
-        for job in self._jobs[self._built :]:
-            look_up = self._look_ups.get(job.repository_id)
-            if look_up is None:
-                break
-            self._build(job, look_up)
+        """Build the events that can be built now. They leave after those of the jobs before them."""
+        for key, look_up in look_ups.items():
+            self._unknown.pop(key, None)
+            for number in self._jobs_of[key]:
+                self._built[number] = self._build(self._jobs[number], look_up), is_urgent(look_up)
+        while self._ordered < len(self._built) and (built := self._built[self._ordered]) is not None:
+            self.order.add(built[0], urgent=built[1])
+            self._ordered += 1
         self.more_known.set()
 
     def all_known(self) -> None:
@@ -192,15 +197,19 @@ class _Run:
 
     def close(self) -> None:
         """What was neither taken nor refused was not sent."""
-        waiting = [queued.job for _, queued in self._under_way.values()]
-        self.result.not_sent = waiting + self._jobs[self._built :]
+        self.result.not_sent = [
+            job
+            for job, built in zip(self._jobs, self._built, strict=True)
+            if built is None or id(built[0]) in self._under_way
+        ]
 
-    def _build(self, job: Job, look_up: LookUp) -> None:
+    def _build(self, job: Job, look_up: LookUp) -> OutgoingEvent:
         assert job.id is not None  # noqa: S101 - see where they are taken in
         event = job_event(job, look_up, job.id, self._form)
+        with suppress(TypeError, ValueError):
+            size_bytes(event)  # now, while other look-ups are under way; it is asked for later in any case
         self._under_way[id(event)] = event, QueuedJob(job, job.id, priority_of(look_up), look_up)
-        self.order.add(event, urgent=is_urgent(look_up))
-        self._built += 1
+        return event
 
 
 @asynccontextmanager

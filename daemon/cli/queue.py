@@ -99,7 +99,7 @@ async def queue_command(
     """`priorityd queue`."""
     mode = mode or settings.queue_mode
     # What was imported never becomes garbage; looking through it in mid-work would take a tenth of a second.
-    gc.freeze()
+    gc.disable()
     async with open_queue(settings, store, mode) as queue:
         started_at = monotonic()
         why: JobsNotSentError | None = None

@@ -16,7 +16,7 @@ from daemon.settings import load_settings
 
 async def _main() -> None:
     events = [OutgoingEvent(**event) for event in json.load(sys.stdin)]
-    gc.freeze()  # as the command does
+    gc.disable()  # as the command does
     async with open_event_sender(load_settings()) as sender:
         began = time.perf_counter()
         refused = await sender.send(events)
