@@ -270,7 +270,7 @@ class App:
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
     def _status(self) -> Report:
-        # Imported when somebody asks: its models take longer to make than all else here together.
+        # Imported when somebody asks, by the thread that asks: see `daemon.http`.
         from daemon.status import Sources, describe
 
         sources = Sources(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -157,9 +158,15 @@ class _Endpoints:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._registry), media_type=content_type)
 
+    async def _report(self) -> Report:
+        # Its models take longer to make than all else of the daemon together: so when somebody asks for the
+        # first time, and not in the daemon's event loop.
+        await anyio.to_thread.run_sync(import_module, "daemon.status")
+        return await self._gate.ask(self._probes.status)
+
     async def _status(self, _: Request) -> Response:
         try:
-            report = await self._gate.ask(self._probes.status)
+            report = await self._report()
         except LoopBusyError:
             return JSONResponse({"error": "the event loop does not answer"}, status_code=503)
         return Response(report.model_dump_json(), media_type="application/json")
@@ -170,7 +177,7 @@ class _Endpoints:
 
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
         try:
-            report = await self._gate.ask(self._probes.status)
+            report = await self._report()
         except LoopBusyError:
             return HTMLResponse(render_busy(), status_code=503, headers=headers)
         return HTMLResponse(render(report, utc_now()), headers=headers)

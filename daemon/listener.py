@@ -47,6 +47,8 @@ log = structlog.stdlib.get_logger()
 
 LINGER_SECONDS: Final = 30.0
 """How long a renewed connection is still heard; 10,000 rows of one transaction were seen to take 5.5 s."""
+MISSES_LOGGED_SECONDS: Final = 10.0
+"""One line for all that could not be read in so many seconds: a server may send nothing else."""
 _CLOSE_SECONDS: Final = 2.0
 _DOUBTFUL: Final = ("refused", "join_failed", "subscription_error")
 """Reasons behind which there may be a key that is no longer good."""
@@ -99,6 +101,8 @@ class Listener:
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
         self._memory = MembershipMemory()
+        self._misses_untold = 0
+        self._misses_logged_until = 0.0
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
@@ -248,7 +252,11 @@ class Listener:
 
     def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
         self._metrics.malformed_events.inc()
-        log.warning("change_not_understood", problem=problem)
+        if monotonic() >= self._misses_logged_until:
+            log.warning("change_not_understood", problem=problem, since_last_told=self._misses_untold)
+            self._misses_logged_until, self._misses_untold = monotonic() + MISSES_LOGGED_SECONDS, 0
+        else:
+            self._misses_untold += 1
         self._report_gap("event")
 
     def _report_gap(self, trigger: Trigger) -> None:
