@@ -20,22 +20,19 @@ RESYNC_PAGE_SIZE: Final = 25_000
 """Tracked rows in the first call of a full resync: well below the API's time limit on small databases."""
 _LEAST_PAGE_SIZE: Final = 5_000
 _MOST_PAGE_SIZE: Final = 100_000
-_MOST_CHANGES: Final = 5_000
+_MOST_CHANGES: Final = 4_000
 """Of one call: a written row costs some fifty times as much as one that is only read, and stays locked."""
 _IDS_PAGE_SIZE: Final = 10_000
 
 
-def next_page_size(page_size: int, changed: int) -> int:
-    """The rows to ask for after a page of so many in which so many were wrong.
+def next_page_size(page_size: int, examined: int, changed: int) -> int:
+    """The rows to ask for after a page of so many, of which so many were examined and so many wrong.
 
     Pages grow while little is wrong, because each page reads much of the table again, and shrink where much
     has to be written, because the application waits for written rows until the page is over.
     """
-    if changed > _MOST_CHANGES * 5 // 4:
-        return max(_LEAST_PAGE_SIZE, page_size // 2)
-    if changed <= _MOST_CHANGES // 2:
-        return min(_MOST_PAGE_SIZE, page_size * 2)
-    return page_size
+    wanted = examined * _MOST_CHANGES // max(1, changed)
+    return max(_LEAST_PAGE_SIZE, min(wanted, 2 * page_size, _MOST_PAGE_SIZE))
 
 
 class PriorityStore(Protocol):
@@ -94,7 +91,8 @@ class WorkspacePrioritySync:
             result.add(answer)
             on_answer(answer)
             self._forget_changed(answer)
-            after, page_size = answer.next_after, next_page_size(page_size, answer.changed)
+            after = answer.next_after
+            page_size = next_page_size(page_size, answer.examined, answer.changed)
             if after is None:
                 return result
 

@@ -30,7 +30,7 @@ from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
-POLL_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 4.0
 QUIET_POLL_SECONDS: Final = 60.0
 """While no job ends and none waits. What is counted then comes later, but none is missed."""
 OFF_POLL_SECONDS: Final = 60.0

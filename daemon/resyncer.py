@@ -196,7 +196,7 @@ class Resyncer:
                 await self._wakeup.wait(_RETRY_SECONDS * retries)
                 continue
             result.add(answer)
-            after, page_size = answer.next_after, next_page_size(page_size, answer.changed)
+            after, page_size = answer.next_after, next_page_size(page_size, answer.examined, answer.changed)
             if after is None:
                 return result
         result.errors.append("stopped before the end")

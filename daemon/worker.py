@@ -97,12 +97,12 @@ class Worker:
 
     async def _let_batch_fill(self) -> None:
         ends_at = monotonic() + LONGEST_FILL_SECONDS
-        waiting = before = -1
+        waiting = self._queue.waiting
         while not self._draining and waiting < self._batch_size and monotonic() < ends_at:
+            await anyio.sleep(FILL_LOOK_SECONDS)
             before, waiting = waiting, self._queue.waiting
             if waiting == before:
                 return
-            await anyio.sleep(FILL_LOOK_SECONDS)
 
     async def _apply(self, items: list[WorkItem]) -> None:
         # Depth first, left half first; halves that are not reached yet stay in *processing*.

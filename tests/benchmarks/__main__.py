@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from tests.benchmarks.burst import burst
 from tests.benchmarks.idle import footprint, idle
+from tests.benchmarks.large import Sizes
 from tests.benchmarks.latency import latency
 from tests.benchmarks.migrations import migrations
 from tests.benchmarks.order import order
@@ -52,8 +53,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="How long to soak.")
+    parser.add_argument(
+        "--tracked",
+        type=int,
+        default=Sizes.tracked,
+        help="Tracked rows of a sweep or resync; there are three memberships for each ten.",
+    )
     arguments = parser.parse_args()
-    run = partial(soak, arguments.seconds) if arguments.name == "soak" else BENCHMARKS[arguments.name]
+    run = BENCHMARKS[arguments.name]
+    if arguments.name == "soak":
+        run = partial(soak, arguments.seconds)
+    elif arguments.name in ("resync", "sweep"):
+        run = partial(run, Sizes(arguments.tracked, arguments.tracked * 3 // 10))
     print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))
 
 

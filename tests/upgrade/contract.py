@@ -25,7 +25,7 @@ from daemon.sandbox.postgres import embedded_postgres
 from tests.conftest import schema_sql
 
 RELEASES: Final = Path(__file__).parent / "releases"
-REPOSITORY, UNPINNED, WORKSPACE, DAEMON = (UUID(int=number) for number in range(1, 5))
+REPOSITORY, UNPINNED, WORKSPACE, DAEMON, JOB, OTHER_JOB = (UUID(int=number) for number in range(1, 7))
 
 Json = Any
 Connection = psycopg.Connection[Any]
@@ -34,6 +34,7 @@ Connection = psycopg.Connection[Any]
 _CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     ("workspace_priority_schema_version", {}),
     ("check_workspace_priorities", {}),
+    ("open_priority_outbox", {}),
     ("beat_workspace_priorities", {"p_daemon_id": str(DAEMON)}),
     (
         "sync_workspace_priorities",
@@ -43,6 +44,46 @@ _CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     (
         "resync_workspace_priorities_page",
         {"p_after": None, "p_limit": 1, "p_trigger": "resync", "p_dry_run": False},
+    ),
+    ("claim_priority_changes", {"p_claimed_by": str(DAEMON), "p_limit": 10, "p_claim_seconds": 60.0}),
+    ("priority_outbox_depth", {}),
+    (
+        "return_priority_changes",
+        {"p_claimed_by": str(DAEMON), "p_ids": [1], "p_error": "late", "p_delay_seconds": 1.0},
+    ),
+    ("mark_priority_changes_dispatched", {"p_ids": [1]}),
+    ("abandon_priority_changes", {"p_ids": [1], "p_reasons": ["refused"]}),
+    ("trim_priority_changes", {"p_keep_days": 90, "p_after": 0, "p_limit": 5000}),
+    ("poll_background_jobs", {"p_daemon_id": str(DAEMON), "p_counted_page": None, "p_limit": 1000}),
+    (
+        "queue_repository_jobs",
+        {
+            "p_jobs": [
+                {"job_id": str(job), "job_type": "recent-prs", "repository_id": str(REPOSITORY), "data": {}}
+                for job in (JOB, OTHER_JOB)
+            ]
+        },
+    ),
+    ("list_ordered_jobs", {"p_job_type": None, "p_repository_id": None, "p_limit": 10}),
+    ("count_ordered_jobs", {}),
+    (
+        "release_ordered_jobs",
+        {
+            "p_daemon_id": str(DAEMON),
+            "p_in_flight": 10,
+            "p_limit": 1,
+            "p_promote_after_seconds": 72_000.0,
+            "p_claim_seconds": 60.0,
+            "p_lease_seconds": 3600.0,
+        },
+    ),
+    ("mark_jobs_sent", {"p_job_ids": [str(JOB)], "p_lease_seconds": 3600.0}),
+    ("return_unsent_jobs", {"p_daemon_id": str(DAEMON), "p_job_ids": [str(OTHER_JOB)]}),
+    ("fail_refused_jobs", {"p_job_ids": [str(JOB)], "p_reasons": ["refused"]}),
+    ("check_job_lanes", {}),
+    (
+        "cancel_ordered_jobs",
+        {"p_job_ids": [str(OTHER_JOB)], "p_repository_id": None, "p_job_type": None},
     ),
     ("set_manual_priority", {"p_repository_id": str(UNPINNED), "p_priority": "low"}),
     ("get_repository_priorities", {"p_repository_ids": [str(REPOSITORY)]}),
