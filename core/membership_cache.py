@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -35,6 +36,13 @@ class MembershipCache(Generic[Value]):
             del self._entries[repository_id]
             return None
         return entry[1]
+
+    def get_all(self, repository_ids: Iterable[UUID], now: float) -> dict[UUID, Value]:
+        """What is remembered of these."""
+        if not self._entries:
+            return {}
+        found = ((key, self.get(key, now)) for key in repository_ids)
+        return {key: value for key, value in found if value is not None}
 
     def put(self, repository_id: UUID, value: Value, now: float, generation: int) -> None:
         """Remember a value that was asked for at `generation`; forgotten if anything changed since."""

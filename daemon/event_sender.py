@@ -7,8 +7,9 @@ accepted), and by the bisection that finds the events that are refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -28,6 +29,7 @@ from core.errors import ConfigurationError, PermanentError, PriorityError, Trans
 from core.outgoing_events import OutgoingEvent, Refused, batches, split_refused
 from daemon.inngest_client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
 from daemon.settings import Settings
+from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
@@ -36,16 +38,43 @@ MAX_RETRY_SECONDS: Final = 10.0
 """The seconds that one batch may spend on retrying; what takes longer is its sender's matter."""
 
 
+_Prepared = tuple[OutgoingEvent, inngest.Event]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBatch:
+    """Events in the SDK's form, and those that it has none for."""
+
+    events: Sequence[_Prepared]
+    refused: Sequence[Refused]
+
+
+def prepare(batch: Iterable[OutgoingEvent]) -> PreparedBatch:
+    """Put events into the SDK's form."""
+    sendable, refused = split_refused(batch)
+    events = []
+    for event in sendable:
+        try:
+            # That `data` holds nothing but JSON is what the model is asked to find out.
+            model = inngest.Event(name=event.name, data=dict(event.data), id=event.id)  # type: ignore[arg-type]
+        except ValidationError as error:
+            refused.append(Refused(event, f"its data is no JSON: {_first(error)}"))
+        else:
+            events.append((event, model))
+    return PreparedBatch(events, refused)
+
+
 class EventSender:
     """See the module's text. Make one with `open_event_sender`.
 
     `on_error` is told the reason of every attempt that failed, `on_attempt` that a batch is being tried.
-    `timeout_seconds` is for one attempt.
+    `timeout_seconds` is for one attempt. `written` is set whenever a request has left.
     """
 
     def __init__(
         self,
         client: inngest.Inngest,
+        written: Wakeup,
         *,
         max_attempts: int = MAX_ATTEMPTS,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
@@ -53,6 +82,7 @@ class EventSender:
         on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
+        self.written = written
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
         self._on_error = on_error
@@ -71,11 +101,20 @@ class EventSender:
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):
-            refused.extend(await self._send_or_bisect(batch, on_sent))
+            refused.extend(await self.send_prepared(prepare(batch), on_sent))
         return refused
 
+    async def send_prepared(
+        self,
+        prepared: PreparedBatch,
+        on_sent: Callable[[Sequence[OutgoingEvent]], None] = lambda _: None,
+    ) -> list[Refused]:
+        """The same for events that fit into one request."""
+        sent = await self._send_or_bisect(prepared.events, on_sent) if prepared.events else []
+        return [*prepared.refused, *sent]
+
     async def _send_or_bisect(
-        self, batch: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
+        self, batch: Sequence[_Prepared], on_sent: Callable[[Sequence[OutgoingEvent]], None]
     ) -> list[Refused]:
         # Depth first, left half first: the order is kept.
         refused: list[Refused] = []
@@ -86,15 +125,15 @@ class EventSender:
                 await self._send_batch(part)
             except PermanentError as error:
                 if len(part) == 1:
-                    refused.append(Refused(part[0], str(error)))
+                    refused.append(Refused(part[0][0], str(error)))
                 else:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
             else:
-                on_sent(part)
+                on_sent([event for event, _ in part])
         return refused
 
-    async def _send_batch(self, batch: Sequence[OutgoingEvent]) -> None:
+    async def _send_batch(self, batch: Sequence[_Prepared]) -> None:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(self._max_attempts) | stop_before_delay(MAX_RETRY_SECONDS),
@@ -110,16 +149,11 @@ class EventSender:
                     self._on_error(getattr(error, "reason", "key_refused"))
                     raise
 
-    async def _send_once(self, batch: Sequence[OutgoingEvent]) -> None:
-        try:
-            # That `data` holds nothing but JSON is what the model is asked to find out.
-            events = [inngest.Event(name=e.name, data=dict(e.data), id=e.id) for e in batch]  # type: ignore[arg-type]
-        except ValidationError as error:
-            raise PermanentError(f"its data is no JSON: {_first(error)}", reason="rejected") from None
+    async def _send_once(self, batch: Sequence[_Prepared]) -> None:
         try:
             # The client's own limit is for each read; this one is for the request as a whole.
             with anyio.fail_after(self._timeout_seconds):
-                await self._client.send(events)
+                await self._client.send([model for _, model in batch])
         except TimeoutError:
             raise TransientError("Inngest: no answer in time", reason="timeout") from None
         except (ValueError, SdkError) as error:
@@ -144,9 +178,11 @@ async def open_event_sender(
     """
     if not settings.inngest_sends:
         raise ConfigurationError("INNGEST_EVENT_KEY is not set (nor INNGEST_DEV for a development server)")
-    async with open_client(settings) as client:
+    written = Wakeup()
+    async with open_client(settings, written.set) as client:
         yield EventSender(
             client,
+            written,
             max_attempts=max_attempts,
             timeout_seconds=timeout_seconds,
             on_error=on_error,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -58,13 +58,18 @@ def make_client(settings: Settings) -> inngest.Inngest:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[inngest.Inngest]:
-    """A client whose `send` raises `core.errors` for every failure of transport or status."""
+async def open_client(
+    settings: Settings, on_written: Callable[[], None] = lambda: None
+) -> AsyncIterator[inngest.Inngest]:
+    """A client whose `send` raises `core.errors` for every failure of transport or status.
+
+    `on_written` is called when a request has left and its answer is waited for.
+    """
     client = make_client(settings)
     http = client._http_client  # noqa: SLF001 - there is no public way to give it an HTTP client
     await http._http_client.aclose()  # noqa: SLF001
     secret = client.event_key or ""
-    http._http_client = _RaisingClient(secret).initialize()  # noqa: SLF001
+    http._http_client = _RaisingClient(secret, on_written).initialize()  # noqa: SLF001
     try:
         yield client
     finally:
@@ -78,12 +83,14 @@ class _RaisingClient(ThreadAwareAsyncHTTPClient):
     The key is in the request's path, so no message may hold an address.
     """
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, on_written: Callable[[], None]) -> None:
         super().__init__(timeout=REQUEST_TIMEOUT_SECONDS, follow_redirects=False)
         self._secret = secret
+        self._on_written = on_written
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send, and return only what is a success."""
+        request.extensions["trace"] = self._trace
         try:
             response = await super().send(request, **options)
         except httpx.TimeoutException:
@@ -97,6 +104,10 @@ class _RaisingClient(ThreadAwareAsyncHTTPClient):
             self._clean(_message(response)),
             retry_after_seconds=_retry_after(response),
         )
+
+    async def _trace(self, event: str, _: dict[str, Any]) -> None:
+        if event.endswith("send_request_body.complete"):
+            self._on_written()
 
     def _clean(self, text: object) -> str:
         words = str(text) or type(text).__name__

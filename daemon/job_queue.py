@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import structlog
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from core.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
@@ -22,7 +23,7 @@ from core.membership_cache import MembershipCache
 from core.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.send_order import SendOrder
 from daemon.clock import monotonic
-from daemon.event_sender import EventSender, open_event_sender
+from daemon.event_sender import EventSender, PreparedBatch, open_event_sender, prepare
 from daemon.keyring import Keyring
 from daemon.ordered_queue import OrderedQueue
 from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
@@ -35,6 +36,8 @@ log = structlog.stdlib.get_logger()
 LOOK_UP_PAGE_SIZE: Final = 500
 """Repositories per look-up call."""
 LOOK_UPS_AT_ONCE: Final = 4
+LONGEST_WRITING_SECONDS: Final = 1.0
+"""A request that has not left by then does not hold up the making of the next."""
 LOOK_UP_SECONDS: Final = 10.0
 """The longest that jobs wait for one look-up, its retries included; the database gives up then as well."""
 
@@ -69,8 +72,10 @@ class JobQueue(Queueing):
         cause: PriorityError | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look_up_all, run)
+            ready, to_send = anyio.create_memory_object_stream[PreparedBatch](0)
+            tasks.start_soon(self._prepare_all, run, ready)
             try:
-                await self._send_all(run)
+                await self._send_all(run, to_send)
             except PriorityError as error:
                 cause = error
                 tasks.cancel_scope.cancel()
@@ -86,20 +91,27 @@ class JobQueue(Queueing):
         """Drop all that is known: changes may have been missed."""
         self._known.clear()
 
-    async def _send_all(self, run: _Run) -> None:
-        try:
+    async def _prepare_all(self, run: _Run, prepared: MemoryObjectSendStream[PreparedBatch]) -> None:
+        """The next request is made ready while the answer to the last one is waited for."""
+        async with prepared:
             while not run.order.is_over:
                 batch = run.order.take()
                 if batch:
-                    run.refuse(await self._sender.send(batch, run.accept))
+                    await prepared.send(prepare(batch))
+                    await self._sender.written.wait(LONGEST_WRITING_SECONDS)
                 else:
                     await run.more_known.wait()
+
+    async def _send_all(self, run: _Run, prepared: MemoryObjectReceiveStream[PreparedBatch]) -> None:
+        try:
+            async with prepared:
+                async for batch in prepared:
+                    run.refuse(await self._sender.send_prepared(batch, run.accept))
         finally:
             run.close()
 
     async def _look_up_all(self, run: _Run) -> None:
-        now = monotonic()
-        run.learn({key: entry for key in run.repository_ids if (entry := self._known.get(key, now))})
+        run.learn(self._known.get_all(run.repository_ids, monotonic()))
         unknown = run.unknown
         limiter = anyio.CapacityLimiter(LOOK_UPS_AT_ONCE)
         async with anyio.create_task_group() as tasks:
