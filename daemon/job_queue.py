@@ -70,9 +70,9 @@ class JobQueue(Queueing):
         """
         run = _Run(jobs, self._form, on_progress)
         cause: PriorityError | None = None
-        async with anyio.create_task_group() as tasks:
+        ready, to_send = anyio.create_memory_object_stream[PreparedBatch](0)
+        async with to_send, anyio.create_task_group() as tasks:
             tasks.start_soon(self._look_up_all, run)
-            ready, to_send = anyio.create_memory_object_stream[PreparedBatch](0)
             tasks.start_soon(self._prepare_all, run, ready)
             try:
                 await self._send_all(run, to_send)
@@ -104,9 +104,8 @@ class JobQueue(Queueing):
 
     async def _send_all(self, run: _Run, prepared: MemoryObjectReceiveStream[PreparedBatch]) -> None:
         try:
-            async with prepared:
-                async for batch in prepared:
-                    run.refuse(await self._sender.send_prepared(batch, run.accept))
+            async for batch in prepared:
+                run.refuse(await self._sender.send_prepared(batch, run.accept))
         finally:
             run.close()
 
