@@ -42,13 +42,19 @@ async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
     left, reasons = list(answers), []
 
     async def serve(connection: SocketStream) -> None:
+        # Whoever asks may give up before its question has come, or before its answer has gone.
+        gone = (anyio.EndOfStream, anyio.BrokenResourceError)
         async with connection:
-            await connection.receive()
-            answer = left.pop(0) if len(left) > 1 else left[0]
-            if isinstance(answer, bytes):
-                await connection.send(answer)
-            else:
-                await answer(connection)
+            with contextlib.suppress(*gone):
+                await connection.receive()
+                await say(connection)
+
+    async def say(connection: SocketStream) -> None:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, bytes):
+            await connection.send(answer)
+        else:
+            await answer(connection)
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
