@@ -91,6 +91,11 @@ async def _parts(app: Application, store: Store, rounds: int) -> Json:
     """What adding up reads, and what comparing begins with."""
     counting = [timed(lambda: app.connection.execute(_COUNT)) for _ in range(rounds)]
     reading = [timed(lambda: app.connection.execute(_FLAGGED)) for _ in range(rounds)]
+    comparing = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        assert (await store.sweep("sweep", SWEEP_LIMIT)).compared
+        comparing.append(time.perf_counter() - began)
     round_trips = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -99,5 +104,6 @@ async def _parts(app: Application, store: Store, rounds: int) -> Json:
     return {
         "counting_memberships_seconds": spread(counting),
         "reading_flagged_rows_seconds": spread(reading),
+        "comparing_at_once_seconds": spread(comparing),
         "round_trip_seconds": spread(round_trips),
     }
