@@ -44,6 +44,7 @@ from daemon.job_watcher import JobWatcher
 from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.logs import hide
+from daemon.memory import TRIM_SECONDS, give_back_freed_memory
 from daemon.metrics import Metrics
 from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
@@ -84,6 +85,12 @@ async def run_daemon(settings: Settings) -> ExitCode:
         )
         senders = await opened.enter_async_context(open_senders(settings, progress))
         return await App(settings, keys, store, senders, metrics, progress).run(endpoint)
+
+
+async def _give_back_memory() -> None:
+    while True:
+        await anyio.sleep(TRIM_SECONDS)
+        give_back_freed_memory()
 
 
 def _keys(settings: Settings) -> Keyring:
@@ -169,6 +176,7 @@ class App:
             root.start_soon(serve, endpoint, self._metrics.registry, probes)
             root.start_soon(self._heed_signals, root)
             root.start_soon(self._report_life)
+            root.start_soon(_give_back_memory)
             self._notifier.ready("waiting for Supabase")
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(self._cancel_when_stopped, waiting)
