@@ -29,7 +29,7 @@ from starlette.routing import Route
 from core.errors import ConfigurationError
 from daemon.clock import utc_now
 from daemon.http_connection import TimedConnection
-from daemon.loop_gate import LoopBusyError, LoopGate
+from daemon.loop_gate import STALLED_AFTER_SECONDS, LoopBusyError, LoopGate
 
 if TYPE_CHECKING:
     from daemon.report import Report
@@ -161,7 +161,10 @@ class _Endpoints:
     async def _report(self) -> Report:
         # Its models take longer to make than all else of the daemon together: so when somebody asks for the
         # first time, and not in the daemon's event loop.
-        await anyio.to_thread.run_sync(import_module, "daemon.status")
+        with anyio.move_on_after(STALLED_AFTER_SECONDS) as importing:
+            await anyio.to_thread.run_sync(import_module, "daemon.status", abandon_on_cancel=True)
+        if importing.cancelled_caught:
+            raise LoopBusyError
         return await self._gate.ask(self._probes.status)
 
     async def _status(self, _: Request) -> Response:

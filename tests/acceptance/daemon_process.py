@@ -74,7 +74,7 @@ class Daemon:
     async def get(self, path: str) -> httpx.Response | None:
         """The answer of one of its endpoints, None while it does not listen."""
         try:
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
                 response = await client.get(f"http://127.0.0.1:{self.port}{path}")
         except httpx.TransportError:
             return None
