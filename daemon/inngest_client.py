@@ -67,9 +67,9 @@ async def open_client(
     """
     client = make_client(settings)
     http = client._http_client  # noqa: SLF001 - there is no public way to give it an HTTP client
-    await http._http_client.aclose()  # noqa: SLF001
+    await http._http_client.aclose()  # noqa: SLF001 - it is replaced below
     secret = client.event_key or ""
-    http._http_client = _RaisingClient(secret, on_written).initialize()  # noqa: SLF001
+    http._http_client = _RaisingClient(secret, on_written).initialize()  # noqa: SLF001 - as above
     try:
         yield client
     finally:

@@ -16,6 +16,6 @@ _malloc_trim: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def give_back_freed_memory() -> None:
-    """Takes a millisecond or two."""
+    """Does nothing where the C library can't."""
     if _malloc_trim is not None:
         _malloc_trim(0)
