@@ -12,12 +12,14 @@ import psycopg
 import pytest
 
 from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import environment
+from tests.acceptance.daemon_process import environment, eventually
 from tests.chaos import clock, oracle
 from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS
+from tests.chaos.floods import in_background
 from tests.chaos.proxy import serve_proxy
+from tests.chaos.workload import Workload
 from tests.conftest import Database
 
 _TELL_TIME = """
@@ -108,6 +110,24 @@ async def test_wrong_rows_and_lost_pins_are_found(empty_database: Database) -> N
         app.add(workspace, repository)
         connection.execute("insert into chaos_manual values (%s, 'low')", (tracked,))
         assert await oracle.wrong_rows(empty_database.url) == 2
+
+
+async def test_the_workload_leaves_the_memberships_of_others_alone(empty_database: Database) -> None:
+    """Who watches a repository of its own would take a removal that it did not make for a missed change."""
+    await asyncio.to_thread(prepare, empty_database.url)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection)
+        workspace, others = app.workspace(), 100
+        for _ in range(others):
+            app.add(workspace, app.repository())
+        workload = Workload(empty_database.url, random.Random(5))
+        workload.go_on(1000)
+        async with in_background(workload.run()):
+            await eventually(lambda: workload.operations >= 500, 60)
+        left = connection.execute(
+            "select count(*) from workspace_repositories where workspace_id = %s", (workspace,)
+        ).fetchone()
+        assert left == (others,)
 
 
 async def test_a_mode_of_the_proxy_ends_with_its_last_user() -> None:

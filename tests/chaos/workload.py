@@ -1,7 +1,8 @@
 """The application at work: random changes to its own tables, at a rate that can be changed and paused.
 
-It knows its rows by ids that it made itself, and each operation is one transaction that may fail: rows may be
-gone, held or poisoned, and the connection may be lost before or after the commit.
+It knows its rows by ids that it made itself, and leaves the memberships of others alone. Each operation is
+one transaction that may fail: rows may be gone, held or poisoned, and the connection may be lost before or
+after the commit.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ _ADD = (
 )
 _REMOVE = "delete from workspace_repositories where workspace_id = %s and repository_id = %s"
 _REMOVE_ANY = """
-delete from workspace_repositories where id = (select id from workspace_repositories offset %s limit 1)
+delete from workspace_repositories where id = (
+    select id from workspace_repositories where workspace_id = any (%s) offset %s limit 1
+)
 """
 _EXCHANGE = """
 update workspace_repositories set repository_id = %(id)s
@@ -174,7 +177,7 @@ class Workload:
         await connection.execute(_ADD, (self._workspace(), self._repository()))
 
     async def _remove(self, connection: AsyncConnection[Any]) -> None:
-        await connection.execute(_REMOVE_ANY, (self._random.randrange(_REPOSITORIES // 2),))
+        await connection.execute(_REMOVE_ANY, (self._workspaces, self._random.randrange(_REPOSITORIES // 2)))
 
     async def _exchange(self, connection: AsyncConnection[Any]) -> None:
         await connection.execute(_EXCHANGE, {"workspace": self._workspace(), "id": self._repository()})
