@@ -40,7 +40,10 @@ _CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
         "sync_workspace_priorities",
         {"p_repository_ids": [str(REPOSITORY)], "p_trigger": "event", "p_dry_run": True},
     ),
-    ("sweep_workspace_priorities", {"p_trigger": "sweep", "p_limit": 5000, "p_dry_run": True}),
+    (
+        "sweep_workspace_priorities",
+        {"p_trigger": "sweep", "p_limit": 5000, "p_dry_run": True, "p_untracked": []},
+    ),
     (
         "resync_workspace_priorities_page",
         {"p_after": None, "p_limit": 1, "p_trigger": "resync", "p_dry_run": False},
