@@ -6,7 +6,7 @@ from typing import Final
 
 from core.errors import ContractError
 
-REQUIRED_MIGRATION: Final = "20250103000900_add_workspace_priority_quick_checks"
+REQUIRED_MIGRATION: Final = "20250103001000_add_workspace_priority_short_waits"
 """The newest migration whose functions this version calls; newer ones are compatible."""
 
 VERSION_FUNCTION: Final = "workspace_priority_schema_version"

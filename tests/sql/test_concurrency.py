@@ -16,6 +16,7 @@ import pytest
 from tests.sql.world import Background, Row, World, session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from tests.conftest import Database
@@ -305,6 +306,36 @@ def test_a_single_row_is_waited_for(database: Database) -> None:
     application.connection.commit()
     assert running.result()["locked"] == []
     assert world.row(repository) == Row("high", True, 1)
+
+
+def test_changes_behind_which_others_queue_wait_for_a_row_a_tenth_as_long(database: Database) -> None:
+    world = session(database)
+    repository = world.tracked()
+    world.execute("create table waits (lock_timeout text)")
+    world.execute(
+        """create function note_wait() returns trigger language plpgsql as $$
+           begin
+               insert into public.waits values (current_setting('lock_timeout'));
+               return new;
+           end $$"""
+    )
+    world.execute(
+        "create trigger note_wait before update on tracked_repositories"
+        " for each row execute function note_wait()"
+    )
+
+    def wait_of(call: Callable[[], object]) -> str:
+        world.execute("delete from waits")
+        call()
+        return world.value("select lock_timeout from waits")
+
+    workspace = world.add(repository)
+    assert wait_of(lambda: world.sync(repository)) == "100ms"
+    world.remove(repository, workspace)
+    assert wait_of(world.sweep) == "1s"
+    world.add(repository, workspace)
+    assert wait_of(world.resync) == "1s"
+    assert wait_of(lambda: world.pin(repository, "low")) == "1s"
 
 
 def test_a_pin_says_when_a_row_is_held(database: Database) -> None:
