@@ -17,6 +17,7 @@ from tests.acceptance.daemon_process import eventually
 from tests.chaos import leaders
 from tests.chaos.breakages import poisoned, rows_locked
 from tests.chaos.database import insist
+from tests.chaos.fleet import LIVE_SECONDS
 from tests.chaos.floods import in_background
 from tests.chaos.world import World
 
@@ -80,6 +81,8 @@ async def leader_killed(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _others_unharmed(world: World) -> AsyncIterator[None]:
+    # A stream that an earlier fault has cut would be taken for harm done by this one.
+    await eventually(world.fleet.all_live, LIVE_SECONDS)
     ids = {"repository": uuid4(), "workspace": uuid4()}
     await insist(world.url, _PREPARE, ids)
     async with in_background(_join_and_leave(world, ids)):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from tests.acceptance.daemon_process import Daemon, start_daemon
 
 # Errors that faults bring about: a poisoned row, a process that was stopped.
 _EXPECTED_ERRORS = ("repository_parked", "stalled")
+
+LIVE_SECONDS: Final = 120.0
+"""Within so long of the last fault every daemon must follow the stream again."""
 
 
 class Fleet:

@@ -26,14 +26,13 @@ from tests.chaos.clock import Clock
 from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import LIVE_SECONDS, Fleet
 from tests.chaos.proxy import serve_proxy
 from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
 
 _GIVE_UP_SECONDS: Final = 120.0
-_LIVE_SECONDS: Final = 120.0
 _UNPARKED_SECONDS: Final = 30.0
 _LEAST_HOLD_SECONDS: Final = 0.5
 _LONG_ONE_IN: Final = 8
@@ -155,7 +154,7 @@ async def _nothing_parked(world: World) -> None:
 
 async def _become_live(world: World) -> bool:
     try:
-        await eventually(world.fleet.all_live, _LIVE_SECONDS)
+        await eventually(world.fleet.all_live, LIVE_SECONDS)
     except AssertionError:
         return False
     return True
