@@ -44,10 +44,9 @@ def prepare(url: str) -> None:
 
 async def connect(url: str) -> AsyncConnection[Any]:
     """A connection that waits for nothing for long."""
-    connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=5)
-    await connection.execute("set lock_timeout = '500ms'")
-    await connection.execute("set statement_timeout = '10s'")
-    return connection
+    # Limits that were set by statements could fail or be cancelled, and leave it open.
+    options = "-c lock_timeout=500ms -c statement_timeout=10s"
+    return await AsyncConnection.connect(url, autocommit=True, connect_timeout=5, options=options)
 
 
 async def insist(url: str, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
