@@ -2,9 +2,9 @@
 --
 -- Only a call for a single row waits (see lock_tracked_repositories), and other changes wait behind it. As long as
 -- a user's transaction holds a row, the daemon comes back for that row again and again, and each time everybody else was
--- held up for a second. What another daemon's sync holds is free within milliseconds, for which 0.1 s is enough; if
--- it is not, the row is reported as locked and the caller comes back, as ever.
--- A pin keeps its second: nobody comes back for it.
+-- held up for a second. What another daemon's sync holds is mostly free within 0.1 s; if it is not, the row is reported
+-- as locked and the caller comes back, as ever.
+-- A pin keeps its second, since nobody comes back for it; so do sweeps and resyncs, behind which no change waits.
 
 insert into public.workspace_priority_migrations (version, name)
 values ('20250103001000', '20250103001000_add_workspace_priority_short_waits.sql')
