@@ -13,7 +13,8 @@ from core.priorities import DEFAULT_PRIORITY, PRIORITIES, Priority
 class PriorityUpdate:
     """One tracked repository whose priority, flag, count or manual priority was changed.
 
-    `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in).
+    `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in),
+    `name` is `owner/name` where the application's tables tell.
     `old_priority` may be a word of the application's own, which is no priority here.
     """
 
@@ -23,6 +24,7 @@ class PriorityUpdate:
     new_priority: Priority
     is_workspace_repo: bool
     workspace_count: int
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,7 @@ class SyncAnswer:
 
     `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
     be tried again. `applied_at` is the database's clock. `next_after` is the key to go on from in a resync
-    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost,
-    `compared` whether it compared everything, `untracked_repository_ids` what the next one is given so that
-    it need not (None if they are too many).
+    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost.
     """
 
     examined: int
@@ -47,8 +47,6 @@ class SyncAnswer:
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0
-    compared: bool = True
-    untracked_repository_ids: tuple[UUID, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,56 @@
-"""Which migrations this version needs."""
+"""Which set of migrations this version needs, and whether a database has it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from core.errors import ContractError
 
-REQUIRED_MIGRATION: Final = "20250103001000_add_workspace_priority_short_waits"
-"""The newest migration whose functions this version calls; newer ones are compatible."""
+MIGRATION_SET: Final = 1
+"""The number of the set that the migrations are; each change of any of them makes a new set."""
+
+APPLY_MIGRATIONS: Final = "priorityd migrations --into supabase/migrations && supabase db push"
+"""What an operator types to bring a database to this version's migrations."""
 
 VERSION_FUNCTION: Final = "workspace_priority_schema_version"
 
 
-def version_of(migration: str) -> str:
-    """The time stamp that a migration's name begins with: `YYYYMMDDHHMMSS`."""
-    return migration.partition("_")[0]
+@dataclass(frozen=True, slots=True)
+class SchemaVersion:
+    """The answer of `workspace_priority_schema_version`.
+
+    `set` is the number that all applied units have come to, `works_from` the oldest set whose daemons can
+    work with it, and `units` what is applied, such as "20250103000800 functions".
+    """
+
+    set: int
+    works_from: int
+    units: tuple[str, ...]
+
+    def lacks(self, file_names: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of these migrations of which nothing is applied: lines that were left out."""
+        applied = {unit.partition(" ")[0] for unit in self.units}
+        return tuple(name for name in file_names if name.partition("_")[0] not in applied)
 
 
-def demand_version(applied: str) -> None:
-    """Raise `ContractError` naming the migration that is missing if the schema is too old."""
-    if applied < version_of(REQUIRED_MIGRATION):
+def demand_version(applied: SchemaVersion) -> None:
+    """Raise `ContractError` if the set is too old for this version, or this version for the set."""
+    if applied.set < MIGRATION_SET:
         raise ContractError(
-            f"The database is at migration {applied}, too old for this version: "
-            f"apply the migrations up to {REQUIRED_MIGRATION}.sql (supabase db push), then start again."
+            f"The database is at migration set {applied.set}, and this version needs set {MIGRATION_SET}: "
+            f"run {APPLY_MIGRATIONS}, then start again."
+        )
+    if applied.works_from > MIGRATION_SET:
+        raise ContractError(
+            f"The database is at migration set {applied.set}, which works with daemons from set "
+            f"{applied.works_from} on, and this one is of set {MIGRATION_SET}: upgrade priorityd."
         )
 
 
 def missing_schema() -> ContractError:
     """The error for a database that does not know our functions at all."""
     return ContractError(
-        f"The database has no function {VERSION_FUNCTION}(): apply the migrations up to "
-        f"{REQUIRED_MIGRATION}.sql (supabase db push), then start again. If they are applied, "
-        "Supabase's API may not have noticed yet: run NOTIFY pgrst, 'reload schema'."
+        f"The database has no function {VERSION_FUNCTION}(): run {APPLY_MIGRATIONS}, then start again. "
+        "If that is done, Supabase's API may not have noticed yet: run NOTIFY pgrst, 'reload schema'."
     )

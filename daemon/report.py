@@ -164,7 +164,7 @@ class SnapshotReport(Part):
     outbox_pending: int
     outbox_oldest_seconds: float
     outbox_abandoned: int
-    schema_version: str
+    schema_version: int
     taken_at: datetime
 
 

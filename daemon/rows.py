@@ -10,6 +10,7 @@ from uuid import UUID
 from core.answers import SyncAnswer
 from core.jobs import JobStatus
 from core.priorities import Expected, Priority
+from core.schema import SchemaVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Snapshot:
     repositories: tuple[CountedRepositories, ...]
     inversions: int
     untracked: int
-    schema_version: str
+    schema_version: int
     taken_at: datetime
     outbox_pending: int = 0
     outbox_oldest_seconds: float = 0.0
@@ -48,9 +49,10 @@ class TrackedRow:
 
 @dataclass(frozen=True, slots=True)
 class HoldingWorkspace:
-    """A workspace that holds the repository."""
+    """A workspace that holds the repository. One that is switched off does not count."""
 
     id: UUID
+    counts: bool
     name: str | None = None
     added_at: datetime | None = None
 
@@ -65,6 +67,7 @@ class Explanation:
     expected: Expected
     correct: bool
     last_changes: tuple[dict[str, Any], ...]
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,20 @@ class PublicationCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class MembershipsCheck:
+    """What counts as a membership: whether an operator has redefined it, and what it costs to ask, in ms.
+
+    `inlined`: the planner sees through `priorityd.memberships()`; else a sweep takes several times as long.
+    """
+
+    own: bool
+    inlined: bool
+    memberships: int
+    one_ms: float
+    all_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class MembershipTableCheck:
     """What of `workspace_repositories` decides how much a DELETE tells."""
 
@@ -127,9 +144,11 @@ class DatabaseCheck:
 
     role: str
     server_version: str
-    schema_version: str
-    migrations: tuple[str, ...]
+    schema_version: SchemaVersion
     publication: PublicationCheck
+    hidden: tuple[str, ...]
+    memberships: MembershipsCheck
+    missing_indexes: tuple[str, ...]
     workspace_repositories: MembershipTableCheck
     background_jobs: bool
 

@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from core.errors import TransientError
-from core.schema import demand_version, missing_schema
+from core.schema import SchemaVersion, demand_version, missing_schema
 
 log = structlog.stdlib.get_logger()
 
@@ -22,7 +22,7 @@ _UNKNOWN_FUNCTION_TRIES: Final = 2
 class VersionStore(Protocol):
     """What the start needs of the database."""
 
-    async def schema_version(self) -> str: ...
+    async def schema_version(self) -> SchemaVersion: ...
 
 
 async def wait_for_schema(store: VersionStore, on_attempt: Callable[[], None] = lambda: None) -> None:

@@ -27,6 +27,7 @@ from tenacity import (
 from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
 from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from core.priorities import Priority, Trigger
+from core.schema import SchemaVersion
 from daemon.keyring import Keyring
 from daemon.rest_client import open_http
 from daemon.rows import (
@@ -71,7 +72,7 @@ _BEAT: Final = TypeAdapter(Beat)
 _LEASE: Final = TypeAdapter(LeaseAnswer)
 _RELEASED: Final = TypeAdapter(dict[str, bool])
 _CHECK: Final = TypeAdapter(DatabaseCheck)
-_VERSION: Final = TypeAdapter(str)
+_VERSION: Final = TypeAdapter(SchemaVersion)
 _JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 
 
@@ -103,25 +104,10 @@ class Store:
             _SYNC, "sync_workspace_priorities", p_repository_ids=ids, p_trigger=trigger, p_dry_run=dry_run
         )
 
-    async def sweep(
-        self,
-        trigger: Trigger,
-        limit: int,
-        *,
-        dry_run: bool = False,
-        untracked: Sequence[UUID] | None = None,
-    ) -> SyncAnswer:
-        """Find and mend up to `limit` rows that disagree with membership.
-
-        With the `untracked` of the last sweep, everything is compared only if the sums differ.
-        """
+    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer:
+        """Find and mend up to `limit` rows that disagree with membership."""
         return await self._call(
-            _SYNC,
-            "sweep_workspace_priorities",
-            p_trigger=trigger,
-            p_limit=limit,
-            p_dry_run=dry_run,
-            p_untracked=None if untracked is None else [str(each) for each in untracked],
+            _SYNC, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
         )
 
     async def resync_page(
@@ -205,8 +191,8 @@ class Store:
         """What the database looks like to this key."""
         return await self._call(_CHECK, "check_workspace_priorities")
 
-    async def schema_version(self) -> str:
-        """The time stamp of the newest migration applied."""
+    async def schema_version(self) -> SchemaVersion:
+        """Which set of migrations is applied."""
         return await self._call(_VERSION, "workspace_priority_schema_version")
 
     async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:

@@ -7,10 +7,9 @@ the leader sweeps by timer; what a daemon's own stream asks for, it does itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
-from uuid import UUID
 
 import structlog
 
@@ -20,7 +19,6 @@ from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
 from core.requests import Request, Requests
-from core.sum_check import SumCheck
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
@@ -39,14 +37,7 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 class SweepStore(Protocol):
     """What the sweeper needs of the database."""
 
-    async def sweep(
-        self,
-        trigger: Trigger,
-        limit: int,
-        *,
-        dry_run: bool = False,
-        untracked: Sequence[UUID] | None = None,
-    ) -> SyncAnswer: ...
+    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer: ...
 
 
 class Sweeper:
@@ -78,7 +69,6 @@ class Sweeper:
         self._progress = progress
         self._work_added = work_added
         self._requests = Requests()
-        self._sum_check = SumCheck()
         self._wakeup = Wakeup()
         self._failures = 0
         self._retry_at = 0.0
@@ -144,11 +134,8 @@ class Sweeper:
 
     async def _sweep_all(self, request: Request) -> tuple[int, float | None]:
         changed, database_seconds, waited = 0, 0.0, False
-        # A sweep that was asked for has something to find.
-        untracked = self._sum_check.untracked() if request.trigger == "sweep" else None
         while True:
-            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, untracked=untracked)
-            self._sum_check.learn(untracked, answer)
+            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
             if request.trigger == "sweep":
                 found = (change.repository_id or change.id for change in answer.changes)
@@ -161,7 +148,6 @@ class Sweeper:
             if not answer.more or answer.changed == 0:
                 return changed, None if waited else database_seconds
             self._progress.beat("sweeper")
-            untracked = None
 
     def _succeeded(self, request: Request, changed: int, seconds: float) -> None:
         self._works()

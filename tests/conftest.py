@@ -2,6 +2,10 @@
 
 Normally that is the embedded PostgreSQL 18. With `PRIORITYD_TEST_DATABASE_URL` (a superuser's URL of
 a server that may be littered with databases and roles) the same tests run there.
+
+With `PRIORITYD_TEST_AS_SUPABASE=1` too they run as on a Supabase project: everything is set up as
+`tests/sql/supabase.sql` says, and applied and used as `postgres`, who owns the databases and must not
+be that superuser.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,6 +31,9 @@ from tests import secrecy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+AS_SUPABASE = os.environ.get("PRIORITYD_TEST_AS_SUPABASE") == "1"
+SUPABASE_SQL = Path(__file__).parent / "sql" / "supabase.sql"
+
 
 @dataclass
 class Database:
@@ -35,7 +43,7 @@ class Database:
     _connections: list[psycopg.Connection[Any]] = field(default_factory=list)
 
     def connect(self, role: str | None = None, *, autocommit: bool = True) -> psycopg.Connection[Any]:
-        """Open a session as the superuser, or as one of the API roles; it is closed after the test."""
+        """Open a session as the owner, or as one of the API roles; it is closed after the test."""
         connection = psycopg.connect(self.url, autocommit=True)
         self._connections.append(connection)
         if role is not None:
@@ -54,19 +62,28 @@ class Server:
     """A server that databases can be made on."""
 
     admin_url: str
+    owner: str | None = None
+    """Who owns the databases and connects to them, without a password; None is the superuser of the URL."""
+    empty: str = "template0"
+    """The template of a database with nothing in it."""
 
     def url(self, database: str) -> str:
-        """The URL of one of its databases."""
-        return urlsplit(self.admin_url)._replace(path=f"/{database}").geturl()
+        """The URL of one of its databases, as its owner."""
+        url = urlsplit(self.admin_url)._replace(path=f"/{database}")
+        if self.owner:
+            url = url._replace(netloc=f"{self.owner}@{url.netloc.rpartition('@')[2]}")
+        return url.geturl()
 
     @contextmanager
-    def database(self, template: str = "template0") -> Iterator[Database]:
+    def database(self, template: str | None = None) -> Iterator[Database]:
         """A new database for the length of the block."""
         name = f"priorityd_test_{uuid.uuid4().hex}"
         with psycopg.connect(self.admin_url, autocommit=True) as admin:
             admin.execute(
-                sql.SQL("create database {} template {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
+                sql.SQL("create database {} template {} owner {}").format(
+                    sql.Identifier(name),
+                    sql.Identifier(template or self.empty),
+                    sql.Identifier(self.owner or admin.info.user),
                 )
             )
             database = Database(self.url(name))
@@ -89,7 +106,32 @@ def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
 
 def schema_sql(name: str) -> bytes:
     """What a database has before the migrations: `roles` (Supabase's part) or `application`."""
+    if AS_SUPABASE and name == "roles":
+        # A superuser has put the rest into every database; this belongs to postgres, also on Supabase.
+        return b"create publication supabase_realtime"
     return (resources.files("daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
+
+
+@contextmanager
+def superuser_beside(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's session on the same database, for what its owner may not do when run as on Supabase."""
+    user = urlsplit(os.environ["PRIORITYD_TEST_DATABASE_URL"]).username if AS_SUPABASE else None
+    info = connection.info
+    with psycopg.connect(
+        info.dsn, user=user or info.user, password=info.password or None, autocommit=True
+    ) as superuser:
+        yield superuser
+
+
+@contextmanager
+def _as_supabase(server: Server) -> Iterator[Server]:
+    """The server whose databases are like a Supabase project's before anything is applied to it."""
+    with server.database() as project:
+        with psycopg.connect(project.url, autocommit=True) as superuser:
+            superuser.execute(SUPABASE_SQL.read_bytes())
+            query = "select rolsuper from pg_roles where rolname = 'postgres'"
+            assert superuser.execute(query).fetchone() == (False,), "postgres is a superuser on this server"
+        yield Server(server.admin_url, owner="postgres", empty=urlsplit(project.url).path.lstrip("/"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,6 +145,11 @@ def secrets_stay_secret() -> Iterator[None]:
 def server() -> Iterator[Server]:
     """The PostgreSQL server of this test run."""
     url = os.environ.get("PRIORITYD_TEST_DATABASE_URL")
+    if AS_SUPABASE:
+        assert url, "PRIORITYD_TEST_AS_SUPABASE needs the URL of a superuser who is not postgres"
+        with _as_supabase(Server(url)) as server:
+            yield server
+        return
     if url:
         yield Server(url)
         return
@@ -130,6 +177,6 @@ def database(server: Server, template: str) -> Iterator[Database]:
 
 @pytest.fixture
 def empty_database(server: Server) -> Iterator[Database]:
-    """A fresh database with nothing in it; Supabase's roles may exist on its server."""
+    """A fresh database with nothing of ours in it; Supabase's roles may exist on its server."""
     with server.database() as database:
         yield database

@@ -32,7 +32,7 @@ Exit codes:
   2   wrong usage
   10  a dry run found differences
   69  Supabase or Inngest can't be reached
-  76  a migration is missing (the message names it)
+  76  migrations are missing (the message says what to type)
   77  the key was refused
   78  a setting is missing or out of range (the message names it)
 """
@@ -139,6 +139,31 @@ def status(**options: object) -> None:
     from daemon.cli.status import status_command
 
     _operate(status_command, options)
+
+
+@cli.command()
+@click.option(
+    "--into",
+    "directory",
+    required=True,
+    metavar="DIRECTORY",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The project's migrations.",
+)
+@click.option("--check", is_flag=True, help="Write nothing; the exit code is 1 if anything is missing.")
+def migrations(*, directory: Path, check: bool) -> None:
+    """Write into a project's migrations what they lack of ours, under time stamps that follow theirs.
+
+    \b
+    priorityd migrations --into supabase/migrations && supabase db push
+
+    That is the whole set the first time and after an upgrade that brings a newer one, else nothing; what is
+    there stays as it is. If one of our files was edited or is gone it says so, and the exit code is 1. Needs
+    no settings and no database.
+    """
+    from daemon.cli.migrations import migrations_command
+
+    sys.exit(migrations_command(directory, check=check))
 
 
 @cli.command()

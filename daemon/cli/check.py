@@ -14,7 +14,6 @@ import httpx
 
 from core.errors import (
     ConfigurationError,
-    ContractError,
     ExitCode,
     KeyRefusedError,
     PriorityError,
@@ -22,9 +21,10 @@ from core.errors import (
 )
 from core.events import HEARTBEATS, MalformedChangeError, read_change
 from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
-from core.schema import demand_version, missing_schema
+from core.schema import APPLY_MIGRATIONS, missing_schema
+from daemon.cli.check_database import database_findings
 from daemon.cli.check_inngest import inngest_findings
-from daemon.cli.finding import Finding
+from daemon.cli.finding import Finding, from_error, psql
 from daemon.http import listen
 from daemon.keyring import Keyring
 from daemon.rows import DatabaseCheck
@@ -32,9 +32,7 @@ from daemon.settings import Settings
 from daemon.store import Store
 from daemon.stream import ChangeStream
 
-_SERVICE_ROLES: Final = ("service_role", "supabase_admin", "postgres")
 _BEAT_SECONDS: Final = 15.0
-_APPLY_MIGRATIONS: Final = "supabase db push"
 _SLOTS: Final = "select slot_name, active, wal_status from pg_replication_slots"
 
 
@@ -77,10 +75,8 @@ async def _supabase(settings: Settings, store: Store) -> AsyncIterator[Finding]:
     yield finding
     if database is None:
         return
-    yield _role(database)
-    yield _migrations(database)
-    yield _publication(database)
-    yield _deletes(database)
+    for finding in database_findings(database):
+        yield finding
     yield await _subscription(settings, store)
 
 
@@ -107,83 +103,14 @@ async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
         return await store.check(), Finding(step, "ok", "the key is accepted and the functions are there")
     except KeyRefusedError as error:
         remedy = "Copy the service_role key (or a secret key) anew from the project's API settings."
-        return None, _from_error(step, error, remedy, "export SUPABASE_SERVICE_ROLE_KEY=…")
+        return None, from_error(step, error, remedy, "export SUPABASE_SERVICE_ROLE_KEY=…")
     except TransientError as error:
         if error.reason == "schema_cache":
-            return None, _from_error(step, missing_schema(), "Apply the migrations.", _APPLY_MIGRATIONS)
-        return None, _from_error(step, error, "Try again in a minute.", "priorityd check")
+            return None, from_error(step, missing_schema(), "Apply the migrations.", APPLY_MIGRATIONS)
+        return None, from_error(step, error, "Try again in a minute.", "priorityd check")
     except PriorityError as error:
         remedy = "What the database said tells what is wrong; this shows every detail."
-        return None, _from_error(step, error, remedy, _psql("select check_workspace_priorities()"))
-
-
-def _from_error(step: str, error: PriorityError, remedy: str, command: str) -> Finding:
-    return Finding(step, "failed", str(error), remedy, command, error.exit_code)
-
-
-def _psql(statement: str) -> str:
-    return f'psql "$DATABASE_URL" -c "{statement}"'
-
-
-def _role(database: DatabaseCheck) -> Finding:
-    if database.role in _SERVICE_ROLES:
-        return Finding("role", "ok", f"the key's role is {database.role}")
-    return Finding(
-        "role",
-        "warning",
-        f"the key's role is {database.role}, not service_role",
-        "Make sure that row level security lets this role see and change every row.",
-        _psql(f"select rolbypassrls from pg_roles where rolname = '{database.role}'"),
-    )
-
-
-def _migrations(database: DatabaseCheck) -> Finding:
-    try:
-        demand_version(database.schema_version)
-    except ContractError as error:
-        return _from_error("migrations", error, "Apply the migrations.", _APPLY_MIGRATIONS)
-    return Finding("migrations", "ok", f"the database is at {database.schema_version}")
-
-
-def _publication(database: DatabaseCheck) -> Finding:
-    publication = database.publication
-    if not publication.exists:
-        return Finding(
-            "publication",
-            "failed",
-            "there is no publication supabase_realtime, so nothing is streamed",
-            "Create it with the tables that are followed.",
-            _psql(f"create publication supabase_realtime for table {_tables(publication.missing)}"),
-            ExitCode.FAILED,
-        )
-    if publication.missing:
-        tables = _tables(publication.missing)
-        return Finding(
-            "publication",
-            "failed",
-            f"not in the publication supabase_realtime: {tables}",
-            "Add what is missing.",
-            _psql(f"alter publication supabase_realtime add table {tables}"),
-            ExitCode.FAILED,
-        )
-    return Finding("publication", "ok", f"{', '.join(publication.tables)} are published")
-
-
-def _tables(names: tuple[str, ...]) -> str:
-    return ", ".join(f"public.{name}" for name in names)
-
-
-def _deletes(database: DatabaseCheck) -> Finding:
-    table = database.workspace_repositories
-    security = "on" if table.row_level_security else "off"
-    facts = f"row level security {security}, replica identity {table.replica_identity}"
-    if table.delete_names_repository:
-        return Finding("removals", "ok", f"{facts}: a removal names its repository")
-    return Finding(
-        "removals",
-        "ok",
-        f"{facts}: a removal does not name its repository, so each one asks for a sweep, which finds it",
-    )
+        return None, from_error(step, error, remedy, psql("select check_workspace_priorities()"))
 
 
 async def _subscription(settings: Settings, store: Store) -> Finding:
@@ -216,7 +143,7 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
             detail = failures[0].detail if failures else "no confirmation came"
             remedy = "Is Realtime enabled for the project? The daemon works by sweeps alone meanwhile."
             text = f"the subscription does not go live: {detail}"
-            return Finding(step, "failed", text, remedy, _psql(_SLOTS), ExitCode.FAILED)
+            return Finding(step, "failed", text, remedy, psql(_SLOTS), ExitCode.FAILED)
         await store.beat(daemon_id)
         with anyio.move_on_after(_BEAT_SECONDS):
             await seen.wait()
@@ -226,7 +153,7 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
     if not seen.is_set():
         remedy = "Restart Realtime in the project's settings; check that its replication slot is not blocked."
         text = "it is joined but rows do not come"
-        return Finding(step, "failed", text, remedy, _psql(_SLOTS), ExitCode.FAILED)
+        return Finding(step, "failed", text, remedy, psql(_SLOTS), ExitCode.FAILED)
     return Finding(step, "ok", "the subscription is live and a row came through")
 
 
@@ -248,5 +175,5 @@ def _port(settings: Settings, own_daemon: bool) -> Finding:
         listen(settings.http_host, settings.http_port).close()
     except ConfigurationError as error:
         remedy = "Set PRIORITYD_HTTP_PORT to a free port; with 0 any free one is taken, and the log names it."
-        return _from_error(step, error, remedy, "export PRIORITYD_HTTP_PORT=0")
+        return from_error(step, error, remedy, "export PRIORITYD_HTTP_PORT=0")
     return Finding(step, "ok", f"{address} is free")

@@ -36,11 +36,17 @@ async def explain_command(_: Settings, store: Store, *, repository_id: UUID, as_
 def _why(explanation: Explanation) -> str:
     row = explanation.tracked
     if row is None:
-        return f"Repository {explanation.repository_id} has no priority, because it is not tracked."
-    subject = f"Repository {explanation.repository_id} is {row.priority or 'without priority'}"
+        return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
+    subject = f"Repository {_subject(explanation)} is {row.priority or 'without priority'}"
     if not explanation.correct:
         return f"{subject}, which is wrong: it should be {explanation.expected.priority}."
     return f"{subject} because {_cause(explanation, row)}."
+
+
+def _subject(explanation: Explanation) -> str:
+    if explanation.name is None:
+        return str(explanation.repository_id)
+    return f"{explanation.name} ({explanation.repository_id})"
 
 
 def _what_else(explanation: Explanation) -> str:
@@ -51,18 +57,26 @@ def _what_else(explanation: Explanation) -> str:
         cause = _cause(explanation, row)
         mend = f"priorityd sync --repository {explanation.repository_id}"
         return f"{cause[:1].upper()}{cause[1:]}; to mend it now, type: {mend}"
-    if explanation.workspaces:
+    counting = _counting(explanation)
+    if counting:
         pinned = f"its manual priority, {row.manual_priority}" if row.manual_priority else DEFAULT_PRIORITY
-        return f"Without {_it(len(explanation.workspaces))} it would be at {pinned}."
+        return f"Without {_it(counting)} it would be at {pinned}."
+    if explanation.workspaces:
+        return "It becomes high as soon as one of them counts."
     return "It becomes high as soon as a workspace holds it."
 
 
 def _cause(explanation: Explanation, row: TrackedRow) -> str:
-    if explanation.workspaces:
-        return _holders(explanation)
+    holders = _holders(explanation)
+    if _counting(explanation):
+        return holders
     if row.manual_priority:
-        return f"no workspace holds it and its manual priority is {row.manual_priority}"
-    return f"no workspace holds it and it is not pinned, which means {DEFAULT_PRIORITY}"
+        return f"{holders} and its manual priority is {row.manual_priority}"
+    return f"{holders} and it is not pinned, which means {DEFAULT_PRIORITY}"
+
+
+def _counting(explanation: Explanation) -> int:
+    return sum(workspace.counts for workspace in explanation.workspaces)
 
 
 def _holders(explanation: Explanation) -> str:
@@ -72,7 +86,11 @@ def _holders(explanation: Explanation) -> str:
     names = [workspace.name or str(workspace.id) for workspace in explanation.workspaces]
     more = f" and {count - _NAMED_WORKSPACES} more" if count > _NAMED_WORKSPACES else ""
     listed = ", ".join(names[:_NAMED_WORKSPACES]) + more
-    return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({listed})"
+    counting = _counting(explanation)
+    counted = (
+        "" if counting == count else f", of which {counting or 'none'} count{'s' if counting < 2 else ''}"
+    )
+    return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({listed}){counted}"
 
 
 def _it(count: int) -> str:
@@ -90,7 +108,7 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
     for workspace in explanation.workspaces:
         added = f", added {workspace.added_at:%Y-%m-%d %H:%M} UTC" if workspace.added_at else ""
         name = f"{workspace.name} ({workspace.id})" if workspace.name else str(workspace.id)
-        yield f"in workspace {name}{added}"
+        yield f"in workspace {name}{added}{'' if workspace.counts else ', which does not count'}"
     for change in explanation.last_changes:
         old, new = change["old_priority"] or "none", change["new_priority"]
         yield f"{_moment(change)}  {old} → {new}  ({change['trigger']})"

@@ -61,7 +61,7 @@ def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
     yield f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row"
     yield f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest"
     yield f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused"
-    yield f"Schema: {snapshot.schema_version}"
+    yield f"Migrations: set {snapshot.schema_version}"
 
 
 def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:

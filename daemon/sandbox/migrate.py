@@ -5,32 +5,14 @@ Production uses `supabase db push` or psql; this is for the sandbox and the test
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.migration_files import migration_files, migrations_dir
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import psycopg
-
-_PACKAGE = Path(__file__).resolve().parent.parent
-
-
-def migrations_dir() -> Path:
-    """Where the SQL files are.
-
-    In an installed wheel they travel inside the package; in the source tree they lie beside it.
-
-    Raises:
-        FileNotFoundError: They are in neither place.
-    """
-    for directory in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations"):
-        if any(directory.glob("*.sql")):
-            return directory
-    raise FileNotFoundError(f"no migrations in {_PACKAGE} or beside it: the installation is incomplete")
-
-
-def migration_files() -> list[Path]:
-    """The migrations in the order of application."""
-    return sorted(migrations_dir().glob("*.sql"))
 
 
 def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
@@ -40,19 +22,17 @@ def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
     """
     files = migration_files()
     for file in files:
-        _run(connection, file)
+        run_file(connection, file)
     return [file.name for file in files]
 
 
-def rollback_migrations(connection: psycopg.Connection[Any]) -> list[str]:
-    """Undo all migrations, the newest first, and return their file names."""
-    files = [file.parent / "rollback" / file.name for file in reversed(migration_files())]
-    for file in files:
-        _run(connection, file)
-    return [file.name for file in files]
+def undo_migrations(connection: psycopg.Connection[Any]) -> None:
+    """Take out everything that the migrations have brought."""
+    run_file(connection, migrations_dir() / "rollback" / "uninstall.sql")
 
 
-def _run(connection: psycopg.Connection[Any], file: Path) -> None:
+def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
+    """Run a file of SQL in one transaction."""
     with connection.transaction():
         # Bytes without parameters: sent as they are, several statements at once, and % means nothing.
         connection.execute(file.read_bytes())

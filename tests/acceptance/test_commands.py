@@ -7,6 +7,7 @@ import re
 from uuid import uuid4
 
 import anyio
+import pytest
 
 from tests.acceptance.conftest import Stack
 from tests.acceptance.daemon_process import (
@@ -198,10 +199,52 @@ async def test_check_finds_a_good_set_up_good(stack: Stack) -> None:
         "key and functions",
         "role",
         "migrations",
+        "memberships",
+        "indexes",
         "publication",
         "removals",
         "change stream",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "step", "outcome", "text"),
+    [
+        (
+            "delete from priorityd.migrations where unit like '20250103000800%'",
+            "migrations",
+            "warning",
+            "without 20250103000800_add_priority_outbox.sql",
+        ),
+        (
+            "drop index idx_tracked_repos_priority_drift",
+            "indexes",
+            "warning",
+            "missing or invalid: idx_tracked_repos_priority_drift",
+        ),
+        (
+            """create or replace function priorityd.memberships()
+               returns table (workspace_id uuid, repository_id uuid) language plpgsql stable as $$
+               begin return query
+                   select wr.workspace_id, wr.repository_id from workspace_repositories wr;
+               end $$""",
+            "memberships",
+            "warning",
+            "as an operator has defined them",
+        ),
+    ],
+    ids=["a line left out", "an index gone", "an opaque definition of memberships"],
+)
+async def test_check_looks_at_what_the_migrations_have_made(
+    stack: Stack, wrong: str, step: str, outcome: str, text: str
+) -> None:
+    stack.app.connection.execute(wrong.encode())
+    code, out, _ = await stack.priorityd("check", "--json", PRIORITYD_HTTP_PORT=free_port())
+    (finding,) = [finding for finding in json.loads(out)["findings"] if finding["step"] == step]
+    assert (code, finding["outcome"]) == (0, outcome)
+    assert text in finding["text"]
+    assert finding["remedy"]
+    assert finding["command"]
 
 
 async def test_check_names_what_is_wrong_and_what_to_do(stack: Stack) -> None:

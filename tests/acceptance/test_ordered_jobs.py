@@ -21,7 +21,7 @@ from tests.inngest.conftest import StandIn
 from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
 
 IN_FLIGHT, JOBS, KILLS = 2, 60, 2
-OUT = "select count(*) from workspace_priority_ordered_jobs where released_at is not null"
+OUT = "select count(*) from priorityd.ordered_jobs where released_at is not null"
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ async def test_daemons_that_are_killed_lose_and_double_no_job(stack: Stack, inng
         most = max(most, value(stack, OUT))
         # A minute passes for the claims of those who died.
         stack.app.connection.execute(
-            """update workspace_priority_ordered_jobs set lease_until = lease_until - interval '1 second'
+            """update priorityd.ordered_jobs set lease_until = lease_until - interval '1 second'
                where sent_at is null and released_at is not null"""
         )
         return done(stack)
@@ -155,7 +155,7 @@ async def test_daemons_that_are_killed_lose_and_double_no_job(stack: Stack, inng
     assert most <= IN_FLIGHT
     events = [event["id"] for event in inngest.api.accepted]
     assert len(set(events)) == len(repositories)
-    assert value(stack, "select count(*) from workspace_priority_ordered_jobs where sent_at is null") == 0
+    assert value(stack, "select count(*) from priorityd.ordered_jobs where sent_at is null") == 0
 
 
 async def test_the_setting_decides_the_mode_and_the_command_may_differ(
@@ -194,7 +194,7 @@ async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> No
     ]
     # A daemon has to look at them once for their lanes to be there; nothing is sent by asking.
     app.connection.execute("select release_ordered_jobs(gen_random_uuid(), 1, 1)")
-    app.connection.execute("update workspace_priority_ordered_jobs set lease_until = now()")
+    app.connection.execute("update priorityd.ordered_jobs set lease_until = now()")
     code, out, _ = await stack.priorityd("jobs", "list", "--json")
     assert code == 0
     assert [job["priority"] for job in json.loads(out)["jobs"]] == ["high", "medium"]

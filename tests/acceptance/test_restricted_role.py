@@ -16,6 +16,7 @@ import anyio
 import psycopg
 import pytest
 
+from daemon.sandbox.migrate import apply_migrations
 from tests.acceptance.conftest import NO_TIMER, Stack
 from tests.acceptance.daemon_process import eventually
 from tests.conftest import Database
@@ -83,6 +84,26 @@ async def test_every_command_works_as_that_role(stack: Stack, settings: dict[str
     assert {finding["outcome"] for finding in json.loads(out)["findings"]} <= {"ok", "warning"}
 
 
+async def test_a_policy_that_hides_memberships_downgrades_nothing_and_is_named(
+    stack: Stack, settings: dict[str, object]
+) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    app.add(workspace, repository)
+    assert (await stack.priorityd("sync", **settings))[0] == 0
+    app.connection.execute("create policy mine on workspace_repositories as restrictive using (is_pinned)")
+    code, _, err = await stack.priorityd("sync", "--repository", str(repository), **settings)
+    assert code != 0
+    assert "row level security may hide rows of workspace_repositories from the role priorityd" in err
+    code, out, _ = await stack.priorityd("check", **settings)
+    assert code == 1
+    assert "FAILED   role: row level security may hide rows of workspace_repositories" in out
+    async with stack.daemon(ready=False, **settings) as daemon:
+        await eventually(lambda: daemon.logged("sweep_failed") or daemon.logged("resync_failed"), 30)
+        assert await daemon.answers("/readyz", 503)
+    assert app.row(repository)[0] == "high"
+
+
 async def test_without_a_gateway_key_the_gateway_refuses_its_token(
     stack: Stack, settings: dict[str, object]
 ) -> None:
@@ -104,10 +125,10 @@ def test_it_may_call_every_function_and_see_every_table_of_the_migrations(
     assert [name for name, allowed in functions if not allowed] == []
     tables = connection.execute(
         "select relname, has_table_privilege(%s, oid, 'select') from pg_class"
-        " where relnamespace = 'public'::regnamespace and relkind = 'r' and relname like %s",
+        " where relkind = 'r' and (relnamespace = 'priorityd'::regnamespace or relname like %s)",
         (role, "%priorit%"),
     ).fetchall()
-    assert len(tables) >= 4
+    assert len(tables) >= 12
     assert [name for name, allowed in tables if not allowed] == []
 
 
@@ -181,11 +202,11 @@ def test_it_may_do_all_that_becomes_of_an_ordered_job(database: Database, role: 
         "update workspace_repositories set notes = 'x'",
         "delete from workspace_repositories",
         "truncate workspace_repositories",
-        "select * from workspaces",
-        "select * from repositories",
+        "select owner_id from workspaces",
+        "update repositories set owner = 'x'",
         "delete from background_jobs",
         "update background_jobs set repository_id = null",
-        "update workspace_priority_migrations set version = '9'",
+        "update priorityd.migrations set set_number = 9",
         "create table mine (id integer)",
     ],
 )
@@ -199,6 +220,30 @@ def test_applying_it_again_changes_nothing(database: Database, role: str) -> Non
     before = connection.execute("select polname, polrelid from pg_policy order by 1, 2").fetchall()
     connection.execute(ROLE_SQL.encode())
     assert connection.execute("select polname, polrelid from pg_policy order by 1, 2").fetchall() == before
+
+
+def test_an_upgrade_needs_no_second_run(database: Database, role: str) -> None:
+    connection = database.connect()
+    connection.execute("drop table workspace_priority_heartbeats; drop function sweep_workspace_priorities")
+    connection.execute("drop table priorityd.leases")
+    connection.execute("delete from priorityd.created where what like '%heartbeats'")
+    apply_migrations(connection)
+    daemon = database.connect(role)
+    daemon.execute("select beat_workspace_priorities(gen_random_uuid()), sweep_workspace_priorities()")
+    assert daemon.execute("select count(*) from workspace_priority_heartbeats").fetchone() == (1,)
+    daemon.execute("select hold_workspace_priority_lease(gen_random_uuid(), 10)")
+
+
+def test_it_holds_no_table_while_it_waits_for_another(database: Database) -> None:
+    """Plain reads of the first would stop behind a long report on the second."""
+    connection, report, other = database.connect(), database.connect(autocommit=False), database.connect()
+    report.execute("select count(*) from workspace_repositories")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        connection.execute(ROLE_SQL.encode())
+    other.execute("set lock_timeout = '1s'; select count(*) from tracked_repositories")
+    report.rollback()
+    connection.execute(ROLE_SQL.encode())
+    connection.execute(UNDO_SQL.encode())
 
 
 def test_its_undo_leaves_nothing_of_it(database: Database) -> None:

@@ -52,7 +52,7 @@ async def test_a_leader_that_is_stopped_gives_its_lease_up(stack: Stack) -> None
         assert await daemon.metric("leader") == 1
         assert (await daemon.status())["leader"] is True
         assert await daemon.stop() == 0
-    leases = stack.app.connection.execute("select count(*) from workspace_priority_leases").fetchone()
+    leases = stack.app.connection.execute("select count(*) from priorityd.leases").fetchone()
     assert leases == (0,)
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 
-from daemon.sandbox.migrate import migration_files, migrations_dir
+from daemon.migration_files import migration_files, migrations_dir
 from daemon.sandbox.postgres import embedded_postgres
 from tests.conftest import schema_sql
 from tests.psql import run_psql
@@ -56,8 +56,8 @@ vacuum analyze workspace_repositories
 
 
 def migrations(tracked: int = TRACKED, memberships: int = MEMBERSHIPS) -> dict[str, Any]:
-    """Every file without the preparation; then the preparation, every file after it, and every rollback."""
-    rollbacks = [migrations_dir() / "rollback" / file.name for file in reversed(migration_files())]
+    """Every file without the preparation; then the preparation, every file after it, and the undo."""
+    undo = migrations_dir() / "rollback" / "uninstall.sql"
     preparations = sorted((migrations_dir() / "concurrently").glob("*.sql"))
     with _application(tracked, memberships) as url:
         alone = [_measure(url, file) for file in migration_files()]
@@ -65,7 +65,7 @@ def migrations(tracked: int = TRACKED, memberships: int = MEMBERSHIPS) -> dict[s
         prepared = [_measure(url, file, run_psql) for file in preparations]
         prepared += [_measure(url, file) for file in migration_files()]
         undone = [_call(url, "rollback_workspace_priorities()")]
-        undone += [_measure(url, file) for file in rollbacks]
+        undone.append(_measure(url, undo))
     return {
         "tracked": tracked,
         "memberships": memberships,

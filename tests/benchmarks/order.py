@@ -171,7 +171,7 @@ async def _by_a_daemon(url: str, app: Application) -> Json:
 def _end_what_is_in_flight(app: Application) -> None:
     app.connection.execute(
         """update background_jobs set status = 'completed' where id in (
-               select job_id from workspace_priority_ordered_jobs where sent_at is not null)"""
+               select job_id from priorityd.ordered_jobs where sent_at is not null)"""
     )
 
 
@@ -251,27 +251,27 @@ select gen_random_uuid(), 'recent-prs', 'queued', r.id, jsonb_build_object('repo
     now() - make_interval(secs => g.n / 100.0)
 from generate_series(0, {WAITING} - 1) g (n)
 join (select id, row_number() over () - 1 as n from repositories) r on r.n = g.n % {REPOSITORIES};
-insert into workspace_priority_ordered_jobs (job_id, job_type, repository_id, queued_at)
+insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
 select id, type, repository_id, created_at from background_jobs order by created_at;
-insert into workspace_priority_job_hints (job_type, repository_id)
+insert into priorityd.job_hints (job_type, repository_id)
 select 'recent-prs', id from repositories
 """
 
 PLANS = {
     "whose turn it is": """
-        select t.workspace_id from workspace_priority_job_turns t
+        select t.workspace_id from priorityd.job_turns t
         where t.job_type = 'recent-prs' and t.active order by t.served, t.workspace_id limit 1""",
     "the first lane": """
-        select l.* from workspace_priority_job_lanes l
+        select l.* from priorityd.job_lanes l
         where l.job_type = 'recent-prs' and l.priority = 'medium'
             and l.workspace_id = '00000000-0000-0000-0000-000000000000'
         order by l.head_queued_at, l.head_number limit 1""",
     "the next job of a lane": """
-        select o.queued_at, o.number, o.job_id from workspace_priority_ordered_jobs o
+        select o.queued_at, o.number, o.job_id from priorityd.ordered_jobs o
         where o.job_type = 'recent-prs' and o.released_at is null
             and o.repository_id = (select id from repositories limit 1)
         order by o.queued_at, o.number limit 1""",
     "what is in flight": """
-        select count(*) from workspace_priority_ordered_jobs o
+        select count(*) from priorityd.ordered_jobs o
         where o.job_type = 'recent-prs' and o.released_at is not null""",
 }

@@ -12,7 +12,7 @@ from core.membership_cache import MembershipCache
 from core.pacing import QUIET_LOOKS, LookPace, SweepPace
 from core.priorities import PRIORITIES, SCORES, Expected, expected, score
 from core.requests import Request, Requests
-from core.schema import REQUIRED_MIGRATION, demand_version, version_of
+from core.schema import MIGRATION_SET, SchemaVersion, demand_version
 
 T0 = datetime(2025, 1, 3, tzinfo=UTC)
 
@@ -107,11 +107,19 @@ def test_the_cache_is_bounded() -> None:
     assert [cache.get(key, 0.0) for key in keys] == [None, 1, 1]
 
 
-def test_an_older_schema_is_refused_by_the_name_of_the_migration() -> None:
-    demand_version(version_of(REQUIRED_MIGRATION))
-    demand_version("29990101000000")
-    with pytest.raises(ContractError, match=REQUIRED_MIGRATION):
-        demand_version("20250103000000")
+def test_an_older_set_is_refused_and_a_newer_one_if_it_says_so() -> None:
+    demand_version(SchemaVersion(MIGRATION_SET, 1, ()))
+    demand_version(SchemaVersion(MIGRATION_SET + 5, MIGRATION_SET, ()))
+    with pytest.raises(ContractError, match="priorityd migrations --into"):
+        demand_version(SchemaVersion(MIGRATION_SET - 1, 1, ()))
+    with pytest.raises(ContractError, match="upgrade priorityd"):
+        demand_version(SchemaVersion(MIGRATION_SET + 1, MIGRATION_SET + 1, ()))
+
+
+def test_a_line_that_was_left_out_is_known_by_its_units() -> None:
+    version = SchemaVersion(1, 1, ("20250103000000 columns", "20250103000700 functions"))
+    names = ("20250103000000_a.sql", "20250103000700_b.sql", "20250103000800_c.sql")
+    assert version.lacks(names) == ("20250103000800_c.sql",)
 
 
 def test_looks_rest_longer_after_some_that_found_nothing_until_one_finds_something() -> None:

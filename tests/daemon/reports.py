@@ -100,7 +100,7 @@ def _well() -> dict[str, Any]:
             "outbox_pending": 0,
             "outbox_oldest_seconds": 0,
             "outbox_abandoned": 0,
-            "schema_version": "20250103000600",
+            "schema_version": 1,
             "taken_at": NOW - timedelta(seconds=8),
         },
         "jobs": {

@@ -199,7 +199,7 @@ async def test_goes_on_after_calls_that_failed(store: Store, database: Database)
             await eventually(lambda: it.watcher.latest)
             # In a thread: it may have to wait for a call that the sandbox, in this event loop, has to end.
             await anyio.to_thread.run_sync(
-                lambda: holder.execute("select from workspace_priority_job_cursor for update")
+                lambda: holder.execute("select from priorityd.job_cursor for update")
             )
             insert(connection, 100, "completed", 2)
             await eventually(lambda: any(line["event"] == "job_poll_failed" for line in logs), 30)

@@ -83,7 +83,7 @@ async def test_only_a_key_that_is_a_token_is_sent_as_one(key: str) -> None:
 
     async def version(request: Request) -> JSONResponse:
         seen.append(httpx.Headers(request.headers.raw))
-        return JSONResponse("20250103000000")
+        return JSONResponse({"set": 1, "works_from": 1, "units": []})
 
     path = "/rest/v1/rpc/workspace_priority_schema_version"
     app = Starlette(routes=[Route(path, version, methods=["POST"])])

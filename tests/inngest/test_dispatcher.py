@@ -134,7 +134,7 @@ async def test_changes_of_a_repository_are_announced_in_their_order(bench: Bench
 
 
 async def test_history_is_not_announced(bench: Bench) -> None:
-    bench.app.connection.execute("update workspace_priority_outbox set announce_after = null")
+    bench.app.connection.execute("update priorityd.outbox set announce_after = null")
     bench.change(3)
     async with bench.dispatcher() as dispatcher:
         (new,) = bench.change()

@@ -76,7 +76,7 @@ class Bench:
 
     def state(self, condition: str) -> int:
         row = self.app.connection.execute(
-            f"select count(*) from workspace_priority_ordered_jobs where {condition}".encode()
+            f"select count(*) from priorityd.ordered_jobs where {condition}".encode()
         ).fetchone()
         assert row is not None
         number: int = row[0]

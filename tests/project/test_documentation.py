@@ -10,10 +10,8 @@ from pydantic_core import PydanticUndefined
 
 from core.errors import ExitCode
 from core.priorities import PRIORITIES, TRIGGERS
-from core.schema import REQUIRED_MIGRATION
 from daemon.cli import cli
 from daemon.metrics import Metrics
-from daemon.sandbox.migrate import migration_files, migrations_dir
 from daemon.settings import Settings, variable_name
 from tests.conftest import Database
 
@@ -70,24 +68,11 @@ def test_the_readme_points_at_files_that_exist() -> None:
         assert list(ROOT.glob(path.rstrip("/"))), path
 
 
-def test_the_newest_migration_is_the_one_that_is_required_and_each_has_its_undo() -> None:
-    files = migration_files()
-    assert files[-1].stem == REQUIRED_MIGRATION
-    assert {file.name for file in files} == {file.name for file in (migrations_dir() / "rollback").iterdir()}
-
-
 def test_sql_and_python_use_the_same_words(database: Database) -> None:
     connection = database.connect()
-    definition = connection.execute(
-        "select pg_get_constraintdef(oid) from pg_constraint"
-        " where conname = 'repository_priority_changes_trigger_check'"
-    ).fetchone()
-    assert definition is not None
-    assert set(re.findall(r"'([a-z]+)'", definition[0])) == set(TRIGGERS)
+    assert connection.execute("select priorityd.triggers()").fetchone() == (list(TRIGGERS),)
     labels = connection.execute("select unnest(enum_range(null::repository_priority))::text").fetchall()
     assert {label for (label,) in labels} == set(PRIORITIES)
-    for trigger in TRIGGERS:
-        connection.execute("select sync_workspace_priorities('{}', %s)", (trigger,))
 
 
 def test_no_table_is_given_a_trigger(database: Database) -> None:

@@ -62,9 +62,15 @@ def test_the_wheel_brings_the_manual_page(priorityd: Path) -> None:
 
 
 @pytest.mark.wheel
-def test_without_the_extra_the_sandbox_says_what_to_install(priorityd: Path, tmp_path: Path) -> None:
+def test_without_the_extra_the_sandbox_says_what_to_install_and_migrations_are_written(
+    priorityd: Path, tmp_path: Path
+) -> None:
     pip = priorityd.with_name("pip")
     subprocess.run([pip, "uninstall", "--quiet", "--yes", "psycopg"], check=True)
     done = subprocess.run([priorityd, "sandbox"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 78
     assert "workspace-priorityd[sandbox]" in done.stderr
+    written = tmp_path / "migrations"
+    written.mkdir()
+    subprocess.run([priorityd, "migrations", "--into", written], cwd=tmp_path, check=True)
+    assert len(list(written.iterdir())) == 2

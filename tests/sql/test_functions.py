@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from daemon.sandbox.migrate import migration_files
+from core.schema import MIGRATION_SET
+from daemon.migration_files import migration_files
 from tests.sql.world import Row, session
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def test_the_rollback_takes_everything_back_but_overrides(world: World) -> None:
         world.tracked(), world.tracked(), world.tracked(priority="high"), world.tracked(),
         world.tracked(is_workspace_repo=None, workspace_count=None, priority=None),
     )  # fmt: skip
+    world.sync(adopted)
     for repository in (plain, pinned, adopted):
         world.add(repository, workspace)
     world.pin(pinned, "low")
@@ -262,11 +264,15 @@ def test_a_beat_is_kept_and_beats_of_the_dead_are_cleared(world: World) -> None:
 
 
 def test_the_check_describes_the_database(world: World) -> None:
-    files = [file.name for file in migration_files()]
     check = world.call("check_workspace_priorities")
-    assert check["migrations"] == files
-    assert check["schema_version"] == files[-1].split("_")[0]
-    assert check["schema_version"] == world.call("workspace_priority_schema_version")
+    version = check["schema_version"]
+    assert version == world.call("workspace_priority_schema_version")
+    assert (version["set"], version["works_from"]) == (MIGRATION_SET, MIGRATION_SET)
+    assert {unit.split()[0] for unit in version["units"]} == {
+        file.name.split("_")[0] for file in migration_files()
+    }
+    assert (check["hidden"], check["missing_indexes"]) == ([], [])
+    assert (check["memberships"]["own"], check["memberships"]["inlined"]) == (False, True)
     assert check["role"] == world.value("select current_user")
     assert check["server_version"] == world.value("show server_version")
     assert check["publication"] == {

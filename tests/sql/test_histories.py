@@ -38,11 +38,6 @@ class Tracked:
     def state(self) -> tuple[object, ...]:
         return (self.priority, self.flag, self.count, self.manual)
 
-    def contradicts_itself(self) -> bool:
-        if self.flag:
-            return not self.count or self.priority != "high" or self.repository is None
-        return (self.flag, self.count, self.priority) != (False, 0, self.manual or "medium")
-
 
 @dataclass
 class Oracle:
@@ -58,9 +53,10 @@ class Oracle:
         for key in sorted(rows):
             row = self.tracked[key]
             before = row.state()
-            old_priority, old_flag = row.priority, bool(row.flag)
+            old_priority, old_flag, old_count = row.priority, bool(row.flag), row.count
             row.count = sum(row.repository in members for members in self.members.values())
-            if row.manual is None and row.priority == "high" and not row.flag:
+            chosen = row.manual is None and row.priority == "high" and not row.flag and not old_count
+            if chosen and not row.count:
                 row.manual = "high"
             row.flag = row.count > 0
             if row.flag:
@@ -76,10 +72,9 @@ class Oracle:
         return written
 
     def wrong(self) -> list[UUID]:
-        """The rows that mending would write: those that contradict themselves first, then in key order."""
+        """The rows that mending would write, in key order."""
         copy = Oracle(self.members, {key: Tracked(**vars(row)) for key, row in self.tracked.items()})
-        wrong = copy.mend(list(copy.tracked), "")
-        return sorted(wrong, key=lambda key: (not self.tracked[key].contradicts_itself(), key))
+        return sorted(copy.mend(list(copy.tracked), ""))
 
     def pages(self, limit: int) -> list[list[UUID]]:
         """The rows as a resync looks at them: in the order of repositories, those without one at the end."""
@@ -103,7 +98,6 @@ class Histories(RuleBasedStateMachine):
     def empty(self) -> None:
         self.oracle = Oracle()
         self.looked_at: set[UUID] = set()
-        self.untracked: list[UUID] | None = None
         self.world.execute("truncate repositories, workspaces, repository_priority_changes cascade")
 
     # The application.
@@ -197,23 +191,16 @@ class Histories(RuleBasedStateMachine):
         written = set(rows) & set(self.oracle.wrong()) if dry else self.oracle.mend(rows, "manual")
         assert {UUID(change["id"]) for change in answer["changes"]} == written
 
-    @rule(limit=st.integers(1, 4), carried=st.booleans())
-    def sweep(self, limit: int, carried: bool) -> None:
-        """With what the last one found untracked or without: the same is mended."""
-        answer = self.world.sweep(p_limit=limit, p_untracked=self.untracked if carried else None)
+    @rule(limit=st.integers(1, 4))
+    def sweep(self, limit: int) -> None:
+        answer = self.world.sweep(p_limit=limit)
         wrong = self.oracle.wrong()
-        of_each_kind = [
-            [key for key in wrong[:limit] if self.oracle.tracked[key].contradicts_itself() is contradicts]
-            for contradicts in (True, False)
-        ]
-        mended = [self.oracle.mend(keys, "sweep") for keys in of_each_kind]
-        assert set[UUID]().union(*mended) == {UUID(change["id"]) for change in answer["changes"]}
+        mended = self.oracle.mend(wrong[:limit], "sweep")
+        assert mended == {UUID(change["id"]) for change in answer["changes"]}
         assert answer["more"] == (len(wrong) > limit)
         members = set[UUID]().union(*self.oracle.members.values())
         tracked = {row.repository for row in self.oracle.tracked.values()}
         assert answer["untracked"] == len(members - tracked)
-        self.untracked = [UUID(each) for each in answer["untracked_repository_ids"]]
-        assert set(self.untracked) == members - tracked
 
     @rule(limit=st.integers(1, 4))
     def resync(self, limit: int) -> None:

@@ -28,7 +28,7 @@ def test_the_first_has_it_and_the_others_are_told_for_how_long(world: World) -> 
 def test_an_expired_one_goes_to_whoever_asks(world: World) -> None:
     first, second = uuid4(), uuid4()
     hold(world, first)
-    world.execute("update workspace_priority_leases set expires_at = clock_timestamp()")
+    world.execute("update priorityd.leases set expires_at = clock_timestamp()")
     assert hold(world, second)["held"] is True
     assert hold(world, first)["held"] is False
 
@@ -45,7 +45,7 @@ def test_only_its_holder_can_give_it_up(world: World) -> None:
 def test_of_two_who_ask_at_once_one_gets_it(database: Database, world: World) -> None:
     first, second = uuid4(), uuid4()
     hold(world, first)
-    world.execute("update workspace_priority_leases set expires_at = clock_timestamp()")
+    world.execute("update priorityd.leases set expires_at = clock_timestamp()")
     one, other = session(database, autocommit=False), session(database)
     assert hold(one, first)["held"] is True
     waiting = Background(lambda: hold(other, second))

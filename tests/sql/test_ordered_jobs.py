@@ -15,7 +15,7 @@ import pytest
 
 from core.job_events import EVENT_NAMES
 from core.release_policy import Waiting, choose
-from daemon.sandbox.migrate import apply_migrations, rollback_migrations
+from daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.conftest import Database
 from tests.sql.test_migrations import SCHEMAS
 from tests.sql.world import Background, World, session
@@ -146,12 +146,17 @@ def test_queueing_waits_for_no_release(database: Database, world: World) -> None
 
 
 def test_the_types_and_the_policy_are_the_same_in_sql_and_python(world: World) -> None:
-    types = world.execute("select job_type from workspace_priority_job_types").fetchall()
-    assert {job_type for (job_type,) in types} == set(EVENT_NAMES)
+    assert (
+        dict(world.execute("select job_type, event_name from priorityd.job_types").fetchall()) == EVENT_NAMES
+    )
     ages = [None, 0.0, 9.5, 10.0, 10.5, 11.0]
     for high, medium, low, last in product([True, False], ages, ages, [True, False]):
         row = world.execute(
-            "select * from choose_job_priority(%s, %s::float8, %s::float8, %s, 10)", high, medium, low, last
+            "select * from priorityd.choose_job_priority(%s, %s::float8, %s::float8, %s, 10)",
+            high,
+            medium,
+            low,
+            last,
         ).fetchone()
         choice = choose(Waiting(high, medium, low), promoted_last=last, promote_after_seconds=10)
         assert row == ((choice.priority, choice.promoted) if choice else (None, False)), (high, medium, low)
@@ -215,7 +220,7 @@ def test_an_overdue_job_is_promoted_and_says_so(world: World) -> None:
     world.pin(low, "low")
     jobs = queue(world, low, high, high, low)
     world.execute(
-        "update workspace_priority_ordered_jobs set queued_at = queued_at - interval '20 hours'"
+        "update priorityd.ordered_jobs set queued_at = queued_at - interval '20 hours'"
         " where repository_id = %s",
         low,
     )
@@ -330,7 +335,7 @@ def test_many_cancelled_jobs_do_not_keep_a_release(world: World) -> None:
 def test_nothing_is_released_before_every_hint_is_followed(world: World) -> None:
     """One of them may tell of the first job of all."""
     world.execute(
-        """insert into workspace_priority_job_hints (repository_id)
+        """insert into priorityd.job_hints (repository_id)
            select gen_random_uuid() from generate_series(1, 10001)"""
     )
     (job,) = queue(world, held(world))
@@ -430,7 +435,7 @@ def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it
     SCHEMAS["enum"].create(world.connection)
     apply_migrations(world.connection)
     queue(world, world.tracked())
-    rollback_migrations(world.connection)
+    undo_migrations(world.connection)
     assert world.value("select status from background_jobs") == "queued"
 
 
@@ -453,10 +458,10 @@ def test_a_change_of_priority_waits_for_no_release_and_is_not_missed_by_the_next
 
 def test_where_ordered_jobs_were_never_used_changes_leave_no_hints(world: World) -> None:
     held(world)
-    assert world.value("select count(*) from workspace_priority_job_hints") == 0
+    assert world.value("select count(*) from priorityd.job_hints") == 0
     release(world)
     held(world)
-    assert world.value("select count(*) from workspace_priority_job_hints") == 1
+    assert world.value("select count(*) from priorityd.job_hints") == 1
 
 
 def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> None:
@@ -529,10 +534,8 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
     assert len(out) + cancelled == len(queued) == 3 * rounds * len(repositories)
 
 
-OUT = "select from workspace_priority_ordered_jobs where released_at is not null"
+OUT = "select from priorityd.ordered_jobs where released_at is not null"
 
 
 def pass_time(world: World, interval: str) -> None:
-    world.execute(
-        "update workspace_priority_ordered_jobs set lease_until = lease_until - %s::interval", interval
-    )
+    world.execute("update priorityd.ordered_jobs set lease_until = lease_until - %s::interval", interval)

@@ -20,9 +20,9 @@ FILL = """
     insert into background_jobs (type, repository_id, payload, created_at)
     select 'reviews', r.id, '{{}}', now() - make_interval(secs => g.n)
     from generate_series(1, 20) g (n) cross join repositories r;
-    insert into workspace_priority_ordered_jobs (job_id, job_type, repository_id, queued_at)
+    insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
     select id, type, repository_id, created_at from background_jobs;
-    insert into workspace_priority_job_hints (repository_id) select id from repositories;
+    insert into priorityd.job_hints (repository_id) select id from repositories;
 """
 
 

@@ -184,7 +184,7 @@ def test_history_is_no_news(world: World) -> None:
 
 def test_after_a_break_it_goes_on_where_it_stopped(outbox: World) -> None:
     first = opened(outbox)
-    outbox.execute("update workspace_priority_outbox set dispatcher_seen_at = now() - interval '6 days'")
+    outbox.execute("update priorityd.outbox set dispatcher_seen_at = now() - interval '6 days'")
     changed(outbox)
     again = opened(outbox)
     assert (again["from_now_on"], again["announce_after"]) == (False, first["announce_after"])
@@ -194,15 +194,15 @@ def test_after_a_break_it_goes_on_where_it_stopped(outbox: World) -> None:
 
 def test_switched_on_again_after_long_it_begins_from_now_on(outbox: World) -> None:
     changed(outbox)
-    outbox.execute("update workspace_priority_outbox set dispatcher_seen_at = now() - interval '8 days'")
+    outbox.execute("update priorityd.outbox set dispatcher_seen_at = now() - interval '8 days'")
     assert opened(outbox)["from_now_on"]
     assert depth(outbox) == (0, 0)
 
 
 def test_a_dispatcher_that_only_claims_is_seen(outbox: World) -> None:
-    outbox.execute("update workspace_priority_outbox set dispatcher_seen_at = now() - interval '6 days'")
+    outbox.execute("update priorityd.outbox set dispatcher_seen_at = now() - interval '6 days'")
     claim(outbox)
-    assert outbox.value("select dispatcher_seen_at > now() - interval '5 s' from workspace_priority_outbox")
+    assert outbox.value("select dispatcher_seen_at > now() - interval '5 s' from priorityd.outbox")
 
 
 def test_the_snapshot_tells_how_much_waits_and_for_how_long(outbox: World) -> None:
@@ -271,7 +271,7 @@ def test_pending_changes_stay_however_old_and_stop_nothing(outbox: World) -> Non
 
 
 def test_what_was_never_to_be_announced_is_trimmed(outbox: World) -> None:
-    outbox.execute("update workspace_priority_outbox set announce_after = null")
+    outbox.execute("update priorityd.outbox set announce_after = null")
     changed(outbox, times=3)
     opened(outbox)
     aged(outbox, 91)
@@ -298,7 +298,7 @@ def long_trail(server: Server, template: str) -> Iterator[World]:
                join (select id, row_number() over () as k from tracked_repositories) t on t.k = 1 + n % 2000
                order by n"""
         )
-        world.execute("update workspace_priority_outbox set announce_after = 500000")
+        world.execute("update priorityd.outbox set announce_after = 500000")
         world.execute("vacuum (analyze)")
         yield world
 

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations, migration_files, migrations_dir, rollback_migrations
-from tests.conftest import schema_sql
+from daemon.migration_files import migration_files, migrations_dir
+from daemon.sandbox.migrate import apply_migrations, undo_migrations
+from tests.conftest import schema_sql, superuser_beside
 from tests.psql import psql_command, run_psql
 from tests.sql.test_migrations import SCHEMAS, Schema, fingerprint, use
 from tests.sql.world import World, session
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from tests.conftest import Database, Server
 
 SCRIPT = migrations_dir() / "concurrently" / "20250103000000_prepare_workspace_priority_tracking.sql"
-CREATED = (
-    "select array(select unnest(created) order by 1) from workspace_priority_migrations order by version"
-)
+CREATED = "select what from priorityd.created order by what"
 # What a lock of these modes on a table makes wait: every writer, or everybody.
 BLOCKING = """
     select l.relation::regclass::text, l.mode from pg_locks l
@@ -37,13 +36,13 @@ def test_ends_where_the_migrations_alone_end(empty_database: Database, schema: S
     before = fingerprint(bare)
     apply_migrations(bare.connection)
     migrated, created = fingerprint(bare), bare.execute(CREATED).fetchall()
-    rollback_migrations(bare.connection)
+    undo_migrations(bare.connection)
 
     run_psql(empty_database.url, SCRIPT)
     apply_migrations(bare.connection)
     assert (fingerprint(bare), bare.execute(CREATED).fetchall()) == (migrated, created)
     use(bare)
-    rollback_migrations(bare.connection)
+    undo_migrations(bare.connection)
     assert fingerprint(bare) == before
 
 
@@ -124,7 +123,8 @@ def test_runs_again_and_mends_an_index_whose_building_was_interrupted(
     run_psql(_url(application, server), SCRIPT)
     before, rows = fingerprint(application), application.everything()
     drift = "'idx_tracked_repos_priority_drift'::regclass"
-    application.execute(f"update pg_index set indisvalid = false where indexrelid = {drift}")
+    with superuser_beside(application.connection) as superuser:
+        superuser.execute(f"update pg_index set indisvalid = false where indexrelid = {drift}".encode())
     run_psql(_url(application, server), SCRIPT)
     assert (fingerprint(application), application.everything()) == (before, rows)
     assert application.value("select bool_and(indisvalid) from pg_index")

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
+import re
 
 import pytest
 
-from daemon.sandbox.migrate import migration_files
-from tests.conftest import Database
+from daemon.sandbox.migrate import apply_migrations
+from tests.conftest import Database, schema_sql
+from tests.sql.test_migrations import SCHEMAS
 from tests.sql.world import World, session
 
-TABLES = (
-    "repository_priority_changes",
-    "workspace_priority_heartbeats",
-    "workspace_priority_job_cursor",
-    "workspace_priority_job_hints",
-    "workspace_priority_job_lanes",
-    "workspace_priority_job_queue",
-    "workspace_priority_job_turns",
-    "workspace_priority_job_types",
-    "workspace_priority_leases",
-    "workspace_priority_migrations",
-    "workspace_priority_ordered_jobs",
-    "workspace_priority_outbox",
-)
+TABLES = ("repository_priority_changes", "workspace_priority_heartbeats")
 OURS = """
     select p.oid::regprocedure::text from pg_proc p
     where p.pronamespace = 'public'::regnamespace and p.proname <> 'set_updated_at'
@@ -35,6 +23,7 @@ OURS = """
 def stranger(world: World) -> World:
     """A session whose role has no other rights than every role has."""
     world.execute("create role stranger_of_this_test")
+    world.execute("grant stranger_of_this_test to current_user")
     world.execute("grant usage on schema public to stranger_of_this_test")
     yield world
     world.execute("reset role; drop owned by stranger_of_this_test; drop role stranger_of_this_test")
@@ -54,10 +43,7 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
                 table,
                 right,
             )
-    assert not stranger.value(
-        "select has_sequence_privilege(%s, 'repository_priority_changes_id_seq', 'usage, select, update')",
-        role,
-    )
+    assert not stranger.value("select has_schema_privilege(%s, 'priorityd', 'usage, create')", role)
 
 
 @pytest.mark.parametrize("role", ["anon", "authenticated"])
@@ -79,7 +65,9 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select get_workspace_repository_ids()",
         "select workspace_priority_schema_version()",
         "select poll_background_jobs(gen_random_uuid())",
-        "select find_background_job_inversions(now(), now())",
+        "select build_repository_job_events('reviews', '[]')",
+        "select * from priorityd.memberships()",
+        "select * from priorityd.ordered_jobs",
         "select open_priority_outbox()",
         "select claim_priority_changes(gen_random_uuid())",
         "select mark_priority_changes_dispatched('{1}')",
@@ -114,15 +102,18 @@ def test_tables_have_row_level_security_and_no_policies(world: World) -> None:
     assert rows == [(table, True, False) for table in TABLES]
 
 
-def test_functions_run_as_their_caller_with_a_search_path_of_nothing(world: World) -> None:
+def test_functions_run_as_their_caller_and_show_triggers_the_search_path_that_they_know(world: World) -> None:
+    """PostgREST's own: what the application's triggers, checks and policies see when it writes."""
     rows = world.execute(
-        """select p.proname, p.prosecdef, p.proconfig from pg_proc p
-           where p.pronamespace = 'public'::regnamespace and p.proname <> 'set_updated_at'"""
+        """select p.pronamespace::regnamespace::text, p.proname, p.prosecdef, p.proconfig from pg_proc p
+           where p.pronamespace in ('public'::regnamespace, 'priorityd'::regnamespace)
+               and p.proname <> 'set_updated_at'"""
     ).fetchall()
-    assert rows
-    for name, as_owner, config in rows:
+    assert len(rows) > 80
+    for schema, name, as_owner, config in rows:
         assert not as_owner, name
-        assert 'search_path=""' in config, name
+        paths = [setting for setting in config or () if setting.startswith("search_path=")]
+        assert paths == (["search_path=public, extensions"] if schema == "public" else []), name
 
 
 def test_callable_functions_bound_their_own_time(world: World) -> None:
@@ -159,36 +150,49 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
         assert ("lock_timeout" in settings) == (name in writers), name
 
 
-@pytest.mark.parametrize(
-    ("version", "inside"),
-    [
-        ("20250103000800", ("decide_workspace_priorities", "lock_and_write_workspace_priorities")),
-        (
-            "20250103000900",
-            ("sweep_workspace_priorities", "memberships_add_up", "find_mismatched_repositories_between"),
-        ),
-    ],
-)
-def test_a_role_that_may_resync_still_may_after_the_functions_were_replaced(
-    world: World, version: str, inside: tuple[str, ...]
-) -> None:
-    """Whatever a role of the operator's own was granted on a function goes with it when it is dropped."""
-    (file,) = [file for file in migration_files() if file.name.startswith(version)]
-    role = f"own_{uuid.uuid4().hex}"
-    world.execute(f"create role {role}")
-    try:
-        world.execute(
-            f"""grant execute on function
-                resync_workspace_priorities_page(uuid, integer, text, boolean),
-                decide_workspace_priorities(uuid[], boolean, text) to {role}"""
-        )
-        world.connection.execute(file.read_bytes())
-        for function in ("resync_workspace_priorities_page", *inside):
-            allowed = "select has_function_privilege(%s, oid, 'execute') from pg_proc where proname = %s"
-            assert world.value(allowed, role, function), function
-    finally:
-        world.execute(f"drop owned by {role}")
-        world.execute(f"drop role {role}")
+def test_a_role_of_an_operator_s_own_gets_what_later_migrations_bring(world: World, stranger: World) -> None:
+    """One grant is all that it takes; and whatever it was granted besides stays."""
+    world.execute("grant usage on schema priorityd to stranger_of_this_test")
+    world.execute("revoke all on function sweep_workspace_priorities from public, service_role")
+    apply_migrations(world.connection)
+    for role in ("service_role", "stranger_of_this_test"):
+        for (function,) in world.execute(OURS):
+            assert world.value("select has_function_privilege(%s, %s, 'execute')", role, function), function
+        for table in (*TABLES, "priorityd.ordered_jobs", "priorityd.outbox"):
+            assert world.value("select has_table_privilege(%s, %s, 'insert')", role, table), table
+        assert not world.value("select has_table_privilege(%s, 'priorityd.migrations', 'update')", role)
+    world.execute("set role stranger_of_this_test; select from workspace_priority_heartbeats; reset role")
+
+
+def test_background_jobs_made_by_a_migration_are_for_the_server_side_alone(empty_database: Database) -> None:
+    world = session(empty_database)
+    world.connection.execute(schema_sql("roles"))
+    SCHEMAS["enum"].create(world.connection)
+    apply_migrations(world.connection)
+    for right in ("select", "insert", "update", "delete"):
+        assert world.value("select has_table_privilege('service_role', 'background_jobs', %s)", right)
+        for role in ("anon", "authenticated"):
+            assert not world.value("select has_table_privilege(%s, 'background_jobs', %s)", role, right)
+
+
+def test_nothing_is_written_without_a_where(world: World) -> None:
+    """Supabase loads `safeupdate` for what comes through the API, and it refuses such statements (21000)."""
+    sources = world.execute(
+        """select proname, prosrc from pg_proc
+           where pronamespace in ('public'::regnamespace, 'priorityd'::regnamespace)"""
+    ).fetchall()
+    written = 0
+    for name, source in sources:
+        for match in re.finditer(
+            r"(?<!for no key )(?<!do )(?<!for )\b(update|delete from) (public|priorityd)\.", source
+        ):
+            written += 1
+            depth, end = 0, match.end()
+            while end < len(source) and depth >= 0 and source[end] != ";":
+                depth += {"(": 1, ")": -1}.get(source[end], 0)
+                end += 1
+            assert re.search(r"\bwhere\b", source[match.start() : end]), (name, source[match.start() : end])
+    assert written > 25
 
 
 def test_nothing_hangs_on_workspace_repositories(database: Database) -> None:

@@ -161,10 +161,10 @@ class ReleaseOrder(RuleBasedStateMachine):
     def empty(self) -> None:
         self.world.execute(
             """truncate repositories, workspaces, repository_priority_changes, background_jobs,
-                   workspace_priority_ordered_jobs, workspace_priority_job_lanes,
-                   workspace_priority_job_turns, workspace_priority_job_hints cascade;
-               update workspace_priority_job_types set served = 0, promoted_last = false;
-               update workspace_priority_job_queue set turns = 0"""
+                   priorityd.ordered_jobs, priorityd.job_lanes,
+                   priorityd.job_turns, priorityd.job_hints cascade;
+               update priorityd.job_types set served = 0, promoted_last = false;
+               update priorityd.job_queue set turns = 0"""
         )
         self.oracle = Oracle()
         self.repositories = [self.world.tracked() for _ in range(REPOSITORIES - 1)]
@@ -195,7 +195,7 @@ class ReleaseOrder(RuleBasedStateMachine):
         for each in jobs:
             job_id = UUID(each["job_id"])
             row = self.world.execute(
-                "select queued_at, number from workspace_priority_ordered_jobs where job_id = %s", job_id
+                "select queued_at, number from priorityd.ordered_jobs where job_id = %s", job_id
             ).fetchone()
             assert row is not None
             self.oracle.jobs.append(Job(job_id, job_type, UUID(each["repository_id"]), *row))
@@ -233,7 +233,7 @@ class ReleaseOrder(RuleBasedStateMachine):
             self.world.call("check_job_lanes")
 
     def place(self, repository: UUID) -> None:
-        self.world.execute("insert into workspace_priority_job_hints (repository_id) values (%s)", repository)
+        self.world.execute("insert into priorityd.job_hints (repository_id) values (%s)", repository)
 
     @rule(number=index, priority=st.sampled_from(["high", "medium", "low"]))
     def write_priority_by_hand(self, number: int, priority: str) -> None:
@@ -283,7 +283,7 @@ class ReleaseOrder(RuleBasedStateMachine):
         for job in waiting:
             if job.repository == repository:
                 job.queued_at = self.world.value(
-                    """update workspace_priority_ordered_jobs set queued_at = queued_at - interval '1 day'
+                    """update priorityd.ordered_jobs set queued_at = queued_at - interval '1 day'
                        where job_id = %s returning queued_at""",
                     job.id,
                 )
@@ -319,7 +319,7 @@ class ReleaseOrder(RuleBasedStateMachine):
             if not job.sent:
                 job.claim_ended = True
         self.world.execute(
-            """update workspace_priority_ordered_jobs set lease_until = clock_timestamp()
+            """update priorityd.ordered_jobs set lease_until = clock_timestamp()
                where released_at is not null and sent_at is null"""
         )
 
@@ -338,7 +338,7 @@ class ReleaseOrder(RuleBasedStateMachine):
         job = sent[number % len(sent)]
         job.claim_ended = True
         self.world.execute(
-            """update workspace_priority_ordered_jobs set lease_until = clock_timestamp()
+            """update priorityd.ordered_jobs set lease_until = clock_timestamp()
                where job_id = %s""",
             job.id,
         )
@@ -381,7 +381,7 @@ class ReleaseOrder(RuleBasedStateMachine):
             range(self.oracle.turns - len(jobs) + 1, self.oracle.turns + 1)
         )
         flying = self.world.execute(
-            """select job_type, count(*) from workspace_priority_ordered_jobs
+            """select job_type, count(*) from priorityd.ordered_jobs
                where released_at is not null group by 1"""
         ).fetchall()
         assert dict(flying) == Counter(job.job_type for job in self.jobs(out=True))

@@ -91,7 +91,8 @@ class World:
     def call(self, function: str, *args: object, **named: object) -> Any:
         parts = [sql.Placeholder()] * len(args)
         parts += [sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder()) for name in named]
-        query = sql.SQL("select public.{}({})").format(sql.Identifier(function), sql.SQL(", ").join(parts))
+        name = sql.Identifier(*function.split(".")) if "." in function else sql.Identifier("public", function)
+        query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(parts))
         row = self.connection.execute(query, [*args, *named.values()]).fetchone()
         assert row is not None
         return row[0]

@@ -1,15 +1,13 @@
 """What a released daemon asks of the database, and what it was answered when it was released.
 
-Each file in `releases/` is one release: the migrations it came with, its calls, and an answer to each. A
-later migration must leave every call possible and every answer readable, so that a daemon of that release
-goes on working while, and after, the database is upgraded. `python -m tests.upgrade.contract MIGRATION`
-records a release: the calls that exist once all migrations up to that one are applied.
+Each file in `releases/` is one release: the set of migrations it came with, its calls, an answer to each.
+A later set must leave every call possible and every answer readable: a daemon of that release goes on working
+while, and after, the database is upgraded. `python -m tests.upgrade.contract` records this version.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +18,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from core.priorities import TRIGGERS
-from daemon.sandbox.migrate import migration_files
+from core.schema import MIGRATION_SET
+from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import embedded_postgres
 from tests.conftest import schema_sql
 
@@ -31,7 +30,7 @@ Json = Any
 Connection = psycopg.Connection[Any]
 
 # In an order in which each finds something to answer.
-_CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
+CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     ("workspace_priority_schema_version", {}),
     ("check_workspace_priorities", {}),
     ("open_priority_outbox", {}),
@@ -42,7 +41,7 @@ _CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     ),
     (
         "sweep_workspace_priorities",
-        {"p_trigger": "sweep", "p_limit": 5000, "p_dry_run": True, "p_untracked": []},
+        {"p_trigger": "sweep", "p_limit": 5000, "p_dry_run": True},
     ),
     (
         "resync_workspace_priorities_page",
@@ -66,6 +65,10 @@ _CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
                 for job in (JOB, OTHER_JOB)
             ]
         },
+    ),
+    (
+        "build_repository_job_events",
+        {"p_job_type": "reviews", "p_jobs": [{"repository_id": str(REPOSITORY)}, {"repository_id": "none"}]},
     ),
     ("list_ordered_jobs", {"p_job_type": None, "p_repository_id": None, "p_limit": 10}),
     ("count_ordered_jobs", {}),
@@ -159,23 +162,18 @@ def _kind(value: Json) -> str:
     )
 
 
-def _record(last: str) -> Json:
-    files = [file for file in migration_files() if file.stem <= last]
-    assert files[-1].stem == last, f"no migration {last}"
+def _record() -> Json:
     with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))
-        for file in files:
-            connection.execute(file.read_bytes())
+        apply_migrations(connection)
         populate(connection)
-        known = {name for (name,) in connection.execute("select proname from pg_proc").fetchall()}
         calls = [
             {"function": name, "arguments": arguments, "answer": call(connection, name, arguments)}
-            for name, arguments in _CALLS
-            if name in known
+            for name, arguments in CALLS
         ]
-    return {"migrations": [file.name for file in files], "triggers": list(TRIGGERS), "calls": calls}
+    return {"set": MIGRATION_SET, "triggers": list(TRIGGERS), "calls": calls}
 
 
 if __name__ == "__main__":
-    print(json.dumps(_record(sys.argv[1]), indent=1))
+    print(json.dumps(_record(), indent=1))

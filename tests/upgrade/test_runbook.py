@@ -13,7 +13,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from daemon.sandbox.migrate import migrations_dir
+from daemon.migration_files import migrations_dir
 from daemon.sandbox.server import serve_sandbox
 from tests.acceptance.application import Application
 from tests.acceptance.daemon_process import environment, eventually, free_port, start_daemon

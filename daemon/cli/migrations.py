@@ -1,0 +1,71 @@
+"""`priorityd migrations`: writes into a project's migrations what they lack of ours."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from core import __version__
+from core.errors import ExitCode, PriorityError
+from core.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
+from core.schema import MIGRATION_SET
+from daemon.migration_files import migration_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def migrations_command(directory: Path, *, check: bool) -> ExitCode:
+    """Write what the directory lacks of this version's migrations, or only say whether it lacks anything."""
+    texts = gather([read_file(file) for file in migration_files()])
+    return bring_up_to_date(directory, Package(__version__, MIGRATION_SET, texts), check=check)
+
+
+def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitCode:
+    """Paths that were written to stdout, words to stderr; 0 if the directory is up to date, or is so now."""
+    try:
+        names = [each.name for each in directory.iterdir()]
+        written = [read_file(file) for file in sorted(directory.glob(WRITTEN_FILES))]
+        todo = plan(names, written, package, datetime.now(UTC))
+        for word in todo.words:
+            _say(f"{directory}: {word}")
+        if check and todo.new:
+            _say(
+                f"{directory} lacks migrations of set {package.migration_set}: "
+                f"run priorityd migrations --into {directory}"
+            )
+            return ExitCode.FAILED
+        for file in todo.new:
+            _write(directory / file.name, file.text)
+            click.echo(directory / file.name)
+    except OSError as error:
+        raise PriorityError(f"{error.filename or directory}: {error.strerror}") from error
+    if todo.new:
+        _say("next, apply them: supabase db push")
+    return ExitCode.DONE if todo.new or todo.up_to_date else ExitCode.FAILED
+
+
+def read_file(file: Path) -> SqlFile:
+    """A file's name and text."""
+    return SqlFile(file.name, file.read_text("utf-8", errors="replace"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a whole file or none, and never over another one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        path.touch(exist_ok=False)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    click.echo(f"priorityd: {text}", err=True)

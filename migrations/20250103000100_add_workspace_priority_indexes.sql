@@ -1,0 +1,106 @@
+-- The indexes on the application's tables, listed once: the units below build what is missing, concurrently/ builds the
+-- same without making writers wait, and uninstall.sql removes what was built.
+
+do $tables$
+declare
+    -- Rows that are wrong whatever the membership is: flag, count, priority and override contradict each other.
+    -- None of the application's indexes may call a function of ours, or its own writes need rights on it; so this
+    -- condition goes as text into the index and into the function that reads by it.
+    c_drifted constant text := $drifted$(
+            (is_workspace_repo and workspace_count > 0 and priority = 'high' and repository_id is not null)
+            or (not is_workspace_repo and workspace_count = 0 and priority = coalesce(manual_priority, 'medium'))
+        ) is not true$drifted$;
+begin
+    if not priorityd.start_unit('20250103000100 indexes', 1, '{20250103000000 backfill}') then
+        return;
+    end if;
+
+    -- The tracked rows with what contradicts itself. Inlined, so that what is not asked for is not read.
+    execute format($definition$
+        create or replace function priorityd.tracked_rows()
+        returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean) language sql stable as $$
+            select id, repository_id, is_workspace_repo, workspace_count, %s
+            from public.tracked_repositories
+        $$
+    $definition$, c_drifted);
+
+    if to_regclass('priorityd.indexes') is null then
+        -- An index of the application's own that begins with the columns of unless_led_by serves as well.
+        create table priorityd.indexes (
+            name name primary key,
+            table_name name not null,
+            definition text not null,
+            unless_led_by name[]
+        );
+    end if;
+    insert into priorityd.indexes as n (name, table_name, definition, unless_led_by)
+    values
+        -- For the dashboard queries: distribution and inversions.
+        ('idx_tracked_repos_workspace_priority', 'tracked_repositories',
+         '(is_workspace_repo, priority, tracking_enabled)', null),
+        -- Job queueing and each sync look tracked rows up by repository.
+        ('idx_tracked_repos_repository_id', 'tracked_repositories', '(repository_id)', '{repository_id}'),
+        -- The sweep compares memberships with these, in repository order and without touching the table's rows.
+        ('idx_tracked_repos_workspace_counts', 'tracked_repositories',
+         '(repository_id) include (workspace_count) where is_workspace_repo', null),
+        -- Empty when all is well: finding such rows costs nothing, however many are tracked.
+        ('idx_tracked_repos_priority_drift', 'tracked_repositories', '(id) where ' || c_drifted, null),
+        -- The memberships of a repository; unique (workspace_id, repository_id) does not serve.
+        ('idx_workspace_repositories_repository_workspace', 'workspace_repositories',
+         '(repository_id, workspace_id)', '{repository_id,workspace_id}')
+    on conflict (name) do update
+    set table_name = excluded.table_name, definition = excluded.definition, unless_led_by = excluded.unless_led_by
+    where (n.table_name, n.definition, n.unless_led_by)
+        is distinct from (excluded.table_name, excluded.definition, excluded.unless_led_by);
+
+    -- The indexes that are missing, with the statements that make them. One whose building was interrupted is there,
+    -- and of no use.
+    create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
+    returns table (name name, table_name name, statements text[]) language sql stable as $$
+        select n.name, n.table_name, array_remove(array[
+                case when to_regclass('public.' || n.name) is not null then
+                    format('drop index%s public.%I', w.concurrently, n.name)
+                end,
+                format('create index%s %I on public.%I %s', w.concurrently, n.name, n.table_name, n.definition)
+            ], null)
+        from priorityd.indexes n
+        cross join (select case when p_concurrently then ' concurrently' else '' end as concurrently) w
+        where not exists (
+            select from pg_index i
+            where i.indrelid = to_regclass('public.' || n.table_name) and i.indisvalid
+                and (i.indexrelid = to_regclass('public.' || n.name)
+                    or (i.indpred is null and n.unless_led_by = array(
+                        select a.attname
+                        from unnest(i.indkey::smallint[]) with ordinality k (attnum, position)
+                        join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+                        where k.position <= least(cardinality(n.unless_led_by), i.indnkeyatts)
+                        order by k.position
+                    )))
+        )
+    $$;
+
+    -- Building an index makes the writers of its table wait until the transaction ends.
+    create or replace function priorityd.build_indexes(p_table name)
+    returns void language plpgsql as $$
+    declare
+        v_index record;
+        v_statement text;
+    begin
+        perform set_config('lock_timeout', '2s', true);
+        for v_index in select m.* from priorityd.missing_indexes() m where m.table_name = p_table loop
+            foreach v_statement in array v_index.statements loop
+                execute v_statement;
+            end loop;
+            insert into priorityd.created values ('index ' || v_index.name) on conflict do nothing;
+        end loop;
+    end
+    $$;
+
+    if current_setting('priorityd.part', true) = 'columns' then
+        return;
+    end if;
+    perform priorityd.build_indexes('tracked_repositories');
+    -- Last of all: those who write memberships are to wait for as little as can be.
+    perform priorityd.build_indexes('workspace_repositories');
+end
+$tables$;

@@ -1,0 +1,219 @@
+-- Who may call and read what is ours, and whether a caller sees everything that priorities depend on.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103000200 functions', 1, '{20250103000100 indexes}') then
+        return;
+    end if;
+
+    -- Functions and tables of ours in public, as GRANT and REVOKE name them.
+    create or replace function priorityd.public_objects()
+    returns table (name text, rights text[], acl aclitem[]) language sql stable as $$
+        select format('function %s', p.oid::regprocedure), array['execute'], coalesce(p.proacl, acldefault('f', p.proowner))
+        from pg_proc p
+        where p.pronamespace = 'public'::regnamespace
+            and p.proname = any (array(select unnest(m.functions) from priorityd.migrations m))
+        union all
+        select format('table %s', c.oid::regclass), array['select', 'insert', 'update', 'delete'], c.relacl
+        from pg_class c
+        where c.oid in (select to_regclass(substr(n.what, 7)) from priorityd.created n where n.what like 'table %')
+    $$;
+
+    -- Lets a role to which row level security applies see and change every row of a table. The policy takes the
+    -- strongest lock, so it is left alone where it is there already.
+    create or replace function priorityd.let_see(p_table regclass, p_role name, p_command text)
+    returns void language plpgsql as $$
+    declare
+        v_policy constant name := p_role || '_' || p_command;
+    begin
+        if exists (select from pg_policy p where p.polrelid = p_table and p.polname = v_policy) then
+            return;
+        end if;
+        perform set_config('lock_timeout', '1s', true);
+        execute format(
+            'create policy %I on %s for %s to %I %s %s', v_policy, p_table, p_command, p_role,
+            case when p_command <> 'insert' then 'using (true)' end,
+            case when p_command <> 'select' then 'with check (true)' end
+        );
+    end
+    $$;
+
+    -- What is ours is for service_role and for the roles that have usage on the schema priorityd, and for nobody to whom
+    -- default privileges have given it. What is right already is left alone, so that nobody waits for it.
+    create or replace function priorityd.grant_access()
+    returns void language plpgsql as $$
+    declare
+        v_object record;
+        v_role name;
+        v_right text;
+    begin
+        if to_regrole('service_role') is not null and not has_schema_privilege('service_role', 'priorityd', 'usage') then
+            grant usage on schema priorityd to service_role;
+        end if;
+        for v_object in select o.* from priorityd.public_objects() o loop
+            for v_role in
+                select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+                from aclexplode(v_object.acl) a
+                where a.grantee = 0 or a.grantee::regrole::text in ('anon', 'authenticated')
+            loop
+                execute format('revoke all on %s from %s', v_object.name, v_role);
+            end loop;
+        end loop;
+
+        for v_role in
+            select a.grantee::regrole::text
+            from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+            where n.nspname = 'priorityd' and a.privilege_type = 'USAGE' and a.grantee not in (0, n.nspowner)
+        loop
+            for v_object in
+                select o.name, o.rights, o.acl from priorityd.public_objects() o
+                union all
+                select format('table %s', c.oid::regclass), case
+                        when c.relname in ('migrations', 'created', 'indexes') then array['select']
+                        else array['select', 'insert', 'update', 'delete']
+                    end, c.relacl
+                from pg_class c
+                where c.relnamespace = 'priorityd'::regnamespace and c.relkind = 'r'
+            loop
+                select string_agg(r.word, ', ') into v_right from unnest(v_object.rights) r (word)
+                where not exists (
+                    select from aclexplode(v_object.acl) a
+                    where a.grantee::regrole::text = v_role and lower(a.privilege_type) = r.word
+                );
+                if v_right is not null then
+                    execute format('grant %s on %s to %s', v_right, v_object.name, v_role);
+                end if;
+            end loop;
+            if not (select r.rolbypassrls from pg_roles r where r.oid = v_role::regrole) then
+                perform priorityd.let_see(substr(o.name, 7)::regclass, v_role, 'all')
+                from priorityd.public_objects() o where o.name like 'table %';
+            end if;
+        end loop;
+        perform pg_notify('pgrst', 'reload schema');
+    end
+    $$;
+
+    -- Whether row level security may hide rows of the table from the role that asks: unless it does not apply to the
+    -- role, a policy has to let all rows through, and none may take some away.
+    create or replace function priorityd.may_hide_rows(p_table regclass, p_command "char" default 'r')
+    returns boolean language sql stable as $$
+        select c.relrowsecurity
+            and not (select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = current_user)
+            and (c.relforcerowsecurity or not pg_has_role(c.relowner, 'usage'))
+            and (
+                select count(*) filter (where p.polpermissive and p.lets_all) = 0
+                    or count(*) filter (where not p.polpermissive and not p.lets_all) > 0
+                from (
+                    select p.polpermissive, pg_get_expr(p.polqual, p.polrelid) is not distinct from 'true' as lets_all
+                    from pg_policy p
+                    where p.polrelid = c.oid and p.polcmd in ('*', p_command)
+                        and exists (
+                            select from unnest(p.polroles) r (role)
+                            where case when r.role = 0 then true else pg_has_role(r.role, 'usage') end
+                        )
+                ) p
+            )
+        from pg_class c
+        where c.oid = p_table
+    $$;
+
+    -- The tables on which priorities depend, and of which the caller may not see or change every row.
+    create or replace function priorityd.hidden_tables()
+    returns text[] language sql stable as $$
+        select array(
+            select distinct t.name
+            from (
+                values ('tracked_repositories', 'r'), ('tracked_repositories', 'w'), ('workspace_repositories', 'r'),
+                    (
+                        (select 'workspaces' from pg_proc p
+                         where p.oid = 'priorityd.default_memberships()'::regprocedure and p.prosrc like '%public.workspaces %'),
+                        'r'
+                    )
+            ) t (name, command)
+            where priorityd.may_hide_rows(to_regclass('public.' || t.name), t.command::"char")
+            order by t.name
+        )
+    $$;
+
+    -- A membership that the caller can't see must not look like one that has ended.
+    create or replace function priorityd.demand_sight()
+    returns void language plpgsql stable as $$
+    declare
+        v_hidden constant text[] := priorityd.hidden_tables();
+    begin
+        if v_hidden <> '{}' then
+            raise exception 'row level security may hide rows of % from the role %: nothing was done',
+                array_to_string(v_hidden, ', '), current_user
+                using errcode = 'PT503',
+                      hint = 'The role needs BYPASSRLS, or policies "using (true)" and no restrictive policy that applies to it.';
+        end if;
+    end
+    $$;
+
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- What all functions share
+    -- ---------------------------------------------------------------------------------------------------------------
+
+    create or replace function priorityd.check_trigger(p_trigger text)
+    returns void language plpgsql immutable as $$
+    begin
+        if (p_trigger = any (priorityd.triggers())) is not true then
+            raise exception 'p_trigger is %, but must be one of: %',
+                coalesce(quote_literal(p_trigger), 'null'), array_to_string(priorityd.triggers(), ', ')
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    create or replace function priorityd.check_limit(p_limit integer)
+    returns void language plpgsql immutable as $$
+    begin
+        if (p_limit between 1 and 100000) is not true then
+            raise exception 'p_limit is %, but must be between 1 and 100000', coalesce(p_limit::text, 'null')
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    create or replace function priorityd.check_daemon(p_daemon_id uuid)
+    returns void language plpgsql immutable as $$
+    begin
+        if p_daemon_id is null then
+            raise exception 'p_daemon_id is null, but must be the id of a daemon' using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says. Both
+    -- tables are the application's: they may lack those columns, and the caller may not be allowed to read them.
+    create or replace function priorityd.repository_names(p_repository_ids uuid[])
+    returns table (repository_id uuid, name text) language plpgsql stable as $$
+    declare
+        v_names jsonb;
+    begin
+        if (
+            select count(*) from pg_attribute a
+            where a.attrelid = to_regclass('public.repositories') and not a.attisdropped
+                and (a.attname in ('owner', 'name') or (a.attname = 'id' and a.atttypid = 'uuid'::regtype))
+                and has_column_privilege(a.attrelid, a.attnum, 'select')
+        ) = 3 then
+            execute 'select jsonb_object_agg(r.id, r.owner || ''/'' || r.name) from public.repositories r
+                where r.id = any ($1) and r.owner is not null and r.name is not null'
+            into v_names using p_repository_ids;
+        end if;
+        return query
+        select u.id, coalesce(v_names ->> u.id::text, t.name)
+        from (select distinct i.id from unnest(p_repository_ids) i (id)) u
+        left join lateral (
+            select coalesce(f.fields ->> 'organization_name' || '/', '') || (f.fields ->> 'repository_name') as name
+            from public.tracked_repositories tr
+            cross join lateral (select to_jsonb(tr) as fields) f
+            where tr.repository_id = u.id and (v_names ->> u.id::text) is null
+            limit 1
+        ) t on true;
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

@@ -1,0 +1,325 @@
+-- The rules, and how a tracked row is made right by them.
+--
+-- For a repository that is in n distinct workspaces, by priorityd.memberships():
+--   n >= 1   is_workspace_repo = true,  workspace_count = n, priority = 'high'
+--   n  = 0   is_workspace_repo = false, workspace_count = 0, priority = coalesce(manual_priority, 'medium')
+-- A high that somebody set (see priorityd.is_override) is remembered in manual_priority.
+--
+-- How a concurrent change is never lost. A call first finds the rows that need a change, locks those alone
+-- (FOR NO KEY UPDATE), and then, in a later statement, reads membership again: under READ COMMITTED that statement sees
+-- every membership that was committed before the lock was had. Whoever commits a membership later has a call of their
+-- own coming. One gap is left by that: a row may look right only because another call that has already read
+-- membership, and is about to write, has not committed yet. Such a row carries that call's transaction in xmax, so rows
+-- with an xmax are locked and read again as well (see p_careful).
+--
+-- Types. `priority` is an enum here and a text there. Literals such as 'high' take the type of what they are compared
+-- with, and variables are declared as the column's %type (manual_priority's, which is never a domain), so the same
+-- source serves all schemas, with plans and indexes of the real type and no dynamic SQL.
+--
+-- Settings are those of the functions in public, which call these. Their search path is what the application's own
+-- triggers, checks and policies see when it writes through PostgREST; our own names are always qualified. lock_timeout
+-- counts from the moment a lock is waited for, so setting it on a function works everywhere. statement_timeout is armed
+-- before a function starts: in psql the setting comes too late for the call itself. PostgREST reads it from the
+-- function and sets it for the transaction, as it does with default_transaction_isolation.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103000300 functions', 1, '{20250103000200 functions}') then
+        return;
+    end if;
+
+    -- Two columns of decide have the type of manual_priority: were that changed since, replacing it would fail.
+    if (
+        select p.proallargtypes[7] <> a.atttypid
+        from pg_proc p, pg_attribute a
+        where p.oid = to_regprocedure('priorityd.decide(uuid[],boolean,text)')
+            and a.attrelid = 'public.tracked_repositories'::regclass and a.attname = 'manual_priority'
+    ) then
+        drop function priorityd.decide(uuid[], boolean, text);
+    end if;
+
+    -- What each of these tracked rows is and what it should be. The rules are here and nowhere else, but for the first
+    -- fill and the rollback, which by intention look at less.
+    -- With p_pin, manual_priority is to become p_manual_priority, whatever the row says.
+    -- STABLE, so that it reads with the snapshot of the statement that calls it.
+    create or replace function priorityd.decide(
+        p_ids uuid[],
+        p_pin boolean default false,
+        p_manual_priority text default null
+    )
+    returns table (
+        id uuid,
+        repository_id uuid,
+        old_priority text,
+        new_priority public.tracked_repositories.manual_priority%type,
+        manual_priority public.tracked_repositories.manual_priority%type,
+        old_is_workspace_repo boolean,
+        is_workspace_repo boolean,
+        workspace_count integer,
+        wrong boolean,
+        contended boolean
+    )
+    language plpgsql stable as $$
+    #variable_conflict use_column
+    declare
+        v_pinned public.tracked_repositories.manual_priority%type := p_manual_priority;
+        v_repository_ids uuid[] := array(
+            select tr.repository_id from public.tracked_repositories tr
+            where tr.id = any (p_ids) and tr.repository_id is not null
+            order by tr.repository_id
+        );
+        -- Repositories that are close together, as those of a resync's page are, are a small range of the index. For
+        -- thousands of single ones the planner prefers to read all memberships.
+        v_first uuid := v_repository_ids[1];
+        v_last uuid := v_repository_ids[cardinality(v_repository_ids)];
+    begin
+        return query
+        select
+            tr.id,
+            tr.repository_id,
+            tr.priority::text,
+            p.priority,
+            o.manual_priority,
+            tr.is_workspace_repo,
+            m.workspaces > 0,
+            m.workspaces,
+            tr.is_workspace_repo is distinct from (m.workspaces > 0)
+                or tr.workspace_count is distinct from m.workspaces
+                or tr.priority is distinct from p.priority
+                or tr.manual_priority is distinct from o.manual_priority,
+            -- Locked or being written by somebody, or left so by a transaction that is over.
+            tr.xmax <> '0'::xid
+        from public.tracked_repositories tr
+        left join (
+            -- Grouped once for all rows: looking each row's memberships up by itself takes twice as long.
+            select w.repository_id, count(distinct w.workspace_id)::integer as workspaces
+            from priorityd.memberships() w
+            where w.repository_id = any (v_repository_ids) and w.repository_id between v_first and v_last
+            group by w.repository_id
+        ) g on g.repository_id = tr.repository_id
+        cross join lateral (select coalesce(g.workspaces, 0) as workspaces) m
+        cross join lateral (
+            select case
+                when p_pin then v_pinned
+                when tr.priority = 'high' and tr.is_workspace_repo is not true and priorityd.is_override(
+                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                ) then 'high'
+                else tr.manual_priority
+            end as manual_priority
+        ) o
+        cross join lateral (
+            select case when m.workspaces > 0 then 'high' else coalesce(o.manual_priority, 'medium') end as priority
+        ) p
+        where tr.id = any (p_ids);
+    end
+    $$;
+
+    -- Locks these rows and returns those that it got. A call for a single row waits for it, unless p_skip_locked; a call
+    -- for several takes those that nobody else holds. Waiting for one of them, it would hold the others meanwhile, and
+    -- of two daemons that hear of the same changes each would find its rows held by the other: with one row locked for
+    -- long, hardly any was free. Rows that are not had are reported, and the caller comes back.
+    create or replace function priorityd.lock_tracked_rows(p_ids uuid[], p_skip_locked boolean)
+    returns uuid[] language plpgsql as $$
+    begin
+        if p_skip_locked or cardinality(p_ids) > 1 then
+            return array(
+                select tr.id from public.tracked_repositories tr
+                where tr.id = any (p_ids)
+                order by tr.id
+                for no key update skip locked
+            );
+        end if;
+        return array(
+            select tr.id from public.tracked_repositories tr
+            where tr.id = any (p_ids)
+            for no key update
+        );
+    end
+    $$;
+
+    -- Decides on these rows, writes those of p_locked that are wrong, and records what changed. A dry run writes nothing
+    -- and takes all of them for locked.
+    create or replace function priorityd.write(
+        p_ids uuid[],
+        p_locked uuid[],
+        p_trigger text,
+        p_dry_run boolean,
+        p_pin boolean,
+        p_manual_priority text
+    )
+    returns jsonb language plpgsql as $$
+    declare
+        v_answer jsonb;
+    begin
+        with decided as (
+            select d.*, d.wrong and (p_dry_run or d.id = any (p_locked)) as to_change
+            from priorityd.decide(p_ids, p_pin, p_manual_priority) d
+        ),
+        written as (
+            update public.tracked_repositories tr
+            set priority = d.new_priority,
+                is_workspace_repo = d.is_workspace_repo,
+                workspace_count = d.workspace_count,
+                manual_priority = d.manual_priority
+            from decided d
+            where tr.id = d.id and d.to_change and not p_dry_run
+        ),
+        recorded as (
+            insert into public.repository_priority_changes (
+                tracked_repository_id, repository_id, old_priority, new_priority,
+                old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
+            )
+            select d.id, d.repository_id, d.old_priority, d.new_priority,
+                d.old_is_workspace_repo, d.is_workspace_repo, d.workspace_count, p_trigger
+            from decided d
+            where d.to_change and not p_dry_run
+                -- An unknown flag that becomes false changes nothing for anybody.
+                and (d.old_priority is distinct from d.new_priority::text
+                    or coalesce(d.old_is_workspace_repo, false) <> d.is_workspace_repo)
+            order by d.id
+        ),
+        named as (
+            select n.repository_id, n.name
+            from priorityd.repository_names(
+                array(select d.repository_id from decided d where d.to_change and d.repository_id is not null)
+            ) n
+        )
+        select jsonb_build_object(
+            'examined', count(*),
+            'workspace_repos', count(*) filter (where d.is_workspace_repo),
+            'changed', count(*) filter (where d.to_change),
+            'changes', coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'id', d.id,
+                        'repository_id', d.repository_id,
+                        'name', n.name,
+                        'old_priority', d.old_priority,
+                        'new_priority', d.new_priority,
+                        'is_workspace_repo', d.is_workspace_repo,
+                        'workspace_count', d.workspace_count
+                    )
+                    order by d.id
+                ) filter (where d.to_change),
+                '[]'
+            ),
+            -- Still there, and held by another transaction all the time: the caller comes back for them.
+            'locked', coalesce(
+                jsonb_agg(d.repository_id order by d.repository_id)
+                filter (where not p_dry_run and d.id <> all (p_locked) and d.repository_id is not null),
+                '[]'
+            )
+        )
+        into v_answer
+        from decided d
+        left join named n on n.repository_id = d.repository_id;
+        return v_answer;
+    end
+    $$;
+
+    -- Locks these rows, decides on them, and writes those that are wrong.
+    create or replace function priorityd.lock_and_write(
+        p_suspects uuid[],
+        p_trigger text,
+        p_dry_run boolean,
+        p_pin boolean default false,
+        p_manual_priority text default null
+    )
+    returns jsonb language plpgsql
+    -- The arrays differ in size from call to call by orders of magnitude, and so do the best plans.
+    set plan_cache_mode = force_custom_plan
+    as $$
+    declare
+        v_locked uuid[] := '{}';
+    begin
+        if not p_dry_run and current_setting('transaction_isolation') <> 'read committed' then
+            raise exception 'priorities must be written under READ COMMITTED: an older snapshot hides memberships'
+                using errcode = 'invalid_transaction_state';
+        end if;
+        perform priorityd.demand_sight();
+
+        -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in
+        -- the same block, which is a subtransaction: rows locked in one and updated in another cost a multixact each.
+        begin
+            if not p_dry_run then
+                v_locked := priorityd.lock_tracked_rows(p_suspects, p_skip_locked => false);
+            end if;
+            return priorityd.write(p_suspects, v_locked, p_trigger, p_dry_run, p_pin, p_manual_priority);
+        exception
+            -- Somebody keeps a row for longer than lock_timeout: the rows that are free are taken instead, since
+            -- the others must not wait for it. A deadlock is only possible with a transaction that locks in
+            -- another order, and this one gives way.
+            when lock_not_available or deadlock_detected then
+                if not p_dry_run then
+                    v_locked := priorityd.lock_tracked_rows(p_suspects, p_skip_locked => true);
+                end if;
+                return priorityd.write(p_suspects, v_locked, p_trigger, p_dry_run, p_pin, p_manual_priority);
+        end;
+    end
+    $$;
+
+    -- The answer that sync, sweep, resync and pin share: what was written, and what was right before.
+    create or replace function priorityd.answer(p_written jsonb, p_right bigint, p_right_in_workspace bigint)
+    returns jsonb language plpgsql as $$
+    declare
+        v_examined constant bigint := p_right + (p_written ->> 'examined')::bigint;
+        v_in_workspace constant bigint := p_right_in_workspace + (p_written ->> 'workspace_repos')::bigint;
+    begin
+        return p_written || jsonb_build_object(
+            'examined', v_examined,
+            'workspace_repos', v_in_workspace,
+            'tracked_only_repos', v_examined - v_in_workspace,
+            'applied_at', clock_timestamp()
+        );
+    end
+    $$;
+
+    -- Makes these tracked rows right.
+    -- p_careful: also lock rows that look right but have an xmax, and decide on them again (see the top). Calls
+    -- that speak for a certain change need it. Sweep and resync do without: to them a row that another call is just
+    -- writing is that call's business, and a row can keep the xmax of a finished transaction for long.
+    create or replace function priorityd.apply(
+        p_ids uuid[],
+        p_trigger text,
+        p_dry_run boolean,
+        p_careful boolean default false,
+        p_pin boolean default false,
+        p_manual_priority text default null
+    )
+    returns jsonb language plpgsql
+    set plan_cache_mode = force_custom_plan
+    as $$
+    declare
+        v_dry_run constant boolean := coalesce(p_dry_run, false);
+        v_suspects uuid[];
+        v_right bigint;
+        v_right_in_workspace bigint;
+    begin
+        select
+            coalesce(array_agg(d.id) filter (where s.suspect), '{}'),
+            count(*) filter (where not s.suspect),
+            count(*) filter (where not s.suspect and d.is_workspace_repo)
+        into v_suspects, v_right, v_right_in_workspace
+        from priorityd.decide(p_ids, p_pin, p_manual_priority) d
+        cross join lateral (select d.wrong or (p_careful and d.contended and not v_dry_run) as suspect) s;
+
+        return priorityd.answer(
+            priorityd.lock_and_write(v_suspects, p_trigger, v_dry_run, p_pin, p_manual_priority),
+            v_right,
+            v_right_in_workspace
+        );
+    end
+    $$;
+
+    -- How many of these repositories are in a workspace and have no tracked row.
+    create or replace function priorityd.count_untracked(p_repository_ids uuid[])
+    returns bigint language sql stable as $$
+        select count(*)
+        from (select distinct u.repository_id from unnest(p_repository_ids) u (repository_id)) r
+        where not exists (select from public.tracked_repositories tr where tr.repository_id = r.repository_id)
+            and exists (select from priorityd.memberships() m where m.repository_id = r.repository_id)
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

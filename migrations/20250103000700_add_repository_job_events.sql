@@ -1,0 +1,235 @@
+-- Jobs of repositories: their types, what one must look like, its priority, and the event that asks Inngest for it.
+
+do $tables$
+begin
+    if not priorityd.start_unit('20250103000700 tables', 1, '{20250103000500 tables}') then
+        return;
+    end if;
+
+    -- The types of jobs and the event that asks for each. What ordered jobs remember of a type is whose turn it was last,
+    -- and whether the last release was a promotion.
+    if to_regclass('priorityd.job_types') is null then
+        create table priorityd.job_types (
+            job_type text primary key,
+            event_name text not null,
+            served bigint not null default 0,
+            promoted_last boolean not null default false
+        );
+    end if;
+    insert into priorityd.job_types as t (job_type, event_name)
+    values
+        ('historical-pr-sync', 'capture/repository.sync.graphql'),
+        ('recent-prs', 'capture/repository.sync.graphql'),
+        ('pr-details', 'capture/pr.details.graphql'),
+        ('reviews', 'capture/pr.reviews'),
+        ('comments', 'capture/pr.comments'),
+        ('repository-issues', 'capture/repository.issues'),
+        ('repository-discussions', 'capture/repository.discussions')
+    on conflict (job_type) do update set event_name = excluded.event_name where t.event_name <> excluded.event_name;
+end
+$tables$;
+
+do $functions$
+begin
+    if not priorityd.start_unit(
+        '20250103000700 functions', 1, '{20250103000600 functions, 20250103000700 tables}', '{build_repository_job_events}'
+    ) then
+        return;
+    end if;
+
+    -- The priority of the jobs of a repository with such a tracked row: high in a workspace whatever the row says, and
+    -- medium where there is no row or no word of ours in it.
+    create or replace function priorityd.job_priority(p_priority text, p_is_workspace_repo boolean)
+    returns text language plpgsql immutable parallel safe as $$
+    begin
+        return case
+            when p_is_workspace_repo then 'high'
+            when p_priority in ('high', 'medium', 'low') then p_priority
+            else 'medium'
+        end;
+    end
+    $$;
+
+    create or replace function priorityd.score(p_priority text)
+    returns integer language plpgsql immutable parallel safe as $$
+    begin
+        return case p_priority when 'high' then 100 when 'medium' then 50 else 25 end;
+    end
+    $$;
+
+    -- Raises for a job type that there is not, listing those there are.
+    create or replace function priorityd.check_job_type(p_job_type text)
+    returns void language plpgsql stable as $$
+    begin
+        if p_job_type is null
+            or not exists (select from priorityd.job_types k where k.job_type = p_job_type) then
+            raise exception 'there is no job type %; there are %',
+                coalesce(quote_literal(left(p_job_type, 80)), 'null'),
+                (select string_agg(k.job_type, ', ' order by k.job_type) from priorityd.job_types k)
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- Raises if this is no list of jobs, or longer than one call may bring.
+    create or replace function priorityd.check_job_list(p_jobs jsonb)
+    returns void language plpgsql immutable as $$
+    declare
+        c_most constant integer := 5000;
+    begin
+        if jsonb_typeof(p_jobs) is distinct from 'array' or jsonb_array_length(p_jobs) > c_most then
+            raise exception 'p_jobs must be an array of at most % jobs', c_most using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- Why this can't be queued, or null. The fields that are set when the event is built may not be given.
+    create or replace function priorityd.explain_refused_job(p_job jsonb)
+    returns text language plpgsql immutable as $$
+    declare
+        c_uuid constant text := '^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$';
+        v_data jsonb := coalesce(nullif(p_job -> 'data', 'null'), '{}');
+        v_metadata jsonb;
+        v_own text;
+    begin
+        if jsonb_typeof(p_job) is distinct from 'object' then
+            return 'is no object';
+        end if;
+        if (p_job ->> 'repository_id' ~ c_uuid) is not true then
+            return 'has no repository_id that is a uuid';
+        end if;
+        if coalesce(p_job ->> 'job_id' ~ c_uuid, true) is not true then
+            return 'has a job_id that is no uuid';
+        end if;
+        if coalesce(jsonb_typeof(p_job -> 'repository_name'), 'null') not in ('string', 'null') then
+            return 'has a repository_name that is no text';
+        end if;
+        if jsonb_typeof(v_data) <> 'object' then
+            return 'has data that are no object';
+        end if;
+        v_metadata := coalesce(v_data -> 'metadata', '{}');
+        if jsonb_typeof(v_metadata) <> 'object' then
+            return 'has data.metadata that are no object';
+        end if;
+        select string_agg(k.key, ', ' order by k.key) into v_own
+        from (
+            select 'data.' || d.key as key from jsonb_object_keys(v_data) d (key)
+            where d.key in ('jobId', 'repositoryId', 'repositoryName', 'priority', 'priorityScore')
+            union all
+            select 'data.metadata.' || m.key from jsonb_object_keys(v_metadata) m (key)
+            where m.key in (
+                'isWorkspaceRepo', 'workspaceCount', 'originalPriority', 'priority', 'priorityScore', 'priorityLookup',
+                'promoted'
+            )
+        ) k;
+        return 'may not hold ' || v_own || ': that is set here';
+    end
+    $$;
+
+    -- The part of a job's event that does not depend on priorities.
+    create or replace function priorityd.job_data(p_job jsonb)
+    returns jsonb language plpgsql immutable as $$
+    begin
+        return jsonb_strip_nulls(
+            jsonb_build_object(
+                'repositoryId', (p_job ->> 'repository_id')::uuid,
+                'repositoryName', p_job ->> 'repository_name'
+            )
+        ) || coalesce(nullif(p_job -> 'data', 'null'), '{}');
+    end
+    $$;
+
+    -- What a job's event says about the priority of its repository; nulls where there is no tracked row.
+    create or replace function priorityd.job_metadata(p_tracked jsonb, p_priority text)
+    returns jsonb language plpgsql immutable as $$
+    begin
+        return jsonb_build_object(
+            'isWorkspaceRepo', case when p_tracked is not null then coalesce(p_tracked -> 'is_workspace_repo' = 'true', false) end,
+            'workspaceCount', case when p_tracked is not null then coalesce((p_tracked ->> 'workspace_count')::integer, 0) end,
+            'originalPriority', p_tracked -> 'priority',
+            'priority', p_priority,
+            'priorityScore', priorityd.score(p_priority),
+            'priorityLookup', case when p_tracked is null then 'untracked' else 'found' end
+        );
+    end
+    $$;
+
+    -- The events of jobs, ready to be sent to Inngest by any language, each with the priority that its repository has
+    -- now. Jobs look as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web", "data": {…},
+    -- "job_id": "…", "job_type": "…"}, of which only the first is needed; job_id becomes the event's id, by which Inngest
+    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason.
+    create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set statement_timeout = '10s'
+    as $$
+    declare
+        v_answer jsonb;
+    begin
+        perform priorityd.check_job_list(p_jobs);
+        if p_job_type is not null then
+            perform priorityd.check_job_type(p_job_type);
+        end if;
+        with judged as (
+            select e.position, e.job, k.event_name,
+                coalesce(
+                    priorityd.explain_refused_job(e.job),
+                    case when k.job_type is null then 'has no known job_type' end
+                ) as reason
+            from jsonb_array_elements(p_jobs) with ordinality e (job, position)
+            left join priorityd.job_types k on k.job_type = coalesce(e.job ->> 'job_type', p_job_type)
+        ),
+        prioritised as (
+            select j.*, r.tracked, priorityd.job_priority(
+                    r.tracked ->> 'priority', (r.tracked ->> 'is_workspace_repo')::boolean
+                ) as priority
+            from judged j
+            left join lateral (
+                select jsonb_build_object(
+                    'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo, 'workspace_count', tr.workspace_count
+                ) as tracked
+                from public.tracked_repositories tr
+                where tr.repository_id = (j.job ->> 'repository_id')::uuid
+                order by tr.id
+                limit 1
+            ) r on true
+            where j.reason is null
+        )
+        select jsonb_build_object(
+            'events', (
+                select coalesce(
+                    jsonb_agg(
+                        jsonb_build_object(
+                            'name', p.event_name,
+                            'id', coalesce((p.job ->> 'job_id')::uuid, gen_random_uuid()),
+                            'data', priorityd.job_data(p.job) || jsonb_build_object(
+                                'priority', priorityd.score(p.priority),
+                                'metadata', priorityd.job_metadata(p.tracked, p.priority)
+                                    || coalesce(p.job #> '{data,metadata}', '{}')
+                            )
+                        )
+                        order by p.position
+                    ),
+                    '[]'
+                )
+                from prioritised p
+            ),
+            'refused', (
+                select coalesce(
+                    jsonb_agg(
+                        jsonb_build_object('position', j.position, 'job', j.job, 'reason', j.reason) order by j.position
+                    ),
+                    '[]'
+                )
+                from judged j
+                where j.reason is not null
+            )
+        )
+        into v_answer;
+        return v_answer;
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

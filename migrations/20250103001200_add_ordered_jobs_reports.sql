@@ -1,0 +1,352 @@
+-- What is done with ordered jobs beside queueing and releasing: reporting what became of them, cancelling, looking.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001100 functions}', array[
+        'mark_jobs_sent', 'return_unsent_jobs', 'fail_refused_jobs', 'check_job_lanes', 'cancel_ordered_jobs',
+        'list_ordered_jobs', 'count_ordered_jobs'
+    ]) then
+        return;
+    end if;
+
+    -- These were accepted by Inngest: each is in flight for p_lease_seconds from now.
+    create or replace function public.mark_jobs_sent(p_job_ids uuid[], p_lease_seconds double precision default 3600)
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_now timestamptz := clock_timestamp();
+        v_ids uuid[];
+    begin
+        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true then
+            raise exception 'p_lease_seconds must be between 1 and 604800' using errcode = 'invalid_parameter_value';
+        end if;
+        v_ids := array(
+            select f.job_id from priorityd.ordered_jobs f
+            where f.job_id = any (p_job_ids) and f.released_at is not null
+            order by f.job_id
+            for no key update
+        );
+        update priorityd.ordered_jobs o
+        set sent_at = v_now, lease_until = v_now + make_interval(secs => p_lease_seconds)
+        where o.job_id = any (v_ids);
+        return jsonb_build_object('sent', cardinality(v_ids));
+    end
+    $$;
+
+    -- This daemon could not send these: they wait again, at their old places.
+    create or replace function public.return_unsent_jobs(p_daemon_id uuid, p_job_ids uuid[])
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_ids uuid[];
+    begin
+        v_ids := array(
+            select o.job_id from priorityd.ordered_jobs o
+            where o.job_id = any (p_job_ids) and o.released_by = p_daemon_id
+                and o.released_at is not null and o.sent_at is null
+            order by o.job_id
+            for no key update
+        );
+        with returned as (
+            update priorityd.ordered_jobs o
+            set released_at = null, released_by = null, lease_until = null
+            where o.job_id = any (v_ids)
+            returning o.job_type, o.repository_id
+        )
+        insert into priorityd.job_hints (job_type, repository_id)
+        select distinct r.job_type, r.repository_id from returned r;
+        return jsonb_build_object('returned', cardinality(v_ids));
+    end
+    $$;
+
+    -- Inngest will never accept these: each ends as failed, with its reason where the table has a column for it.
+    create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_ids uuid[];
+    begin
+        v_ids := array(
+            select b.id from public.background_jobs b
+            where b.id = any (p_job_ids) and b.status in ('queued', 'processing')
+            order by b.id
+            for no key update
+        );
+        update public.background_jobs b set status = 'failed', failed_at = clock_timestamp() where b.id = any (v_ids);
+        if exists (
+            select from pg_attribute a join pg_type t on t.oid = a.atttypid
+            where a.attrelid = 'public.background_jobs'::regclass and a.attname = 'error' and not a.attisdropped
+                and t.typcategory = 'S'
+        ) then
+            execute 'update public.background_jobs b set error = u.reason
+                from unnest($1, $2) u (id, reason) where b.id = u.id and b.id = any ($3)'
+            using p_job_ids, p_reasons, v_ids;
+        end if;
+        delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);
+        return jsonb_build_object('failed', cardinality(v_ids));
+    end
+    $$;
+
+    -- Looks for lanes that are not where their repository's row and memberships say, or missing, and leaves hints at
+    -- them. Priorities that were written by hand are found so, before the sweep sees them, and high repositories that
+    -- have changed workspaces and stayed high; nothing else ever should. Also forgets when workspaces had their turns
+    -- that had none for long. Costs one pass over the lanes and the waiting jobs.
+    create or replace function public.check_job_lanes(p_limit integer default 5000)
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '2s'
+    set statement_timeout = '18s'
+    set jit = off
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        c_forgotten_turns constant bigint := 100000;
+        v_found bigint;
+    begin
+        perform priorityd.check_limit(p_limit);
+        with current as (
+            select l.job_type, l.repository_id, l.priority,
+                priorityd.job_priority(tr.priority::text, tr.is_workspace_repo) as should_be
+            from priorityd.job_lanes l
+            left join public.tracked_repositories tr on tr.repository_id = l.repository_id
+        ),
+        wrong as (
+            select c.job_type, c.repository_id from current c where c.priority <> c.should_be
+            union
+            (
+                select l.job_type, l.repository_id from priorityd.job_lanes l
+                where l.priority = 'high'
+                group by l.job_type, l.repository_id
+                having array_agg(l.workspace_id order by l.workspace_id)
+                    <> priorityd.workspaces_in_line(l.repository_id)
+            )
+            union
+            (
+                select o.job_type, o.repository_id from priorityd.ordered_jobs o
+                where o.released_at is null
+                except
+                select l.job_type, l.repository_id from priorityd.job_lanes l
+            )
+            limit p_limit
+        ),
+        hinted as (
+            insert into priorityd.job_hints (job_type, repository_id)
+            select w.job_type, w.repository_id from wrong w
+            where not exists (
+                select from priorityd.job_hints h
+                where h.job_type = w.job_type and h.repository_id = w.repository_id
+            )
+            returning 1
+        )
+        select count(*) into v_found from hinted;
+
+        delete from priorityd.job_turns t
+        where (t.job_type, t.workspace_id) in (
+            select o.job_type, o.workspace_id from priorityd.job_turns o
+            where not o.active and o.served < (
+                select q.turns - c_forgotten_turns from priorityd.job_queue q
+            )
+            for update skip locked
+        );
+        return jsonb_build_object(
+            'found', v_found, 'database_seconds', extract(epoch from clock_timestamp() - statement_timestamp())
+        );
+    end
+    $$;
+
+    -- Cancels these jobs, or all of a repository (of one type), as far as they wait. `in_flight` are those that can't be
+    -- called back.
+    create or replace function public.cancel_ordered_jobs(
+        p_job_ids uuid[] default null,
+        p_repository_id uuid default null,
+        p_job_type text default null
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '20s'
+    as $$
+    declare
+        v_chosen uuid[];
+        v_ids uuid[];
+        v_in_flight bigint;
+    begin
+        if p_job_ids is null and p_repository_id is null then
+            raise exception 'name jobs or a repository' using errcode = 'invalid_parameter_value';
+        end if;
+        if p_job_type is not null then
+            perform priorityd.check_job_type(p_job_type);
+        end if;
+        -- Two queries, so that each has its index.
+        if p_job_ids is not null then
+            v_chosen := array(
+                select o.job_id from priorityd.ordered_jobs o
+                where o.job_id = any (p_job_ids) and o.repository_id = coalesce(p_repository_id, o.repository_id)
+                    and o.job_type = coalesce(p_job_type, o.job_type)
+            );
+        else
+            v_chosen := array(
+                select o.job_id
+                from priorityd.job_types k
+                join priorityd.ordered_jobs o on o.job_type = k.job_type
+                where k.job_type = coalesce(p_job_type, k.job_type) and o.repository_id = p_repository_id
+            );
+        end if;
+
+        -- In the order in which a release locks: the job, then what is known of it. A release in which one of them is
+        -- being taken is waited for, and has taken it.
+        perform from public.background_jobs b where b.id = any (v_chosen) order by b.id for no key update;
+        v_ids := array(
+            select o.job_id from priorityd.ordered_jobs o
+            where o.job_id = any (v_chosen) and o.released_at is null
+            order by o.job_id
+            for no key update
+        );
+        select count(*) into v_in_flight from priorityd.ordered_jobs o
+        where o.job_id = any (v_chosen) and o.released_at is not null;
+
+        update public.background_jobs b set status = 'cancelled', completed_at = clock_timestamp()
+        where b.id = any (v_ids) and b.status = 'queued';
+        with cancelled as (
+            delete from priorityd.ordered_jobs o
+            where o.job_id = any (v_ids)
+            returning o.job_type, o.repository_id
+        )
+        insert into priorityd.job_hints (job_type, repository_id)
+        select distinct c.job_type, c.repository_id from cancelled c;
+        return jsonb_build_object('cancelled', cardinality(v_ids), 'in_flight', v_in_flight);
+    end
+    $$;
+
+    -- The jobs in flight, then those that wait in the order in which they would be released, with `position` within
+    -- their type; of one type or one repository if wanted. The positions are those of this moment: they hold if nothing
+    -- is queued, changed, cancelled or promoted meanwhile, and a repository in several workspaces counts for the one of
+    -- them whose turn is next. Costs a look at every job that waits.
+    create or replace function public.list_ordered_jobs(
+        p_job_type text default null,
+        p_repository_id uuid default null,
+        p_limit integer default 100
+    )
+    returns jsonb language plpgsql stable
+    set search_path = public, extensions
+    set statement_timeout = '30s'
+    set jit = off
+    as $$
+    declare
+        v_jobs jsonb;
+        v_found bigint;
+    begin
+        perform priorityd.check_limit(p_limit);
+        if p_job_type is not null then
+            perform priorityd.check_job_type(p_job_type);
+        end if;
+        with lines as (
+            select distinct on (l.job_type, l.repository_id)
+                l.job_type, l.repository_id, l.priority, l.workspace_id, coalesce(t.served, 0) as served
+            from priorityd.job_lanes l
+            left join priorityd.job_turns t
+                on t.job_type = l.job_type and t.workspace_id = l.workspace_id
+            order by l.job_type, l.repository_id, coalesce(t.served, 0), l.workspace_id
+        ),
+        listed as (
+            select o.*, coalesce(
+                    o.released_priority, s.priority, priorityd.current_job_priority(o.repository_id)
+                ) as priority,
+                s.workspace_id, s.served, o.released_at is null as waits
+            from priorityd.ordered_jobs o
+            join public.background_jobs b on b.id = o.job_id
+            left join lines s on s.job_type = o.job_type and s.repository_id = o.repository_id
+            where o.job_type = coalesce(p_job_type, o.job_type)
+                and (b.status = 'queued' or (o.released_at is not null and b.status = 'processing'))
+        ),
+        turned as (
+            select l.*, row_number() over (
+                    partition by l.job_type, l.waits, l.priority, l.workspace_id order by l.queued_at, l.number
+                ) as turn
+            from listed l
+        ),
+        placed as (
+            select t.*, row_number() over (
+                    partition by t.job_type, t.waits
+                    order by array_position(array['high', 'medium', 'low'], t.priority), t.turn, t.served, t.workspace_id
+                ) as position
+            from turned t
+        ),
+        wanted as (
+            select p.*, count(*) over () as found
+            from placed p
+            where p.repository_id = coalesce(p_repository_id, p.repository_id)
+            order by p.waits, p.position, p.job_type
+            limit p_limit
+        )
+        select coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'job_id', w.job_id,
+                        'job_type', w.job_type,
+                        'repository_id', w.repository_id,
+                        'state', case when w.waits then 'waiting' when w.sent_at is null then 'released' else 'in_flight' end,
+                        'position', case when w.waits then w.position end,
+                        'priority', w.priority,
+                        'queued_at', w.queued_at,
+                        'released_at', w.released_at,
+                        'lease_until', w.lease_until,
+                        'releases', w.releases
+                    )
+                    order by w.waits, w.position, w.job_type
+                ),
+                '[]'
+            ),
+            coalesce(max(w.found), 0)
+        into v_jobs, v_found
+        from wanted w;
+        return jsonb_build_object('jobs', v_jobs, 'found', v_found);
+    end
+    $$;
+
+    -- What waits and what is in flight, by job type and priority. Costs a look at every job that waits.
+    create or replace function public.count_ordered_jobs()
+    returns jsonb language plpgsql stable
+    set search_path = public, extensions
+    set statement_timeout = '30s'
+    set jit = off
+    as $$
+    begin
+        return (
+            with lanes as (
+                select distinct l.job_type, l.repository_id, l.priority from priorityd.job_lanes l
+            ),
+            jobs as (
+                select o.job_type, coalesce(o.released_priority, l.priority, 'medium') as priority,
+                    o.released_at is null as waits, o.queued_at
+                from priorityd.ordered_jobs o
+                left join lanes l
+                    on l.job_type = o.job_type and l.repository_id = o.repository_id and o.released_at is null
+            )
+            select coalesce(jsonb_agg(to_jsonb(g) order by g.job_type, g.priority), '[]')
+            from (
+                select j.job_type, j.priority,
+                    count(*) filter (where j.waits) as waiting,
+                    count(*) filter (where not j.waits) as in_flight,
+                    greatest(
+                        extract(epoch from clock_timestamp() - min(j.queued_at) filter (where j.waits)), 0
+                    ) as oldest_seconds
+                from jobs j
+                group by j.job_type, j.priority
+            ) g
+        );
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

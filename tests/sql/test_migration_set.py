@@ -1,0 +1,256 @@
+"""The migrations as a set: applied in order, again, by halves, by two at once, older, without its lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from core.schema import MIGRATION_SET
+from daemon.migration_files import migration_files, migrations_dir
+from daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
+from tests.psql import psql_command
+from tests.sql.test_migrations import SCHEMAS, fingerprint, use
+from tests.sql.world import Background, World, session
+
+if TYPE_CHECKING:
+    from tests.conftest import Database
+
+FILES = migration_files()
+RECORDED = Path(__file__).with_name("migration_sets.json")
+_SET = re.compile(r"(start_unit\(\s*'[^']+', |c_set constant integer := )(\d+)")
+_DEFINED = re.compile(
+    r"create (?:or replace )?(?:function|table|view|type|trigger|index)(?: if not exists)? ([a-z_.]+)",
+    re.IGNORECASE,
+)
+
+
+def of_set(number: int, file: Path, directory: Path) -> Path:
+    """The same file as part of another set."""
+    copy = directory / f"{number}_{file.name}"
+    copy.write_text(_SET.sub(rf"\g<1>{number}", file.read_text()))
+    return copy
+
+
+@pytest.fixture
+def bare(empty_database: Database) -> World:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    return world
+
+
+# What is written.
+
+
+def test_a_change_of_any_file_makes_a_new_set() -> None:
+    """Once a set is released, raise its number in every file and in `core.schema`, and record the new one."""
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
+    assert json.loads(RECORDED.read_text()) == {str(MIGRATION_SET): digest}
+
+
+def test_every_unit_says_of_which_set_it_is() -> None:
+    for file in FILES:
+        text = file.read_text()
+        numbers = {int(match[2]) for match in _SET.finditer(text)}
+        assert numbers == {MIGRATION_SET}, file.name
+        units = len(re.findall(r"^do \$", text, re.MULTILINE))
+        assert len(_SET.findall(text)) == units, f"{file.name}: a unit without a guard"
+        assert file.name[:14] in text, "a file's units are named by its time stamp"
+
+
+def test_everything_is_defined_once() -> None:
+    defined = Counter(name for file in FILES for name in _DEFINED.findall(file.read_text()))
+    assert len(defined) > 100
+    assert [name for name, count in defined.items() if count > 1] == []
+
+
+def test_the_undo_knows_every_table_of_the_schema(bare: World) -> None:
+    apply_migrations(bare.connection)
+    tables = bare.execute(
+        """select relname from pg_class
+           where relnamespace = 'priorityd'::regnamespace and relkind = 'r' order by 1"""
+    ).fetchall()
+    undo = (migrations_dir() / "rollback" / "uninstall.sql").read_text()
+    listed = re.search(r"c_own constant name\[\] := array\[(.*?)\]", undo, re.DOTALL)
+    assert listed
+    assert re.findall(r"'(\w+)'", listed[1]) == [name for (name,) in tables]
+
+
+def test_the_index_of_contradictions_and_those_who_read_by_it_have_one_condition(bare: World) -> None:
+    apply_migrations(bare.connection)
+    plan = bare.value(
+        """explain (format json) select t.id from priorityd.tracked_rows() t
+           where t.drifted order by t.id limit 5"""
+    )
+    assert "idx_tracked_repos_priority_drift" in str(plan)
+
+
+# Applying it.
+
+
+@pytest.mark.parametrize("count", range(len(FILES)))
+def test_a_half_installed_set_is_completed(bare: World, empty_database: Database, count: int) -> None:
+    apply_migrations(bare.connection)
+    whole = fingerprint(bare)
+    undo_migrations(bare.connection)
+    for file in FILES[:count]:
+        run_file(bare.connection, file)
+    apply_migrations(bare.connection)
+    assert fingerprint(bare) == whole
+
+
+def _refusal(world: World, file: Path) -> psycopg.Error | None:
+    try:
+        run_file(world.connection, file)
+    except psycopg.Error as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("left_out", range(len(FILES) - 1))
+def test_a_hole_is_refused_with_words(bare: World, left_out: int) -> None:
+    for file in FILES[:left_out]:
+        run_file(bare.connection, file)
+    refused = []
+    for file in FILES[left_out + 1 :]:
+        before = fingerprint(bare) if not refused else []
+        error = _refusal(bare, file)
+        if error is None:
+            continue
+        if left_out:
+            assert "needs what is not applied yet" in str(error)
+            assert "priorityd migrations --into" in (error.diag.message_hint or "")
+        assert refused or fingerprint(bare) == before
+        refused.append(file.name)
+    # The ends of the lines that may be left out, on which nothing builds.
+    assert refused or FILES[left_out].name[8:14] in ("000800", "001200")
+
+
+def test_under_psql_that_goes_on_after_errors_a_hole_leaves_nothing_either(
+    bare: World, empty_database: Database
+) -> None:
+    import subprocess
+
+    run_file(bare.connection, FILES[0])
+    before = fingerprint(bare)
+    for file in FILES[2:]:
+        command = psql_command(empty_database.url, file)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "needs what is not applied yet" in done.stderr, file.name
+    assert fingerprint(bare) == before
+
+
+def test_an_older_set_is_skipped_with_a_notice(bare: World, tmp_path: Path) -> None:
+    apply_migrations(bare.connection)
+    before, rows = fingerprint(bare), bare.execute("select * from priorityd.migrations order by 1").fetchall()
+    notices: list[str] = []
+    bare.connection.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+    for file in FILES:
+        run_file(bare.connection, of_set(MIGRATION_SET - 1, file, tmp_path))
+    assert fingerprint(bare) == before
+    assert bare.execute("select * from priorityd.migrations order by 1").fetchall() == rows
+    assert len([notice for notice in notices if "is skipped: set 1 is installed" in notice]) >= len(FILES)
+
+
+def test_until_the_last_unit_has_come_the_database_is_at_the_older_set(bare: World, tmp_path: Path) -> None:
+    apply_migrations(bare.connection)
+    newer = [of_set(MIGRATION_SET + 1, file, tmp_path) for file in FILES]
+    for file in newer[:-1]:
+        run_file(bare.connection, file)
+    assert bare.call("workspace_priority_schema_version")["set"] == MIGRATION_SET
+    run_file(bare.connection, newer[-1])
+    assert bare.call("workspace_priority_schema_version")["set"] == MIGRATION_SET + 1
+
+
+def test_two_who_apply_it_at_once_wait_for_each_other(bare: World, empty_database: Database) -> None:
+    appliers = [session(empty_database) for _ in range(3)]
+    running = [Background(lambda world=world: apply_migrations(world.connection)) for world in appliers]
+    for each in running:
+        each.result()
+    use(bare)
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        ("0008",),
+        ("0009", "0010", "0011", "0012"),
+        ("0013",),
+        ("0008", "0009", "0010", "0011", "0012", "0013"),
+    ],
+)
+def test_lines_may_be_left_out(bare: World, left_out: tuple[str, ...]) -> None:
+    """The outbox, ordered jobs, job telemetry, all of them."""
+    bare.connection.execute(
+        """create table background_jobs (id uuid primary key, type text, payload jsonb, status text,
+           repository_id uuid, created_at timestamptz, started_at timestamptz, completed_at timestamptz,
+           failed_at timestamptz)"""
+    )
+    kept = [file for file in FILES if not file.name[8:14].startswith(left_out)]
+    assert len(kept) == len(FILES) - len(left_out)
+    for file in kept:
+        run_file(bare.connection, file)
+    use(bare)
+    units = bare.call("workspace_priority_schema_version")["units"]
+    assert not [unit for unit in units if unit[8:14].startswith(left_out)]
+    apply_migrations(bare.connection)
+    assert bare.call("poll_background_jobs", "00000000-0000-0000-0000-000000000001")["available"]
+    undo_migrations(bare.connection)
+
+
+def test_a_function_of_the_application_is_not_replaced(bare: World) -> None:
+    bare.execute("create function check_job_lanes(p_limit integer) returns int language sql as 'select 1'")
+    with pytest.raises(psycopg.Error, match=r"of that name already: check_job_lanes\(integer\)"):
+        apply_migrations(bare.connection)
+    assert bare.value("select check_job_lanes(5)") == 1
+
+
+def test_an_index_whose_building_was_interrupted_counts_as_missing(bare: World) -> None:
+    apply_migrations(bare.connection)
+    whole = fingerprint(bare)
+    bare.execute(
+        """update pg_index set indisvalid = false
+           where indexrelid in (select to_regclass('public.' || name) from priorityd.indexes)"""
+    )
+    assert len(bare.call("check_workspace_priorities")["missing_indexes"]) >= 4
+    apply_migrations(bare.connection)
+    assert bare.call("check_workspace_priorities")["missing_indexes"] == []
+    assert fingerprint(bare) == whole
+
+
+# Undoing it.
+
+
+@pytest.mark.parametrize(
+    ("built", "named"),
+    [
+        ("create view mine as select is_workspace_repo from tracked_repositories", "view mine"),
+        ("create index mine on tracked_repositories (workspace_count)", "index mine"),
+        (
+            "alter table tracked_repositories add constraint mine check (workspace_count >= 0)",
+            "constraint mine",
+        ),
+        ("create view mine as select count(*) from repository_priority_changes", "view mine"),
+        ("create view mine as select * from priorityd.memberships()", "view mine"),
+        ("create table priorityd.mine (id int)", "table priorityd.mine"),
+    ],
+)
+def test_what_others_have_built_on_it_is_named_before_anything_is_undone(
+    bare: World, built: str, named: str
+) -> None:
+    apply_migrations(bare.connection)
+    repository = bare.tracked()
+    bare.add(repository)
+    bare.sync(repository)
+    bare.execute(built)
+    before = fingerprint(bare)
+    with pytest.raises(psycopg.Error, match=named):
+        undo_migrations(bare.connection)
+    assert fingerprint(bare) == before
+    assert bare.row(repository).priority == "high"
