@@ -107,6 +107,9 @@ class JobWatcher:
             try:
                 answer = await self._store.poll_jobs(self._daemon_id, self._counted_page, PAGE_SIZE)
             except (TransientError, PermanentError) as error:
+                if error.reason == "schema_cache":
+                    self._off("the migration of job telemetry is not applied")
+                    return OFF_POLL_SECONDS
                 log.warning("job_poll_failed", error=str(error))
                 return POLL_SECONDS
             if isinstance(answer, NoJobs):

@@ -43,27 +43,37 @@ begin
     create or replace function priorityd.grant_access()
     returns void language plpgsql as $$
     declare
+        v_name text;
+        v_holder text;
         v_object record;
-        v_role name;
-        v_right text;
+        v_role record;
+        v_rights text;
     begin
         if to_regrole('service_role') is not null and not has_schema_privilege('service_role', 'priorityd', 'usage') then
             grant usage on schema priorityd to service_role;
         end if;
-        for v_object in select o.* from priorityd.public_objects() o loop
-            for v_role in
-                select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
-                from aclexplode(v_object.acl) a
-                where a.grantee = 0 or a.grantee::regrole::text in ('anon', 'authenticated')
-            loop
-                execute format('revoke all on %s from %s', v_object.name, v_role);
-            end loop;
+        for v_name, v_holder in
+            select o.name, r.name
+            from (
+                select p.name, p.acl from priorityd.public_objects() p
+                union all
+                select 'schema priorityd', n.nspacl from pg_namespace n where n.nspname = 'priorityd'
+            ) o
+            cross join lateral (
+                select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end as name
+                from aclexplode(o.acl) a
+                where a.grantee in (0, to_regrole('anon'), to_regrole('authenticated'))
+            ) r
+        loop
+            execute format('revoke all on %s from %s', v_name, v_holder);
         end loop;
 
         for v_role in
-            select a.grantee::regrole::text
-            from pg_namespace n cross join lateral aclexplode(n.nspacl) a
-            where n.nspname = 'priorityd' and a.privilege_type = 'USAGE' and a.grantee not in (0, n.nspowner)
+            select r.oid, r.rolname, r.rolbypassrls
+            from pg_namespace n
+            cross join lateral aclexplode(n.nspacl) a
+            join pg_roles r on r.oid = a.grantee
+            where n.nspname = 'priorityd' and a.privilege_type = 'USAGE' and a.grantee <> n.nspowner
         loop
             for v_object in
                 select o.name, o.rights, o.acl from priorityd.public_objects() o
@@ -75,17 +85,17 @@ begin
                 from pg_class c
                 where c.relnamespace = 'priorityd'::regnamespace and c.relkind = 'r'
             loop
-                select string_agg(r.word, ', ') into v_right from unnest(v_object.rights) r (word)
+                select string_agg(r.word, ', ') into v_rights from unnest(v_object.rights) r (word)
                 where not exists (
                     select from aclexplode(v_object.acl) a
-                    where a.grantee::regrole::text = v_role and lower(a.privilege_type) = r.word
+                    where a.grantee = v_role.oid and lower(a.privilege_type) = r.word
                 );
-                if v_right is not null then
-                    execute format('grant %s on %s to %s', v_right, v_object.name, v_role);
+                if v_rights is not null then
+                    execute format('grant %s on %s to %I', v_rights, v_object.name, v_role.rolname);
                 end if;
             end loop;
-            if not (select r.rolbypassrls from pg_roles r where r.oid = v_role::regrole) then
-                perform priorityd.let_see(substr(o.name, 7)::regclass, v_role, 'all')
+            if not v_role.rolbypassrls then
+                perform priorityd.let_see(substr(o.name, 7)::regclass, v_role.rolname, 'all')
                 from priorityd.public_objects() o where o.name like 'table %';
             end if;
         end loop;

@@ -192,6 +192,16 @@ async def test_a_missing_table_is_said_once_and_found_when_it_comes(store: Store
     ]
 
 
+async def test_it_is_off_where_the_migration_of_job_telemetry_was_left_out(
+    store: Store, database: Database
+) -> None:
+    database.connect().execute("drop function poll_background_jobs; notify pgrst, 'reload schema'")
+    async with watching(store) as it:
+        await eventually(
+            lambda: it.watcher.off_because == "the migration of job telemetry is not applied", 30
+        )
+
+
 async def test_goes_on_after_calls_that_failed(store: Store, database: Database) -> None:
     connection, holder = database.connect(), database.connect(autocommit=False)
     with capture_logs() as logs:

@@ -164,6 +164,17 @@ def test_a_role_of_an_operator_s_own_gets_what_later_migrations_bring(world: Wor
     world.execute("set role stranger_of_this_test; select from workspace_priority_heartbeats; reset role")
 
 
+def test_usage_that_default_privileges_give_on_new_schemas_is_taken_back(empty_database: Database) -> None:
+    world = session(empty_database)
+    world.connection.execute(schema_sql("roles"))
+    world.execute("alter default privileges grant usage on schemas to anon, authenticated")
+    SCHEMAS["enum"].create(world.connection)
+    apply_migrations(world.connection)
+    for role in ("anon", "authenticated"):
+        assert not world.value("select has_schema_privilege(%s, 'priorityd', 'usage')", role)
+        assert not world.value("select has_table_privilege(%s, 'priorityd.outbox', 'select')", role)
+
+
 def test_background_jobs_made_by_a_migration_are_for_the_server_side_alone(empty_database: Database) -> None:
     world = session(empty_database)
     world.connection.execute(schema_sql("roles"))
