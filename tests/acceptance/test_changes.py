@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually
+from tests.support.daemon_process import eventually
+from tests.support.stack import NO_TIMER, Stack
 
 MEDIUM = ("medium", False, 0)
 

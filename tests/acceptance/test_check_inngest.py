@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from core.run_priority import run_priority_expression
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import free_port
-from tests.inngest.event_api import EVENT_KEY, EventApi, serve_asgi
+from tests.support.daemon_process import free_port
+from tests.support.event_api import EVENT_KEY, EventApi, serve_asgi
+from tests.support.stack import Stack
 
 SIGNING_KEY = "signkey-test-0123456789abcdef"
 Json = dict[str, Any]

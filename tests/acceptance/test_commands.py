@@ -9,8 +9,8 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import (
+from tests.acceptance.test_troubles import disturb
+from tests.support.daemon_process import (
     PRIORITYD,
     environment,
     eventually,
@@ -18,8 +18,8 @@ from tests.acceptance.daemon_process import (
     priorityd,
     start_daemon,
 )
-from tests.acceptance.test_troubles import disturb
-from tests.terminal import terminal
+from tests.support.stack import Stack
+from tests.support.terminal import terminal
 
 
 async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stack) -> None:

@@ -19,8 +19,8 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import Daemon, eventually
+from tests.support.daemon_process import Daemon, eventually
+from tests.support.stack import Stack
 
 CHANGED, SYNC = "workspace/priority.changed", "capture/repository.sync.graphql"
 
@@ -59,7 +59,7 @@ class Inngest:
 
 @asynccontextmanager
 async def start_inngest(port: int = 0) -> AsyncIterator[Inngest]:
-    command = [sys.executable, "-m", "tests.inngest.event_api", "--port", str(port)]
+    command = [sys.executable, "-m", "tests.support.event_api", "--port", str(port)]
     async with await anyio.open_process(command, stderr=None) as process:
         assert process.stdout is not None
         ready = json.loads(await TextReceiveStream(process.stdout).receive())

@@ -11,8 +11,8 @@ import anyio
 import psutil
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import ENDPOINTS, Daemon, eventually
+from tests.support.daemon_process import ENDPOINTS, Daemon, eventually
+from tests.support.stack import Stack
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "X" * 300)
 MOST_GROWTH_BYTES = 20 * 1024 * 1024

@@ -15,10 +15,10 @@ from daemon.event_sender import open_event_sender
 from daemon.job_queue import LOOK_UP_PAGE_SIZE, JobQueue, JobsNotSentError, QueueResult, open_job_queue
 from daemon.settings import Settings
 from daemon.store import Store, open_store
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import eventually, free_port
-from tests.inngest.conftest import StandIn
-from tests.inngest.event_api import EventApi, Faults, serve_event_api
+from tests.support.daemon_process import eventually, free_port
+from tests.support.event_api import EventApi, Faults, serve_event_api
+from tests.support.inngest import StandIn
+from tests.support.stack import Stack
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 
 from daemon.sandbox.keys import Keys
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import Daemon, eventually, free_port, start_daemon
-from tests.conftest import Database
+from tests.support.application import Application
+from tests.support.daemon_process import Daemon, eventually, free_port, start_daemon
+from tests.support.database import Database
+from tests.support.stack import NO_TIMER, Stack
 
 
 @pytest.fixture

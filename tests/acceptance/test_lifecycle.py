@@ -14,9 +14,9 @@ import pytest
 from core.schema import APPLY_MIGRATIONS
 from daemon.sandbox.keys import Keys
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually, free_port, start_daemon
-from tests.conftest import Database, schema_sql
+from tests.support.daemon_process import eventually, free_port, start_daemon
+from tests.support.database import Database, schema_sql
+from tests.support.stack import NO_TIMER, Stack
 
 
 async def test_sighup_forces_a_full_resync_that_is_logged_and_counted(stack: Stack) -> None:

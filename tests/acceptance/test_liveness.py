@@ -8,8 +8,8 @@ from pathlib import Path
 
 import anyio
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import Daemon, eventually
+from tests.support.daemon_process import Daemon, eventually
+from tests.support.stack import Stack
 
 WATCHDOG_SECONDS = 0.5
 BLOCK_SECONDS = 6
@@ -26,7 +26,7 @@ async def test_a_blocked_event_loop_is_neither_alive_nor_feeds_the_watchdog(
             "WATCHDOG_USEC": int(WATCHDOG_SECONDS * 1_000_000),
             "BLOCK_SECONDS": BLOCK_SECONDS,
         }
-        async with stack.daemon(module="tests.acceptance.blockable_daemon", **settings) as daemon:
+        async with stack.daemon(module="tests.support.blockable_daemon", **settings) as daemon:
             await eventually(lambda: _signs_of_life(manager))
             assert await _is_alive(daemon)
             daemon.process.send_signal(signal.SIGUSR1)

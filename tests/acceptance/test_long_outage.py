@@ -8,9 +8,9 @@ from typing import Final
 import anyio
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import Daemon, eventually
-from tests.chaos.proxy import serve_proxy
+from tests.support.daemon_process import Daemon, eventually
+from tests.support.proxy import serve_proxy
+from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

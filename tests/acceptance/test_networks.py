@@ -6,9 +6,9 @@ import base64
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually, start_daemon
-from tests.network import connect_proxy, tls_in_front_of
+from tests.support.daemon_process import eventually, start_daemon
+from tests.support.network import connect_proxy, tls_in_front_of
+from tests.support.stack import NO_TIMER, Stack
 
 _PASSWORD = "not-for-the-log"
 

@@ -15,10 +15,10 @@ from uuid import UUID
 import anyio
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import eventually
-from tests.inngest.conftest import StandIn
-from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.daemon_process import eventually
+from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.inngest import StandIn
+from tests.support.stack import Stack
 
 IN_FLIGHT, JOBS, KILLS = 2, 60, 2
 OUT = "select count(*) from priorityd.ordered_jobs where released_at is not null"
@@ -41,7 +41,7 @@ def releasing(inngest: StandIn) -> dict[str, object]:
 
 
 def start_worker(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.inngest.ordered_worker", *arguments]
+    command = [sys.executable, "-m", "tests.support.ordered_worker", *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
 
 

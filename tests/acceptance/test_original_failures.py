@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from tests.acceptance.conftest import Stack
+from tests.support.stack import Stack
 
 
 async def test_five_thousand_workspace_repositories_in_one_sync(stack: Stack) -> None:

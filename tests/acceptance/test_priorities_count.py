@@ -18,9 +18,9 @@ import anyio
 import pytest
 
 from core.run_priority import run_priority_expression
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import eventually
-from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.daemon_process import eventually
+from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.stack import Stack
 
 TRACKED_ONLY = 50
 DONE_BEFORE = 3
@@ -45,7 +45,7 @@ class Worker:
 
 @contextmanager
 def worker(url: str, expression: str) -> Iterator[Worker]:
-    command = [sys.executable, "-m", "tests.inngest.worker", url, expression]
+    command = [sys.executable, "-m", "tests.support.worker", url, expression]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Worker(process)

@@ -15,9 +15,9 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import PRIORITYD, environment, eventually, free_port
-from tests.inngest.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.daemon_process import PRIORITYD, environment, eventually, free_port
+from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.stack import Stack
 
 Result = tuple[int, str, str]
 

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from daemon.sandbox.migrate import apply_migrations
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually
-from tests.conftest import Database
+from tests.support.daemon_process import eventually
+from tests.support.database import Database
+from tests.support.stack import NO_TIMER, Stack
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE_SQL = (DEPLOY / "sql" / "restricted_role.sql").read_text()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import Daemon, eventually
+from tests.support.daemon_process import Daemon, eventually
+from tests.support.stack import Stack
 
 playwright = pytest.importorskip("playwright.async_api", reason="needs the package playwright")
 pytestmark = pytest.mark.browser

@@ -13,10 +13,10 @@ import pytest
 from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import Daemon, eventually, start_daemon
-from tests.conftest import schema_sql
+from tests.support.application import Application
+from tests.support.daemon_process import Daemon, eventually, start_daemon
+from tests.support.database import schema_sql
+from tests.support.stack import NO_TIMER, Stack
 
 
 async def disturb_server(server: SandboxServer, path: str) -> None:

@@ -16,9 +16,9 @@ from core.priorities import Trigger
 from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.store import Store, open_store
 from daemon.workspace_hooks import WorkspaceHooks
-from tests.acceptance.conftest import Stack
-from tests.acceptance.daemon_process import free_port
 from tests.daemon.test_store import Answer, answering, hang_up, http, say_nothing
+from tests.support.daemon_process import free_port
+from tests.support.stack import Stack
 
 
 @asynccontextmanager

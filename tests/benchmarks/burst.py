@@ -18,13 +18,13 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.conftest import NO_TIMER
-from tests.acceptance.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, tidy
 from tests.benchmarks.original import REQUESTS
+from tests.support.application import Application
+from tests.support.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port
+from tests.support.stack import NO_TIMER
 
 MEMBERSHIPS, TRACKED = 10_000, 20_000
 ROUNDS = 5

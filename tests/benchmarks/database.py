@@ -9,8 +9,8 @@ import psycopg
 
 from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
-from tests.acceptance.application import Application
-from tests.conftest import schema_sql
+from tests.support.application import Application
+from tests.support.database import schema_sql
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from tests.inngest.event_api import EventApi, serve_asgi
+from tests.support.event_api import EventApi, serve_asgi
 
 
 async def _main(latency_seconds: float) -> None:

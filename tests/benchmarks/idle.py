@@ -13,11 +13,11 @@ import anyio
 
 from daemon.sandbox.faults import Faults, RestFailure
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import eventually, priorityd, start_daemon
 from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
 from tests.benchmarks.process_costs import cpu_seconds, highest_mib, resident_mib
+from tests.support.application import Application
+from tests.support.daemon_process import eventually, priorityd, start_daemon
 
 TRACKED, MEMBERSHIPS = 100_000, 40_000
 REST_SECONDS = 120

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from tests.acceptance.application import Application
+from tests.support.application import Application
 
 _FILL = """
 insert into workspaces (name) select 'workspace ' || n from generate_series(1, 2000) n;

@@ -27,12 +27,12 @@ from uuid import UUID, uuid4
 import anyio
 import anyio.to_thread
 
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import environment, eventually, priorityd, start_daemon
 from tests.benchmarks.bars import bar, percentile, spread
 from tests.benchmarks.database import application
 from tests.benchmarks.latency_floor import NO_OP
 from tests.benchmarks.sandbox import sandbox_process
+from tests.support.application import Application
+from tests.support.daemon_process import environment, eventually, priorityd, start_daemon
 
 CHANGES_PER_SECOND: Final = 20
 TURNS: Final = 20

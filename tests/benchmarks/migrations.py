@@ -21,8 +21,8 @@ import psycopg
 
 from daemon.migration_files import migration_files, migrations_dir
 from daemon.sandbox.postgres import embedded_postgres
-from tests.conftest import schema_sql
-from tests.psql import run_psql
+from tests.support.database import schema_sql
+from tests.support.psql import run_psql
 
 TRACKED, MEMBERSHIPS = 1_000_000, 400_000
 _WORKSPACE = UUID(int=1)

@@ -14,14 +14,14 @@ import anyio
 from core.release_policy import promote_after_seconds
 from core.run_priority import run_priority_expression
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.conftest import NO_TIMER
-from tests.acceptance.daemon_process import start_daemon
 from tests.benchmarks.database import application
-from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.simulation.load import WORKERS, Arrival, Change, Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
 from tests.simulation.run import Record, Workers, simulate
+from tests.support.application import Application
+from tests.support.daemon_process import start_daemon
+from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.stack import NO_TIMER
 
 JOBS = 10_000
 DAY = 86_400.0

@@ -18,10 +18,10 @@ from pydantic import TypeAdapter
 from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import Store, open_store
-from tests.acceptance.application import Application
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread
 from tests.benchmarks.large import Sizes, fill, make_wrong
+from tests.support.application import Application
 
 TRACKED, MEMBERSHIPS = 2_000, 400
 GROWTH = (200, 2_000, 20_000, 200_000)

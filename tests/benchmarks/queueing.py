@@ -22,11 +22,11 @@ from core.run_priority import run_priority_expression
 from core.send_order import SendOrder
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import _PRIORITIES
-from tests.acceptance.daemon_process import PRIORITYD, environment, eventually, priorityd
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, ratios, spread
-from tests.inngest.cel import head_start
-from tests.inngest.event_api import EVENT_KEY
+from tests.support.cel import head_start
+from tests.support.daemon_process import PRIORITYD, environment, eventually, priorityd
+from tests.support.event_api import EVENT_KEY
 
 JOBS, IN_WORKSPACES = 10_000, 4_000
 LATENCIES_SECONDS = (0.0, 0.2)

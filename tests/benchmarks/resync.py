@@ -22,10 +22,10 @@ from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import Store, open_store
-from tests.acceptance.application import Application
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, fill, make_wrong, tidy
+from tests.support.application import Application
 
 WRONG_SHARE = 0.1
 ROUNDS = 5

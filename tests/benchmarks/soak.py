@@ -14,12 +14,12 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import Daemon, eventually, start_daemon
 from tests.benchmarks.bars import bar, percentile
 from tests.benchmarks.database import application
 from tests.benchmarks.process_costs import cpu_seconds, resident_mib
 from tests.benchmarks.sandbox import sandbox_process
+from tests.support.application import Application
+from tests.support.daemon_process import Daemon, eventually, start_daemon
 
 CHANGES_PER_SECOND: Final = 100
 SECONDS: Final = 600.0

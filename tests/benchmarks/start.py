@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from tests.acceptance.daemon_process import environment, free_port
 from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
 from tests.benchmarks.sandbox import sandbox_process
+from tests.support.daemon_process import environment, free_port
 
 ROUNDS = 15
 REPOSITORIES = 200

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import Store, open_store
 from daemon.sweeper import SWEEP_LIMIT
-from tests.acceptance.application import Application
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_most, ratios, spread, timed
 from tests.benchmarks.large import Sizes, fill, make_missed, make_wrong
+from tests.support.application import Application
 
 ROUNDS = 15
 WRONG = 100

@@ -18,9 +18,9 @@ import psycopg
 
 from daemon.job_watcher import PAGE_SIZE, POLL_SECONDS
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import start_daemon
 from tests.benchmarks.database import application
+from tests.support.application import Application
+from tests.support.daemon_process import start_daemon
 
 TRACKED, HISTORY = 10_000, 1_000_000
 JOBS_PER_SECOND = 100

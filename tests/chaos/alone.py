@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from tests.acceptance.daemon_process import eventually
 from tests.chaos import leaders
 from tests.chaos.breakages import poisoned, rows_locked
 from tests.chaos.database import insist
 from tests.chaos.fleet import LIVE_SECONDS
 from tests.chaos.floods import in_background
 from tests.chaos.world import World
+from tests.support.daemon_process import eventually
 
 LIMIT_SECONDS: Final = 30.0
 PARKED_WITHIN_SECONDS: Final = 60.0

@@ -19,8 +19,8 @@ import psycopg
 
 from tests.chaos.database import connect, insist
 from tests.chaos.floods import flap_once, in_background
-from tests.chaos.proxy import Mode
 from tests.chaos.world import World
+from tests.support.proxy import Mode
 
 _LOCKED_ROWS: Final = 30
 _EXTRA_PLACE: Final = 1000

@@ -7,7 +7,7 @@ import signal
 from collections import Counter
 from typing import Any, Final
 
-from tests.acceptance.daemon_process import Daemon, start_daemon
+from tests.support.daemon_process import Daemon, start_daemon
 
 # Errors that faults bring about: a poisoned row, a process that was stopped.
 _EXPECTED_ERRORS = ("repository_parked", "stalled")

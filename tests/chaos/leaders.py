@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Final
 
-from tests.acceptance.daemon_process import Daemon
 from tests.chaos.fleet import Fleet
+from tests.support.daemon_process import Daemon
 
 TAKEOVER_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.5

@@ -7,8 +7,8 @@ from typing import Any
 
 import anyio
 
-from tests.acceptance.application import ALL_WRONG
 from tests.chaos.database import insist
+from tests.support.application import ALL_WRONG
 
 _POLL_SECONDS = 0.05
 

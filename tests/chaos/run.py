@@ -20,17 +20,17 @@ from typing import Final
 
 from daemon.sandbox.postgres import embedded_postgres
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.daemon_process import eventually
 from tests.chaos import leaders, oracle
 from tests.chaos.clock import Clock
 from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.fleet import LIVE_SECONDS, Fleet
-from tests.chaos.proxy import serve_proxy
 from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
+from tests.support.daemon_process import eventually
+from tests.support.proxy import serve_proxy
 
 _GIVE_UP_SECONDS: Final = 120.0
 _UNPARKED_SECONDS: Final = 30.0

@@ -11,16 +11,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import environment, eventually
 from tests.chaos import clock, oracle
 from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS
 from tests.chaos.floods import in_background
-from tests.chaos.proxy import serve_proxy
 from tests.chaos.workload import Workload
-from tests.conftest import Database
+from tests.support.application import Application
+from tests.support.daemon_process import environment, eventually
+from tests.support.database import Database
+from tests.support.proxy import serve_proxy
 
 _TELL_TIME = """
 import sys, time

@@ -11,8 +11,8 @@ from daemon.sandbox.postgres import EmbeddedPostgres
 from daemon.sandbox.server import SandboxServer
 from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
-from tests.chaos.proxy import Proxy
 from tests.chaos.workload import Workload
+from tests.support.proxy import Proxy
 
 
 @dataclass

@@ -16,7 +16,7 @@ from core.run_priority import (
     head_start_seconds,
     run_priority_expression,
 )
-from tests.inngest.cel import evaluate, head_start
+from tests.support.cel import evaluate, head_start
 
 NAIVE = "event.data.priority"
 

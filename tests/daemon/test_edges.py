@@ -18,8 +18,8 @@ from daemon.logs import configure_logs
 from daemon.metrics import Metrics
 from daemon.progress import Progress
 from daemon.settings import load_settings
-from tests.acceptance.daemon_process import eventually
-from tests.daemon.reports import a_report
+from tests.support.daemon_process import eventually
+from tests.support.reports import a_report
 
 NOTHING: list[str] = []
 

@@ -19,8 +19,8 @@ from core.priorities import PRIORITIES
 from daemon.http import Probes, listen, serve
 from daemon.loop_gate import STALLED_AFTER_SECONDS
 from daemon.metrics import Metrics
-from tests.acceptance.daemon_process import eventually
-from tests.daemon.reports import a_report
+from tests.support.daemon_process import eventually
+from tests.support.reports import a_report
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

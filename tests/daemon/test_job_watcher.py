@@ -20,8 +20,8 @@ from daemon.metrics import Metrics
 from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import Store, open_store
-from tests.acceptance.daemon_process import eventually
-from tests.conftest import Database, schema_sql
+from tests.support.daemon_process import eventually
+from tests.support.database import Database, schema_sql
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,10 @@ from daemon.progress import Progress
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from daemon.store import open_store
 from daemon.stream import ChangeStream
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import eventually
 from tests.acceptance.test_troubles import disturb_server
-from tests.conftest import Database
+from tests.support.application import Application
+from tests.support.daemon_process import eventually
+from tests.support.database import Database
 
 
 class Heard:

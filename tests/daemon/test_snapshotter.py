@@ -12,9 +12,9 @@ from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.snapshotter import Snapshotter
 from daemon.store import open_store
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import eventually
-from tests.conftest import Database
+from tests.support.application import Application
+from tests.support.daemon_process import eventually
+from tests.support.database import Database
 
 
 async def test_a_change_that_is_heard_of_ends_the_long_rest(

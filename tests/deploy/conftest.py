@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import stack
 from tests.deploy.clean_root import debian_root, demand_root_rights
-
-__all__ = ["stack"]
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually, free_port
 from tests.deploy.clean_root import Layer, Running, running
 from tests.deploy.dockerfile import Builder, Image
+from tests.support.daemon_process import eventually, free_port
+from tests.support.stack import NO_TIMER, Stack
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "deploy" / "container"

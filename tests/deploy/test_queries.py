@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Database
-from tests.sql.world import World, session
+from tests.support.database import Database
+from tests.support.world import World, session
 
 QUERIES = Path(__file__).parents[2] / "deploy" / "queries"
 

@@ -23,9 +23,9 @@ from anyio import to_thread
 
 from core import __version__
 from daemon.sandbox.keys import Keys
-from tests.acceptance.conftest import NO_TIMER, Stack
-from tests.acceptance.daemon_process import eventually, free_port
 from tests.deploy.clean_root import Layer, Running, running
+from tests.support.daemon_process import eventually, free_port
+from tests.support.stack import NO_TIMER, Stack
 
 ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "deploy" / "README.md"

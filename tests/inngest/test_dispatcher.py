@@ -20,11 +20,11 @@ from daemon.outbox import Outbox
 from daemon.progress import Progress
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from daemon.store import open_store
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import eventually
-from tests.conftest import Database
-from tests.inngest.conftest import StandIn
-from tests.inngest.event_api import Faults
+from tests.support.application import Application
+from tests.support.daemon_process import eventually
+from tests.support.database import Database
+from tests.support.event_api import Faults
+from tests.support.inngest import StandIn
 
 
 @dataclass

@@ -15,8 +15,8 @@ from core.errors import ConfigurationError, KeyRefusedError, TransientError
 from core.outgoing_events import OutgoingEvent
 from daemon.event_sender import open_event_sender
 from daemon.inngest_client import SdkError, make_client
-from tests.inngest.conftest import StandIn
-from tests.inngest.event_api import EVENT_KEY, Faults
+from tests.support.event_api import EVENT_KEY, Faults
+from tests.support.inngest import StandIn
 
 
 def numbered(count: int, **data: object) -> list[OutgoingEvent]:

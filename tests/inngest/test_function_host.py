@@ -11,9 +11,9 @@ import anyio
 import pytest
 import websockets
 
-from tests.acceptance.conftest import NO_TIMER, Stack, stack
-from tests.acceptance.daemon_process import Daemon, eventually, free_port
-from tests.inngest.connect_gateway import SIGNING_KEY, ConnectGateway, pb, serve_gateway
+from tests.support.connect_gateway import SIGNING_KEY, ConnectGateway, pb, serve_gateway
+from tests.support.daemon_process import Daemon, eventually, free_port
+from tests.support.stack import NO_TIMER, Stack, stack
 
 __all__ = ["stack"]
 

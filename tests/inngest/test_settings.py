@@ -15,9 +15,9 @@ from daemon.event_sender import open_event_sender
 from daemon.inngest_client import make_client
 from daemon.logs import configure_logs
 from daemon.settings import load_settings
-from tests.inngest.conftest import StandIn
-from tests.inngest.event_api import EVENT_KEY
 from tests.inngest.test_event_sender import numbered
+from tests.support.event_api import EVENT_KEY
+from tests.support.inngest import StandIn
 
 VARIABLES = {
     "INNGEST_DEV": ("1", "0", "true", "http://127.0.0.1:9001"),

@@ -11,8 +11,8 @@ from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import open_store
 from daemon.trimmer import PAGE_SIZE, Trimmer
-from tests.acceptance.daemon_process import eventually
-from tests.conftest import Database
+from tests.support.daemon_process import eventually
+from tests.support.database import Database
 
 OLD = """
 insert into repository_priority_changes (

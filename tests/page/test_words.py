@@ -16,7 +16,7 @@ from core.verdict import Facts, find_problems, headline
 from daemon.page import render, render_busy, words
 from daemon.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
 from daemon.report import HistoryReport, Report
-from tests.daemon.reports import NOW, a_report, an_hour
+from tests.support.reports import NOW, a_report, an_hour
 
 OUTBOX = {
     "dispatching": True,
@@ -270,7 +270,7 @@ def test_latencies_share_one_scale_and_stay_within_it() -> None:
 
 
 def test_the_documented_schema_is_that_of_the_report() -> None:
-    """Write it anew with: python -m tests.page"""
+    """Write it anew with: python -m tests.support.status_schema"""
     assert json.loads(SCHEMA.read_text()) == Report.model_json_schema(mode="serialization")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.cli.manual import manual
 from tests.project.test_documentation import ROOT
-from tests.terminal import shell
+from tests.support.terminal import shell
 
 PAGE = ROOT / "man" / "priorityd.1"
 SHELLS = {

@@ -13,7 +13,7 @@ from core.priorities import PRIORITIES, TRIGGERS
 from daemon.cli import cli
 from daemon.metrics import Metrics
 from daemon.settings import Settings, variable_name
-from tests.conftest import Database
+from tests.support.database import Database
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -13,8 +13,8 @@ import inngest
 from core.answers import RepositoryPriority
 from core.job_events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
 from core.run_priority import run_priority_expression
-from tests.conftest import Database
 from tests.project.test_documentation import README
+from tests.support.database import Database
 
 
 def blocks(language: str, holding: str) -> list[str]:

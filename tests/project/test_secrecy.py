@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import secrecy
+from tests.support import secrecy
 
 KEY = "eyJhbGciOi.eyJyb2xlIjoi.c2lnbmF0dXJl"
 SECRETS = secrecy.secrets_in(

@@ -12,7 +12,7 @@ from tests.sandbox.client import Client, connect
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 
 @pytest.fixture

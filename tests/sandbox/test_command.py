@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from daemon.sandbox.server import reserve_port
-from tests.secrecy import look, look_at_process
+from tests.support.secrecy import look, look_at_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from tests.sandbox.test_realtime_sockets import add_membership, hook, notes
 
 if TYPE_CHECKING:
     from daemon.sandbox.server import SandboxServer
-    from tests.conftest import Database
     from tests.sandbox.client import Client, Frame
+    from tests.support.database import Database
 
 RPC = "/rest/v1/rpc/workspace_priority_snapshot"
 

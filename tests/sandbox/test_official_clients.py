@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from supabase import AsyncClient
 
     from daemon.sandbox.server import SandboxServer
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 # The client warns about how it calls its own parts.
 pytestmark = pytest.mark.filterwarnings(

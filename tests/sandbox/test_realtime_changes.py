@@ -13,8 +13,8 @@ from tests.sandbox.client import binding, connect
 
 if TYPE_CHECKING:
     from daemon.sandbox.server import SandboxServer
-    from tests.conftest import Database
     from tests.sandbox.client import Client
+    from tests.support.database import Database
 
 _ODD = """
 create type public.mood as enum ('fine', 'so "so"');

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from daemon.sandbox.postgres import EmbeddedPostgres
     from daemon.sandbox.server import SandboxServer
-    from tests.conftest import Database
     from tests.sandbox.client import Client, Frame
+    from tests.support.database import Database
 
 _SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
 

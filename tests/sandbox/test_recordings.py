@@ -21,13 +21,13 @@ import psycopg
 import pytest
 
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from tests.conftest import schema_sql
 from tests.sandbox.client import Client, connect
+from tests.support.database import schema_sql
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 _FRAMES = Path(__file__).parent / "frames"
 _TABLE = """

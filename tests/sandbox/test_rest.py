@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from daemon.sandbox.server import SandboxServer
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 _FUNCTIONS = """
 create function public.raise_state(state text, words text default 'words') returns void language plpgsql as $$

@@ -9,8 +9,8 @@ from uuid import uuid4
 from core.answers import RepositoryPriority
 from core.job_events import Job, event_data
 from core.release_policy import Waiting, choose
-from tests.inngest.cel import head_start
 from tests.simulation.load import Arrival
+from tests.support.cel import head_start
 
 NOBODY = -1
 

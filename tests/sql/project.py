@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from core.migrations import Kind
-    from tests.sql.world import World
+    from tests.support.world import World
 
 TEXTS = gather([read_file(file) for file in migration_files()])
 LAST_FUNCTION = re.findall(r"create or replace function (\w+\.\w+)\(", TEXTS["functions"])[-1]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.sql.world import Background, Row, World, session
+from tests.support.world import Background, Row, World, session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from tests.conftest import Database
-    from tests.sql.world import Json
+    from tests.support.database import Database
+    from tests.support.world import Json
 
 STOP_HERE = 882
 

@@ -10,11 +10,11 @@ import pytest
 
 from core.schema import MIGRATION_SET
 from daemon.migration_files import migration_files
-from tests.sql.world import Row, session
+from tests.support.world import Row, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
-    from tests.sql.world import World
+    from tests.support.database import Database
+    from tests.support.world import World
 
 
 # Overrides.

@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.sql.world import World, session
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 priorities = st.sampled_from(["high", "medium", "low"])
 

@@ -13,7 +13,7 @@ from core.answers import RepositoryPriority
 from core.job_events import EVENT_NAMES, Job, JobType, job_event
 
 if TYPE_CHECKING:
-    from tests.sql.world import World
+    from tests.support.world import World
 
 
 def build(world: World, job_type: str | None, *jobs: object) -> Any:

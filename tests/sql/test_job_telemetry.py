@@ -10,11 +10,11 @@ import pytest
 
 from core.priorities import PRIORITIES, SCORES
 from daemon.sandbox.migrate import apply_migrations
-from tests.conftest import schema_sql
-from tests.sql.world import World, session
+from tests.support.database import schema_sql
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 RANK = {"low": 1, "medium": 2, "high": 3}
 

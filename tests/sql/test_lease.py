@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from tests.conftest import Database
-from tests.sql.world import Background, World, session
+from tests.support.database import Database
+from tests.support.world import Background, World, session
 
 
 def hold(world: World, daemon: UUID, seconds: float = 60) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.conftest import schema_sql
-from tests.sql.world import Row, World, session
+from tests.support.database import schema_sql
+from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 PAYING = """
     create or replace function priorityd.memberships() returns table (workspace_id uuid, repository_id uuid)

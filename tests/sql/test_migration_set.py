@@ -15,12 +15,12 @@ import pytest
 from core.schema import MIGRATION_SET
 from daemon.migration_files import migration_files, migrations_dir
 from daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
-from tests.psql import psql_command
 from tests.sql.test_migrations import SCHEMAS, fingerprint, use
-from tests.sql.world import Background, World, session
+from tests.support.psql import psql_command
+from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 FILES = migration_files()
 RECORDED = Path(__file__).with_name("migration_sets.json")

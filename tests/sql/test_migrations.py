@@ -10,11 +10,11 @@ import pytest
 
 from daemon.migration_files import migration_files
 from daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.conftest import schema_sql, superuser_beside
-from tests.sql.world import Row, World, session
+from tests.support.database import schema_sql, superuser_beside
+from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 ENUM = "create type repository_priority as enum ('high', 'medium', 'low')"
 BY_HAND = """

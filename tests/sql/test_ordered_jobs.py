@@ -16,9 +16,9 @@ import pytest
 from core.job_events import EVENT_NAMES
 from core.release_policy import Waiting, choose
 from daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.conftest import Database
 from tests.sql.test_migrations import SCHEMAS
-from tests.sql.world import Background, World, session
+from tests.support.database import Database
+from tests.support.world import Background, World, session
 
 DAEMON = uuid4()
 Json = dict[str, Any]

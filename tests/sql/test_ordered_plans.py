@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.sql.test_plans import explain
-from tests.sql.world import World, session
+from tests.support.world import World, session
 
 FILL = """
     insert into repositories select from generate_series(1, {repositories});

@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from tests.conftest import Database
 from tests.sql.test_plans import explain, source_of
-from tests.sql.world import World, session
+from tests.support.database import Database
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Server
+    from tests.support.database import Server
 
 ME, OTHER = uuid4(), uuid4()
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.sql.world import World, session
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Server
+    from tests.support.database import Server
 
 DISTRIBUTION = """
 SELECT

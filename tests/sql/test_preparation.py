@@ -10,13 +10,13 @@ import pytest
 
 from daemon.migration_files import migration_files, migrations_dir
 from daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.conftest import schema_sql, superuser_beside
-from tests.psql import psql_command, run_psql
 from tests.sql.test_migrations import SCHEMAS, Schema, fingerprint, use
-from tests.sql.world import World, session
+from tests.support.database import schema_sql, superuser_beside
+from tests.support.psql import psql_command, run_psql
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database, Server
+    from tests.support.database import Database, Server
 
 SCRIPT = migrations_dir() / "concurrently" / "20250103000000_prepare_workspace_priority_tracking.sql"
 CREATED = "select what from priorityd.created order by what"

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from daemon.sandbox.migrate import apply_migrations
-from tests.conftest import Database, schema_sql
 from tests.sql.test_migrations import SCHEMAS
-from tests.sql.world import World, session
+from tests.support.database import Database, schema_sql
+from tests.support.world import World, session
 
 TABLES = ("repository_priority_changes", "workspace_priority_heartbeats")
 OURS = """

@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 )
 
 from core.release_policy import Waiting, choose
-from tests.sql.world import Background, World, session
+from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 TYPES = ("pr-details", "reviews")
 ALL_TYPES = (

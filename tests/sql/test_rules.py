@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.priorities import TRIGGERS
-from tests.sql.world import Row
+from tests.support.world import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from tests.conftest import Database
-    from tests.sql.world import Json, World
+    from tests.support.database import Database
+    from tests.support.world import Json, World
 
 PRIORITIES = (None, "high", "medium", "low")
 

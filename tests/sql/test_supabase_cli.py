@@ -20,17 +20,17 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.conftest import schema_sql
 from tests.sql.project import LAST_FUNCTION, allow_last_function, functions, refuse_last_function, write_into
 from tests.sql.test_migrations import fingerprint
-from tests.sql.world import Row, World, session
+from tests.support.database import schema_sql
+from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
     from core.migrations import Kind
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 VERSION = "3.1.0"
 OTHERS = """select pid, query from pg_stat_activity

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemon.sandbox.migrate import apply_migrations
-from tests.conftest import schema_sql
-from tests.psql import psql_command, run_psql
 from tests.sql.project import TEXTS, allow_last_function, functions, refuse_last_function, write_into
 from tests.sql.test_migrations import fingerprint
-from tests.sql.world import World, session
+from tests.support.database import schema_sql
+from tests.support.psql import psql_command, run_psql
+from tests.support.world import World, session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Database, Server
+    from tests.support.database import Database, Server
 
 MOST_BYTES = 256 * 1024
 """Without a setting, older versions of the CLI read no more than that of one statement."""

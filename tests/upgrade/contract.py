@@ -21,7 +21,7 @@ from core.priorities import TRIGGERS
 from core.schema import MIGRATION_SET
 from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import embedded_postgres
-from tests.conftest import schema_sql
+from tests.support.database import schema_sql
 
 RELEASES: Final = Path(__file__).parent / "releases"
 REPOSITORY, UNPINNED, WORKSPACE, DAEMON, JOB, OTHER_JOB = (UUID(int=number) for number in range(1, 7))

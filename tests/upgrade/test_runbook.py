@@ -15,12 +15,12 @@ import pytest
 
 from daemon.migration_files import migrations_dir
 from daemon.sandbox.server import serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import environment, eventually, free_port, start_daemon
-from tests.conftest import Database, schema_sql
-from tests.psql import PSQL
 from tests.sql.test_migrations import fingerprint
-from tests.sql.world import session
+from tests.support.application import Application
+from tests.support.daemon_process import environment, eventually, free_port, start_daemon
+from tests.support.database import Database, schema_sql
+from tests.support.psql import PSQL
+from tests.support.world import session
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "upgrade.md"
 _STEP = re.compile(r"<!-- (\w+) -->\n *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)

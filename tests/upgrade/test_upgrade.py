@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from core.schema import APPLY_MIGRATIONS, MIGRATION_SET
-from tests.acceptance.conftest import Stack, stack
-from tests.acceptance.daemon_process import eventually, priorityd
-from tests.conftest import Database
+from tests.support.daemon_process import eventually, priorityd
+from tests.support.database import Database
+from tests.support.stack import Stack, stack
 from tests.upgrade.contract import CALLS, RELEASES, call, populate, unreadable
 
 __all__ = ["stack"]  # a fixture

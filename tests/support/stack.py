@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from tests.acceptance.application import Application
-from tests.acceptance.daemon_process import Daemon, priorityd, start_daemon
-from tests.conftest import Database
+from tests.support.application import Application
+from tests.support.daemon_process import Daemon, priorityd, start_daemon
+from tests.support.database import Database
 
 # So long that only the stream, or a sweep that it asked for, can be what put a row right.
 NO_TIMER = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}

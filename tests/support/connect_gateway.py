@@ -27,7 +27,7 @@ from uuid import uuid4
 
 import anyio
 
-from tests.inngest.event_api import serve_asgi
+from tests.support.event_api import serve_asgi
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, about the SDK

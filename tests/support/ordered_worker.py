@@ -1,4 +1,4 @@
-"""`python -m tests.inngest.ordered_worker EVENTS_URL DATABASE_URL SECONDS`: does ordered jobs as they arrive.
+"""`python -m tests.support.ordered_worker EVENTS_URL DATABASE_URL SECONDS`: does ordered jobs as they arrive.
 
 It is not Inngest, but what a function does that keeps the contract of ordered jobs: it takes the next event
 that the stand-in for the event API has accepted, says in `background_jobs` that the job is at work, works for

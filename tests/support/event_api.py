@@ -11,7 +11,7 @@ It checks what the real one checks, and answers in its shapes. Source: Inngest's
   taken, and their ids are in the 400.
 - An event whose id was seen before is answered like any other, and starts no run.
 
-`Faults` make it fail. In a test's own process it is an `EventApi`; `python -m tests.inngest.event_api` runs
+`Faults` make it fail. In a test's own process it is an `EventApi`; `python -m tests.support.event_api` runs
 it as a process of its own, which prints its URL and is told by HTTP under `/stand-in/`.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m tests.inngest.worker URL EXPRESSION`: does jobs one by one, in the order that Inngest documents.
+"""`python -m tests.support.worker URL EXPRESSION`: does jobs one by one, in the order that Inngest documents.
 
 It is not Inngest. It takes the events that the stand-in for the event API at URL has accepted, and starts
 whichever waits with the smallest (time of arrival - head start), where EXPRESSION, a `priority.run` evaluated
@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.inngest.cel import head_start
+from tests.support.cel import head_start
 
 
 class Worker:

@@ -19,7 +19,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.secrecy import look, look_at_process, secrets_in
+from tests.support.secrecy import look, look_at_process, secrets_in
 
 # Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
 # there, it would end that package's listening task.

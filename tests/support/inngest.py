@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from daemon.settings import Settings
-from tests.inngest.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 
 
 @dataclass

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from tests.conftest import Database
+    from tests.support.database import Database
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -1,0 +1,182 @@
+"""Shared by all tests: a real PostgreSQL, and a database of its own for every test that asks for one.
+
+Normally that is the embedded PostgreSQL 18. With `PRIORITYD_TEST_DATABASE_URL` (a superuser's URL of
+a server that may be littered with databases and roles) the same tests run there.
+
+With `PRIORITYD_TEST_AS_SUPABASE=1` too they run as on a Supabase project: everything is set up as
+`tests/sql/supabase.sql` says, and applied and used as `postgres`, who owns the databases and must not
+be that superuser.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from daemon.sandbox.migrate import apply_migrations
+from daemon.sandbox.postgres import embedded_postgres
+from tests.support import secrecy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AS_SUPABASE = os.environ.get("PRIORITYD_TEST_AS_SUPABASE") == "1"
+SUPABASE_SQL = Path(__file__).parent / "sql" / "supabase.sql"
+
+
+@dataclass
+class Database:
+    """One database, and the connections that a test has opened to it."""
+
+    url: str
+    _connections: list[psycopg.Connection[Any]] = field(default_factory=list)
+
+    def connect(self, role: str | None = None, *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        """Open a session as the owner, or as one of the API roles; it is closed after the test."""
+        connection = psycopg.connect(self.url, autocommit=True)
+        self._connections.append(connection)
+        if role is not None:
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+        connection.autocommit = autocommit
+        return connection
+
+    def close(self) -> None:
+        """Close what the test left open."""
+        for connection in self._connections:
+            connection.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that databases can be made on."""
+
+    admin_url: str
+    owner: str | None = None
+    """Who owns the databases and connects to them, without a password; None is the superuser of the URL."""
+    empty: str = "template0"
+    """The template of a database with nothing in it."""
+
+    def url(self, database: str) -> str:
+        """The URL of one of its databases, as its owner."""
+        url = urlsplit(self.admin_url)._replace(path=f"/{database}")
+        if self.owner:
+            url = url._replace(netloc=f"{self.owner}@{url.netloc.rpartition('@')[2]}")
+        return url.geturl()
+
+    @contextmanager
+    def database(self, template: str | None = None) -> Iterator[Database]:
+        """A new database for the length of the block."""
+        name = f"priorityd_test_{uuid.uuid4().hex}"
+        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+            admin.execute(
+                sql.SQL("create database {} template {} owner {}").format(
+                    sql.Identifier(name),
+                    sql.Identifier(template or self.empty),
+                    sql.Identifier(self.owner or admin.info.user),
+                )
+            )
+            database = Database(self.url(name))
+            try:
+                yield database
+            finally:
+                database.close()
+                _wait_for_slots(admin, name)
+                admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
+    """A temporary replication slot ends with its backend, a moment after its client has gone."""
+    deadline = time.monotonic() + 10
+    query = "select count(*) from pg_replication_slots where database = %s"
+    while admin.execute(query, (database,)).fetchone() != (0,):
+        assert time.monotonic() < deadline, f"a replication slot in {database} is still in use"
+        time.sleep(0.01)
+
+
+def schema_sql(name: str) -> bytes:
+    """What a database has before the migrations: `roles` (Supabase's part) or `application`."""
+    if AS_SUPABASE and name == "roles":
+        # A superuser has put the rest into every database; this belongs to postgres, also on Supabase.
+        return b"create publication supabase_realtime"
+    return (resources.files("daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
+
+
+@contextmanager
+def superuser_beside(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's session on the same database, for what its owner may not do when run as on Supabase."""
+    user = urlsplit(os.environ["PRIORITYD_TEST_DATABASE_URL"]).username if AS_SUPABASE else None
+    info = connection.info
+    with psycopg.connect(
+        info.dsn, user=user or info.user, password=info.password or None, autocommit=True
+    ) as superuser:
+        yield superuser
+
+
+@contextmanager
+def _as_supabase(server: Server) -> Iterator[Server]:
+    """The server whose databases are like a Supabase project's before anything is applied to it."""
+    with server.database() as project:
+        with psycopg.connect(project.url, autocommit=True) as superuser:
+            superuser.execute(SUPABASE_SQL.read_bytes())
+            query = "select rolsuper from pg_roles where rolname = 'postgres'"
+            assert superuser.execute(query).fetchone() == (False,), "postgres is a superuser on this server"
+        yield Server(server.admin_url, owner="postgres", empty=urlsplit(project.url).path.lstrip("/"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secrets_stay_secret() -> Iterator[None]:
+    """Fail the run if a secret was seen anywhere, whatever became of the test that saw it."""
+    yield
+    assert not secrecy.LEAKS, secrecy.LEAKS
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The PostgreSQL server of this test run."""
+    url = os.environ.get("PRIORITYD_TEST_DATABASE_URL")
+    if AS_SUPABASE:
+        assert url, "PRIORITYD_TEST_AS_SUPABASE needs the URL of a superuser who is not postgres"
+        with _as_supabase(Server(url)) as server:
+            yield server
+        return
+    if url:
+        yield Server(url)
+        return
+    with embedded_postgres() as postgres:
+        yield Server(postgres.url())
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """The name of a database with Supabase's roles, the application's tables and the migrations in it."""
+    with server.database() as database:
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            connection.execute(schema_sql("roles"))
+            connection.execute(schema_sql("application"))
+            apply_migrations(connection)
+        yield urlsplit(database.url).path.lstrip("/")
+
+
+@pytest.fixture
+def database(server: Server, template: str) -> Iterator[Database]:
+    """A fresh database with the application and the migrations applied, empty of rows."""
+    with server.database(template) as database:
+        yield database
+
+
+@pytest.fixture
+def empty_database(server: Server) -> Iterator[Database]:
+    """A fresh database with nothing of ours in it; Supabase's roles may exist on its server."""
+    with server.database() as database:
+        yield database
