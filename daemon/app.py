@@ -43,10 +43,10 @@ from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
 from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory
 from daemon.metrics import Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key

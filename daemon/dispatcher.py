@@ -30,9 +30,9 @@ from core.errors import KeyRefusedError, PermanentError, TransientError
 from core.job_events import PriorityForm
 from core.outgoing_events import OutgoingEvent, Refused
 from daemon.clock import monotonic, utc_now
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
 from daemon.outbox import ClaimedChanges, Depth, Opening
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -16,8 +16,8 @@ import structlog
 from core.errors import PermanentError, TransientError
 from core.lease import LEASE_SECONDS, Lease
 from daemon.clock import monotonic
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.rows import LeaseAnswer
 from daemon.wakeup import Wakeup
 

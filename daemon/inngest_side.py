@@ -17,10 +17,10 @@ from anyio.abc import TaskGroup
 
 from core.released_jobs import ReleaseLimits
 from daemon.dispatcher import Dispatcher
+from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
-from daemon.progress import Progress
 from daemon.recorder import Recorder
 from daemon.releaser import Releaser
 from daemon.settings import Settings

@@ -23,8 +23,8 @@ from core.history import History
 from core.pacing import LookPace
 from core.priorities import PRIORITIES
 from daemon.clock import monotonic, utc_now
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
 from daemon.wakeup import Wakeup
 

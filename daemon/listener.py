@@ -38,8 +38,8 @@ from core.priorities import Trigger
 from daemon.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from daemon.clock import monotonic, utc_now
 from daemon.keyring import Keyring
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.stream import ChangeStream
 from daemon.wakeup import Wakeup
 

@@ -16,9 +16,9 @@ from core import __version__
 from core.change_events import ANNOUNCED_EVENTS
 from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
-from core.jobs import JOB_STATUSES
 from core.listener_state import RECONNECT_REASONS, STATES, State
 from core.priorities import PRIORITIES, TRIGGERS
+from core.vocabulary import JOB_STATUSES
 
 # A `_created` beside every series would double them, and nothing reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no annotation there

@@ -33,9 +33,9 @@ from core.pacing import SweepPace
 from core.priorities import PRIORITIES
 from core.released_jobs import ReleasedJob, ReleaseLimits, released_event
 from daemon.clock import monotonic, utc_now
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
 from daemon.ordered_jobs import LaneCheck, Release
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.jobs import JobStatus
 from core.priorities import Priority, Trigger
 from core.verdict import Severity
+from core.vocabulary import JobStatus
 
 
 class Part(BaseModel):

@@ -26,8 +26,8 @@ from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Outcome
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from uuid import UUID
 
 from core.answers import SyncAnswer
-from core.jobs import JobStatus
 from core.priorities import Expected, Priority
 from core.schema import SchemaVersion
+from core.vocabulary import JobStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import structlog
 from core.errors import PermanentError, TransientError
 from core.pacing import LookPace
 from daemon.clock import monotonic
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import NO_PRIORITY, Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.rows import Snapshot
 from daemon.wakeup import Wakeup
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from core import __version__
 from core.history import History, Latencies, Minute, merged
-from core.jobs import JOB_STATUSES
 from core.priorities import PRIORITIES
 from core.verdict import Facts, find_problems, headline
+from core.vocabulary import JOB_STATUSES
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher

@@ -22,7 +22,7 @@ from core.requests import Request, Requests
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.intake import Intake
-from daemon.progress import BEAT_SECONDS, Progress
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 

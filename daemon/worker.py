@@ -19,8 +19,8 @@ from core.errors import PermanentError, PriorityError, TransientError
 from core.priorities import Trigger
 from core.work_queue import WorkItem, WorkQueue
 from daemon.clock import monotonic
+from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.progress import BEAT_SECONDS, Progress
 from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 

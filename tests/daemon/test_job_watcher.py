@@ -16,8 +16,8 @@ from core.history import History
 from daemon import job_watcher
 from daemon.clock import utc_now
 from daemon.job_watcher import JobWatcher
+from daemon.liveness import Progress
 from daemon.metrics import Metrics
-from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import Store, open_store
 from tests.support.daemon_process import eventually

@@ -16,8 +16,8 @@ from core.listener_state import Failed, Input
 from core.priorities import Trigger
 from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.liveness import Progress
 from daemon.metrics import Metrics
-from daemon.progress import Progress
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from daemon.store import open_store
 from daemon.stream import ChangeStream

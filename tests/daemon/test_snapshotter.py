@@ -7,8 +7,8 @@ import pytest
 
 from core import pacing
 from daemon import snapshotter
+from daemon.liveness import Progress
 from daemon.metrics import Metrics
-from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.snapshotter import Snapshotter
 from daemon.store import open_store

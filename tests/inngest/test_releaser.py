@@ -15,10 +15,10 @@ from core.errors import PermanentError
 from core.job_events import Job, PriorityForm
 from core.released_jobs import ReleaseLimits, event_id
 from daemon.event_sender import open_event_sender
+from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
 from daemon.ordered_jobs import OrderedJobs
 from daemon.ordered_queue import OrderedQueue, job_id
-from daemon.progress import Progress
 from daemon.releaser import Releaser
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from daemon.store import open_store

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import anyio
 
+from daemon.liveness import Progress
 from daemon.outbox import Outbox
-from daemon.progress import Progress
 from daemon.sandbox.server import serve_sandbox
 from daemon.store import open_store
 from daemon.trimmer import PAGE_SIZE, Trimmer

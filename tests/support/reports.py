@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from core.history import MINUTES
-from core.jobs import JOB_STATUSES
 from core.priorities import PRIORITIES
+from core.vocabulary import JOB_STATUSES
 from daemon.report import Report
 
 NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)

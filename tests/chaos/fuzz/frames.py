@@ -19,8 +19,8 @@ from core.listener_state import RECONNECT_REASONS
 from daemon.clock import utc_now
 from daemon.keyring import Keyring
 from daemon.listener import Listener
+from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
-from daemon.progress import Progress
 from daemon.rows import Beat
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change

@@ -14,9 +14,9 @@ import pytest
 import structlog
 
 from daemon.http import Probes, listen, serve
+from daemon.liveness import Progress
 from daemon.logs import configure_logs
 from daemon.metrics import Metrics
-from daemon.progress import Progress
 from daemon.settings import load_settings
 from tests.support.daemon_process import eventually
 from tests.support.reports import a_report
