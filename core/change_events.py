@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.job_events import REPOSITORY_SYNC, Job, PriorityForm, event_data
 from core.outgoing_events import OutgoingEvent
 

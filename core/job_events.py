@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
 from core.outgoing_events import OutgoingEvent
 from core.priorities import DEFAULT_PRIORITY, Priority, score

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
 from core.job_events import Job, JobType, PriorityForm, job_event
 from core.outgoing_events import OutgoingEvent

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
+from core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
 from core.errors import PermanentError, PriorityError, TransientError
 from core.membership_cache import MembershipCache
 from core.priorities import DEFAULT_PRIORITY, Priority, Trigger

@@ -36,12 +36,14 @@ from core.history import History
 from core.pacing import SweepPace
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
+from daemon.database.api_key import Keyring
+from daemon.database.startup import wait_for_schema
+from daemon.database.store import Store, open_store
 from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
-from daemon.keyring import Keyring
 from daemon.listener import Listener
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
@@ -51,8 +53,6 @@ from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
-from daemon.startup import wait_for_schema
-from daemon.store import Store, open_store
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup

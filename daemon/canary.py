@@ -17,8 +17,8 @@ import structlog
 from core.errors import KeyRefusedError, PriorityError
 from core.events import Hint
 from daemon.clock import monotonic, utc_now
+from daemon.database.rows import Beat
 from daemon.metrics import Metrics
-from daemon.rows import Beat
 
 log = structlog.stdlib.get_logger()
 

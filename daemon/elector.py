@@ -16,9 +16,9 @@ import structlog
 from core.errors import PermanentError, TransientError
 from core.lease import LEASE_SECONDS, Lease
 from daemon.clock import monotonic
+from daemon.database.rows import LeaseAnswer
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.rows import LeaseAnswer
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -16,6 +16,7 @@ from uuid import UUID
 from anyio.abc import TaskGroup
 
 from core.released_jobs import ReleaseLimits
+from daemon.database.store import Store
 from daemon.dispatcher import Dispatcher
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
@@ -24,7 +25,6 @@ from daemon.outbox import Outbox
 from daemon.recorder import Recorder
 from daemon.releaser import Releaser
 from daemon.settings import Settings
-from daemon.store import Store
 from daemon.sync_function import SyncFunction, Walker
 from daemon.trimmer import Trimmer
 

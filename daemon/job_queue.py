@@ -16,19 +16,19 @@ import anyio
 import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
 from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
 from core.membership_cache import MembershipCache
 from core.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.send_order import SendOrder
 from daemon.clock import monotonic
+from daemon.database.api_key import Keyring
+from daemon.database.store import Store, open_store
 from daemon.event_sender import EventSender, PreparedBatch, open_event_sender, prepare
-from daemon.keyring import Keyring
 from daemon.ordered_queue import OrderedQueue
 from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from daemon.settings import Settings
-from daemon.store import Store, open_store
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -43,7 +43,7 @@ LOOK_UP_SECONDS: Final = 10.0
 
 
 class PriorityLookUps(Protocol):
-    """What is needed of `daemon.store.Store`."""
+    """What is needed of `daemon.database.store.Store`."""
 
     async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
 

@@ -37,7 +37,7 @@ from core.membership_memory import MembershipMemory
 from core.priorities import Trigger
 from daemon.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from daemon.clock import monotonic, utc_now
-from daemon.keyring import Keyring
+from daemon.database.api_key import Keyring
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
 from daemon.stream import ChangeStream

@@ -13,11 +13,11 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.priorities import Priority
 from core.release_policy import promote_after_seconds
 from core.released_jobs import ReleasedJob, ReleaseLimits
-from daemon.store import Store
+from daemon.database.store import Store
 
 CLAIM_SECONDS: Final = 60.0
 """What is released is to be sent within this time; if its daemon has died, another takes it over then."""

@@ -16,9 +16,9 @@ import structlog
 from core.errors import PermanentError, PriorityError
 from core.job_events import Job, LookUp
 from core.released_jobs import event_id, refuse_clash
+from daemon.database.store import Store
 from daemon.ordered_jobs import Queued, queue_in_order
 from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
-from daemon.store import Store
 
 log = structlog.stdlib.get_logger()
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from core.change_events import RecordedChange
-from daemon.store import Store
+from daemon.database.store import Store
 
 
 @dataclass(frozen=True, slots=True)

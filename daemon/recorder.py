@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from core.answers import PriorityUpdate, SyncAnswer
+from core.database.answers import PriorityUpdate, SyncAnswer
 from core.history import History
 from core.priorities import PRIORITIES, Trigger
 from daemon.clock import utc_now

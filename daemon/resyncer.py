@@ -18,7 +18,7 @@ import anyio
 import structlog
 from cronsim import CronSim
 
-from core.answers import SyncAnswer, SyncResult
+from core.database.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
 from core.lease import LEASE_SECONDS
 from core.priorities import Trigger

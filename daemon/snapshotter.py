@@ -14,9 +14,9 @@ import structlog
 from core.errors import PermanentError, TransientError
 from core.pacing import LookPace
 from daemon.clock import monotonic
+from daemon.database.rows import Snapshot
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import NO_PRIORITY, Metrics
-from daemon.rows import Snapshot
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -28,7 +28,7 @@ from core.listener_state import (
     ReconnectReason,
     Subscribed,
 )
-from daemon.keyring import Keyring
+from daemon.database.api_key import Keyring
 from daemon.logs import redact
 from daemon.realtime_messages import read_messages_by_event
 

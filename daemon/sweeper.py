@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from core.answers import SyncAnswer
+from core.database.answers import SyncAnswer
 from core.drift import DriftJudge
 from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from core.answers import SyncAnswer, SyncResult
+from core.database.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
 from core.priorities import Trigger
 from daemon.recorder import Recorder

@@ -14,7 +14,7 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.answers import SyncAnswer
+from core.database.answers import SyncAnswer
 from core.errors import PermanentError, PriorityError, TransientError
 from core.priorities import Trigger
 from core.work_queue import WorkItem, WorkQueue

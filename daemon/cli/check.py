@@ -12,6 +12,7 @@ import anyio
 import click
 import httpx
 
+from core.database.schema import APPLY_MIGRATIONS, missing_schema
 from core.errors import (
     ConfigurationError,
     ExitCode,
@@ -21,15 +22,14 @@ from core.errors import (
 )
 from core.events import HEARTBEATS, MalformedChangeError, read_change
 from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
-from core.schema import APPLY_MIGRATIONS, missing_schema
 from daemon.cli.check_database import database_findings
 from daemon.cli.check_inngest import inngest_findings
 from daemon.cli.finding import Finding, from_error, psql
+from daemon.database.api_key import Keyring
+from daemon.database.rows import DatabaseCheck
+from daemon.database.store import Store
 from daemon.http import listen
-from daemon.keyring import Keyring
-from daemon.rows import DatabaseCheck
 from daemon.settings import Settings
-from daemon.store import Store
 from daemon.stream import ChangeStream
 
 _BEAT_SECONDS: Final = 15.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from core.database.schema import APPLY_MIGRATIONS, demand_version
 from core.errors import ContractError, ExitCode
-from core.schema import APPLY_MIGRATIONS, demand_version
 from daemon.cli.finding import Finding, from_error, psql
+from daemon.database.rows import DatabaseCheck
 from daemon.migration_files import migration_files
-from daemon.rows import DatabaseCheck
 
 _MEMBERSHIPS: Final = "select pg_get_functiondef('priorityd.memberships()'::regprocedure)"
 _MISSING_INDEXES: Final = "select unnest(statements) from priorityd.missing_indexes(true)"

@@ -13,9 +13,9 @@ from pydantic_core import to_jsonable_python
 
 from core.errors import ExitCode
 from core.priorities import DEFAULT_PRIORITY
-from daemon.rows import Explanation, TrackedRow
+from daemon.database.rows import Explanation, TrackedRow
+from daemon.database.store import Store
 from daemon.settings import Settings
-from daemon.store import Store
 
 _NAMED_WORKSPACES = 3
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from core import __version__
+from core.database.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
+from core.database.schema import MIGRATION_SET
 from core.errors import ExitCode, PriorityError
-from core.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
-from core.schema import MIGRATION_SET
 from daemon.migration_files import migration_files
 
 if TYPE_CHECKING:

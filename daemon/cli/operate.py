@@ -12,15 +12,15 @@ import anyio
 import click
 from pydantic_core import to_jsonable_python
 
+from core.database.schema import missing_schema
 from core.errors import ExitCode, PriorityError, TransientError
 from core.priorities import Priority
-from core.schema import missing_schema
 from daemon.cli.run import first_of
 from daemon.cli.sync import show_changes
-from daemon.keyring import Keyring
+from daemon.database.api_key import Keyring
+from daemon.database.store import Store, open_store
 from daemon.logs import configure_logs
 from daemon.settings import Settings, load_settings, proxy_passwords
-from daemon.store import Store, open_store
 
 Command = Callable[..., Awaitable[ExitCode]]
 

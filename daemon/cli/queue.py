@@ -14,15 +14,15 @@ from uuid import UUID, uuid4
 
 import click
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import ExitCode, PermanentError
 from core.job_events import Job, JobType, QueueMode, event_name
 from core.priorities import PRIORITIES, score
 from daemon.clock import monotonic
+from daemon.database.store import Store
 from daemon.job_queue import open_queue
 from daemon.queueing import JobsNotSentError, QueuedJob, QueueResult
 from daemon.settings import Settings
-from daemon.store import Store
 
 _SHOWN: Final = 5
 """Of many alike, so many are named."""

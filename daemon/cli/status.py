@@ -16,10 +16,10 @@ from pydantic_core import to_jsonable_python
 
 from core.errors import ExitCode
 from daemon.cli.jobs import count_lines
+from daemon.database.rows import Snapshot
+from daemon.database.store import Store
 from daemon.ordered_jobs import count_jobs
-from daemon.rows import Snapshot
 from daemon.settings import Settings
-from daemon.store import Store
 
 Facts = dict[str, Any]
 

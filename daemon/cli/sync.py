@@ -10,14 +10,14 @@ from uuid import UUID
 
 import click
 
-from core.answers import PriorityUpdate, SyncAnswer, SyncResult
+from core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
+from core.database.schema import demand_version
 from core.errors import ExitCode
-from core.schema import demand_version
 from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.cli.meter import Meter, meter
 from daemon.clock import monotonic
+from daemon.database.store import Store
 from daemon.settings import Settings
-from daemon.store import Store
 
 _COLOURS = {"high": "green", "medium": "yellow", "low": "red"}
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from core.schema import APPLY_MIGRATIONS
+from core.database.schema import APPLY_MIGRATIONS
 from daemon.sandbox.keys import Keys
 from daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually, free_port, start_daemon

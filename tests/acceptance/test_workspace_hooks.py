@@ -11,12 +11,12 @@ import anyio
 import pytest
 import structlog
 
-from core.answers import SyncAnswer
+from core.database.answers import SyncAnswer
 from core.priorities import Trigger
 from core.workspace_priority_sync import WorkspacePrioritySync
-from daemon.store import Store, open_store
+from daemon.database.store import Store, open_store
 from daemon.workspace_hooks import WorkspaceHooks
-from tests.daemon.test_store import Answer, answering, hang_up, http, say_nothing
+from tests.database.test_store import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
 from tests.support.stack import Stack
 

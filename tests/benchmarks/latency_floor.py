@@ -15,8 +15,8 @@ from postgrest import AsyncPostgrestClient
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
-from daemon.keyring import Keyring
-from daemon.rest_client import open_http
+from daemon.database.api_key import Keyring
+from daemon.database.rest_client import open_http
 from daemon.settings import load_settings
 
 NO_OP = "benchmark_no_op"

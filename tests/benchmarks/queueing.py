@@ -15,13 +15,13 @@ import anyio
 import httpx
 import psycopg
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.job_events import Job, job_event
 from core.outgoing_events import OutgoingEvent
 from core.run_priority import run_priority_expression
 from core.send_order import SendOrder
+from daemon.database.store import _PRIORITIES
 from daemon.sandbox.server import serve_sandbox
-from daemon.store import _PRIORITIES
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, ratios, spread
 from tests.support.cel import head_start

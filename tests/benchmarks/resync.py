@@ -17,11 +17,11 @@ from typing import Any
 
 import anyio
 
-from core.answers import SyncAnswer, SyncResult
+from core.database.answers import SyncAnswer, SyncResult
 from core.workspace_priority_sync import WorkspacePrioritySync
+from daemon.database.store import Store, open_store
 from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from daemon.sandbox.server import serve_sandbox
-from daemon.store import Store, open_store
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, fill, make_wrong, tidy

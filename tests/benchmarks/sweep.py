@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from daemon.database.store import Store, open_store
 from daemon.sandbox.server import serve_sandbox
-from daemon.store import Store, open_store
 from daemon.sweeper import SWEEP_LIMIT
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_most, ratios, spread, timed

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
 from core.job_events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
 

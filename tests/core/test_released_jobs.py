@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
 from core.job_events import Job, event_data
 from core.released_jobs import ReleasedJob, event_id, refuse_clash, released_event

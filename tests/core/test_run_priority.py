@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.job_events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
 from core.priorities import PRIORITIES, SCORES, Priority
 from core.run_priority import (

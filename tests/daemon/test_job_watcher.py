@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 from core.history import History
 from daemon import job_watcher
 from daemon.clock import utc_now
+from daemon.database.store import Store, open_store
 from daemon.job_watcher import JobWatcher
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.sandbox.server import serve_sandbox
-from daemon.store import Store, open_store
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
 

@@ -14,12 +14,12 @@ import pytest
 from core.events import Hint
 from core.listener_state import Failed, Input
 from core.priorities import Trigger
-from daemon.keyring import Keyring
+from daemon.database.api_key import Keyring
+from daemon.database.store import open_store
 from daemon.listener import Listener
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.store import open_store
 from daemon.stream import ChangeStream
 from tests.acceptance.test_troubles import disturb_server
 from tests.support.application import Application

@@ -7,11 +7,11 @@ import pytest
 
 from core import pacing
 from daemon import snapshotter
+from daemon.database.store import open_store
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.sandbox.server import serve_sandbox
 from daemon.snapshotter import Snapshotter
-from daemon.store import open_store
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

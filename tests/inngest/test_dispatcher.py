@@ -13,13 +13,13 @@ import pytest
 
 from core.change_events import PRIORITY_CHANGED
 from core.job_events import REPOSITORY_SYNC
+from daemon.database.store import open_store
 from daemon.dispatcher import Dispatcher
 from daemon.event_sender import EventSender, open_event_sender
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
 from daemon.outbox import Outbox
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.store import open_store
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -14,6 +14,7 @@ import pytest
 from core.errors import PermanentError
 from core.job_events import Job, PriorityForm
 from core.released_jobs import ReleaseLimits, event_id
+from daemon.database.store import open_store
 from daemon.event_sender import open_event_sender
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
@@ -21,7 +22,6 @@ from daemon.ordered_jobs import OrderedJobs
 from daemon.ordered_queue import OrderedQueue, job_id
 from daemon.releaser import Releaser
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.store import open_store
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

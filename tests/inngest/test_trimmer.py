@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import anyio
 
+from daemon.database.store import open_store
 from daemon.liveness import Progress
 from daemon.outbox import Outbox
 from daemon.sandbox.server import serve_sandbox
-from daemon.store import open_store
 from daemon.trimmer import PAGE_SIZE, Trimmer
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from core.database.migrations import Package
 from core.errors import PriorityError
-from core.migrations import Package
 from daemon.cli.migrations import bring_up_to_date
 
 PACKAGE = Package("1.0", 2, {"tables": "-- Tables: what is\n", "functions": "-- Functions: what it does\n"})

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from typing import Protocol
 from uuid import uuid4
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.job_events import Job, event_data
 from core.release_policy import Waiting, choose
 from tests.simulation.load import Arrival

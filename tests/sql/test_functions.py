@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core.schema import MIGRATION_SET
+from core.database.schema import MIGRATION_SET
 from daemon.migration_files import migration_files
 from tests.support.world import Row, session
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core.answers import RepositoryPriority
+from core.database.answers import RepositoryPriority
 from core.job_events import EVENT_NAMES, Job, JobType, job_event
 
 if TYPE_CHECKING:

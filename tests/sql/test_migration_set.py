@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core.schema import MIGRATION_SET
+from core.database.schema import MIGRATION_SET
 from daemon.migration_files import migration_files, migrations_dir
 from daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
 from tests.sql.test_migrations import SCHEMAS, fingerprint, use
@@ -49,7 +49,7 @@ def bare(empty_database: Database) -> World:
 
 
 def test_a_change_of_any_file_makes_a_new_set() -> None:
-    """Once a set is released, raise its number in every file and in `core.schema`, and record the new one."""
+    """Once a set is released, raise its number in every file and in `core.database.schema`; record the new one."""
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
     assert json.loads(RECORDED.read_text()) == {str(MIGRATION_SET): digest}
 

@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from core.database.schema import MIGRATION_SET
 from core.priorities import TRIGGERS
-from core.schema import MIGRATION_SET
 from daemon.sandbox.migrate import apply_migrations
 from daemon.sandbox.postgres import embedded_postgres
 from tests.support.database import schema_sql

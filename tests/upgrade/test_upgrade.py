@@ -1,4 +1,4 @@
-"""Old and new together: each daemon with the migrations of the other, as `core.schema` has it."""
+"""Old and new together: each daemon with the migrations of the other, as `core.database.schema` has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.schema import APPLY_MIGRATIONS, MIGRATION_SET
+from core.database.schema import APPLY_MIGRATIONS, MIGRATION_SET
 from tests.support.daemon_process import eventually, priorityd
 from tests.support.database import Database
 from tests.support.stack import Stack, stack

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from core.answers import SyncAnswer
+from core.database.answers import SyncAnswer
+from core.database.schema import SchemaVersion
 from core.priorities import Expected, Priority
-from core.schema import SchemaVersion
 from core.vocabulary import JobStatus
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 
 from core.failures import translate
-from daemon.keyring import Keyring
+from daemon.database.api_key import Keyring
 
 _CONNECT_SECONDS: Final = 5.0
 

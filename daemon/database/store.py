@@ -24,13 +24,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from core.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
+from core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
+from core.database.schema import SchemaVersion
 from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from core.priorities import Priority, Trigger
-from core.schema import SchemaVersion
-from daemon.keyring import Keyring
-from daemon.rest_client import open_http
-from daemon.rows import (
+from daemon.database.api_key import Keyring
+from daemon.database.rest_client import open_http
+from daemon.database.rows import (
     Beat,
     DatabaseCheck,
     Explanation,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.errors import KeyRefusedError, PermanentError, TransientError
-from daemon.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS, Store, open_store
+from daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS, Store, open_store
 
 Answer = bytes | Callable[[SocketStream], Any]
 

@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from core.errors import ConfigurationError
+from daemon.database.api_key import Keyring
+from daemon.database.store import open_store
 from daemon.http import listen
-from daemon.keyring import Keyring
-from daemon.store import open_store
 
 
 class Settings:
