@@ -31,9 +31,9 @@ from anyio.abc import TaskGroup
 from core import __version__
 from core.drift import DriftJudge
 from core.errors import ExitCode
-from core.events import Hint
 from core.history import History
 from core.pacing import SweepPace
+from core.stream.hints import Hint
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
@@ -44,7 +44,6 @@ from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
-from daemon.listener import Listener
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory
@@ -53,6 +52,7 @@ from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
+from daemon.stream.listener import Listener
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup

@@ -7,8 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 from core.drift import DriftJudge
-from core.events import Hint
 from core.priorities import Trigger
+from core.stream.hints import Hint
 from core.work_queue import WorkQueue
 from daemon.clock import monotonic
 from daemon.wakeup import Wakeup

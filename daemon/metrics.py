@@ -14,10 +14,10 @@ from prometheus_client.registry import Collector
 
 from core import __version__
 from core.change_events import ANNOUNCED_EVENTS
-from core.events import OPERATIONS, TABLES
 from core.failures import REASONS
-from core.listener_state import RECONNECT_REASONS, STATES, State
 from core.priorities import PRIORITIES, TRIGGERS
+from core.stream.hints import OPERATIONS, TABLES
+from core.stream.listener_state import RECONNECT_REASONS, STATES, State
 from core.vocabulary import JOB_STATUSES
 
 # A `_created` beside every series would double them, and nothing reads it.

@@ -17,7 +17,6 @@ from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher
 from daemon.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
-from daemon.listener import Listener
 from daemon.recorder import Recorder
 from daemon.releaser import Releaser
 from daemon.report import (
@@ -48,6 +47,7 @@ from daemon.report import (
 )
 from daemon.resyncer import Resyncer
 from daemon.snapshotter import Snapshotter
+from daemon.stream.listener import Listener
 from daemon.sweeper import Sweeper
 
 MAX_PARKED_SHOWN: Final = 20

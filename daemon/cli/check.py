@@ -20,8 +20,8 @@ from core.errors import (
     PriorityError,
     TransientError,
 )
-from core.events import HEARTBEATS, MalformedChangeError, read_change
-from core.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
+from core.stream.hints import HEARTBEATS, MalformedChangeError, read_change
+from core.stream.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
 from daemon.cli.check_database import database_findings
 from daemon.cli.check_inngest import inngest_findings
 from daemon.cli.finding import Finding, from_error, psql
@@ -30,7 +30,7 @@ from daemon.database.rows import DatabaseCheck
 from daemon.database.store import Store
 from daemon.http import listen
 from daemon.settings import Settings
-from daemon.stream import ChangeStream
+from daemon.stream.connection import ChangeStream
 
 _BEAT_SECONDS: Final = 15.0
 _SLOTS: Final = "select slot_name, active, wal_status from pg_replication_slots"

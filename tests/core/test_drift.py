@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from core.drift import MAX_HEARD, DriftJudge
-from core.events import WORKSPACE_REPOSITORIES, Hint
+from core.stream.hints import WORKSPACE_REPOSITORIES, Hint
 
 
 def hint(*repository_ids: UUID) -> Hint:

@@ -19,8 +19,8 @@ from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscrib
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.events import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
-from core.listener_state import (
+from core.stream.hints import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
+from core.stream.listener_state import (
     CONNECT_TIMEOUT_SECONDS,
     Failed,
     Input,
@@ -30,7 +30,7 @@ from core.listener_state import (
 )
 from daemon.database.api_key import Keyring
 from daemon.logs import redact
-from daemon.realtime_messages import read_messages_by_event
+from daemon.stream.realtime_messages import read_messages_by_event
 
 log = structlog.stdlib.get_logger()
 

@@ -11,7 +11,7 @@ import pytest
 from daemon.metrics import Metrics
 from daemon.sandbox.server import SandboxServer
 from tests.acceptance.test_troubles import disturb_server
-from tests.daemon.test_listener import Heard, listening, sandbox
+from tests.stream.test_listener import Heard, listening, sandbox
 from tests.support.daemon_process import eventually
 
 __all__ = ["sandbox"]

@@ -1,7 +1,7 @@
 """The listener: keeps one live subscription to the change stream and turns changes into work.
 
-What it does next is decided by `core.listener_state`; what a change means by `core.events`; whether a
-connection that looks healthy really delivers, by the canary.
+What it does next is decided by `core.stream.listener_state`; what a change means by `core.stream.hints`;
+whether a connection that looks healthy really delivers, by the canary.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from core.events import HEARTBEATS, Hint, MalformedChangeError, read_change
-from core.listener_state import (
+from core.priorities import Trigger
+from core.stream.hints import HEARTBEATS, Hint, MalformedChangeError, read_change
+from core.stream.listener_state import (
     BACKOFF_MAX_SECONDS,
     RENEW_AFTER_SECONDS,
     Action,
@@ -33,14 +34,13 @@ from core.listener_state import (
     initial,
     transition,
 )
-from core.membership_memory import MembershipMemory
-from core.priorities import Trigger
-from daemon.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
+from core.stream.membership_memory import MembershipMemory
 from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.stream import ChangeStream
+from daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
+from daemon.stream.connection import ChangeStream
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from core.errors import KeyRefusedError, PriorityError
-from core.events import Hint
+from core.stream.hints import Hint
 from daemon.clock import monotonic, utc_now
 from daemon.database.rows import Beat
 from daemon.metrics import Metrics

@@ -11,16 +11,16 @@ import anyio
 import psutil
 import pytest
 
-from core.events import Hint
-from core.listener_state import Failed, Input
 from core.priorities import Trigger
+from core.stream.hints import Hint
+from core.stream.listener_state import Failed, Input
 from daemon.database.api_key import Keyring
 from daemon.database.store import open_store
-from daemon.listener import Listener
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.stream import ChangeStream
+from daemon.stream.connection import ChangeStream
+from daemon.stream.listener import Listener
 from tests.acceptance.test_troubles import disturb_server
 from tests.support.application import Application
 from tests.support.daemon_process import eventually

@@ -9,8 +9,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.events import Hint, read_change
-from core.membership_memory import MembershipMemory
+from core.stream.hints import Hint, read_change
+from core.stream.membership_memory import MembershipMemory
 
 A = UUID("11111111-1111-4111-8111-111111111111")
 B = UUID("22222222-2222-4222-8222-222222222222")

@@ -1,0 +1,1 @@
+"""What a change says, and what the listener does next."""
