@@ -39,11 +39,11 @@ from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
 from daemon.database.startup import wait_for_schema
 from daemon.database.store import Store, open_store
-from daemon.elector import Elector
 from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
+from daemon.leader.elector import Elector
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory

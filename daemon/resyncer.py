@@ -20,7 +20,7 @@ from cronsim import CronSim
 
 from core.database.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
-from core.lease import LEASE_SECONDS
+from core.leader.lease import LEASE_SECONDS
 from core.priorities import Trigger
 from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size

@@ -1,7 +1,7 @@
 """The elector: asks for the lease on timer work, so that of several daemons one does it.
 
-What the answers mean is decided by `core.lease`. The others take over when they next ask after the lease has
-expired or was given up.
+What the answers mean is decided by `core.leader.lease`. The others take over when they next ask after the
+lease has expired or was given up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 import structlog
 
 from core.errors import PermanentError, TransientError
-from core.lease import LEASE_SECONDS, Lease
+from core.leader.lease import LEASE_SECONDS, Lease
 from daemon.clock import monotonic
 from daemon.database.rows import LeaseAnswer
 from daemon.liveness import BEAT_SECONDS, Progress

@@ -1,0 +1,1 @@
+"""Which daemon does the timer work: the lease."""
