@@ -29,26 +29,27 @@ import structlog
 from anyio.abc import TaskGroup
 
 from core import __version__
-from core.drift import DriftJudge
+from core.apply.drift import DriftJudge
+from core.apply.work_queue import WorkQueue
 from core.errors import ExitCode
 from core.history import History
 from core.pacing import SweepPace
 from core.stream.hints import Hint
-from core.work_queue import WorkQueue
+from daemon.apply.intake import Intake
+from daemon.apply.recorder import Recorder
+from daemon.apply.worker import Worker
 from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
 from daemon.database.startup import wait_for_schema
 from daemon.database.store import Store, open_store
 from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
-from daemon.intake import Intake
 from daemon.job_watcher import JobWatcher
 from daemon.leader.elector import Elector
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory
 from daemon.metrics import Metrics
-from daemon.recorder import Recorder
 from daemon.resyncer import Resyncer
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
@@ -56,7 +57,6 @@ from daemon.stream.listener import Listener
 from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup
-from daemon.worker import Worker
 
 if TYPE_CHECKING:
     from daemon.report import Report

@@ -16,13 +16,13 @@ from uuid import UUID
 from anyio.abc import TaskGroup
 
 from core.released_jobs import ReleaseLimits
+from daemon.apply.recorder import Recorder
 from daemon.database.store import Store
 from daemon.dispatcher import Dispatcher
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
-from daemon.recorder import Recorder
 from daemon.releaser import Releaser
 from daemon.settings import Settings
 from daemon.sync_function import SyncFunction, Walker

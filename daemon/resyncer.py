@@ -24,11 +24,11 @@ from core.leader.lease import LEASE_SECONDS
 from core.priorities import Trigger
 from core.requests import Request, Requests
 from core.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
+from daemon.apply.intake import Intake
+from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
-from daemon.intake import Intake
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Outcome
-from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

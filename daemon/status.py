@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from core import __version__
+from core.apply.work_queue import WorkQueue
 from core.history import History, Latencies, Minute, merged
 from core.priorities import PRIORITIES
 from core.verdict import Facts, find_problems, headline
 from core.vocabulary import JOB_STATUSES
-from core.work_queue import WorkQueue
+from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher
 from daemon.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
-from daemon.recorder import Recorder
 from daemon.releaser import Releaser
 from daemon.report import (
     Change,

@@ -13,17 +13,17 @@ from typing import Final, Protocol
 
 import structlog
 
+from core.apply.drift import DriftJudge
+from core.apply.work_queue import WorkQueue
 from core.database.answers import SyncAnswer
-from core.drift import DriftJudge
 from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
 from core.requests import Request, Requests
-from core.work_queue import WorkQueue
+from daemon.apply.intake import Intake
+from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
-from daemon.intake import Intake
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

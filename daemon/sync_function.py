@@ -17,7 +17,7 @@ import structlog
 from core.database.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
 from core.priorities import Trigger
-from daemon.recorder import Recorder
+from daemon.apply.recorder import Recorder
 
 log = structlog.stdlib.get_logger()
 

@@ -14,14 +14,14 @@ from uuid import UUID
 import anyio
 import structlog
 
+from core.apply.work_queue import WorkItem, WorkQueue
 from core.database.answers import SyncAnswer
 from core.errors import PermanentError, PriorityError, TransientError
 from core.priorities import Trigger
-from core.work_queue import WorkItem, WorkQueue
+from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.recorder import Recorder
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
-from core.drift import DriftJudge
+from core.apply.drift import DriftJudge
+from core.apply.work_queue import WorkQueue
 from core.priorities import Trigger
 from core.stream.hints import Hint
-from core.work_queue import WorkQueue
 from daemon.clock import monotonic
 from daemon.wakeup import Wakeup
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from core.drift import MAX_HEARD, DriftJudge
+from core.apply.drift import MAX_HEARD, DriftJudge
 from core.stream.hints import WORKSPACE_REPOSITORIES, Hint
 
 
