@@ -50,11 +50,11 @@ from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory
 from daemon.metrics import Metrics
-from daemon.resyncer import Resyncer
+from daemon.repair.resyncer import Resyncer
+from daemon.repair.sweeper import Sweeper
 from daemon.settings import Settings, is_in_environment, read_key
 from daemon.snapshotter import Snapshotter
 from daemon.stream.listener import Listener
-from daemon.sweeper import Sweeper
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup
 

@@ -19,6 +19,8 @@ from daemon.dispatcher import Dispatcher
 from daemon.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
 from daemon.releaser import Releaser
+from daemon.repair.resyncer import Resyncer
+from daemon.repair.sweeper import Sweeper
 from daemon.report import (
     Change,
     Failure,
@@ -45,10 +47,8 @@ from daemon.report import (
     SnapshotReport,
     SweepReport,
 )
-from daemon.resyncer import Resyncer
 from daemon.snapshotter import Snapshotter
 from daemon.stream.listener import Listener
-from daemon.sweeper import Sweeper
 
 MAX_PARKED_SHOWN: Final = 20
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from daemon.database.store import Store, open_store
+from daemon.repair.sweeper import SWEEP_LIMIT
 from daemon.sandbox.server import serve_sandbox
-from daemon.sweeper import SWEEP_LIMIT
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_most, ratios, spread, timed
 from tests.benchmarks.large import Sizes, fill, make_missed, make_wrong

@@ -12,7 +12,7 @@ from core.errors import ContractError
 from core.membership_cache import MembershipCache
 from core.pacing import QUIET_LOOKS, LookPace, SweepPace
 from core.priorities import PRIORITIES, SCORES, Expected, expected, score
-from core.requests import Request, Requests
+from core.repair.requests import Request, Requests
 
 T0 = datetime(2025, 1, 3, tzinfo=UTC)
 

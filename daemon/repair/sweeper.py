@@ -19,7 +19,7 @@ from core.database.answers import SyncAnswer
 from core.errors import PermanentError, PriorityError, TransientError
 from core.pacing import SweepPace
 from core.priorities import Trigger
-from core.requests import Request, Requests
+from core.repair.requests import Request, Requests
 from daemon.apply.intake import Intake
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now

@@ -1,0 +1,1 @@
+"""What repairs wait for, and how much they take at a time."""

@@ -1,0 +1,1 @@
+"""Finds what no change named: the sweeper and the resyncer."""
