@@ -19,7 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
 from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
-from core.membership_cache import MembershipCache
+from core.library.membership_cache import MembershipCache
 from core.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.send_order import SendOrder
 from daemon.clock import monotonic

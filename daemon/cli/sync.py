@@ -13,7 +13,7 @@ import click
 from core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
 from core.database.schema import demand_version
 from core.errors import ExitCode
-from core.workspace_priority_sync import WorkspacePrioritySync
+from core.library.workspace_priority_sync import WorkspacePrioritySync
 from daemon.cli.meter import Meter, meter
 from daemon.clock import monotonic
 from daemon.database.store import Store

@@ -21,9 +21,9 @@ from cronsim import CronSim
 from core.database.answers import SyncAnswer, SyncResult
 from core.errors import PermanentError, TransientError
 from core.leader.lease import LEASE_SECONDS
+from core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 from core.priorities import Trigger
 from core.repair.requests import Request, Requests
-from core.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 from daemon.apply.intake import Intake
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now

@@ -12,10 +12,10 @@ import pytest
 import structlog
 
 from core.database.answers import SyncAnswer
+from core.library.workspace_priority_sync import WorkspacePrioritySync
 from core.priorities import Trigger
-from core.workspace_priority_sync import WorkspacePrioritySync
 from daemon.database.store import Store, open_store
-from daemon.workspace_hooks import WorkspaceHooks
+from daemon.library.workspace_hooks import WorkspaceHooks
 from tests.database.test_store import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
 from tests.support.stack import Stack

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.workspace_priority_sync import WorkspacePrioritySync
+from core.library.workspace_priority_sync import WorkspacePrioritySync
 from daemon.database.store import Store, open_store
 from daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 
 from core.database.answers import SyncAnswer, SyncResult
-from core.workspace_priority_sync import WorkspacePrioritySync
+from core.library.workspace_priority_sync import WorkspacePrioritySync
 from daemon.database.store import Store, open_store
 from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from daemon.sandbox.server import serve_sandbox

@@ -9,7 +9,7 @@ import pytest
 
 from core.database.schema import MIGRATION_SET, SchemaVersion, demand_version
 from core.errors import ContractError
-from core.membership_cache import MembershipCache
+from core.library.membership_cache import MembershipCache
 from core.pacing import QUIET_LOOKS, LookPace, SweepPace
 from core.priorities import PRIORITIES, SCORES, Expected, expected, score
 from core.repair.requests import Request, Requests

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
 from core.errors import PermanentError, PriorityError, TransientError
-from core.membership_cache import MembershipCache
+from core.library.membership_cache import MembershipCache
 from core.priorities import DEFAULT_PRIORITY, Priority, Trigger
 
 RESYNC_PAGE_SIZE: Final = 25_000

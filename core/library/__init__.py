@@ -1,0 +1,1 @@
+"""What an application calls in its own process."""

@@ -1,0 +1,1 @@
+"""What an application calls right after it has changed a workspace."""
