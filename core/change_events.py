@@ -22,8 +22,8 @@ from typing import Final
 from uuid import UUID
 
 from core.database.answers import RepositoryPriority
+from core.inngest.outgoing_events import OutgoingEvent
 from core.job_events import REPOSITORY_SYNC, Job, PriorityForm, event_data
-from core.outgoing_events import OutgoingEvent
 
 PRIORITY_CHANGED: Final = "workspace/priority.changed"
 ANNOUNCED_EVENTS: Final = (PRIORITY_CHANGED, REPOSITORY_SYNC)

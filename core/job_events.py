@@ -19,7 +19,7 @@ from uuid import UUID
 
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
-from core.outgoing_events import OutgoingEvent
+from core.inngest.outgoing_events import OutgoingEvent
 from core.priorities import DEFAULT_PRIORITY, Priority, score
 
 JobType: TypeAlias = Literal[

@@ -19,18 +19,18 @@ from core.released_jobs import ReleaseLimits
 from daemon.apply.recorder import Recorder
 from daemon.database.store import Store
 from daemon.dispatcher import Dispatcher
+from daemon.inngest.sync_function import SyncFunction, Walker
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
 from daemon.releaser import Releaser
 from daemon.settings import Settings
-from daemon.sync_function import SyncFunction, Walker
 from daemon.trimmer import Trimmer
 
 if TYPE_CHECKING:
-    from daemon.event_sender import EventSender
-    from daemon.function_host import FunctionHost
+    from daemon.inngest.function_host import FunctionHost
+    from daemon.inngest.sender import EventSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[
     if not settings.inngest_sends:
         yield Senders(None, None)
         return
-    from daemon.event_sender import open_event_sender
+    from daemon.inngest.sender import open_event_sender
 
     async with AsyncExitStack() as opened:
         announcer = job_sender = None
@@ -113,7 +113,7 @@ class InngestSide:
     def answer_with(self, walker: Walker, recorder: Recorder) -> None:
         """Offer Inngest the function, where the settings want and allow it."""
         if self._settings.inngest_hosts and self._settings.host_sync_function:
-            from daemon.function_host import FunctionHost
+            from daemon.inngest.function_host import FunctionHost
 
             function = SyncFunction(self._store, walker, recorder=recorder)
             self.function_host = FunctionHost(

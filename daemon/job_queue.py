@@ -18,14 +18,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
+from core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
 from core.library.membership_cache import MembershipCache
-from core.outgoing_events import OutgoingEvent, Refused, size_bytes
 from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.database.api_key import Keyring
 from daemon.database.store import Store, open_store
-from daemon.event_sender import EventSender, PreparedBatch, open_event_sender, prepare
+from daemon.inngest.sender import EventSender, PreparedBatch, open_event_sender, prepare
 from daemon.ordered_queue import OrderedQueue
 from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from daemon.settings import Settings

@@ -27,8 +27,8 @@ import anyio
 import structlog
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from core.inngest.outgoing_events import OutgoingEvent, Refused
 from core.job_events import PriorityForm
-from core.outgoing_events import OutgoingEvent, Refused
 from core.pacing import SweepPace
 from core.priorities import PRIORITIES
 from core.released_jobs import ReleasedJob, ReleaseLimits, released_event

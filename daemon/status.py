@@ -16,7 +16,7 @@ from core.vocabulary import JOB_STATUSES
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher
-from daemon.function_host import FunctionHost
+from daemon.inngest.function_host import FunctionHost
 from daemon.job_watcher import JobWatcher
 from daemon.releaser import Releaser
 from daemon.repair.resyncer import Resyncer

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError
+from core.inngest.run_priority import has_no_effect, run_priority_expression
 from core.job_events import EVENT_NAMES, PriorityForm
-from core.run_priority import has_no_effect, run_priority_expression
 from daemon.cli.finding import Finding
-from daemon.inngest_api import InngestApi, InngestFunction, open_inngest_api
+from daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
 from daemon.settings import Settings
 
 _STEP: Final = "run priority"

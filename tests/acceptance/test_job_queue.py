@@ -12,7 +12,7 @@ from core.database.answers import RepositoryPriority
 from core.errors import ExitCode, PermanentError
 from core.job_events import Job
 from daemon.database.store import Store, open_store
-from daemon.event_sender import open_event_sender
+from daemon.inngest.sender import open_event_sender
 from daemon.job_queue import LOOK_UP_PAGE_SIZE, JobQueue, JobsNotSentError, QueueResult, open_job_queue
 from daemon.settings import Settings
 from tests.support.daemon_process import eventually, free_port

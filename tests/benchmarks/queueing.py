@@ -16,9 +16,9 @@ import httpx
 import psycopg
 
 from core.database.answers import RepositoryPriority
+from core.inngest.outgoing_events import OutgoingEvent
+from core.inngest.run_priority import run_priority_expression
 from core.job_events import Job, job_event
-from core.outgoing_events import OutgoingEvent
-from core.run_priority import run_priority_expression
 from core.send_order import SendOrder
 from daemon.database.store import _PRIORITIES
 from daemon.sandbox.server import serve_sandbox

@@ -9,8 +9,8 @@ import time
 
 import anyio
 
-from core.outgoing_events import OutgoingEvent
-from daemon.event_sender import open_event_sender
+from core.inngest.outgoing_events import OutgoingEvent
+from daemon.inngest.sender import open_event_sender
 from daemon.settings import load_settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.outgoing_events import MAX_REQUEST_BYTES, OutgoingEvent, batches, size_bytes
+from core.inngest.outgoing_events import MAX_REQUEST_BYTES, OutgoingEvent, batches, size_bytes
 from core.send_order import SendOrder
 
 

@@ -15,7 +15,7 @@ from core.change_events import PRIORITY_CHANGED
 from core.job_events import REPOSITORY_SYNC
 from daemon.database.store import open_store
 from daemon.dispatcher import Dispatcher
-from daemon.event_sender import EventSender, open_event_sender
+from daemon.inngest.sender import EventSender, open_event_sender
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
 from daemon.outbox import Outbox

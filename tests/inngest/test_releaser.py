@@ -15,7 +15,7 @@ from core.errors import PermanentError
 from core.job_events import Job, PriorityForm
 from core.released_jobs import ReleaseLimits, event_id
 from daemon.database.store import open_store
-from daemon.event_sender import open_event_sender
+from daemon.inngest.sender import open_event_sender
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
 from daemon.ordered_jobs import OrderedJobs

@@ -11,11 +11,11 @@ import inngest
 import pytest
 
 from core.errors import ConfigurationError
-from daemon.event_sender import open_event_sender
-from daemon.inngest_client import make_client
+from daemon.inngest.client import make_client
+from daemon.inngest.sender import open_event_sender
 from daemon.logs import configure_logs
 from daemon.settings import load_settings
-from tests.inngest.test_event_sender import numbered
+from tests.inngest.test_sender import numbered
 from tests.support.event_api import EVENT_KEY
 from tests.support.inngest import StandIn
 

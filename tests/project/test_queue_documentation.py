@@ -11,8 +11,8 @@ from uuid import uuid4
 import inngest
 
 from core.database.answers import RepositoryPriority
+from core.inngest.run_priority import run_priority_expression
 from core.job_events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
-from core.run_priority import run_priority_expression
 from tests.project.test_documentation import README
 from tests.support.database import Database
 

@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from core.errors import ConfigurationError, KeyRefusedError, TransientError
-from core.outgoing_events import OutgoingEvent
-from daemon.event_sender import open_event_sender
-from daemon.inngest_client import SdkError, make_client
+from core.inngest.outgoing_events import OutgoingEvent
+from daemon.inngest.client import SdkError, make_client
+from daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
 from tests.support.inngest import StandIn
 

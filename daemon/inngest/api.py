@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from core.errors import KeyRefusedError, PermanentError, TransientError
-from core.inngest_failures import translate_inngest
+from core.inngest.failures import translate_inngest
 from daemon.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 10.0

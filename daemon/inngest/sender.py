@@ -26,8 +26,8 @@ from tenacity import (
 )
 
 from core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
-from core.outgoing_events import OutgoingEvent, Refused, batches, split_refused
-from daemon.inngest_client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
+from core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
+from daemon.inngest.client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
 from daemon.settings import Settings
 from daemon.wakeup import Wakeup
 

@@ -28,7 +28,7 @@ from inngest._internal.errors import Error as SdkError
 from inngest._internal.net import ThreadAwareAsyncHTTPClient
 
 from core.errors import TransientError
-from core.inngest_failures import translate_inngest
+from core.inngest.failures import translate_inngest
 from daemon.settings import Settings
 
 __all__ = ["APP_ID", "REQUEST_TIMEOUT_SECONDS", "SdkError", "make_client", "open_client"]

@@ -36,7 +36,7 @@ import structlog
 
 from core.errors import PermanentError
 from daemon.clock import monotonic, utc_now
-from daemon.inngest_client import make_client
+from daemon.inngest.client import make_client
 from daemon.liveness import Progress
 from daemon.settings import Settings
 from daemon.wakeup import Wakeup

@@ -1,0 +1,1 @@
+"""Talks to Inngest: sends events, answers one, asks its API."""
