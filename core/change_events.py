@@ -23,7 +23,7 @@ from uuid import UUID
 
 from core.database.answers import RepositoryPriority
 from core.inngest.outgoing_events import OutgoingEvent
-from core.job_events import REPOSITORY_SYNC, Job, PriorityForm, event_data
+from core.jobs.events import REPOSITORY_SYNC, Job, PriorityForm, event_data
 
 PRIORITY_CHANGED: Final = "workspace/priority.changed"
 ANNOUNCED_EVENTS: Final = (PRIORITY_CHANGED, REPOSITORY_SYNC)

@@ -44,7 +44,7 @@ from daemon.database.startup import wait_for_schema
 from daemon.database.store import Store, open_store
 from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
-from daemon.job_watcher import JobWatcher
+from daemon.jobs.watcher import JobWatcher
 from daemon.leader.elector import Elector
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide

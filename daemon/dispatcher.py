@@ -28,7 +28,7 @@ import structlog
 from core.change_events import RecordedChange, events_of
 from core.errors import KeyRefusedError, PermanentError, TransientError
 from core.inngest.outgoing_events import OutgoingEvent, Refused
-from core.job_events import PriorityForm
+from core.jobs.events import PriorityForm
 from daemon.clock import monotonic, utc_now
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics

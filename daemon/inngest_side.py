@@ -15,16 +15,16 @@ from uuid import UUID
 
 from anyio.abc import TaskGroup
 
-from core.released_jobs import ReleaseLimits
+from core.jobs.released import ReleaseLimits
 from daemon.apply.recorder import Recorder
 from daemon.database.store import Store
 from daemon.dispatcher import Dispatcher
 from daemon.inngest.sync_function import SyncFunction, Walker
+from daemon.jobs.ordered_jobs import OrderedJobs
+from daemon.jobs.releaser import Releaser
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
-from daemon.ordered_jobs import OrderedJobs
 from daemon.outbox import Outbox
-from daemon.releaser import Releaser
 from daemon.settings import Settings
 from daemon.trimmer import Trimmer
 

@@ -19,7 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import ConfigurationError
-from core.job_events import PriorityForm, QueueMode
+from core.jobs.events import PriorityForm, QueueMode
 
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"

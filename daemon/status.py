@@ -17,8 +17,8 @@ from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
 from daemon.dispatcher import Dispatcher
 from daemon.inngest.function_host import FunctionHost
-from daemon.job_watcher import JobWatcher
-from daemon.releaser import Releaser
+from daemon.jobs.releaser import Releaser
+from daemon.jobs.watcher import JobWatcher
 from daemon.repair.resyncer import Resyncer
 from daemon.repair.sweeper import Sweeper
 from daemon.report import (

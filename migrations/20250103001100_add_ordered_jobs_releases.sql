@@ -8,7 +8,7 @@ begin
     end if;
 
     -- From which priority the next job of a type is taken, and whether that is a promotion. The same as
-    -- core/release_policy.py, where the reasons are. Arguments: whether a high job waits, for how long the oldest
+    -- core/jobs/release_policy.py, where the reasons are. Arguments: whether a high job waits, for how long the oldest
     -- medium and low ones have (null: none does), and whether the last release of this type was a promotion.
     -- `priority` is null when nothing waits.
     create or replace function priorityd.choose_job_priority(

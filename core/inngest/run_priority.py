@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from core.job_events import PriorityForm
+from core.jobs.events import PriorityForm
 from core.priorities import DEFAULT_PRIORITY, SCORES, Priority
 
 MAX_HEAD_START_SECONDS: Final = 600

@@ -14,14 +14,14 @@ import click
 
 from core import __version__
 from core.errors import ExitCode, PriorityError
-from core.job_events import EVENT_NAMES, QUEUE_MODES
+from core.jobs.events import EVENT_NAMES, QUEUE_MODES
 from core.priorities import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.job_events import JobType, QueueMode
+    from core.jobs.events import JobType, QueueMode
     from daemon.cli.operate import Command
 
 _NAME: Final = "priorityd"

@@ -7,7 +7,7 @@ from typing import Final
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError
 from core.inngest.run_priority import has_no_effect, run_priority_expression
-from core.job_events import EVENT_NAMES, PriorityForm
+from core.jobs.events import EVENT_NAMES, PriorityForm
 from daemon.cli.finding import Finding
 from daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
 from daemon.settings import Settings

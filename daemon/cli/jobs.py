@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from core.errors import ExitCode
 from core.priorities import PRIORITIES
 from daemon.database.store import Store
-from daemon.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
+from daemon.jobs.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
 from daemon.settings import Settings
 
 

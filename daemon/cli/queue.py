@@ -16,12 +16,12 @@ import click
 
 from core.database.answers import RepositoryPriority
 from core.errors import ExitCode, PermanentError
-from core.job_events import Job, JobType, QueueMode, event_name
+from core.jobs.events import Job, JobType, QueueMode, event_name
 from core.priorities import PRIORITIES, score
 from daemon.clock import monotonic
 from daemon.database.store import Store
-from daemon.job_queue import open_queue
-from daemon.queueing import JobsNotSentError, QueuedJob, QueueResult
+from daemon.jobs.direct_queue import open_queue
+from daemon.jobs.queueing import JobsNotSentError, QueuedJob, QueueResult
 from daemon.settings import Settings
 
 _SHOWN: Final = 5

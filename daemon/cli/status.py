@@ -18,7 +18,7 @@ from core.errors import ExitCode
 from daemon.cli.jobs import count_lines
 from daemon.database.rows import Snapshot
 from daemon.database.store import Store
-from daemon.ordered_jobs import count_jobs
+from daemon.jobs.ordered_jobs import count_jobs
 from daemon.settings import Settings
 
 Facts = dict[str, Any]

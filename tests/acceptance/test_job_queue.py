@@ -10,10 +10,16 @@ import pytest
 
 from core.database.answers import RepositoryPriority
 from core.errors import ExitCode, PermanentError
-from core.job_events import Job
+from core.jobs.events import Job
 from daemon.database.store import Store, open_store
 from daemon.inngest.sender import open_event_sender
-from daemon.job_queue import LOOK_UP_PAGE_SIZE, JobQueue, JobsNotSentError, QueueResult, open_job_queue
+from daemon.jobs.direct_queue import (
+    LOOK_UP_PAGE_SIZE,
+    JobQueue,
+    JobsNotSentError,
+    QueueResult,
+    open_job_queue,
+)
 from daemon.settings import Settings
 from tests.support.daemon_process import eventually, free_port
 from tests.support.event_api import EventApi, Faults, serve_event_api

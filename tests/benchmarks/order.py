@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import anyio
 
 from core.inngest.run_priority import run_priority_expression
-from core.release_policy import promote_after_seconds
+from core.jobs.release_policy import promote_after_seconds
 from daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.simulation.load import WORKERS, Arrival, Change, Load

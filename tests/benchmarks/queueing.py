@@ -18,8 +18,8 @@ import psycopg
 from core.database.answers import RepositoryPriority
 from core.inngest.outgoing_events import OutgoingEvent
 from core.inngest.run_priority import run_priority_expression
-from core.job_events import Job, job_event
-from core.send_order import SendOrder
+from core.jobs.events import Job, job_event
+from core.jobs.send_order import SendOrder
 from daemon.database.store import _PRIORITIES
 from daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application

@@ -16,7 +16,7 @@ import anyio.to_thread
 import httpx
 import psycopg
 
-from daemon.job_watcher import PAGE_SIZE, POLL_SECONDS
+from daemon.jobs.watcher import PAGE_SIZE, POLL_SECONDS
 from daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.support.application import Application

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from core.change_events import PRIORITY_CHANGED
-from core.job_events import REPOSITORY_SYNC
+from core.jobs.events import REPOSITORY_SYNC
 from daemon.database.store import open_store
 from daemon.dispatcher import Dispatcher
 from daemon.inngest.sender import EventSender, open_event_sender

@@ -14,7 +14,7 @@ from core.inngest.run_priority import (
     head_start_seconds,
     run_priority_expression,
 )
-from core.job_events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
+from core.jobs.events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
 from core.priorities import PRIORITIES, SCORES, Priority
 from tests.support.cel import evaluate, head_start
 

@@ -12,7 +12,7 @@ import inngest
 
 from core.database.answers import RepositoryPriority
 from core.inngest.run_priority import run_priority_expression
-from core.job_events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
+from core.jobs.events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
 from tests.project.test_documentation import README
 from tests.support.database import Database
 

@@ -7,8 +7,8 @@ from typing import Protocol
 from uuid import uuid4
 
 from core.database.answers import RepositoryPriority
-from core.job_events import Job, event_data
-from core.release_policy import Waiting, choose
+from core.jobs.events import Job, event_data
+from core.jobs.release_policy import Waiting, choose
 from tests.simulation.load import Arrival
 from tests.support.cel import head_start
 

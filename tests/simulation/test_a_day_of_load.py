@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.inngest.run_priority import run_priority_expression
-from core.release_policy import promote_after_seconds
+from core.jobs.release_policy import promote_after_seconds
 from tests.simulation.load import Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
 from tests.simulation.run import Record, simulate

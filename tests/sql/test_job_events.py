@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from core.database.answers import RepositoryPriority
-from core.job_events import EVENT_NAMES, Job, JobType, job_event
+from core.jobs.events import EVENT_NAMES, Job, JobType, job_event
 
 if TYPE_CHECKING:
     from tests.support.world import World

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core.job_events import EVENT_NAMES
-from core.release_policy import Waiting, choose
+from core.jobs.events import EVENT_NAMES
+from core.jobs.release_policy import Waiting, choose
 from daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.sql.test_migrations import SCHEMAS
 from tests.support.database import Database

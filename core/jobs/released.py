@@ -15,7 +15,7 @@ from uuid import UUID
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
 from core.inngest.outgoing_events import OutgoingEvent
-from core.job_events import Job, JobType, PriorityForm, job_event
+from core.jobs.events import Job, JobType, PriorityForm, job_event
 from core.priorities import Priority
 
 _SET_HERE = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})

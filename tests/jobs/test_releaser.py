@@ -12,15 +12,15 @@ import anyio
 import pytest
 
 from core.errors import PermanentError
-from core.job_events import Job, PriorityForm
-from core.released_jobs import ReleaseLimits, event_id
+from core.jobs.events import Job, PriorityForm
+from core.jobs.released import ReleaseLimits, event_id
 from daemon.database.store import open_store
 from daemon.inngest.sender import open_event_sender
+from daemon.jobs.ordered_jobs import OrderedJobs
+from daemon.jobs.ordered_queue import OrderedQueue, job_id
+from daemon.jobs.releaser import Releaser
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
-from daemon.ordered_jobs import OrderedJobs
-from daemon.ordered_queue import OrderedQueue, job_id
-from daemon.releaser import Releaser
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import eventually

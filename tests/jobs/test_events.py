@@ -10,7 +10,7 @@ import pytest
 
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError
-from core.job_events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
+from core.jobs.events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
 
 REPOSITORY = UUID("11111111-1111-4111-8111-111111111111")
 IN_WORKSPACES = RepositoryPriority("high", is_workspace_repo=True, workspace_count=2)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.inngest.outgoing_events import MAX_REQUEST_BYTES, OutgoingEvent, batches, size_bytes
-from core.send_order import SendOrder
+from core.jobs.send_order import SendOrder
 
 
 def event(number: int, size: int = 0, *, urgent: bool = False) -> OutgoingEvent:

@@ -14,11 +14,11 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 
 from core.errors import PermanentError, PriorityError
-from core.job_events import Job, LookUp
-from core.released_jobs import event_id, refuse_clash
+from core.jobs.events import Job, LookUp
+from core.jobs.released import event_id, refuse_clash
 from daemon.database.store import Store
-from daemon.ordered_jobs import Queued, queue_in_order
-from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
+from daemon.jobs.ordered_jobs import Queued, queue_in_order
+from daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 
 log = structlog.stdlib.get_logger()
 
@@ -30,7 +30,7 @@ twice."""
 
 
 class OrderedQueue(Queueing):
-    """See the module's text. Make one with `daemon.job_queue.open_job_queue`.
+    """See the module's text. Make one with `daemon.jobs.direct_queue.open_job_queue`.
 
     A job's id, if it has one, decides the id of its row; queued again, it is not queued twice, however late.
     """

@@ -13,10 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.history import History
-from daemon import job_watcher
 from daemon.clock import utc_now
 from daemon.database.store import Store, open_store
-from daemon.job_watcher import JobWatcher
+from daemon.jobs import watcher as job_watcher
+from daemon.jobs.watcher import JobWatcher
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
 from daemon.sandbox.server import serve_sandbox

@@ -28,14 +28,14 @@ import structlog
 
 from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from core.inngest.outgoing_events import OutgoingEvent, Refused
-from core.job_events import PriorityForm
+from core.jobs.events import PriorityForm
+from core.jobs.released import ReleasedJob, ReleaseLimits, released_event
 from core.pacing import SweepPace
 from core.priorities import PRIORITIES
-from core.released_jobs import ReleasedJob, ReleaseLimits, released_event
 from daemon.clock import monotonic, utc_now
+from daemon.jobs.ordered_jobs import LaneCheck, Release
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.ordered_jobs import LaneCheck, Release
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

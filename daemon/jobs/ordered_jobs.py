@@ -14,9 +14,9 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from core.database.answers import RepositoryPriority
+from core.jobs.release_policy import promote_after_seconds
+from core.jobs.released import ReleasedJob, ReleaseLimits
 from core.priorities import Priority
-from core.release_policy import promote_after_seconds
-from core.released_jobs import ReleasedJob, ReleaseLimits
 from daemon.database.store import Store
 
 CLAIM_SECONDS: Final = 60.0

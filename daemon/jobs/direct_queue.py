@@ -19,15 +19,15 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from core.database.answers import RepositoryPriority
 from core.errors import PermanentError, PriorityError, TransientError
 from core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
-from core.job_events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
+from core.jobs.events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
+from core.jobs.send_order import SendOrder
 from core.library.membership_cache import MembershipCache
-from core.send_order import SendOrder
 from daemon.clock import monotonic
 from daemon.database.api_key import Keyring
 from daemon.database.store import Store, open_store
 from daemon.inngest.sender import EventSender, PreparedBatch, open_event_sender, prepare
-from daemon.ordered_queue import OrderedQueue
-from daemon.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
+from daemon.jobs.ordered_queue import OrderedQueue
+from daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from daemon.settings import Settings
 from daemon.wakeup import Wakeup
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from core.errors import PermanentError, PriorityError
-from core.job_events import Job, JobType, LookUp
+from core.jobs.events import Job, JobType, LookUp
 from core.priorities import Priority
 
 
@@ -57,7 +57,7 @@ class JobsNotSentError(PriorityError):
 
 
 class Queueing(ABC):
-    """A queue of jobs. Make one with `daemon.job_queue.open_job_queue`."""
+    """A queue of jobs. Make one with `daemon.jobs.direct_queue.open_job_queue`."""
 
     async def queue_job(
         self,

@@ -1,0 +1,1 @@
+"""What jobs say of priority, and in which order they go."""

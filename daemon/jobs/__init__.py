@@ -1,0 +1,1 @@
+"""Queues jobs, releases them in order, and watches what becomes of them."""
