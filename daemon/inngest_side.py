@@ -18,15 +18,15 @@ from anyio.abc import TaskGroup
 from core.jobs.released import ReleaseLimits
 from daemon.apply.recorder import Recorder
 from daemon.database.store import Store
-from daemon.dispatcher import Dispatcher
 from daemon.inngest.sync_function import SyncFunction, Walker
 from daemon.jobs.ordered_jobs import OrderedJobs
 from daemon.jobs.releaser import Releaser
 from daemon.liveness import Progress
 from daemon.metrics import Metrics
-from daemon.outbox import Outbox
+from daemon.outbox.dispatcher import Dispatcher
+from daemon.outbox.outbox import Outbox
+from daemon.outbox.trimmer import Trimmer
 from daemon.settings import Settings
-from daemon.trimmer import Trimmer
 
 if TYPE_CHECKING:
     from daemon.inngest.function_host import FunctionHost

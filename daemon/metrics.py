@@ -13,8 +13,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from core import __version__
-from core.change_events import ANNOUNCED_EVENTS
 from core.failures import REASONS
+from core.outbox.announcements import ANNOUNCED_EVENTS
 from core.priorities import PRIORITIES, TRIGGERS
 from core.stream.hints import OPERATIONS, TABLES
 from core.stream.listener_state import RECONNECT_REASONS, STATES, State

@@ -15,10 +15,10 @@ from core.verdict import Facts, find_problems, headline
 from core.vocabulary import JOB_STATUSES
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
-from daemon.dispatcher import Dispatcher
 from daemon.inngest.function_host import FunctionHost
 from daemon.jobs.releaser import Releaser
 from daemon.jobs.watcher import JobWatcher
+from daemon.outbox.dispatcher import Dispatcher
 from daemon.repair.resyncer import Resyncer
 from daemon.repair.sweeper import Sweeper
 from daemon.report import (

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from core.change_events import RecordedChange
+from core.outbox.announcements import RecordedChange
 from daemon.database.store import Store
 
 

@@ -25,14 +25,14 @@ from typing import Final, Literal, Protocol
 import anyio
 import structlog
 
-from core.change_events import RecordedChange, events_of
 from core.errors import KeyRefusedError, PermanentError, TransientError
 from core.inngest.outgoing_events import OutgoingEvent, Refused
 from core.jobs.events import PriorityForm
+from core.outbox.announcements import RecordedChange, events_of
 from daemon.clock import monotonic, utc_now
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.metrics import Metrics
-from daemon.outbox import ClaimedChanges, Depth, Opening
+from daemon.outbox.outbox import ClaimedChanges, Depth, Opening
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

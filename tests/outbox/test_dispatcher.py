@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from core.change_events import PRIORITY_CHANGED
 from core.jobs.events import REPOSITORY_SYNC
+from core.outbox.announcements import PRIORITY_CHANGED
 from daemon.database.store import open_store
-from daemon.dispatcher import Dispatcher
 from daemon.inngest.sender import EventSender, open_event_sender
 from daemon.liveness import Progress
 from daemon.metrics import PREFIX, Metrics
-from daemon.outbox import Outbox
+from daemon.outbox.dispatcher import Dispatcher
+from daemon.outbox.outbox import Outbox
 from daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import eventually

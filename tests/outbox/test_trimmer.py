@@ -8,9 +8,9 @@ import anyio
 
 from daemon.database.store import open_store
 from daemon.liveness import Progress
-from daemon.outbox import Outbox
+from daemon.outbox.outbox import Outbox
+from daemon.outbox.trimmer import PAGE_SIZE, Trimmer
 from daemon.sandbox.server import serve_sandbox
-from daemon.trimmer import PAGE_SIZE, Trimmer
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
 

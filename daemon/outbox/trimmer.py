@@ -13,7 +13,7 @@ import structlog
 from core.errors import PermanentError, TransientError
 from daemon.clock import monotonic
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.outbox import TrimmedPage
+from daemon.outbox.outbox import TrimmedPage
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

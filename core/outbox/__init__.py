@@ -1,0 +1,1 @@
+"""What is announced of a change on record."""

@@ -1,0 +1,1 @@
+"""Announces the changes on record, and keeps the record short."""
