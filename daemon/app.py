@@ -42,24 +42,24 @@ from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
 from daemon.database.startup import wait_for_schema
 from daemon.database.store import Store, open_store
-from daemon.http import Probes, listen, serve
 from daemon.inngest_side import InngestSide, Senders, open_senders
 from daemon.jobs.watcher import JobWatcher
 from daemon.leader.elector import Elector
 from daemon.liveness import BEAT_SECONDS, Progress
 from daemon.logs import hide
 from daemon.memory import TRIM_SECONDS, give_back_freed_memory
-from daemon.metrics import Metrics
 from daemon.repair.resyncer import Resyncer
 from daemon.repair.sweeper import Sweeper
 from daemon.settings import Settings, is_in_environment, read_key
-from daemon.snapshotter import Snapshotter
+from daemon.status.http import Probes, listen, serve
+from daemon.status.metrics import Metrics
+from daemon.status.snapshotter import Snapshotter
 from daemon.stream.listener import Listener
 from daemon.systemd import Notifier
 from daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from daemon.report import Report
+    from daemon.status.report import Report
 
 log = structlog.stdlib.get_logger()
 
@@ -278,8 +278,8 @@ class App:
         return f"{ready}; listener {self._listener.state.name}; {self._queue.pending} repositories pending"
 
     def _status(self) -> Report:
-        # Imported when somebody asks, by the thread that asks: see `daemon.http`.
-        from daemon.status import Sources, describe
+        # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
+        from daemon.status.status import Sources, describe
 
         sources = Sources(
             started_at=self._started_at,

@@ -22,11 +22,11 @@ from daemon.inngest.sync_function import SyncFunction, Walker
 from daemon.jobs.ordered_jobs import OrderedJobs
 from daemon.jobs.releaser import Releaser
 from daemon.liveness import Progress
-from daemon.metrics import Metrics
 from daemon.outbox.dispatcher import Dispatcher
 from daemon.outbox.outbox import Outbox
 from daemon.outbox.trimmer import Trimmer
 from daemon.settings import Settings
+from daemon.status.metrics import Metrics
 
 if TYPE_CHECKING:
     from daemon.inngest.function_host import FunctionHost

@@ -15,7 +15,7 @@ from core.database.answers import PriorityUpdate, SyncAnswer
 from core.history import History
 from core.priorities import PRIORITIES, Trigger
 from daemon.clock import utc_now
-from daemon.metrics import NO_PRIORITY, Kind, Metrics, Outcome
+from daemon.status.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 
 log = structlog.stdlib.get_logger()
 

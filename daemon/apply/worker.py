@@ -21,7 +21,7 @@ from core.priorities import Trigger
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -28,8 +28,8 @@ from daemon.cli.finding import Finding, from_error, psql
 from daemon.database.api_key import Keyring
 from daemon.database.rows import DatabaseCheck
 from daemon.database.store import Store
-from daemon.http import listen
 from daemon.settings import Settings
+from daemon.status.http import listen
 from daemon.stream.connection import ChangeStream
 
 _BEAT_SECONDS: Final = 15.0

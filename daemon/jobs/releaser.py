@@ -35,7 +35,7 @@ from core.priorities import PRIORITIES
 from daemon.clock import monotonic, utc_now
 from daemon.jobs.ordered_jobs import LaneCheck, Release
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

@@ -25,7 +25,7 @@ from core.priorities import PRIORITIES
 from daemon.clock import monotonic, utc_now
 from daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

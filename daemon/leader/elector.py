@@ -18,7 +18,7 @@ from core.leader.lease import LEASE_SECONDS, Lease
 from daemon.clock import monotonic
 from daemon.database.rows import LeaseAnswer
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

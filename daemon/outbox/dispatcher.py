@@ -31,8 +31,8 @@ from core.jobs.events import PriorityForm
 from core.outbox.announcements import RecordedChange, events_of
 from daemon.clock import monotonic, utc_now
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
 from daemon.outbox.outbox import ClaimedChanges, Depth, Opening
+from daemon.status.metrics import Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

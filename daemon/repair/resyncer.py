@@ -28,7 +28,7 @@ from daemon.apply.intake import Intake
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Outcome
+from daemon.status.metrics import Outcome
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

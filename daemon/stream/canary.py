@@ -18,7 +18,7 @@ from core.errors import KeyRefusedError, PriorityError
 from core.stream.hints import Hint
 from daemon.clock import monotonic, utc_now
 from daemon.database.rows import Beat
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 
 log = structlog.stdlib.get_logger()
 

@@ -38,7 +38,7 @@ from core.stream.membership_memory import MembershipMemory
 from daemon.clock import monotonic, utc_now
 from daemon.database.api_key import Keyring
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import Metrics
+from daemon.status.metrics import Metrics
 from daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from daemon.stream.connection import ChangeStream
 from daemon.wakeup import Wakeup

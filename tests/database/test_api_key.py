@@ -14,7 +14,7 @@ from starlette.routing import Route
 from core.errors import ConfigurationError
 from daemon.database.api_key import Keyring
 from daemon.database.store import open_store
-from daemon.http import listen
+from daemon.status.http import listen
 
 
 class Settings:

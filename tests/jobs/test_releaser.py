@@ -20,8 +20,8 @@ from daemon.jobs.ordered_jobs import OrderedJobs
 from daemon.jobs.ordered_queue import OrderedQueue, job_id
 from daemon.jobs.releaser import Releaser
 from daemon.liveness import Progress
-from daemon.metrics import PREFIX, Metrics
 from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.status.metrics import PREFIX, Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -18,8 +18,8 @@ from daemon.database.store import Store, open_store
 from daemon.jobs import watcher as job_watcher
 from daemon.jobs.watcher import JobWatcher
 from daemon.liveness import Progress
-from daemon.metrics import Metrics
 from daemon.sandbox.server import serve_sandbox
+from daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
 

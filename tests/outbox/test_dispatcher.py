@@ -16,10 +16,10 @@ from core.outbox.announcements import PRIORITY_CHANGED
 from daemon.database.store import open_store
 from daemon.inngest.sender import EventSender, open_event_sender
 from daemon.liveness import Progress
-from daemon.metrics import PREFIX, Metrics
 from daemon.outbox.dispatcher import Dispatcher
 from daemon.outbox.outbox import Outbox
 from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.status.metrics import PREFIX, Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -11,8 +11,8 @@ from pydantic_core import PydanticUndefined
 from core.errors import ExitCode
 from core.priorities import PRIORITIES, TRIGGERS
 from daemon.cli import cli
-from daemon.metrics import Metrics
 from daemon.settings import Settings, variable_name
+from daemon.status.metrics import Metrics
 from tests.support.database import Database
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from core.errors import ExitCode
-from daemon import http
 from daemon.settings import Settings, variable_name
+from daemon.status import http
 from tests.project.settings_reference import reference
 
 ROOT = Path(__file__).parents[2]

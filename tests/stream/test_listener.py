@@ -17,8 +17,8 @@ from core.stream.listener_state import Failed, Input
 from daemon.database.api_key import Keyring
 from daemon.database.store import open_store
 from daemon.liveness import Progress
-from daemon.metrics import Metrics
 from daemon.sandbox.server import SandboxServer, serve_sandbox
+from daemon.status.metrics import Metrics
 from daemon.stream.connection import ChangeStream
 from daemon.stream.listener import Listener
 from tests.acceptance.test_troubles import disturb_server

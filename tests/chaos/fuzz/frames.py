@@ -20,7 +20,7 @@ from daemon.clock import utc_now
 from daemon.database.api_key import Keyring
 from daemon.database.rows import Beat
 from daemon.liveness import Progress
-from daemon.metrics import PREFIX, Metrics
+from daemon.status.metrics import PREFIX, Metrics
 from daemon.stream.listener import Listener
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change

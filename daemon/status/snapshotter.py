@@ -16,7 +16,7 @@ from core.pacing import LookPace
 from daemon.clock import monotonic
 from daemon.database.rows import Snapshot
 from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.metrics import NO_PRIORITY, Metrics
+from daemon.status.metrics import NO_PRIORITY, Metrics
 from daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

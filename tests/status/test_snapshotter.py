@@ -6,12 +6,12 @@ import anyio
 import pytest
 
 from core import pacing
-from daemon import snapshotter
 from daemon.database.store import open_store
 from daemon.liveness import Progress
-from daemon.metrics import Metrics
 from daemon.sandbox.server import serve_sandbox
-from daemon.snapshotter import Snapshotter
+from daemon.status import snapshotter
+from daemon.status.metrics import Metrics
+from daemon.status.snapshotter import Snapshotter
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

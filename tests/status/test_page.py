@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from core.priorities import PRIORITIES, TRIGGERS
-from core.verdict import Facts, find_problems, headline
-from daemon.page import render, render_busy, words
-from daemon.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
-from daemon.report import HistoryReport, Report
+from core.status.problems import Facts, find_problems, headline
+from daemon.status.page import render, render_busy, words
+from daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
+from daemon.status.report import HistoryReport, Report
 from tests.support.reports import NOW, a_report, an_hour
 
 OUTBOX = {

@@ -10,7 +10,7 @@ from math import floor, log10
 from typing import Final
 
 from core.priorities import PRIORITIES, Priority
-from daemon.report import HistoryReport, MinuteReport
+from daemon.status.report import HistoryReport, MinuteReport
 
 WIDTH: Final = 600.0
 HEIGHT: Final = 120.0

@@ -11,7 +11,7 @@ from core import __version__
 from core.apply.work_queue import WorkQueue
 from core.history import History, Latencies, Minute, merged
 from core.priorities import PRIORITIES
-from core.verdict import Facts, find_problems, headline
+from core.status.problems import Facts, find_problems, headline
 from core.vocabulary import JOB_STATUSES
 from daemon.apply.recorder import Recorder
 from daemon.clock import monotonic, utc_now
@@ -21,7 +21,7 @@ from daemon.jobs.watcher import JobWatcher
 from daemon.outbox.dispatcher import Dispatcher
 from daemon.repair.resyncer import Resyncer
 from daemon.repair.sweeper import Sweeper
-from daemon.report import (
+from daemon.status.report import (
     Change,
     Failure,
     FunctionOff,
@@ -47,7 +47,7 @@ from daemon.report import (
     SnapshotReport,
     SweepReport,
 )
-from daemon.snapshotter import Snapshotter
+from daemon.status.snapshotter import Snapshotter
 from daemon.stream.listener import Listener
 
 MAX_PARKED_SHOWN: Final = 20

@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.priorities import PRIORITIES
-from daemon.page import words
-from daemon.page.charts import change_chart, latency_chart
-from daemon.report import Report
+from daemon.status.page import words
+from daemon.status.page.charts import change_chart, latency_chart
+from daemon.status.report import Report
 
 _HERE: Final = Path(__file__).parent
 _STYLE: Final = (_HERE / "style.css").read_text()

@@ -16,9 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from core.priorities import PRIORITIES
-from daemon.http import Probes, listen, serve
-from daemon.loop_gate import STALLED_AFTER_SECONDS
-from daemon.metrics import Metrics
+from daemon.status.http import Probes, listen, serve
+from daemon.status.loop_gate import STALLED_AFTER_SECONDS
+from daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.reports import a_report
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.priorities import Priority, Trigger
-from core.verdict import Severity
+from core.status.problems import Severity
 from core.vocabulary import JobStatus
 
 

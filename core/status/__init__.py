@@ -1,0 +1,1 @@
+"""What the state means for its operator."""

@@ -1,0 +1,1 @@
+"""Shows the state: metrics, `/status`, the page, and the server of all three."""
