@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
-from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 
 Reason: TypeAlias = Literal[
     "network",  # connection refused, reset, DNS, TLS

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from math import ceil, exp, log
 from typing import Final
 
-from core.priorities import PRIORITIES, Priority
-from core.vocabulary import JobStatus
+from priorityd.core.priorities import PRIORITIES, Priority
+from priorityd.core.vocabulary import JobStatus
 
 MINUTES: Final = 60
 _RATIO: Final = 1.05

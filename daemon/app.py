@@ -28,38 +28,38 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from core import __version__
-from core.apply.drift import DriftJudge
-from core.apply.work_queue import WorkQueue
-from core.errors import ExitCode
-from core.history import History
-from core.pacing import SweepPace
-from core.stream.hints import Hint
-from daemon.apply.intake import Intake
-from daemon.apply.recorder import Recorder
-from daemon.apply.worker import Worker
-from daemon.clock import monotonic, utc_now
-from daemon.database.api_key import Keyring
-from daemon.database.startup import wait_for_schema
-from daemon.database.store import Store, open_store
-from daemon.inngest_side import InngestSide, Senders, open_senders
-from daemon.jobs.watcher import JobWatcher
-from daemon.leader.elector import Elector
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.logs import hide
-from daemon.memory import TRIM_SECONDS, give_back_freed_memory
-from daemon.repair.resyncer import Resyncer
-from daemon.repair.sweeper import Sweeper
-from daemon.settings import Settings, is_in_environment, read_key
-from daemon.status.http import Probes, listen, serve
-from daemon.status.metrics import Metrics
-from daemon.status.snapshotter import Snapshotter
-from daemon.stream.listener import Listener
-from daemon.systemd import Notifier
-from daemon.wakeup import Wakeup
+from priorityd.core import __version__
+from priorityd.core.apply.drift import DriftJudge
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.errors import ExitCode
+from priorityd.core.history import History
+from priorityd.core.pacing import SweepPace
+from priorityd.core.stream.hints import Hint
+from priorityd.daemon.apply.intake import Intake
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.apply.worker import Worker
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.startup import wait_for_schema
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.inngest_side import InngestSide, Senders, open_senders
+from priorityd.daemon.jobs.watcher import JobWatcher
+from priorityd.daemon.leader.elector import Elector
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.logs import hide
+from priorityd.daemon.memory import TRIM_SECONDS, give_back_freed_memory
+from priorityd.daemon.repair.resyncer import Resyncer
+from priorityd.daemon.repair.sweeper import Sweeper
+from priorityd.daemon.settings import Settings, is_in_environment, read_key
+from priorityd.daemon.status.http import Probes, listen, serve
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.status.snapshotter import Snapshotter
+from priorityd.daemon.stream.listener import Listener
+from priorityd.daemon.systemd import Notifier
+from priorityd.daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from daemon.status.report import Report
+    from priorityd.daemon.status.report import Report
 
 log = structlog.stdlib.get_logger()
 
@@ -279,7 +279,7 @@ class App:
 
     def _status(self) -> Report:
         # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
-        from daemon.status.status import Sources, describe
+        from priorityd.daemon.status.status import Sources, describe
 
         sources = Sources(
             started_at=self._started_at,

@@ -15,22 +15,22 @@ from uuid import UUID
 
 from anyio.abc import TaskGroup
 
-from core.jobs.released import ReleaseLimits
-from daemon.apply.recorder import Recorder
-from daemon.database.store import Store
-from daemon.inngest.sync_function import SyncFunction, Walker
-from daemon.jobs.ordered_jobs import OrderedJobs
-from daemon.jobs.releaser import Releaser
-from daemon.liveness import Progress
-from daemon.outbox.dispatcher import Dispatcher
-from daemon.outbox.outbox import Outbox
-from daemon.outbox.trimmer import Trimmer
-from daemon.settings import Settings
-from daemon.status.metrics import Metrics
+from priorityd.core.jobs.released import ReleaseLimits
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.inngest.sync_function import SyncFunction, Walker
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
+from priorityd.daemon.jobs.releaser import Releaser
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.outbox.dispatcher import Dispatcher
+from priorityd.daemon.outbox.outbox import Outbox
+from priorityd.daemon.outbox.trimmer import Trimmer
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.status.metrics import Metrics
 
 if TYPE_CHECKING:
-    from daemon.inngest.function_host import FunctionHost
-    from daemon.inngest.sender import EventSender
+    from priorityd.daemon.inngest.function_host import FunctionHost
+    from priorityd.daemon.inngest.sender import EventSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[
     if not settings.inngest_sends:
         yield Senders(None, None)
         return
-    from daemon.inngest.sender import open_event_sender
+    from priorityd.daemon.inngest.sender import open_event_sender
 
     async with AsyncExitStack() as opened:
         announcer = job_sender = None
@@ -113,7 +113,7 @@ class InngestSide:
     def answer_with(self, walker: Walker, recorder: Recorder) -> None:
         """Offer Inngest the function, where the settings want and allow it."""
         if self._settings.inngest_hosts and self._settings.host_sync_function:
-            from daemon.inngest.function_host import FunctionHost
+            from priorityd.daemon.inngest.function_host import FunctionHost
 
             function = SyncFunction(self._store, walker, recorder=recorder)
             self.function_host = FunctionHost(

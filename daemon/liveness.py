@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic
 
 BEAT_SECONDS: Final = 5.0
 STALLED_AFTER_SECONDS: Final = 60.0

@@ -18,8 +18,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.errors import ConfigurationError
-from core.jobs.events import PriorityForm, QueueMode
+from priorityd.core.errors import ConfigurationError
+from priorityd.core.jobs.events import PriorityForm, QueueMode
 
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
-from core.stream.hints import Hint
+from priorityd.core.stream.hints import Hint
 
 GRACE_SECONDS: Final = 6.0
 """10,000 rows of one transaction were seen to come 5.5 s after their commit."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from core.priorities import DEFAULT_PRIORITY, PRIORITIES, Priority
+from priorityd.core.priorities import DEFAULT_PRIORITY, PRIORITIES, Priority
 
 
 @dataclass(frozen=True, slots=True)

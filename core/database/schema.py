@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from core.errors import ContractError
+from priorityd.core.errors import ContractError
 
 MIGRATION_SET: Final = 1
 """The number of the set that the migrations are; each change of any of them makes a new set."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
-from core.failures import Reason
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.failures import Reason
 
 REFUSED_STATUSES: Final = (400, 413, 422)
 """The request is refused for what is in it: the same again will be."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 from uuid import UUID
 
-from core.database.answers import RepositoryPriority
-from core.errors import PermanentError
-from core.inngest.outgoing_events import OutgoingEvent
-from core.priorities import DEFAULT_PRIORITY, Priority, score
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import PermanentError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, score
 
 JobType: TypeAlias = Literal[
     "historical-pr-sync",

@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from core.priorities import Priority
+from priorityd.core.priorities import Priority
 
 PROMOTE_AFTER_SHARE: Final = 5 / 6
 """Of the deadline: then a job that still waits is overdue."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
-from core.database.answers import RepositoryPriority
-from core.errors import PermanentError
-from core.inngest.outgoing_events import OutgoingEvent
-from core.jobs.events import Job, JobType, PriorityForm, job_event
-from core.priorities import Priority
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import PermanentError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.core.jobs.events import Job, JobType, PriorityForm, job_event
+from priorityd.core.priorities import Priority
 
 _SET_HERE = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})
 

@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from core.inngest.outgoing_events import MAX_EVENTS_PER_REQUEST, MAX_REQUEST_BYTES, OutgoingEvent, size_bytes
+from priorityd.core.inngest.outgoing_events import (
+    MAX_EVENTS_PER_REQUEST,
+    MAX_REQUEST_BYTES,
+    OutgoingEvent,
+    size_bytes,
+)
 
 
 class SendOrder:

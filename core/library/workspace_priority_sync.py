@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
-from core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
-from core.errors import PermanentError, PriorityError, TransientError
-from core.library.membership_cache import MembershipCache
-from core.priorities import DEFAULT_PRIORITY, Priority, Trigger
+from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer, SyncResult
+from priorityd.core.errors import PermanentError, PriorityError, TransientError
+from priorityd.core.library.membership_cache import MembershipCache
+from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, Trigger
 
 RESYNC_PAGE_SIZE: Final = 25_000
 """Tracked rows in the first call of a full resync: well below the API's time limit on small databases."""

@@ -21,9 +21,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from core.database.answers import RepositoryPriority
-from core.inngest.outgoing_events import OutgoingEvent
-from core.jobs.events import REPOSITORY_SYNC, Job, PriorityForm, event_data
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.core.jobs.events import REPOSITORY_SYNC, Job, PriorityForm, event_data
 
 PRIORITY_CHANGED: Final = "workspace/priority.changed"
 ANNOUNCED_EVENTS: Final = (PRIORITY_CHANGED, REPOSITORY_SYNC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.priorities import Trigger
+from priorityd.core.priorities import Trigger
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from core.priorities import Priority
+from priorityd.core.priorities import Priority
 
 Severity: TypeAlias = Literal["critical", "warning"]
 

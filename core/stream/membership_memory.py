@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from core.stream.hints import Hint
+from priorityd.core.stream.hints import Hint
 
 MAX_ROWS: Final = 10_000
 """Some four megabytes; the rows seen last are those that are removed again soon."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from uuid import UUID
 
-from core.apply.drift import DriftJudge
-from core.apply.work_queue import WorkQueue
-from core.priorities import Trigger
-from core.stream.hints import Hint
-from daemon.clock import monotonic
-from daemon.wakeup import Wakeup
+from priorityd.core.apply.drift import DriftJudge
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.priorities import Trigger
+from priorityd.core.stream.hints import Hint
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.wakeup import Wakeup
 
 AskForSweep = Callable[[Trigger, datetime | None], None]
 

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import structlog
 
-from core.database.answers import PriorityUpdate, SyncAnswer
-from core.history import History
-from core.priorities import PRIORITIES, Trigger
-from daemon.clock import utc_now
-from daemon.status.metrics import NO_PRIORITY, Kind, Metrics, Outcome
+from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
+from priorityd.core.history import History
+from priorityd.core.priorities import PRIORITIES, Trigger
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.status.metrics import NO_PRIORITY, Kind, Metrics, Outcome
 
 log = structlog.stdlib.get_logger()
 

@@ -14,15 +14,15 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.apply.work_queue import WorkItem, WorkQueue
-from core.database.answers import SyncAnswer
-from core.errors import PermanentError, PriorityError, TransientError
-from core.priorities import Trigger
-from daemon.apply.recorder import Recorder
-from daemon.clock import monotonic
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.apply.work_queue import WorkItem, WorkQueue
+from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.errors import PermanentError, PriorityError, TransientError
+from priorityd.core.priorities import Trigger
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

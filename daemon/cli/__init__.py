@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from core import __version__
-from core.errors import ExitCode, PriorityError
-from core.jobs.events import EVENT_NAMES, QUEUE_MODES
-from core.priorities import PRIORITIES
+from priorityd.core import __version__
+from priorityd.core.errors import ExitCode, PriorityError
+from priorityd.core.jobs.events import EVENT_NAMES, QUEUE_MODES
+from priorityd.core.priorities import PRIORITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from core.jobs.events import JobType, QueueMode
-    from daemon.cli.operate import Command
+    from priorityd.core.jobs.events import JobType, QueueMode
+    from priorityd.daemon.cli.operate import Command
 
 _NAME: Final = "priorityd"
 _EXIT_CODES: Final = """\b
@@ -58,7 +58,7 @@ def run() -> None:
     # What an import makes stays for good: looking for garbage among it costs a sixth of the start's time, and
     # would cost a pause of the event loop with every full collection ever after.
     gc.disable()
-    from daemon.cli.run import run_daemon_command
+    from priorityd.daemon.cli.run import run_daemon_command
 
     gc.freeze()
     gc.enable()
@@ -104,7 +104,7 @@ def sandbox(
     For development and for a first look. No account, no Docker; nothing is left behind. The PostgreSQL is
     real; /rest/v1/rpc and /realtime/v1 are stand-ins for Supabase's. Needs the extra "sandbox".
     """
-    from daemon.cli.sandbox import run_sandbox_command
+    from priorityd.daemon.cli.sandbox import run_sandbox_command
 
     sys.exit(
         run_sandbox_command(
@@ -127,7 +127,7 @@ def sync(**options: object) -> None:
 
     With --dry-run the exit code says whether anything would change: 10 if so, 0 if not.
     """
-    from daemon.cli.sync import sync_command
+    from priorityd.daemon.cli.sync import sync_command
 
     _operate(sync_command, options)
 
@@ -136,7 +136,7 @@ def sync(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(**options: object) -> None:
     """Show the priorities as a whole, and the daemon's state if it runs on this machine."""
-    from daemon.cli.status import status_command
+    from priorityd.daemon.cli.status import status_command
 
     _operate(status_command, options)
 
@@ -161,7 +161,7 @@ def migrations(*, directory: Path, check: bool) -> None:
     there stays as it is. If one of our files was edited or is gone it says so, and the exit code is 1. Needs
     no settings and no database.
     """
-    from daemon.cli.migrations import migrations_command
+    from priorityd.daemon.cli.migrations import migrations_command
 
     sys.exit(migrations_command(directory, check=check))
 
@@ -170,7 +170,7 @@ def migrations(*, directory: Path, check: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(**options: object) -> None:
     """Test the set-up step by step, and say what to do about what is wrong."""
-    from daemon.cli.check import check_command
+    from priorityd.daemon.cli.check import check_command
 
     _operate(check_command, options)
 
@@ -179,7 +179,7 @@ def check(**options: object) -> None:
 @click.option("--ready", is_flag=True, help="Ask whether it is ready, not only whether it is alive.")
 def health(*, ready: bool) -> None:
     """Say by the exit code whether the daemon on this machine is alive."""
-    from daemon.cli.health import health_command
+    from priorityd.daemon.cli.health import health_command
 
     sys.exit(health_command(ready=ready))
 
@@ -189,7 +189,7 @@ def health(*, ready: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the answer and its evidence as JSON.")
 def explain(**options: object) -> None:
     """Say why a repository has the priority it has, and show the evidence."""
-    from daemon.cli.explain import explain_command
+    from priorityd.daemon.cli.explain import explain_command
 
     _operate(explain_command, options)
 
@@ -200,7 +200,7 @@ def explain(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def pin(**options: object) -> None:
     """Set a repository's manual priority: what it has whenever no workspace holds it."""
-    from daemon.cli.operate import pin_command
+    from priorityd.daemon.cli.operate import pin_command
 
     _operate(pin_command, options)
 
@@ -210,7 +210,7 @@ def pin(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def unpin(**options: object) -> None:
     """Clear a repository's manual priority."""
-    from daemon.cli.operate import pin_command
+    from priorityd.daemon.cli.operate import pin_command
 
     _operate(pin_command, {**options, "priority": None})
 
@@ -246,7 +246,7 @@ def queue(
     repository-discussions. In direct mode INNGEST_EVENT_KEY (or INNGEST_DEV) is needed. Jobs that could
     not be queued are listed on stdout as --stdin reads them.
     """
-    from daemon.cli.queue import queue_command, read_jobs
+    from priorityd.daemon.cli.queue import queue_command, read_jobs
 
     jobs = read_jobs(job_type, repository_ids, sys.stdin.buffer if from_stdin else None, data, batch_id)
     _operate(queue_command, {"jobs": jobs, "mode": mode, "as_json": as_json})
@@ -272,7 +272,7 @@ def list_jobs(**options: object) -> None:
 
     A position counts the jobs of its type, and is that of this moment: a change of priority moves it.
     """
-    from daemon.cli.jobs import list_command
+    from priorityd.daemon.cli.jobs import list_command
 
     _operate(list_command, options)
 
@@ -288,7 +288,7 @@ def cancel_jobs(
     """Cancel jobs that wait. What is in flight can't be called back."""
     if not job_ids and repository_id is None:
         raise click.UsageError("Name at least one job id, or use --repository.")
-    from daemon.cli.jobs import cancel_command
+    from priorityd.daemon.cli.jobs import cancel_command
 
     options: dict[str, object] = {
         "job_ids": job_ids,
@@ -309,7 +309,7 @@ def rollback(*, yes: bool, **options: object) -> None:
     """
     if not yes:
         raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")
-    from daemon.cli.operate import rollback_command
+    from priorityd.daemon.cli.operate import rollback_command
 
     _operate(rollback_command, options)
 
@@ -332,7 +332,7 @@ def completion(*, shell: str) -> None:
 
 
 def _operate(command: Command, options: dict[str, object]) -> None:
-    from daemon.cli.operate import operate
+    from priorityd.daemon.cli.operate import operate
 
     sys.exit(operate(command, options))
 

@@ -12,25 +12,25 @@ import anyio
 import click
 import httpx
 
-from core.database.schema import APPLY_MIGRATIONS, missing_schema
-from core.errors import (
+from priorityd.core.database.schema import APPLY_MIGRATIONS, missing_schema
+from priorityd.core.errors import (
     ConfigurationError,
     ExitCode,
     KeyRefusedError,
     PriorityError,
     TransientError,
 )
-from core.stream.hints import HEARTBEATS, MalformedChangeError, read_change
-from core.stream.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
-from daemon.cli.check_database import database_findings
-from daemon.cli.check_inngest import inngest_findings
-from daemon.cli.finding import Finding, from_error, psql
-from daemon.database.api_key import Keyring
-from daemon.database.rows import DatabaseCheck
-from daemon.database.store import Store
-from daemon.settings import Settings
-from daemon.status.http import listen
-from daemon.stream.connection import ChangeStream
+from priorityd.core.stream.hints import HEARTBEATS, MalformedChangeError, read_change
+from priorityd.core.stream.listener_state import JOIN_TIMEOUT_SECONDS, Failed, Input, Subscribed
+from priorityd.daemon.cli.check_database import database_findings
+from priorityd.daemon.cli.check_inngest import inngest_findings
+from priorityd.daemon.cli.finding import Finding, from_error, psql
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.rows import DatabaseCheck
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.status.http import listen
+from priorityd.daemon.stream.connection import ChangeStream
 
 _BEAT_SECONDS: Final = 15.0
 _SLOTS: Final = "select slot_name, active, wal_status from pg_replication_slots"

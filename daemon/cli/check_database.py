@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from core.database.schema import APPLY_MIGRATIONS, demand_version
-from core.errors import ContractError, ExitCode
-from daemon.cli.finding import Finding, from_error, psql
-from daemon.database.rows import DatabaseCheck
-from daemon.migration_files import migration_files
+from priorityd.core.database.schema import APPLY_MIGRATIONS, demand_version
+from priorityd.core.errors import ContractError, ExitCode
+from priorityd.daemon.cli.finding import Finding, from_error, psql
+from priorityd.daemon.database.rows import DatabaseCheck
+from priorityd.daemon.migration_files import migration_files
 
 _MEMBERSHIPS: Final = "select pg_get_functiondef('priorityd.memberships()'::regprocedure)"
 _MISSING_INDEXES: Final = "select unnest(statements) from priorityd.missing_indexes(true)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from core.errors import KeyRefusedError, PermanentError, PriorityError
-from core.inngest.run_priority import has_no_effect, run_priority_expression
-from core.jobs.events import EVENT_NAMES, PriorityForm
-from daemon.cli.finding import Finding
-from daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
-from daemon.settings import Settings
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError
+from priorityd.core.inngest.run_priority import has_no_effect, run_priority_expression
+from priorityd.core.jobs.events import EVENT_NAMES, PriorityForm
+from priorityd.daemon.cli.finding import Finding
+from priorityd.daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
+from priorityd.daemon.settings import Settings
 
 _STEP: Final = "run priority"
 _AGAIN: Final = "Try again in a minute."

@@ -11,11 +11,11 @@ from uuid import UUID
 import click
 from pydantic_core import to_jsonable_python
 
-from core.errors import ExitCode
-from core.priorities import DEFAULT_PRIORITY
-from daemon.database.rows import Explanation, TrackedRow
-from daemon.database.store import Store
-from daemon.settings import Settings
+from priorityd.core.errors import ExitCode
+from priorityd.core.priorities import DEFAULT_PRIORITY
+from priorityd.daemon.database.rows import Explanation, TrackedRow
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.settings import Settings
 
 _NAMED_WORKSPACES = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from core.errors import ExitCode, PriorityError
+from priorityd.core.errors import ExitCode, PriorityError
 
 Outcome = Literal["ok", "skipped", "warning", "failed"]
 

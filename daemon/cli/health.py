@@ -7,8 +7,8 @@ from typing import Final
 
 import click
 
-from core.errors import ExitCode
-from daemon.settings import load_settings
+from priorityd.core.errors import ExitCode
+from priorityd.daemon.settings import load_settings
 
 _TIMEOUT_SECONDS: Final = 5.0
 

@@ -11,11 +11,11 @@ from uuid import UUID
 import click
 from pydantic_core import to_jsonable_python
 
-from core.errors import ExitCode
-from core.priorities import PRIORITIES
-from daemon.database.store import Store
-from daemon.jobs.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
-from daemon.settings import Settings
+from priorityd.core.errors import ExitCode
+from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.jobs.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
+from priorityd.daemon.settings import Settings
 
 
 async def list_command(

@@ -1,6 +1,6 @@
 """The manual page, made from the commands' help and the settings.
 
-`python -m daemon.cli.manual > man/priorityd.1` writes it anew; the macros are those of man(7).
+`python -m priorityd.daemon.cli.manual > man/priorityd.1` writes it anew; the macros are those of man(7).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 
 import click
 
-from core import __version__
-from daemon.cli import cli
-from daemon.settings import Settings, variable_name
+from priorityd.core import __version__
+from priorityd.daemon.cli import cli
+from priorityd.daemon.settings import Settings, variable_name
 
 _ESCAPES: Final = {"\\": "\\e", "-": "\\-"}
 _WIDTH: Final = 72

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic
 
 _LINE_SECONDS: Final = 5.0
 """Between two plain lines: a log that somebody keeps stays short, and what hangs is noticed."""

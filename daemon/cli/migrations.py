@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core import __version__
-from core.database.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
-from core.database.schema import MIGRATION_SET
-from core.errors import ExitCode, PriorityError
-from daemon.migration_files import migration_files
+from priorityd.core import __version__
+from priorityd.core.database.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
+from priorityd.core.database.schema import MIGRATION_SET
+from priorityd.core.errors import ExitCode, PriorityError
+from priorityd.daemon.migration_files import migration_files
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ import anyio
 import click
 from pydantic_core import to_jsonable_python
 
-from core.database.schema import missing_schema
-from core.errors import ExitCode, PriorityError, TransientError
-from core.priorities import Priority
-from daemon.cli.run import first_of
-from daemon.cli.sync import show_changes
-from daemon.database.api_key import Keyring
-from daemon.database.store import Store, open_store
-from daemon.logs import configure_logs
-from daemon.settings import Settings, load_settings, proxy_passwords
+from priorityd.core.database.schema import missing_schema
+from priorityd.core.errors import ExitCode, PriorityError, TransientError
+from priorityd.core.priorities import Priority
+from priorityd.daemon.cli.run import first_of
+from priorityd.daemon.cli.sync import show_changes
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.logs import configure_logs
+from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
 
 Command = Callable[..., Awaitable[ExitCode]]
 

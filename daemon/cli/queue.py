@@ -14,15 +14,15 @@ from uuid import UUID, uuid4
 
 import click
 
-from core.database.answers import RepositoryPriority
-from core.errors import ExitCode, PermanentError
-from core.jobs.events import Job, JobType, QueueMode, event_name
-from core.priorities import PRIORITIES, score
-from daemon.clock import monotonic
-from daemon.database.store import Store
-from daemon.jobs.direct_queue import open_queue
-from daemon.jobs.queueing import JobsNotSentError, QueuedJob, QueueResult
-from daemon.settings import Settings
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import ExitCode, PermanentError
+from priorityd.core.jobs.events import Job, JobType, QueueMode, event_name
+from priorityd.core.priorities import PRIORITIES, score
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.jobs.direct_queue import open_queue
+from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, QueueResult
+from priorityd.daemon.settings import Settings
 
 _SHOWN: Final = 5
 """Of many alike, so many are named."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 import structlog
 
-from core.errors import ExitCode, PriorityError
-from daemon.app import run_daemon
-from daemon.logs import configure_logs
-from daemon.settings import load_settings, proxy_passwords
+from priorityd.core.errors import ExitCode, PriorityError
+from priorityd.daemon.app import run_daemon
+from priorityd.daemon.logs import configure_logs
+from priorityd.daemon.settings import load_settings, proxy_passwords
 
 log = structlog.stdlib.get_logger()
 

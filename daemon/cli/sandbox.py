@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from core.errors import ConfigurationError
+from priorityd.core.errors import ConfigurationError
 
 
 def run_sandbox_command(
@@ -14,7 +14,7 @@ def run_sandbox_command(
 ) -> int:
     """Run the sandbox until SIGINT or SIGTERM. Raises `ConfigurationError` without the extra."""
     try:
-        from daemon.sandbox.command import SandboxOptions, run_sandbox
+        from priorityd.daemon.sandbox.command import SandboxOptions, run_sandbox
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"The sandbox needs the package {error.name!r}: pip install 'workspace-priorityd[sandbox]'"

@@ -14,12 +14,12 @@ import click
 import httpx
 from pydantic_core import to_jsonable_python
 
-from core.errors import ExitCode
-from daemon.cli.jobs import count_lines
-from daemon.database.rows import Snapshot
-from daemon.database.store import Store
-from daemon.jobs.ordered_jobs import count_jobs
-from daemon.settings import Settings
+from priorityd.core.errors import ExitCode
+from priorityd.daemon.cli.jobs import count_lines
+from priorityd.daemon.database.rows import Snapshot
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.jobs.ordered_jobs import count_jobs
+from priorityd.daemon.settings import Settings
 
 Facts = dict[str, Any]
 

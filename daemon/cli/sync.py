@@ -10,14 +10,14 @@ from uuid import UUID
 
 import click
 
-from core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
-from core.database.schema import demand_version
-from core.errors import ExitCode
-from core.library.workspace_priority_sync import WorkspacePrioritySync
-from daemon.cli.meter import Meter, meter
-from daemon.clock import monotonic
-from daemon.database.store import Store
-from daemon.settings import Settings
+from priorityd.core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
+from priorityd.core.database.schema import demand_version
+from priorityd.core.errors import ExitCode
+from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
+from priorityd.daemon.cli.meter import Meter, meter
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.settings import Settings
 
 _COLOURS = {"high": "green", "medium": "yellow", "low": "red"}
 

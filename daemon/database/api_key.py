@@ -22,8 +22,8 @@ from typing import Final
 import anyio
 import structlog
 
-from core.errors import ConfigurationError
-from daemon.clock import monotonic
+from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.clock import monotonic
 
 log = structlog.stdlib.get_logger()
 

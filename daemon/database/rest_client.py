@@ -7,8 +7,8 @@ from typing import Final
 
 import httpx
 
-from core.failures import translate
-from daemon.database.api_key import Keyring
+from priorityd.core.failures import translate
+from priorityd.daemon.database.api_key import Keyring
 
 _CONNECT_SECONDS: Final = 5.0
 

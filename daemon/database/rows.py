@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from core.database.answers import SyncAnswer
-from core.database.schema import SchemaVersion
-from core.priorities import Expected, Priority
-from core.vocabulary import JobStatus
+from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.database.schema import SchemaVersion
+from priorityd.core.priorities import Expected, Priority
+from priorityd.core.vocabulary import JobStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
-from core.database.schema import SchemaVersion, demand_version, missing_schema
-from core.errors import TransientError
+from priorityd.core.database.schema import SchemaVersion, demand_version, missing_schema
+from priorityd.core.errors import TransientError
 
 log = structlog.stdlib.get_logger()
 

@@ -24,13 +24,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
-from core.database.schema import SchemaVersion
-from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
-from core.priorities import Priority, Trigger
-from daemon.database.api_key import Keyring
-from daemon.database.rest_client import open_http
-from daemon.database.rows import (
+from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
+from priorityd.core.database.schema import SchemaVersion
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.priorities import Priority, Trigger
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.rest_client import open_http
+from priorityd.daemon.database.rows import (
     Beat,
     DatabaseCheck,
     Explanation,

@@ -19,9 +19,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from core.errors import KeyRefusedError, PermanentError, TransientError
-from core.inngest.failures import translate_inngest
-from daemon.settings import Settings
+from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.inngest.failures import translate_inngest
+from priorityd.daemon.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 10.0
 _PAGE_SIZE: Final = 100

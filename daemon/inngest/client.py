@@ -27,9 +27,9 @@ import inngest
 from inngest._internal.errors import Error as SdkError
 from inngest._internal.net import ThreadAwareAsyncHTTPClient
 
-from core.errors import TransientError
-from core.inngest.failures import translate_inngest
-from daemon.settings import Settings
+from priorityd.core.errors import TransientError
+from priorityd.core.inngest.failures import translate_inngest
+from priorityd.daemon.settings import Settings
 
 __all__ = ["APP_ID", "REQUEST_TIMEOUT_SECONDS", "SdkError", "make_client", "open_client"]
 

@@ -34,12 +34,12 @@ import anyio
 import inngest
 import structlog
 
-from core.errors import PermanentError
-from daemon.clock import monotonic, utc_now
-from daemon.inngest.client import make_client
-from daemon.liveness import Progress
-from daemon.settings import Settings
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import PermanentError
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.inngest.client import make_client
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.wakeup import Wakeup
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -25,11 +25,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
-from core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
-from daemon.inngest.client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
-from daemon.settings import Settings
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
+from priorityd.daemon.inngest.client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -14,10 +14,10 @@ from uuid import UUID
 
 import structlog
 
-from core.database.answers import SyncAnswer, SyncResult
-from core.errors import PermanentError, TransientError
-from core.priorities import Trigger
-from daemon.apply.recorder import Recorder
+from priorityd.core.database.answers import SyncAnswer, SyncResult
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.priorities import Trigger
+from priorityd.daemon.apply.recorder import Recorder
 
 log = structlog.stdlib.get_logger()
 

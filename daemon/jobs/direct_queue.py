@@ -16,20 +16,20 @@ import anyio
 import structlog
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from core.database.answers import RepositoryPriority
-from core.errors import PermanentError, PriorityError, TransientError
-from core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
-from core.jobs.events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
-from core.jobs.send_order import SendOrder
-from core.library.membership_cache import MembershipCache
-from daemon.clock import monotonic
-from daemon.database.api_key import Keyring
-from daemon.database.store import Store, open_store
-from daemon.inngest.sender import EventSender, PreparedBatch, open_event_sender, prepare
-from daemon.jobs.ordered_queue import OrderedQueue
-from daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
-from daemon.settings import Settings
-from daemon.wakeup import Wakeup
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import PermanentError, PriorityError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
+from priorityd.core.jobs.events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
+from priorityd.core.jobs.send_order import SendOrder
+from priorityd.core.library.membership_cache import MembershipCache
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.inngest.sender import EventSender, PreparedBatch, open_event_sender, prepare
+from priorityd.daemon.jobs.ordered_queue import OrderedQueue
+from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

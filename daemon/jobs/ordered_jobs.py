@@ -13,11 +13,11 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from core.database.answers import RepositoryPriority
-from core.jobs.release_policy import promote_after_seconds
-from core.jobs.released import ReleasedJob, ReleaseLimits
-from core.priorities import Priority
-from daemon.database.store import Store
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.jobs.release_policy import promote_after_seconds
+from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits
+from priorityd.core.priorities import Priority
+from priorityd.daemon.database.store import Store
 
 CLAIM_SECONDS: Final = 60.0
 """What is released is to be sent within this time; if its daemon has died, another takes it over then."""

@@ -13,12 +13,12 @@ from uuid import UUID, uuid4, uuid5
 
 import structlog
 
-from core.errors import PermanentError, PriorityError
-from core.jobs.events import Job, LookUp
-from core.jobs.released import event_id, refuse_clash
-from daemon.database.store import Store
-from daemon.jobs.ordered_jobs import Queued, queue_in_order
-from daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
+from priorityd.core.errors import PermanentError, PriorityError
+from priorityd.core.jobs.events import Job, LookUp
+from priorityd.core.jobs.released import event_id, refuse_clash
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.jobs.ordered_jobs import Queued, queue_in_order
+from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 
 log = structlog.stdlib.get_logger()
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.errors import PermanentError, PriorityError
-from core.jobs.events import Job, JobType, LookUp
-from core.priorities import Priority
+from priorityd.core.errors import PermanentError, PriorityError
+from priorityd.core.jobs.events import Job, JobType, LookUp
+from priorityd.core.priorities import Priority
 
 
 @dataclass(frozen=True, slots=True)

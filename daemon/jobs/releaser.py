@@ -26,17 +26,17 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
-from core.inngest.outgoing_events import OutgoingEvent, Refused
-from core.jobs.events import PriorityForm
-from core.jobs.released import ReleasedJob, ReleaseLimits, released_event
-from core.pacing import SweepPace
-from core.priorities import PRIORITIES
-from daemon.clock import monotonic, utc_now
-from daemon.jobs.ordered_jobs import LaneCheck, Release
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
+from priorityd.core.jobs.events import PriorityForm
+from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_event
+from priorityd.core.pacing import SweepPace
+from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -18,15 +18,15 @@ from uuid import UUID
 
 import structlog
 
-from core.errors import PermanentError, TransientError
-from core.history import History
-from core.pacing import LookPace
-from core.priorities import PRIORITIES
-from daemon.clock import monotonic, utc_now
-from daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.history import History
+from priorityd.core.pacing import LookPace
+from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

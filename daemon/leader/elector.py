@@ -13,13 +13,13 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.errors import PermanentError, TransientError
-from core.leader.lease import LEASE_SECONDS, Lease
-from daemon.clock import monotonic
-from daemon.database.rows import LeaseAnswer
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.leader.lease import LEASE_SECONDS, Lease
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.rows import LeaseAnswer
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.library.workspace_priority_sync import WorkspacePrioritySync
+from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 
 log = structlog.stdlib.get_logger()
 

@@ -25,15 +25,15 @@ from typing import Final, Literal, Protocol
 import anyio
 import structlog
 
-from core.errors import KeyRefusedError, PermanentError, TransientError
-from core.inngest.outgoing_events import OutgoingEvent, Refused
-from core.jobs.events import PriorityForm
-from core.outbox.announcements import RecordedChange, events_of
-from daemon.clock import monotonic, utc_now
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.outbox.outbox import ClaimedChanges, Depth, Opening
-from daemon.status.metrics import Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
+from priorityd.core.jobs.events import PriorityForm
+from priorityd.core.outbox.announcements import RecordedChange, events_of
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from core.outbox.announcements import RecordedChange
-from daemon.database.store import Store
+from priorityd.core.outbox.announcements import RecordedChange
+from priorityd.daemon.database.store import Store
 
 
 @dataclass(frozen=True, slots=True)

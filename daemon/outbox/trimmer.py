@@ -10,11 +10,11 @@ from typing import Final, Protocol
 
 import structlog
 
-from core.errors import PermanentError, TransientError
-from daemon.clock import monotonic
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.outbox.outbox import TrimmedPage
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.outbox.outbox import TrimmedPage
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

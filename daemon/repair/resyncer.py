@@ -18,18 +18,18 @@ import anyio
 import structlog
 from cronsim import CronSim
 
-from core.database.answers import SyncAnswer, SyncResult
-from core.errors import PermanentError, TransientError
-from core.leader.lease import LEASE_SECONDS
-from core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
-from core.priorities import Trigger
-from core.repair.requests import Request, Requests
-from daemon.apply.intake import Intake
-from daemon.apply.recorder import Recorder
-from daemon.clock import monotonic, utc_now
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Outcome
-from daemon.wakeup import Wakeup
+from priorityd.core.database.answers import SyncAnswer, SyncResult
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.leader.lease import LEASE_SECONDS
+from priorityd.core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
+from priorityd.core.priorities import Trigger
+from priorityd.core.repair.requests import Request, Requests
+from priorityd.daemon.apply.intake import Intake
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Outcome
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -13,18 +13,18 @@ from typing import Final, Protocol
 
 import structlog
 
-from core.apply.drift import DriftJudge
-from core.apply.work_queue import WorkQueue
-from core.database.answers import SyncAnswer
-from core.errors import PermanentError, PriorityError, TransientError
-from core.pacing import SweepPace
-from core.priorities import Trigger
-from core.repair.requests import Request, Requests
-from daemon.apply.intake import Intake
-from daemon.apply.recorder import Recorder
-from daemon.clock import monotonic, utc_now
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.wakeup import Wakeup
+from priorityd.core.apply.drift import DriftJudge
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.errors import PermanentError, PriorityError, TransientError
+from priorityd.core.pacing import SweepPace
+from priorityd.core.priorities import Trigger
+from priorityd.core.repair.requests import Request, Requests
+from priorityd.daemon.apply.intake import Intake
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

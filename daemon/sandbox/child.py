@@ -41,7 +41,7 @@ class DaemonProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "daemon",
+            "priorityd",
             "run",
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,

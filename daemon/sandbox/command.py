@@ -14,13 +14,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.sandbox.child import DaemonProcess
-from daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres, embedded_postgres
-from daemon.sandbox.pulse import watch
-from daemon.sandbox.seed import prepare_database
-from daemon.sandbox.server import DEFAULT_PORT, PortBusyError, SandboxServer, reserve_port, serve_sandbox
-from daemon.sandbox.traffic import Traffic
-from daemon.sandbox.view import Facts, View, choose_view
+from priorityd.daemon.sandbox.child import DaemonProcess
+from priorityd.daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres, embedded_postgres
+from priorityd.daemon.sandbox.pulse import watch
+from priorityd.daemon.sandbox.seed import prepare_database
+from priorityd.daemon.sandbox.server import (
+    DEFAULT_PORT,
+    PortBusyError,
+    SandboxServer,
+    reserve_port,
+    serve_sandbox,
+)
+from priorityd.daemon.sandbox.traffic import Traffic
+from priorityd.daemon.sandbox.view import Facts, View, choose_view
 
 if TYPE_CHECKING:
     import socket

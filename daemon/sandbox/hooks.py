@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from daemon.sandbox.faults import TIMED_FAULTS, Faults, RestFailure, TimedFault, amount_parameter
+from priorityd.daemon.sandbox.faults import TIMED_FAULTS, Faults, RestFailure, TimedFault, amount_parameter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from daemon.sandbox.keys import Keys
+    from priorityd.daemon.sandbox.keys import Keys
 
 Hook = Callable[["Request"], dict[str, object]]
 _LOWEST_CLOSE_CODE, _HIGHEST_CLOSE_CODE = 1000, 4999

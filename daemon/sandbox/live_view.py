@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from daemon.sandbox.view import STAND_IN, Facts, View
+from priorityd.daemon.sandbox.view import STAND_IN, Facts, View
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from daemon.sandbox.pulse import Pulse
+    from priorityd.daemon.sandbox.pulse import Pulse
 
 _SHOWN_EVENTS = 14
 _COLOURS = {"high": "bold red", "medium": "yellow", "low": "dim", "live": "green"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from daemon.migration_files import migration_files, migrations_dir
+from priorityd.daemon.migration_files import migration_files, migrations_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from psycopg import AsyncConnection, OperationalError
 
-from daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,11 +21,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from daemon.sandbox.faults import Faults
-from daemon.sandbox.hooks import hook_routes
-from daemon.sandbox.keys import Keys
-from daemon.sandbox.realtime.service import Realtime
-from daemon.sandbox.rest.service import Rest
+from priorityd.daemon.sandbox.faults import Faults
+from priorityd.daemon.sandbox.hooks import hook_routes
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.realtime.service import Realtime
+from priorityd.daemon.sandbox.rest.service import Rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, OperationalError
 
-from daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from daemon.sandbox.pulse import Pulse
+    from priorityd.daemon.sandbox.pulse import Pulse
 
 STAND_IN = "A development stand-in for a Supabase project, on this machine alone: not for production."
 
@@ -123,7 +123,7 @@ class JsonView(View):
 def choose_view() -> View:
     """The live view on a terminal, JSON lines elsewhere."""
     if sys.stdout.isatty():
-        from daemon.sandbox.live_view import LiveView
+        from priorityd.daemon.sandbox.live_view import LiveView
 
         return LiveView()
     return JsonView()

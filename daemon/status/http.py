@@ -26,13 +26,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from core.errors import ConfigurationError
-from daemon.clock import utc_now
-from daemon.status.http_connection import TimedConnection
-from daemon.status.loop_gate import STALLED_AFTER_SECONDS, LoopBusyError, LoopGate
+from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.status.http_connection import TimedConnection
+from priorityd.daemon.status.loop_gate import STALLED_AFTER_SECONDS, LoopBusyError, LoopGate
 
 if TYPE_CHECKING:
-    from daemon.status.report import Report
+    from priorityd.daemon.status.report import Report
 
 _FRESH_SECONDS: Final = 0.25
 """How long a scrape waits for the gauges that the event loop has to read; then it shows what they were."""
@@ -162,7 +162,9 @@ class _Endpoints:
         # Its models take longer to make than all else of the daemon together: so when somebody asks for the
         # first time, and not in the daemon's event loop.
         with anyio.move_on_after(STALLED_AFTER_SECONDS) as importing:
-            await anyio.to_thread.run_sync(import_module, "daemon.status.status", abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(
+                import_module, "priorityd.daemon.status.status", abandon_on_cancel=True
+            )
         if importing.cancelled_caught:
             raise LoopBusyError
         return await self._gate.ask(self._probes.status)
@@ -176,7 +178,7 @@ class _Endpoints:
 
     async def _page(self, _: Request) -> Response:
         # Only here: most daemons are never looked at by people, and all of them should start quickly.
-        from daemon.status.page import CONTENT_SECURITY_POLICY, render, render_busy
+        from priorityd.daemon.status.page import CONTENT_SECURITY_POLICY, render, render_busy
 
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
         try:

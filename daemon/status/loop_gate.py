@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import anyio
 
-from daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic
 
 Answer = TypeVar("Answer")
 

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from core import __version__
-from core.failures import REASONS
-from core.outbox.announcements import ANNOUNCED_EVENTS
-from core.priorities import PRIORITIES, TRIGGERS
-from core.stream.hints import OPERATIONS, TABLES
-from core.stream.listener_state import RECONNECT_REASONS, STATES, State
-from core.vocabulary import JOB_STATUSES
+from priorityd.core import __version__
+from priorityd.core.failures import REASONS
+from priorityd.core.outbox.announcements import ANNOUNCED_EVENTS
+from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.core.stream.hints import OPERATIONS, TABLES
+from priorityd.core.stream.listener_state import RECONNECT_REASONS, STATES, State
+from priorityd.core.vocabulary import JOB_STATUSES
 
 # A `_created` beside every series would double them, and nothing reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no annotation there

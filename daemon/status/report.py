@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.priorities import Priority, Trigger
-from core.status.problems import Severity
-from core.vocabulary import JobStatus
+from priorityd.core.priorities import Priority, Trigger
+from priorityd.core.status.problems import Severity
+from priorityd.core.vocabulary import JobStatus
 
 
 class Part(BaseModel):

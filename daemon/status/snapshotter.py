@@ -11,13 +11,13 @@ from typing import Final, Protocol
 
 import structlog
 
-from core.errors import PermanentError, TransientError
-from core.pacing import LookPace
-from daemon.clock import monotonic
-from daemon.database.rows import Snapshot
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import NO_PRIORITY, Metrics
-from daemon.wakeup import Wakeup
+from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.pacing import LookPace
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.rows import Snapshot
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import NO_PRIORITY, Metrics
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

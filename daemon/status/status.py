@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from core import __version__
-from core.apply.work_queue import WorkQueue
-from core.history import History, Latencies, Minute, merged
-from core.priorities import PRIORITIES
-from core.status.problems import Facts, find_problems, headline
-from core.vocabulary import JOB_STATUSES
-from daemon.apply.recorder import Recorder
-from daemon.clock import monotonic, utc_now
-from daemon.inngest.function_host import FunctionHost
-from daemon.jobs.releaser import Releaser
-from daemon.jobs.watcher import JobWatcher
-from daemon.outbox.dispatcher import Dispatcher
-from daemon.repair.resyncer import Resyncer
-from daemon.repair.sweeper import Sweeper
-from daemon.status.report import (
+from priorityd.core import __version__
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.history import History, Latencies, Minute, merged
+from priorityd.core.priorities import PRIORITIES
+from priorityd.core.status.problems import Facts, find_problems, headline
+from priorityd.core.vocabulary import JOB_STATUSES
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.inngest.function_host import FunctionHost
+from priorityd.daemon.jobs.releaser import Releaser
+from priorityd.daemon.jobs.watcher import JobWatcher
+from priorityd.daemon.outbox.dispatcher import Dispatcher
+from priorityd.daemon.repair.resyncer import Resyncer
+from priorityd.daemon.repair.sweeper import Sweeper
+from priorityd.daemon.status.report import (
     Change,
     Failure,
     FunctionOff,
@@ -47,8 +47,8 @@ from daemon.status.report import (
     SnapshotReport,
     SweepReport,
 )
-from daemon.status.snapshotter import Snapshotter
-from daemon.stream.listener import Listener
+from priorityd.daemon.status.snapshotter import Snapshotter
+from priorityd.daemon.stream.listener import Listener
 
 MAX_PARKED_SHOWN: Final = 20
 

@@ -14,11 +14,11 @@ from uuid import UUID
 import anyio
 import structlog
 
-from core.errors import KeyRefusedError, PriorityError
-from core.stream.hints import Hint
-from daemon.clock import monotonic, utc_now
-from daemon.database.rows import Beat
-from daemon.status.metrics import Metrics
+from priorityd.core.errors import KeyRefusedError, PriorityError
+from priorityd.core.stream.hints import Hint
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.rows import Beat
+from priorityd.daemon.status.metrics import Metrics
 
 log = structlog.stdlib.get_logger()
 

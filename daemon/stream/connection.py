@@ -19,8 +19,8 @@ from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscrib
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from core.stream.hints import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
-from core.stream.listener_state import (
+from priorityd.core.stream.hints import HEARTBEATS, TRACKED_REPOSITORIES, WORKSPACE_REPOSITORIES
+from priorityd.core.stream.listener_state import (
     CONNECT_TIMEOUT_SECONDS,
     Failed,
     Input,
@@ -28,9 +28,9 @@ from core.stream.listener_state import (
     ReconnectReason,
     Subscribed,
 )
-from daemon.database.api_key import Keyring
-from daemon.logs import redact
-from daemon.stream.realtime_messages import read_messages_by_event
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.logs import redact
+from priorityd.daemon.stream.realtime_messages import read_messages_by_event
 
 log = structlog.stdlib.get_logger()
 

@@ -15,9 +15,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from core.priorities import Trigger
-from core.stream.hints import HEARTBEATS, Hint, MalformedChangeError, read_change
-from core.stream.listener_state import (
+from priorityd.core.priorities import Trigger
+from priorityd.core.stream.hints import HEARTBEATS, Hint, MalformedChangeError, read_change
+from priorityd.core.stream.listener_state import (
     BACKOFF_MAX_SECONDS,
     RENEW_AFTER_SECONDS,
     Action,
@@ -34,14 +34,14 @@ from core.stream.listener_state import (
     initial,
     transition,
 )
-from core.stream.membership_memory import MembershipMemory
-from daemon.clock import monotonic, utc_now
-from daemon.database.api_key import Keyring
-from daemon.liveness import BEAT_SECONDS, Progress
-from daemon.status.metrics import Metrics
-from daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
-from daemon.stream.connection import ChangeStream
-from daemon.wakeup import Wakeup
+from priorityd.core.stream.membership_memory import MembershipMemory
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
+from priorityd.daemon.stream.connection import ChangeStream
+from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from core.inngest.run_priority import run_priority_expression
+from priorityd.core.inngest.run_priority import run_priority_expression
 from tests.support.daemon_process import free_port
 from tests.support.event_api import EVENT_KEY, EventApi, serve_asgi
 from tests.support.stack import Stack

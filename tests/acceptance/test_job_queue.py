@@ -8,19 +8,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.database.answers import RepositoryPriority
-from core.errors import ExitCode, PermanentError
-from core.jobs.events import Job
-from daemon.database.store import Store, open_store
-from daemon.inngest.sender import open_event_sender
-from daemon.jobs.direct_queue import (
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import ExitCode, PermanentError
+from priorityd.core.jobs.events import Job
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.inngest.sender import open_event_sender
+from priorityd.daemon.jobs.direct_queue import (
     LOOK_UP_PAGE_SIZE,
     JobQueue,
     JobsNotSentError,
     QueueResult,
     open_job_queue,
 )
-from daemon.settings import Settings
+from priorityd.daemon.settings import Settings
 from tests.support.daemon_process import eventually, free_port
 from tests.support.event_api import EventApi, Faults, serve_event_api
 from tests.support.inngest import StandIn

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.sandbox.keys import Keys
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, free_port, start_daemon
 from tests.support.database import Database

@@ -11,9 +11,9 @@ from time import monotonic
 
 import pytest
 
-from core.database.schema import APPLY_MIGRATIONS
-from daemon.sandbox.keys import Keys
-from daemon.sandbox.server import serve_sandbox
+from priorityd.core.database.schema import APPLY_MIGRATIONS
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually, free_port, start_daemon
 from tests.support.database import Database, schema_sql
 from tests.support.stack import NO_TIMER, Stack

@@ -17,7 +17,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from core.inngest.run_priority import run_priority_expression
+from priorityd.core.inngest.run_priority import run_priority_expression
 from tests.support.daemon_process import eventually
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.stack import Stack

@@ -227,7 +227,7 @@ async def test_a_terminal_is_shown_a_bar(shell: Shell) -> None:
 
 async def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     program = (
-        "import sys\nfrom daemon.cli import cli\n"
+        "import sys\nfrom priorityd.daemon.cli import cli\n"
         "try: cli(['queue', '--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'inngest', 'supabase', 'pydantic', 'anyio', 'httpx'} & set(sys.modules)))"
     )

@@ -16,7 +16,7 @@ import anyio
 import psycopg
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.stack import NO_TIMER, Stack

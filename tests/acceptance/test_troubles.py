@@ -10,9 +10,9 @@ import httpx
 import psycopg
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
-from daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, start_daemon
 from tests.support.database import schema_sql

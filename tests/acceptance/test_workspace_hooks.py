@@ -11,11 +11,11 @@ import anyio
 import pytest
 import structlog
 
-from core.database.answers import SyncAnswer
-from core.library.workspace_priority_sync import WorkspacePrioritySync
-from core.priorities import Trigger
-from daemon.database.store import Store, open_store
-from daemon.library.workspace_hooks import WorkspaceHooks
+from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
+from priorityd.core.priorities import Trigger
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.library.workspace_hooks import WorkspaceHooks
 from tests.database.test_store import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
 from tests.support.stack import Stack

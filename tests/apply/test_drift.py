@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from core.apply.drift import MAX_HEARD, DriftJudge
-from core.stream.hints import WORKSPACE_REPOSITORIES, Hint
+from priorityd.core.apply.drift import MAX_HEARD, DriftJudge
+from priorityd.core.stream.hints import WORKSPACE_REPOSITORIES, Hint
 
 
 def hint(*repository_ids: UUID) -> Hint:

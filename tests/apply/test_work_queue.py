@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from core.apply.work_queue import MAX_RETRY_DELAY_SECONDS, WorkItem, WorkQueue
+from priorityd.core.apply.work_queue import MAX_RETRY_DELAY_SECONDS, WorkItem, WorkQueue
 
 DEBOUNCE, MAX_WAIT = 0.2, 1.0
 T0 = datetime(2025, 1, 3, tzinfo=UTC)

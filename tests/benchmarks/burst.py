@@ -17,7 +17,7 @@ from uuid import UUID
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, tidy

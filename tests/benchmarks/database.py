@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import psycopg
 
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
+from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from tests.support.application import Application
 from tests.support.database import schema_sql
 

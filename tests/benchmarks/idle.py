@@ -11,8 +11,8 @@ from typing import Any
 
 import anyio
 
-from daemon.sandbox.faults import Faults, RestFailure
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.faults import Faults, RestFailure
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
 from tests.benchmarks.process_costs import cpu_seconds, highest_mib, resident_mib

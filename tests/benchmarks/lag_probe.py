@@ -9,10 +9,10 @@ import os
 from array import array
 from pathlib import Path
 
-from core.errors import ExitCode
-from daemon import app
-from daemon.cli import main
-from daemon.settings import Settings
+from priorityd.core.errors import ExitCode
+from priorityd.daemon import app
+from priorityd.daemon.cli import main
+from priorityd.daemon.settings import Settings
 
 INTERVAL_SECONDS = 0.01
 
@@ -40,5 +40,5 @@ async def _run_watched(settings: Settings) -> ExitCode:
 
 
 if __name__ == "__main__":
-    importlib.import_module("daemon.cli.run").run_daemon = _run_watched
+    importlib.import_module("priorityd.daemon.cli.run").run_daemon = _run_watched
     main()

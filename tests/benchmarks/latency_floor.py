@@ -15,9 +15,9 @@ from postgrest import AsyncPostgrestClient
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
-from daemon.database.api_key import Keyring
-from daemon.database.rest_client import open_http
-from daemon.settings import load_settings
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.rest_client import open_http
+from priorityd.daemon.settings import load_settings
 
 NO_OP = "benchmark_no_op"
 

@@ -19,8 +19,8 @@ from uuid import UUID
 
 import psycopg
 
-from daemon.migration_files import migration_files, migrations_dir
-from daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.migration_files import migration_files, migrations_dir
+from priorityd.daemon.sandbox.postgres import embedded_postgres
 from tests.support.database import schema_sql
 from tests.support.psql import run_psql
 

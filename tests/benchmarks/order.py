@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 
 import anyio
 
-from core.inngest.run_priority import run_priority_expression
-from core.jobs.release_policy import promote_after_seconds
-from daemon.sandbox.server import serve_sandbox
+from priorityd.core.inngest.run_priority import run_priority_expression
+from priorityd.core.jobs.release_policy import promote_after_seconds
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.simulation.load import WORKERS, Arrival, Change, Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from core.library.workspace_priority_sync import WorkspacePrioritySync
-from daemon.database.store import Store, open_store
-from daemon.sandbox.server import serve_sandbox
+from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread
 from tests.benchmarks.large import Sizes, fill, make_wrong

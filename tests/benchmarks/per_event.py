@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from daemon.database.store import open_store
+from priorityd.daemon.database.store import open_store
 from tests.benchmarks.bare_client import listen
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)

@@ -15,13 +15,13 @@ import anyio
 import httpx
 import psycopg
 
-from core.database.answers import RepositoryPriority
-from core.inngest.outgoing_events import OutgoingEvent
-from core.inngest.run_priority import run_priority_expression
-from core.jobs.events import Job, job_event
-from core.jobs.send_order import SendOrder
-from daemon.database.store import _PRIORITIES
-from daemon.sandbox.server import serve_sandbox
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.core.inngest.run_priority import run_priority_expression
+from priorityd.core.jobs.events import Job, job_event
+from priorityd.core.jobs.send_order import SendOrder
+from priorityd.daemon.database.store import _PRIORITIES
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, ratios, spread
 from tests.support.cel import head_start

@@ -17,11 +17,11 @@ from typing import Any
 
 import anyio
 
-from core.database.answers import SyncAnswer, SyncResult
-from core.library.workspace_priority_sync import WorkspacePrioritySync
-from daemon.database.store import Store, open_store
-from daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
-from daemon.sandbox.server import serve_sandbox
+from priorityd.core.database.answers import SyncAnswer, SyncResult
+from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, fill, make_wrong, tidy

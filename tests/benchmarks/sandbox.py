@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.server import serve_sandbox
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import time
 
 import anyio
 
-from core.inngest.outgoing_events import OutgoingEvent
-from daemon.inngest.sender import open_event_sender
-from daemon.settings import load_settings
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.inngest.sender import open_event_sender
+from priorityd.daemon.settings import load_settings
 
 
 async def _main() -> None:

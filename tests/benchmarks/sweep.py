@@ -11,9 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from daemon.database.store import Store, open_store
-from daemon.repair.sweeper import SWEEP_LIMIT
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.repair.sweeper import SWEEP_LIMIT
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_most, ratios, spread, timed
 from tests.benchmarks.large import Sizes, fill, make_missed, make_wrong

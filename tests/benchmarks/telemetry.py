@@ -16,8 +16,8 @@ import anyio.to_thread
 import httpx
 import psycopg
 
-from daemon.jobs.watcher import PAGE_SIZE, POLL_SECONDS
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.jobs.watcher import PAGE_SIZE, POLL_SECONDS
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.support.application import Application
 from tests.support.daemon_process import start_daemon

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from daemon.sandbox.seed import prepare_database
+from priorityd.daemon.sandbox.seed import prepare_database
 
 _RETRY_SECONDS = 0.05
 _OWN_TABLES = """

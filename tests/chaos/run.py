@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from daemon.sandbox.postgres import embedded_postgres
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.chaos import leaders, oracle
 from tests.chaos.clock import Clock
 from tests.chaos.database import prepare

@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from daemon.sandbox.postgres import EmbeddedPostgres
-from daemon.sandbox.server import SandboxServer
+from priorityd.daemon.sandbox.postgres import EmbeddedPostgres
+from priorityd.daemon.sandbox.server import SandboxServer
 from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
 from tests.chaos.workload import Workload

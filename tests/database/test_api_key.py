@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from core.errors import ConfigurationError
-from daemon.database.api_key import Keyring
-from daemon.database.store import open_store
-from daemon.status.http import listen
+from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.status.http import listen
 
 
 class Settings:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.database.migrations import Kind, Package, Plan, SqlFile, gather, plan
+from priorityd.core.database.migrations import Kind, Package, Plan, SqlFile, gather, plan
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 

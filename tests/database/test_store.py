@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.errors import KeyRefusedError, PermanentError, TransientError
-from daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS, Store, open_store
+from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS, Store, open_store
 
 Answer = bytes | Callable[[SocketStream], Any]
 

@@ -111,7 +111,7 @@ def test_the_image_is_as_small_in_rights_as_can_be(image: Image) -> None:
     ]
     assert writable == [], "the daemon's user could change its own program"
     packages = {path.name for path in image.layer.path("/opt/priorityd").glob("lib/*/site-packages/*")}
-    assert "daemon" in packages
+    assert "priorityd" in packages
     assert not packages & {"pip", "setuptools", "hatchling"}, "what is run has no installer in it"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.status.metrics import PREFIX, Metrics
 from tests.deploy.test_alerts import DEPLOY, GROUPS
 
 BOARD = DEPLOY / "grafana" / "priorityd.json"

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from daemon.settings import Settings, variable_name
+from priorityd.daemon.settings import Settings, variable_name
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

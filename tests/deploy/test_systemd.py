@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from anyio import to_thread
 
-from core import __version__
-from daemon.sandbox.keys import Keys
+from priorityd.core import __version__
+from priorityd.daemon.sandbox.keys import Keys
 from tests.deploy.clean_root import Layer, Running, running
 from tests.support.daemon_process import eventually, free_port
 from tests.support.stack import NO_TIMER, Stack
@@ -56,11 +56,11 @@ def releases(new_directory: Callable[[str], Path]) -> dict[str, Path]:
     made = {}
     for name in ("this", "next"):
         source = directory / "source" / name
-        for part in ("core", "daemon", "man", "migrations", "pyproject.toml", "README.md", "LICENSE"):
+        for part in ("priorityd", "man", "pyproject.toml", "README.md", "LICENSE"):
             origin = ROOT / part
             (shutil.copytree if origin.is_dir() else shutil.copy)(origin, _parent(source) / part)
         if name == "next":
-            version = source / "core" / "__init__.py"
+            version = source / "priorityd" / "core" / "__init__.py"
             version.write_text(
                 re.sub(r'__version__ = "(.*)"', r'__version__ = "\1.post1"', version.read_text())
             )

@@ -13,11 +13,11 @@ import httpx
 import pytest
 import structlog
 
-from daemon.liveness import Progress
-from daemon.logs import configure_logs
-from daemon.settings import load_settings
-from daemon.status.http import Probes, listen, serve
-from daemon.status.metrics import Metrics
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.logs import configure_logs
+from priorityd.daemon.settings import load_settings
+from priorityd.daemon.status.http import Probes, listen, serve
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.reports import a_report
 

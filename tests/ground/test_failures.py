@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
-from core.failures import REASONS, translate
+from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.failures import REASONS, translate
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.history import MINUTES, History, Latencies, merged
+from priorityd.core.history import MINUTES, History, Latencies, merged
 
 NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)
 

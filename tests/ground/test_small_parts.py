@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from core.database.schema import MIGRATION_SET, SchemaVersion, demand_version
-from core.errors import ContractError
-from core.library.membership_cache import MembershipCache
-from core.pacing import QUIET_LOOKS, LookPace, SweepPace
-from core.priorities import PRIORITIES, SCORES, Expected, expected, score
-from core.repair.requests import Request, Requests
+from priorityd.core.database.schema import MIGRATION_SET, SchemaVersion, demand_version
+from priorityd.core.errors import ContractError
+from priorityd.core.library.membership_cache import MembershipCache
+from priorityd.core.pacing import QUIET_LOOKS, LookPace, SweepPace
+from priorityd.core.priorities import PRIORITIES, SCORES, Expected, expected, score
+from priorityd.core.repair.requests import Request, Requests
 
 T0 = datetime(2025, 1, 3, tzinfo=UTC)
 

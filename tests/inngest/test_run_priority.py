@@ -7,15 +7,15 @@ from uuid import uuid4
 
 import pytest
 
-from core.database.answers import RepositoryPriority
-from core.inngest.run_priority import (
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.inngest.run_priority import (
     MAX_HEAD_START_SECONDS,
     has_no_effect,
     head_start_seconds,
     run_priority_expression,
 )
-from core.jobs.events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
-from core.priorities import PRIORITIES, SCORES, Priority
+from priorityd.core.jobs.events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
+from priorityd.core.priorities import PRIORITIES, SCORES, Priority
 from tests.support.cel import evaluate, head_start
 
 NAIVE = "event.data.priority"

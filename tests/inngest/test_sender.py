@@ -11,10 +11,10 @@ import inngest
 import pytest
 from pydantic import SecretStr
 
-from core.errors import ConfigurationError, KeyRefusedError, TransientError
-from core.inngest.outgoing_events import OutgoingEvent
-from daemon.inngest.client import SdkError, make_client
-from daemon.inngest.sender import open_event_sender
+from priorityd.core.errors import ConfigurationError, KeyRefusedError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.inngest.client import SdkError, make_client
+from priorityd.daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
 from tests.support.inngest import StandIn
 

@@ -10,11 +10,11 @@ from typing import Any
 import inngest
 import pytest
 
-from core.errors import ConfigurationError
-from daemon.inngest.client import make_client
-from daemon.inngest.sender import open_event_sender
-from daemon.logs import configure_logs
-from daemon.settings import load_settings
+from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.inngest.client import make_client
+from priorityd.daemon.inngest.sender import open_event_sender
+from priorityd.daemon.logs import configure_logs
+from priorityd.daemon.settings import load_settings
 from tests.inngest.test_sender import numbered
 from tests.support.event_api import EVENT_KEY
 from tests.support.inngest import StandIn

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from core.database.answers import RepositoryPriority
-from core.errors import PermanentError
-from core.jobs.events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import PermanentError
+from priorityd.core.jobs.events import EVENT_NAMES, Job, LookUp, event_data, event_name, job_event
 
 REPOSITORY = UUID("11111111-1111-4111-8111-111111111111")
 IN_WORKSPACES = RepositoryPriority("high", is_workspace_repo=True, workspace_count=2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.jobs.release_policy import Choice, Waiting, choose, promote_after_seconds
-from core.priorities import PRIORITIES
+from priorityd.core.jobs.release_policy import Choice, Waiting, choose, promote_after_seconds
+from priorityd.core.priorities import PRIORITIES
 
 OVERDUE = 72_000.0
 ages = st.none() | st.floats(min_value=0, max_value=200_000) | st.sampled_from([OVERDUE, OVERDUE - 1])

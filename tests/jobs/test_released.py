@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.database.answers import RepositoryPriority
-from core.errors import PermanentError
-from core.jobs.events import Job, event_data
-from core.jobs.released import ReleasedJob, event_id, refuse_clash, released_event
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.errors import PermanentError
+from priorityd.core.jobs.events import Job, event_data
+from priorityd.core.jobs.released import ReleasedJob, event_id, refuse_clash, released_event
 
 REPOSITORY, JOB = UUID(int=1), UUID(int=2)
 ROW = RepositoryPriority("high", is_workspace_repo=True, workspace_count=3)

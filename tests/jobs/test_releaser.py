@@ -11,17 +11,17 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from core.errors import PermanentError
-from core.jobs.events import Job, PriorityForm
-from core.jobs.released import ReleaseLimits, event_id
-from daemon.database.store import open_store
-from daemon.inngest.sender import open_event_sender
-from daemon.jobs.ordered_jobs import OrderedJobs
-from daemon.jobs.ordered_queue import OrderedQueue, job_id
-from daemon.jobs.releaser import Releaser
-from daemon.liveness import Progress
-from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.status.metrics import PREFIX, Metrics
+from priorityd.core.errors import PermanentError
+from priorityd.core.jobs.events import Job, PriorityForm
+from priorityd.core.jobs.released import ReleaseLimits, event_id
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.inngest.sender import open_event_sender
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
+from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
+from priorityd.daemon.jobs.releaser import Releaser
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.status.metrics import PREFIX, Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.inngest.outgoing_events import MAX_REQUEST_BYTES, OutgoingEvent, batches, size_bytes
-from core.jobs.send_order import SendOrder
+from priorityd.core.inngest.outgoing_events import MAX_REQUEST_BYTES, OutgoingEvent, batches, size_bytes
+from priorityd.core.jobs.send_order import SendOrder
 
 
 def event(number: int, size: int = 0, *, urgent: bool = False) -> OutgoingEvent:

@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from core.history import History
-from daemon.clock import utc_now
-from daemon.database.store import Store, open_store
-from daemon.jobs import watcher as job_watcher
-from daemon.jobs.watcher import JobWatcher
-from daemon.liveness import Progress
-from daemon.sandbox.server import serve_sandbox
-from daemon.status.metrics import Metrics
+from priorityd.core.history import History
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.jobs import watcher as job_watcher
+from priorityd.daemon.jobs.watcher import JobWatcher
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.leader.lease import LEASE_SECONDS, RENEW_AFTER_SECONDS, Lease
+from priorityd.core.leader.lease import LEASE_SECONDS, RENEW_AFTER_SECONDS, Lease
 
 
 @dataclass

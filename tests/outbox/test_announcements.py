@@ -8,9 +8,9 @@ from uuid import UUID
 
 import pytest
 
-from core.inngest.outgoing_events import MAX_EVENTS_PER_REQUEST, OutgoingEvent, batches, size_bytes
-from core.jobs.events import REPOSITORY_SYNC
-from core.outbox.announcements import PRIORITY_CHANGED, RecordedChange, events_of
+from priorityd.core.inngest.outgoing_events import MAX_EVENTS_PER_REQUEST, OutgoingEvent, batches, size_bytes
+from priorityd.core.jobs.events import REPOSITORY_SYNC
+from priorityd.core.outbox.announcements import PRIORITY_CHANGED, RecordedChange, events_of
 
 DATABASE, ANOTHER = UUID(int=1), UUID(int=2)
 REPOSITORY, ROW = UUID(int=3), UUID(int=4)

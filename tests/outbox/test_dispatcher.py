@@ -11,15 +11,15 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from core.jobs.events import REPOSITORY_SYNC
-from core.outbox.announcements import PRIORITY_CHANGED
-from daemon.database.store import open_store
-from daemon.inngest.sender import EventSender, open_event_sender
-from daemon.liveness import Progress
-from daemon.outbox.dispatcher import Dispatcher
-from daemon.outbox.outbox import Outbox
-from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.status.metrics import PREFIX, Metrics
+from priorityd.core.jobs.events import REPOSITORY_SYNC
+from priorityd.core.outbox.announcements import PRIORITY_CHANGED
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.inngest.sender import EventSender, open_event_sender
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.outbox.dispatcher import Dispatcher
+from priorityd.daemon.outbox.outbox import Outbox
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.status.metrics import PREFIX, Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import anyio
 
-from daemon.database.store import open_store
-from daemon.liveness import Progress
-from daemon.outbox.outbox import Outbox
-from daemon.outbox.trimmer import PAGE_SIZE, Trimmer
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.outbox.outbox import Outbox
+from priorityd.daemon.outbox.trimmer import PAGE_SIZE, Trimmer
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from daemon.settings import Settings, variable_name
+from priorityd.daemon.settings import Settings, variable_name
 
 _SIGNS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 

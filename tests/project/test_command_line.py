@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli.manual import manual
+from priorityd.daemon.cli.manual import manual
 from tests.project.test_documentation import ROOT
 from tests.support.terminal import shell
 
@@ -43,7 +43,7 @@ def test_the_shell_completes_commands_and_options(name: str, tmp_path: Path) -> 
 
 
 def test_the_manual_page_is_in_step_with_the_help() -> None:
-    assert manual() == PAGE.read_text(), "python -m daemon.cli.manual > man/priorityd.1"
+    assert manual() == PAGE.read_text(), "python -m priorityd.daemon.cli.manual > man/priorityd.1"
 
 
 def test_the_manual_page_is_read_by_groff_without_a_warning() -> None:
@@ -59,7 +59,7 @@ def test_the_manual_page_is_read_by_groff_without_a_warning() -> None:
 def test_help_imports_nothing_heavy() -> None:
     heavy = {"anyio", "asyncio", "httpx", "pydantic", "realtime", "starlette", "structlog", "supabase"}
     code = (
-        "import sys; from daemon.cli import cli; cli(['sync', '--help'], standalone_mode=False);"
+        "import sys; from priorityd.daemon.cli import cli; cli(['sync', '--help'], standalone_mode=False);"
         f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from core.errors import ExitCode
-from core.priorities import PRIORITIES, TRIGGERS
-from daemon.cli import cli
-from daemon.settings import Settings, variable_name
-from daemon.status.metrics import Metrics
+from priorityd.core.errors import ExitCode
+from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.daemon.cli import cli
+from priorityd.daemon.settings import Settings, variable_name
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.database import Database
 
 ROOT = Path(__file__).parents[2]

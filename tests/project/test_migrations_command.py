@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from core.database.migrations import Package
-from core.errors import PriorityError
-from daemon.cli.migrations import bring_up_to_date
+from priorityd.core.database.migrations import Package
+from priorityd.core.errors import PriorityError
+from priorityd.daemon.cli.migrations import bring_up_to_date
 
 PACKAGE = Package("1.0", 2, {"tables": "-- Tables: what is\n", "functions": "-- Functions: what it does\n"})
 OLDER = Package("0.9", 1, PACKAGE.texts)

@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from core.errors import ExitCode
-from daemon.settings import Settings, variable_name
-from daemon.status import http
+from priorityd.core.errors import ExitCode
+from priorityd.daemon.settings import Settings, variable_name
+from priorityd.daemon.status import http
 from tests.project.settings_reference import reference
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_every_file_that_is_named_exists() -> None:
 
 
 def test_nothing_is_left_out_of_the_source_distribution() -> None:
-    assert '"/deploy"' in (ROOT / "pyproject.toml").read_text()
+    assert '"deploy"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_unit_gives_up_where_starting_again_cannot_help() -> None:

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import inngest
 
-from core.database.answers import RepositoryPriority
-from core.inngest.run_priority import run_priority_expression
-from core.jobs.events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.inngest.run_priority import run_priority_expression
+from priorityd.core.jobs.events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
 from tests.project.test_documentation import README
 from tests.support.database import Database
 

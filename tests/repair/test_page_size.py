@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
+from priorityd.core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.server import SandboxServer
 
 Frame = dict[str, Any]
 

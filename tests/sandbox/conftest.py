@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import psutil
 import psycopg
 import pytest
 
-from daemon.sandbox.server import reserve_port
+from priorityd.daemon.sandbox.server import reserve_port
 from tests.support.secrecy import look, look_at_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_COMMAND = [sys.executable, "-m", "daemon", "sandbox", "--port", "0"]
+_COMMAND = [sys.executable, "-m", "priorityd", "sandbox", "--port", "0"]
 _TIMEOUT_SECONDS = 40
 
 
@@ -151,7 +151,7 @@ def test_runs_the_daemon_and_shows_what_happens() -> None:
 def test_fails_when_the_daemon_dies() -> None:
     with running("--http-port", "0", "--traffic", "0") as sandbox:
         sandbox.facts()
-        (daemon,) = [p for p in sandbox.family if p.is_running() and p.cmdline()[-2:] == ["daemon", "run"]]
+        (daemon,) = [p for p in sandbox.family if p.is_running() and p.cmdline()[-2:] == ["priorityd", "run"]]
         daemon.kill()
         _, words = sandbox.process.communicate(timeout=_TIMEOUT_SECONDS)
         assert sandbox.process.returncode == 1

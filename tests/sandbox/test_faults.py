@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from daemon.sandbox import faults
-from daemon.sandbox.faults import TIMED_FAULTS
+from priorityd.daemon.sandbox import faults
+from priorityd.daemon.sandbox.faults import TIMED_FAULTS
 from tests.sandbox.client import binding, is_live
 from tests.sandbox.test_realtime_sockets import add_membership, hook, notes
 
 if TYPE_CHECKING:
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
 

@@ -14,7 +14,7 @@ from postgrest.exceptions import APIError
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 from supabase import acreate_client
 
-from daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psycopg
     from supabase import AsyncClient
 
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
 
 # The client warns about how it calls its own parts.

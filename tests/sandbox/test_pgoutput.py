@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.sandbox.realtime.pgoutput import UNCHANGED, Decoder, Kind, RowChange, Value
+from priorityd.daemon.sandbox.realtime.pgoutput import UNCHANGED, Decoder, Kind, RowChange, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,15 @@ import json
 
 import pytest
 
-from daemon.sandbox.realtime.bindings import BadBinding, Filter, Target, read_bindings, target
-from daemon.sandbox.realtime.protocol import ARRAYS, OBJECTS, Framer, MalformedFrame, Message, decode
+from priorityd.daemon.sandbox.realtime.bindings import BadBinding, Filter, Target, read_bindings, target
+from priorityd.daemon.sandbox.realtime.protocol import (
+    ARRAYS,
+    OBJECTS,
+    Framer,
+    MalformedFrame,
+    Message,
+    decode,
+)
 
 
 def test_both_versions_carry_the_same_message() -> None:

@@ -12,7 +12,7 @@ from psycopg import sql
 from tests.sandbox.client import binding, connect
 
 if TYPE_CHECKING:
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client
     from tests.support.database import Database
 

@@ -13,17 +13,17 @@ import pytest
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from daemon.sandbox.keys import Keys
-from daemon.sandbox.postgres import embedded_postgres
-from daemon.sandbox.seed import prepare_database
-from daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.seed import prepare_database
+from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
 from tests.sandbox.client import binding, connect, is_live, socket_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from daemon.sandbox.postgres import EmbeddedPostgres
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.postgres import EmbeddedPostgres
+    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
 
@@ -274,7 +274,7 @@ async def test_a_channel_that_a_bad_token_ended_says_nothing_more(client: Client
 async def test_a_client_that_falls_too_far_behind_is_cut_off(
     client: Client, sandbox: SandboxServer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.sandbox.realtime.socket._MOST_QUEUED_CHARACTERS", 2_000_000)
+    monkeypatch.setattr("priorityd.daemon.sandbox.realtime.socket._MOST_QUEUED_CHARACTERS", 2_000_000)
     session = database.connect()
     session.execute("alter publication supabase_realtime add table workspaces")
     async with connect(sandbox) as lazy:

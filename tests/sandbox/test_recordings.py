@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
 from tests.support.database import schema_sql
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from daemon.sandbox.keys import Keys
-from daemon.sandbox.rest.errors import ApiError
-from daemon.sandbox.rest.pool import Pool
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.rest.errors import ApiError
+from priorityd.daemon.sandbox.rest.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from daemon.sandbox.server import SandboxServer
+    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
 
 _FUNCTIONS = """

@@ -6,9 +6,9 @@ from collections import defaultdict, deque
 from typing import Protocol
 from uuid import uuid4
 
-from core.database.answers import RepositoryPriority
-from core.jobs.events import Job, event_data
-from core.jobs.release_policy import Waiting, choose
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.jobs.events import Job, event_data
+from priorityd.core.jobs.release_policy import Waiting, choose
 from tests.simulation.load import Arrival
 from tests.support.cel import head_start
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.inngest.run_priority import run_priority_expression
-from core.jobs.release_policy import promote_after_seconds
+from priorityd.core.inngest.run_priority import run_priority_expression
+from priorityd.core.jobs.release_policy import promote_after_seconds
 from tests.simulation.load import Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
 from tests.simulation.run import Record, simulate

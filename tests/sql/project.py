@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from core.database.migrations import gather
-from daemon.cli.migrations import migrations_command, read_file
-from daemon.migration_files import migration_files
+from priorityd.core.database.migrations import gather
+from priorityd.daemon.cli.migrations import migrations_command, read_file
+from priorityd.daemon.migration_files import migration_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from core.database.migrations import Kind
+    from priorityd.core.database.migrations import Kind
     from tests.support.world import World
 
 TEXTS = gather([read_file(file) for file in migration_files()])

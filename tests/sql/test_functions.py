@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core.database.schema import MIGRATION_SET
-from daemon.migration_files import migration_files
+from priorityd.core.database.schema import MIGRATION_SET
+from priorityd.daemon.migration_files import migration_files
 from tests.support.world import Row, session
 
 if TYPE_CHECKING:

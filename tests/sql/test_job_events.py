@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core.database.answers import RepositoryPriority
-from core.jobs.events import EVENT_NAMES, Job, JobType, job_event
+from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.jobs.events import EVENT_NAMES, Job, JobType, job_event
 
 if TYPE_CHECKING:
     from tests.support.world import World

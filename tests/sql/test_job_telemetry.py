@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core.priorities import PRIORITIES, SCORES
-from daemon.sandbox.migrate import apply_migrations
+from priorityd.core.priorities import PRIORITIES, SCORES
+from priorityd.daemon.sandbox.migrate import apply_migrations
 from tests.support.database import schema_sql
 from tests.support.world import World, session
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations, undo_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import schema_sql
 from tests.support.world import Row, World, session
 

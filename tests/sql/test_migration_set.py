@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from core.database.schema import MIGRATION_SET
-from daemon.migration_files import migration_files, migrations_dir
-from daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
+from priorityd.core.database.schema import MIGRATION_SET
+from priorityd.daemon.migration_files import migration_files, migrations_dir
+from priorityd.daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
 from tests.sql.test_migrations import SCHEMAS, fingerprint, use
 from tests.support.psql import psql_command
 from tests.support.world import Background, World, session

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from daemon.migration_files import migration_files
-from daemon.sandbox.migrate import apply_migrations, undo_migrations
+from priorityd.daemon.migration_files import migration_files
+from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import schema_sql, superuser_beside
 from tests.support.world import Row, World, session
 

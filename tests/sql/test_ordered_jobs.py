@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from core.jobs.events import EVENT_NAMES
-from core.jobs.release_policy import Waiting, choose
-from daemon.sandbox.migrate import apply_migrations, undo_migrations
+from priorityd.core.jobs.events import EVENT_NAMES
+from priorityd.core.jobs.release_policy import Waiting, choose
+from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.sql.test_migrations import SCHEMAS
 from tests.support.database import Database
 from tests.support.world import Background, World, session

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from daemon.migration_files import migration_files, migrations_dir
-from daemon.sandbox.migrate import apply_migrations, undo_migrations
+from priorityd.daemon.migration_files import migration_files, migrations_dir
+from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.sql.test_migrations import SCHEMAS, Schema, fingerprint, use
 from tests.support.database import schema_sql, superuser_beside
 from tests.support.psql import psql_command, run_psql

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations
 from tests.sql.test_migrations import SCHEMAS
 from tests.support.database import Database, schema_sql
 from tests.support.world import World, session

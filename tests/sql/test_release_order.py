@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from core.jobs.release_policy import Waiting, choose
+from priorityd.core.jobs.release_policy import Waiting, choose
 from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.priorities import TRIGGERS
+from priorityd.core.priorities import TRIGGERS
 from tests.support.world import Row
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from core.database.migrations import Kind
+    from priorityd.core.database.migrations import Kind
     from tests.support.database import Database
 
 VERSION = "3.1.0"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations
 from tests.sql.project import TEXTS, allow_last_function, functions, refuse_last_function, write_into
 from tests.sql.test_migrations import fingerprint
 from tests.support.database import schema_sql

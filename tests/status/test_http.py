@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from core.priorities import PRIORITIES
-from daemon.status.http import Probes, listen, serve
-from daemon.status.loop_gate import STALLED_AFTER_SECONDS
-from daemon.status.metrics import Metrics
+from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.status.http import Probes, listen, serve
+from priorityd.daemon.status.loop_gate import STALLED_AFTER_SECONDS
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.reports import a_report
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from core.priorities import PRIORITIES, TRIGGERS
-from core.status.problems import Facts, find_problems, headline
-from daemon.status.page import render, render_busy, words
-from daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
-from daemon.status.report import HistoryReport, Report
+from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.core.status.problems import Facts, find_problems, headline
+from priorityd.daemon.status.page import render, render_busy, words
+from priorityd.daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
+from priorityd.daemon.status.report import HistoryReport, Report
 from tests.support.reports import NOW, a_report, an_hour
 
 OUTBOX = {

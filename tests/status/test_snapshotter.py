@@ -5,13 +5,13 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from core import pacing
-from daemon.database.store import open_store
-from daemon.liveness import Progress
-from daemon.sandbox.server import serve_sandbox
-from daemon.status import snapshotter
-from daemon.status.metrics import Metrics
-from daemon.status.snapshotter import Snapshotter
+from priorityd.core import pacing
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.status import snapshotter
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.status.snapshotter import Snapshotter
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database

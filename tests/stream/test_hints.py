@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
-from core.stream.hints import Hint, MalformedChangeError, read_change
+from priorityd.core.stream.hints import Hint, MalformedChangeError, read_change
 
 A = UUID("11111111-1111-4111-8111-111111111111")
 B = UUID("22222222-2222-4222-8222-222222222222")

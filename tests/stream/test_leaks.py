@@ -8,8 +8,8 @@ import gc
 import psutil
 import pytest
 
-from daemon.sandbox.server import SandboxServer
-from daemon.status.metrics import Metrics
+from priorityd.daemon.sandbox.server import SandboxServer
+from priorityd.daemon.status.metrics import Metrics
 from tests.acceptance.test_troubles import disturb_server
 from tests.stream.test_listener import Heard, listening, sandbox
 from tests.support.daemon_process import eventually

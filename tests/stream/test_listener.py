@@ -11,16 +11,16 @@ import anyio
 import psutil
 import pytest
 
-from core.priorities import Trigger
-from core.stream.hints import Hint
-from core.stream.listener_state import Failed, Input
-from daemon.database.api_key import Keyring
-from daemon.database.store import open_store
-from daemon.liveness import Progress
-from daemon.sandbox.server import SandboxServer, serve_sandbox
-from daemon.status.metrics import Metrics
-from daemon.stream.connection import ChangeStream
-from daemon.stream.listener import Listener
+from priorityd.core.priorities import Trigger
+from priorityd.core.stream.hints import Hint
+from priorityd.core.stream.listener_state import Failed, Input
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import open_store
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.stream.connection import ChangeStream
+from priorityd.daemon.stream.listener import Listener
 from tests.acceptance.test_troubles import disturb_server
 from tests.support.application import Application
 from tests.support.daemon_process import eventually

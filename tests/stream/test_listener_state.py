@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.stream.listener_state import (
+from priorityd.core.stream.listener_state import (
     BACKOFF_MAX_SECONDS,
     HEALTHY_AFTER_SECONDS,
     JOIN_TIMEOUT_SECONDS,

@@ -9,8 +9,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.stream.hints import Hint, read_change
-from core.stream.membership_memory import MembershipMemory
+from priorityd.core.stream.hints import Hint, read_change
+from priorityd.core.stream.membership_memory import MembershipMemory
 
 A = UUID("11111111-1111-4111-8111-111111111111")
 B = UUID("22222222-2222-4222-8222-222222222222")

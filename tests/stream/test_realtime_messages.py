@@ -14,7 +14,7 @@ from realtime import AsyncRealtimeClient
 from realtime._async import client
 from realtime.message import PostgresChangesMessage, ServerMessage, ServerMessageAdapter
 
-from daemon.stream.realtime_messages import MESSAGES_BY_EVENT, read_messages_by_event
+from priorityd.daemon.stream.realtime_messages import MESSAGES_BY_EVENT, read_messages_by_event
 
 _RECORDINGS = sorted((Path(__file__).parent.parent / "sandbox" / "frames").glob("*.jsonl"))
 _WRONG: tuple[Any, ...] = (None, 7, "", [], {}, "phx_reply", {"status": "ok", "response": {}})

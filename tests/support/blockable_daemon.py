@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from daemon.cli import main
+from priorityd.daemon.cli import main
 
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(float(os.environ["BLOCK_SECONDS"])))
 

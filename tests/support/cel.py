@@ -11,7 +11,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from core.inngest.run_priority import MAX_HEAD_START_SECONDS
+from priorityd.core.inngest.run_priority import MAX_HEAD_START_SECONDS
 
 _ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type.Map(cel.Type.STRING, cel.Type.DYN)})
 

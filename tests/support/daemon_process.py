@@ -25,7 +25,7 @@ from tests.support.secrecy import look, look_at_process, secrets_in
 # there, it would end that package's listening task.
 _WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
 PYTHON = (sys.executable, *_WARNINGS)
-PRIORITYD = (*PYTHON, "-m", "daemon")
+PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
 ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
@@ -139,7 +139,7 @@ class Daemon:
 
 @asynccontextmanager
 async def start_daemon(
-    *, ready: bool = True, module: str = "daemon", **settings: object
+    *, ready: bool = True, module: str = "priorityd", **settings: object
 ) -> AsyncIterator[Daemon]:
     """Run the daemon for the length of the block. Every line that it writes must be a log line."""
     port = free_port()

@@ -24,8 +24,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.postgres import embedded_postgres
 from tests.support import secrecy
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def schema_sql(name: str) -> bytes:
     if AS_SUPABASE and name == "roles":
         # A superuser has put the rest into every database; this belongs to postgres, also on Supabase.
         return b"create publication supabase_realtime"
-    return (resources.files("daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
+    return (resources.files("priorityd.daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import SecretStr
 
-from daemon.settings import Settings
+from priorityd.daemon.settings import Settings
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from core.history import MINUTES
-from core.priorities import PRIORITIES
-from core.vocabulary import JOB_STATUSES
-from daemon.status.report import Report
+from priorityd.core.history import MINUTES
+from priorityd.core.priorities import PRIORITIES
+from priorityd.core.vocabulary import JOB_STATUSES
+from priorityd.daemon.status.report import Report
 
 NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)
 REPOSITORY = UUID("00000000-0000-4000-8000-000000000001")

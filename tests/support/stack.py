@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, priorityd, start_daemon
 from tests.support.database import Database

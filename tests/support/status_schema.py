@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from daemon.status.report import Report
+from priorityd.daemon.status.report import Report
 from tests.status.test_page import SCHEMA
 
 SCHEMA.write_text(json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n")

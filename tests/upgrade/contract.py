@@ -17,10 +17,10 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from core.database.schema import MIGRATION_SET
-from core.priorities import TRIGGERS
-from daemon.sandbox.migrate import apply_migrations
-from daemon.sandbox.postgres import embedded_postgres
+from priorityd.core.database.schema import MIGRATION_SET
+from priorityd.core.priorities import TRIGGERS
+from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.postgres import embedded_postgres
 from tests.support.database import schema_sql
 
 RELEASES: Final = Path(__file__).parent / "releases"

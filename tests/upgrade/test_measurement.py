@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.migration_files import migration_files
+from priorityd.daemon.migration_files import migration_files
 from tests.benchmarks.migrations import migrations
 
 FILES = [file.name for file in migration_files()]

@@ -13,8 +13,8 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from daemon.migration_files import migrations_dir
-from daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.migration_files import migrations_dir
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.sql.test_migrations import fingerprint
 from tests.support.application import Application
 from tests.support.daemon_process import environment, eventually, free_port, start_daemon

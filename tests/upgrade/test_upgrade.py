@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.database.schema import APPLY_MIGRATIONS, MIGRATION_SET
+from priorityd.core.database.schema import APPLY_MIGRATIONS, MIGRATION_SET
 from tests.support.daemon_process import eventually, priorityd
 from tests.support.database import Database
 from tests.support.stack import Stack, stack

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.sandbox.realtime.protocol import to_json
+from priorityd.daemon.sandbox.realtime.protocol import to_json
 
 OPERATORS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=", "in": "= any"}
 EVENTS = ("INSERT", "UPDATE", "DELETE")

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Error, OperationalError
 
-from daemon.sandbox.realtime.pgoutput import Kind, RowChange
-from daemon.sandbox.realtime.protocol import to_json
-from daemon.sandbox.realtime.rows import Image, new_image, old_image, to_json_values, visible_rows
-from daemon.sandbox.realtime.tables import Table, read_tables
+from priorityd.daemon.sandbox.realtime.pgoutput import Kind, RowChange
+from priorityd.daemon.sandbox.realtime.protocol import to_json
+from priorityd.daemon.sandbox.realtime.rows import Image, new_image, old_image, to_json_values, visible_rows
+from priorityd.daemon.sandbox.realtime.tables import Table, read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from daemon.sandbox.realtime.bindings import Filter
-    from daemon.sandbox.realtime.subscriptions import Interest, Subscription
+    from priorityd.daemon.sandbox.realtime.bindings import Filter
+    from priorityd.daemon.sandbox.realtime.subscriptions import Interest, Subscription
 
 _LOG = logging.getLogger(__name__)
 

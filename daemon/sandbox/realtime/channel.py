@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 
 from psycopg import OperationalError
 
-from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
-from daemon.sandbox.realtime.bindings import BadBinding, Binding
-from daemon.sandbox.realtime.protocol import to_json
-from daemon.sandbox.realtime.subscriptions import Interest, Subscription, Subscriptions
+from priorityd.daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.realtime.bindings import BadBinding, Binding
+from priorityd.daemon.sandbox.realtime.protocol import to_json
+from priorityd.daemon.sandbox.realtime.subscriptions import Interest, Subscription, Subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemon.sandbox.faults import Faults
-    from daemon.sandbox.realtime.protocol import Framer
-    from daemon.sandbox.realtime.replication import Replication
+    from priorityd.daemon.sandbox.faults import Faults
+    from priorityd.daemon.sandbox.realtime.protocol import Framer
+    from priorityd.daemon.sandbox.realtime.replication import Replication
 
 _UNREACHABLE_SECONDS = 5.0
 _RETRY_SECONDS = (5.0, 10.0)

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error
 
-from daemon.sandbox.queries import query
-from daemon.sandbox.realtime.changes import publish
-from daemon.sandbox.realtime.pgoutput import Decoder
+from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.realtime.changes import publish
+from priorityd.daemon.sandbox.realtime.pgoutput import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemon.sandbox.realtime.pgoutput import RowChange
-    from daemon.sandbox.realtime.subscriptions import Subscriptions
+    from priorityd.daemon.sandbox.realtime.pgoutput import RowChange
+    from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
 
 _LOG = logging.getLogger(__name__)
 

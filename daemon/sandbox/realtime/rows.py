@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from daemon.sandbox.realtime.pgoutput import UNCHANGED, Kind, RowChange, Value
-from daemon.sandbox.realtime.subscriptions import filter_condition, type_sql
+from priorityd.daemon.sandbox.realtime.pgoutput import UNCHANGED, Kind, RowChange, Value
+from priorityd.daemon.sandbox.realtime.subscriptions import filter_condition, type_sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg import AsyncConnection
 
-    from daemon.sandbox.realtime.bindings import Filter
-    from daemon.sandbox.realtime.tables import Table, TableColumn
+    from priorityd.daemon.sandbox.realtime.bindings import Filter
+    from priorityd.daemon.sandbox.realtime.tables import Table, TableColumn
 
 Image = dict[str, str | None]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemon.sandbox.keys import InvalidToken, Keys, is_opaque
-from daemon.sandbox.realtime.protocol import OBJECTS, VERSIONS
-from daemon.sandbox.realtime.replication import Replication
-from daemon.sandbox.realtime.socket import Socket
-from daemon.sandbox.realtime.subscriptions import Subscriptions
+from priorityd.daemon.sandbox.keys import InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.realtime.protocol import OBJECTS, VERSIONS
+from priorityd.daemon.sandbox.realtime.replication import Replication
+from priorityd.daemon.sandbox.realtime.socket import Socket
+from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-    from daemon.sandbox.faults import Faults
+    from priorityd.daemon.sandbox.faults import Faults
 
 
 class Realtime:

@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocketDisconnect
 
-from daemon.sandbox.keys import InvalidToken, Keys, is_opaque
-from daemon.sandbox.realtime.bindings import read_bindings
-from daemon.sandbox.realtime.channel import TOO_MANY_JOINS, Channel, join_refusal
-from daemon.sandbox.realtime.protocol import ARRAYS, Framer, MalformedFrame, Message, decode, to_json
+from priorityd.daemon.sandbox.keys import InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.realtime.bindings import read_bindings
+from priorityd.daemon.sandbox.realtime.channel import TOO_MANY_JOINS, Channel, join_refusal
+from priorityd.daemon.sandbox.realtime.protocol import (
+    ARRAYS,
+    Framer,
+    MalformedFrame,
+    Message,
+    decode,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-    from daemon.sandbox.faults import Faults
-    from daemon.sandbox.realtime.replication import Replication
-    from daemon.sandbox.realtime.subscriptions import Subscriptions
+    from priorityd.daemon.sandbox.faults import Faults
+    from priorityd.daemon.sandbox.realtime.replication import Replication
+    from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
 
 _INTERNAL_ERROR = 1011
 _MOST_QUEUED_CHARACTERS = 64 * 1024 * 1024

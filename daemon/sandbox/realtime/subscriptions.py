@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from psycopg import AsyncConnection, Error, OperationalError, sql
 
-from daemon.sandbox.queries import query
-from daemon.sandbox.realtime.bindings import (
+from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.realtime.bindings import (
     EVERYTHING,
     OPERATORS,
     BadBinding,
@@ -29,8 +29,8 @@ from daemon.sandbox.realtime.bindings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from daemon.sandbox.keys import Claims
-    from daemon.sandbox.realtime.pgoutput import Kind
+    from priorityd.daemon.sandbox.keys import Claims
+    from priorityd.daemon.sandbox.realtime.pgoutput import Kind
 
 _CONNECT_SECONDS = 5
 _MOST_VALUES = 100

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daemon.sandbox.queries import query
-from daemon.sandbox.realtime.protocol import to_json
+from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.realtime.protocol import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error
 
-from daemon.sandbox.queries import query
-from daemon.sandbox.rest.errors import no_connection, pool_exhausted
+from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.rest.errors import no_connection, pool_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

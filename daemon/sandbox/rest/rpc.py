@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, sql
 
-from daemon.sandbox.rest.errors import from_database
+from priorityd.daemon.sandbox.rest.errors import from_database
 
 if TYPE_CHECKING:
-    from daemon.sandbox.rest.pool import Pool
-    from daemon.sandbox.rest.schema_cache import Function
+    from priorityd.daemon.sandbox.rest.pool import Pool
+    from priorityd.daemon.sandbox.rest.schema_cache import Function
 
 MOST_ROWS = 1000
 

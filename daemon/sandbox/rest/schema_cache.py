@@ -16,8 +16,8 @@ from typing import Any
 from psycopg import AsyncConnection, OperationalError
 from psycopg.rows import class_row
 
-from daemon.sandbox.queries import query
-from daemon.sandbox.rest.errors import ApiError, no_schema_cache
+from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.rest.errors import ApiError, no_schema_cache
 
 _LOG = logging.getLogger(__name__)
 

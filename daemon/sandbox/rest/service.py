@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
-from daemon.sandbox.rest.errors import ApiError, gateway_refusal
-from daemon.sandbox.rest.pool import Pool
-from daemon.sandbox.rest.rpc import Call, Result, execute
-from daemon.sandbox.rest.schema_cache import SchemaCache
+from priorityd.daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.rest.errors import ApiError, gateway_refusal
+from priorityd.daemon.sandbox.rest.pool import Pool
+from priorityd.daemon.sandbox.rest.rpc import Call, Result, execute
+from priorityd.daemon.sandbox.rest.schema_cache import SchemaCache
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from daemon.sandbox.faults import Faults
-    from daemon.sandbox.rest.schema_cache import Function
+    from priorityd.daemon.sandbox.faults import Faults
+    from priorityd.daemon.sandbox.rest.schema_cache import Function
 
 _JSON = "application/json; charset=utf-8"
 _SINGLE_OBJECT = "application/vnd.pgrst.object+json"

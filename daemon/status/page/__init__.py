@@ -16,10 +16,10 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from core.priorities import PRIORITIES
-from daemon.status.page import words
-from daemon.status.page.charts import change_chart, latency_chart
-from daemon.status.report import Report
+from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.status.page import words
+from priorityd.daemon.status.page.charts import change_chart, latency_chart
+from priorityd.daemon.status.report import Report
 
 _HERE: Final = Path(__file__).parent
 _STYLE: Final = (_HERE / "style.css").read_text()

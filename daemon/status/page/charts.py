@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import floor, log10
 from typing import Final
 
-from core.priorities import PRIORITIES, Priority
-from daemon.status.report import HistoryReport, MinuteReport
+from priorityd.core.priorities import PRIORITIES, Priority
+from priorityd.daemon.status.report import HistoryReport, MinuteReport
 
 WIDTH: Final = 600.0
 HEIGHT: Final = 120.0

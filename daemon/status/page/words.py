@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from core.priorities import Trigger
+from priorityd.core.priorities import Trigger
 
 CAUSES: Final[dict[Trigger, str]] = {
     "event": "workspace change",

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from core.errors import PriorityError
-from daemon.database.store import Store, open_store
+from priorityd.core.errors import PriorityError
+from priorityd.daemon.database.store import Store, open_store
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_answers import ANSWERS
 from tests.chaos.fuzz.outcome import Outcome

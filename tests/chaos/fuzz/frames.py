@@ -14,14 +14,14 @@ import anyio
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from core.stream.hints import Hint
-from core.stream.listener_state import RECONNECT_REASONS
-from daemon.clock import utc_now
-from daemon.database.api_key import Keyring
-from daemon.database.rows import Beat
-from daemon.liveness import Progress
-from daemon.status.metrics import PREFIX, Metrics
-from daemon.stream.listener import Listener
+from priorityd.core.stream.hints import Hint
+from priorityd.core.stream.listener_state import RECONNECT_REASONS
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.rows import Beat
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.stream.listener import Listener
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change
 from tests.chaos.fuzz.outcome import Outcome

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from daemon.database import store
+from priorityd.daemon.database import store
 from tests.chaos.fuzz.answers import send_answers
 from tests.chaos.fuzz.frames import send_frames
 from tests.chaos.fuzz.outcome import Outcome

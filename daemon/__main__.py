@@ -1,5 +1,0 @@
-"""`python -m daemon` is `priorityd`."""
-
-from daemon.cli import main
-
-main()

@@ -1,0 +1,5 @@
+"""`python -m priorityd` is `priorityd`."""
+
+from priorityd.daemon.cli import main
+
+main()
