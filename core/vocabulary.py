@@ -1,10 +1,31 @@
-"""The vocabulary of the job queue: how a job ends, and how long it may take."""
+"""The words for jobs that rooms share with settings, commands, metrics and the database."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
+JobType: TypeAlias = Literal[
+    "historical-pr-sync",
+    "recent-prs",
+    "pr-details",
+    "reviews",
+    "comments",
+    "repository-issues",
+    "repository-discussions",
+]
+
 JobStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 """The values of `background_jobs.status` with which a job has ended."""
 
 JOB_STATUSES: Final[tuple[JobStatus, ...]] = get_args(JobStatus)
+
+PriorityForm: TypeAlias = Literal["score", "word"]
+"""What `data.priority` of an event is: 100, 50 or 25; or high, medium or low."""
+
+PRIORITY_FORMS: Final[tuple[PriorityForm, ...]] = get_args(PriorityForm)
+
+QueueMode: TypeAlias = Literal["direct", "ordered"]
+"""How a job is queued: at once to Inngest; or to wait in the database until it is released in strict
+order."""
+
+QUEUE_MODES: Final[tuple[QueueMode, ...]] = get_args(QueueMode)

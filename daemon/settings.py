@@ -19,7 +19,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.core.jobs.events import PriorityForm, QueueMode
+from priorityd.core.vocabulary import PriorityForm, QueueMode
 
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"

@@ -19,8 +19,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from priorityd.core.jobs.events import PriorityForm
 from priorityd.core.priorities import DEFAULT_PRIORITY, SCORES, Priority
+from priorityd.core.vocabulary import PriorityForm
 
 MAX_HEAD_START_SECONDS: Final = 600
 """The largest that Inngest documents, on every plan."""

@@ -14,23 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import PermanentError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, score
-
-JobType: TypeAlias = Literal[
-    "historical-pr-sync",
-    "recent-prs",
-    "pr-details",
-    "reviews",
-    "comments",
-    "repository-issues",
-    "repository-discussions",
-]
+from priorityd.core.vocabulary import JobType, PriorityForm
 
 REPOSITORY_SYNC: Final = "capture/repository.sync.graphql"
 
@@ -44,17 +35,6 @@ EVENT_NAMES: Final[dict[JobType, str]] = {
     "repository-discussions": "capture/repository.discussions",
 }
 """The event that asks for each kind of job."""
-
-PriorityForm: TypeAlias = Literal["score", "word"]
-"""What `data.priority` is: 100, 50 or 25; or high, medium or low."""
-
-PRIORITY_FORMS: Final[tuple[PriorityForm, ...]] = get_args(PriorityForm)
-
-QueueMode: TypeAlias = Literal["direct", "ordered"]
-"""How a job is queued: at once to Inngest; or to wait in the database until it is released in strict
-order."""
-
-QUEUE_MODES: Final[tuple[QueueMode, ...]] = get_args(QueueMode)
 
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
 """What is known of a repository's priority: its row, that it has none, or nothing."""

@@ -15,8 +15,9 @@ from uuid import UUID
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import PermanentError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.core.jobs.events import Job, JobType, PriorityForm, job_event
+from priorityd.core.jobs.events import Job, job_event
 from priorityd.core.priorities import Priority
+from priorityd.core.vocabulary import JobType, PriorityForm
 
 _SET_HERE = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})
 

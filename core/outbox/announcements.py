@@ -23,7 +23,8 @@ from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.core.jobs.events import REPOSITORY_SYNC, Job, PriorityForm, event_data
+from priorityd.core.jobs.events import REPOSITORY_SYNC, Job, event_data
+from priorityd.core.vocabulary import PriorityForm
 
 PRIORITY_CHANGED: Final = "workspace/priority.changed"
 ANNOUNCED_EVENTS: Final = (PRIORITY_CHANGED, REPOSITORY_SYNC)

@@ -14,14 +14,15 @@ import click
 
 from priorityd.core import __version__
 from priorityd.core.errors import ExitCode, PriorityError
-from priorityd.core.jobs.events import EVENT_NAMES, QUEUE_MODES
+from priorityd.core.jobs.events import EVENT_NAMES
 from priorityd.core.priorities import PRIORITIES
+from priorityd.core.vocabulary import QUEUE_MODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from priorityd.core.jobs.events import JobType, QueueMode
+    from priorityd.core.vocabulary import JobType, QueueMode
     from priorityd.daemon.cli.operate import Command
 
 _NAME: Final = "priorityd"

@@ -7,7 +7,8 @@ from typing import Final
 
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError
 from priorityd.core.inngest.run_priority import has_no_effect, run_priority_expression
-from priorityd.core.jobs.events import EVENT_NAMES, PriorityForm
+from priorityd.core.jobs.events import EVENT_NAMES
+from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.cli.finding import Finding
 from priorityd.daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
 from priorityd.daemon.settings import Settings

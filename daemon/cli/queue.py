@@ -16,8 +16,9 @@ import click
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import ExitCode, PermanentError
-from priorityd.core.jobs.events import Job, JobType, QueueMode, event_name
+from priorityd.core.jobs.events import Job, event_name
 from priorityd.core.priorities import PRIORITIES, score
+from priorityd.core.vocabulary import JobType, QueueMode
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.direct_queue import open_queue

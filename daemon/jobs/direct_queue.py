@@ -19,9 +19,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
-from priorityd.core.jobs.events import Job, LookUp, PriorityForm, QueueMode, is_urgent, job_event, priority_of
+from priorityd.core.jobs.events import Job, LookUp, is_urgent, job_event, priority_of
 from priorityd.core.jobs.send_order import SendOrder
 from priorityd.core.library.membership_cache import MembershipCache
+from priorityd.core.vocabulary import PriorityForm, QueueMode
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.database.store import Store, open_store

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from priorityd.core.errors import PermanentError, PriorityError
-from priorityd.core.jobs.events import Job, JobType, LookUp
+from priorityd.core.jobs.events import Job, LookUp
 from priorityd.core.priorities import Priority
+from priorityd.core.vocabulary import JobType
 
 
 @dataclass(frozen=True, slots=True)

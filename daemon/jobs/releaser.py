@@ -28,10 +28,10 @@ import structlog
 
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
-from priorityd.core.jobs.events import PriorityForm
 from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_event
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
+from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress

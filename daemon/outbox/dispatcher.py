@@ -27,8 +27,8 @@ import structlog
 
 from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
-from priorityd.core.jobs.events import PriorityForm
 from priorityd.core.outbox.announcements import RecordedChange, events_of
+from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
 from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening

@@ -14,8 +14,9 @@ from priorityd.core.inngest.run_priority import (
     head_start_seconds,
     run_priority_expression,
 )
-from priorityd.core.jobs.events import PRIORITY_FORMS, Job, LookUp, PriorityForm, event_data
+from priorityd.core.jobs.events import Job, LookUp, event_data
 from priorityd.core.priorities import PRIORITIES, SCORES, Priority
+from priorityd.core.vocabulary import PRIORITY_FORMS, PriorityForm
 from tests.support.cel import evaluate, head_start
 
 NAIVE = "event.data.priority"

@@ -12,8 +12,9 @@ import anyio
 import pytest
 
 from priorityd.core.errors import PermanentError
-from priorityd.core.jobs.events import Job, PriorityForm
+from priorityd.core.jobs.events import Job
 from priorityd.core.jobs.released import ReleaseLimits, event_id
+from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
