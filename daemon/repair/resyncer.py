@@ -21,8 +21,8 @@ from cronsim import CronSim
 from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS
-from priorityd.core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
 from priorityd.core.priorities import Trigger
+from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 from priorityd.core.repair.requests import Request, Requests
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from priorityd.core.library.workspace_priority_sync import RESYNC_PAGE_SIZE, next_page_size
+from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 
 
 @pytest.mark.parametrize(
