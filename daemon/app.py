@@ -80,7 +80,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
             open_store(
                 settings.supabase_url,
                 keys,
-                on_error=lambda reason: metrics.apply_errors.labels(reason).inc(),
+                on_error=lambda reason: metrics.apply.apply_errors.labels(reason).inc(),
             )
         )
         senders = await opened.enter_async_context(open_senders(settings, progress))
@@ -129,7 +129,7 @@ class App:
             max_wait_seconds=settings.max_wait_seconds,
             capacity=QUEUE_CAPACITY,
         )
-        self._metrics.watch_queue(
+        self._metrics.apply.watch_queue(
             lambda: self._queue.pending,
             lambda: self._queue.oldest_pending_seconds(monotonic()),
             lambda: self._queue.parked_count,
@@ -145,7 +145,7 @@ class App:
         )
         self._history = History()
         self._drift_judge = DriftJudge()
-        self._recorder = Recorder(metrics, self._history, self._heed_recorded)
+        self._recorder = Recorder(metrics.apply, self._history, self._heed_recorded)
         self._intake = Intake(
             self._queue,
             self._work_added,
@@ -158,7 +158,7 @@ class App:
         self._worker = self._make_worker()
         self._listener = self._make_listener()
         keys.on_change(lambda _: self._listener.renew())
-        self._snapshotter = Snapshotter(store, metrics=metrics, progress=self._progress)
+        self._snapshotter = Snapshotter(store, metrics=metrics.snapshots, progress=self._progress)
         self._job_watcher = self._make_job_watcher()
         self._inngest.answer_with(self._resyncer, self._recorder)
 
@@ -310,7 +310,7 @@ class App:
             self._store,
             self._daemon_id,
             on_elected=lambda: self._sweeper.take_over(),
-            metrics=self._metrics,
+            metrics=self._metrics.leader,
             progress=self._progress,
         )
 
@@ -344,7 +344,7 @@ class App:
             self._store,
             batch_size=self._settings.batch_size,
             recorder=self._recorder,
-            metrics=self._metrics,
+            metrics=self._metrics.apply,
             progress=self._progress,
             wakeup=self._work_added,
         )
@@ -355,7 +355,7 @@ class App:
             self._daemon_id,
             is_leader=self._elector.is_leader,
             history=self._history,
-            metrics=self._metrics,
+            metrics=self._metrics.jobs,
             progress=self._progress,
         )
 
@@ -367,6 +367,6 @@ class App:
             self._store,
             on_hint=self._heed_hint,
             on_gap=self._sweeper.request,
-            metrics=self._metrics,
+            metrics=self._metrics.stream,
             progress=self._progress,
         )

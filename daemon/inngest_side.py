@@ -92,7 +92,7 @@ class InngestSide:
                 claim_seconds=settings.dispatch_claim_seconds,
                 form=settings.event_priority,
                 sync_new=settings.sync_new_workspace_repositories,
-                metrics=metrics,
+                metrics=metrics.outbox,
                 progress=progress,
             )
 
@@ -106,7 +106,7 @@ class InngestSide:
                 ),
                 form=settings.event_priority,
                 is_leader=is_leader,
-                metrics=metrics,
+                metrics=metrics.releases,
                 progress=progress,
             )
 

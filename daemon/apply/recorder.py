@@ -14,8 +14,9 @@ import structlog
 from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
 from priorityd.core.history import History
 from priorityd.core.priorities import PRIORITIES, Trigger
+from priorityd.daemon.apply.metrics import ApplyMetrics, Kind, Outcome
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.status.metrics import NO_PRIORITY, Kind, Metrics, Outcome
+from priorityd.daemon.metrics import NO_PRIORITY
 
 log = structlog.stdlib.get_logger()
 
@@ -54,7 +55,7 @@ class Recorder:
     """
 
     def __init__(
-        self, metrics: Metrics, history: History, on_recorded: Callable[[], None] = lambda: None
+        self, metrics: ApplyMetrics, history: History, on_recorded: Callable[[], None] = lambda: None
     ) -> None:
         self._metrics = metrics
         self._on_recorded = on_recorded

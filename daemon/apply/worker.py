@@ -18,10 +18,10 @@ from priorityd.core.apply.work_queue import WorkItem, WorkQueue
 from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.priorities import Trigger
+from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -59,7 +59,7 @@ class Worker:
         *,
         batch_size: int,
         recorder: Recorder,
-        metrics: Metrics,
+        metrics: ApplyMetrics,
         progress: Progress,
         wakeup: Wakeup,
     ) -> None:

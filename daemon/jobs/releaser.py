@@ -33,9 +33,9 @@ from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -98,7 +98,7 @@ class Releaser:
         limits: ReleaseLimits,
         form: PriorityForm,
         is_leader: Callable[[], bool],
-        metrics: Metrics,
+        metrics: ReleaseMetrics,
         progress: Progress,
     ) -> None:
         self._jobs = jobs
@@ -145,7 +145,7 @@ class Releaser:
             return self._failed(failure, "job_release_failed")
         if error is not None:
             self.held_back_because = str(error)
-            self._metrics.job_releases_held_back.set(1)
+            self._metrics.held_back.set(1)
             return self._failed(error, "job_releases_held_back")
         self._went_well(release)
         if release.more:
@@ -186,9 +186,9 @@ class Releaser:
         for event in events:
             job = batch.unsent.pop(event.id)
             batch.sent.append(job.job_id)
-            self._metrics.jobs_released.labels(job.priority).inc()
+            self._metrics.released.labels(job.priority).inc()
             if job.promoted:
-                self._metrics.job_promotions.labels(job.priority).inc()
+                self._metrics.promotions.labels(job.priority).inc()
                 log.info(
                     "job_promoted",
                     job_id=str(job.job_id),
@@ -238,16 +238,16 @@ class Releaser:
             return
         self.release = release
         for priority in PRIORITIES:
-            self._metrics.jobs_in_flight.labels(priority).set(release.in_flight.get(priority, 0))
+            self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
             lost = release.lost.get(priority, 0)
-            self._metrics.jobs_lost.labels(priority).inc(lost)
+            self._metrics.lost.labels(priority).inc(lost)
             if lost:
                 log.warning("jobs_lost", priority=priority, jobs=lost)
 
     def _went_well(self, release: Release) -> None:
         if release.jobs or not (release.busy or release.waiting):
             self.held_back_because = None
-            self._metrics.job_releases_held_back.set(0)
+            self._metrics.held_back.set(0)
         if self.held_back_because is None:
             self._failures = 0
 

@@ -24,8 +24,8 @@ from priorityd.core.pacing import LookPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
+from priorityd.daemon.jobs.metrics import JobMetrics
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -62,7 +62,7 @@ class JobWatcher:
         *,
         is_leader: Callable[[], bool],
         history: History,
-        metrics: Metrics,
+        metrics: JobMetrics,
         progress: Progress,
     ) -> None:
         self._store = store
@@ -136,7 +136,7 @@ class JobWatcher:
         for finished in page.finished:
             self._count(finished)
         if page.inversions.count:
-            self._metrics.job_inversions.inc(page.inversions.count)
+            self._metrics.inversions.inc(page.inversions.count)
             self._history.add_job_inversions(utc_now(), page.inversions.count)
             self.inversions.extendleft(reversed(page.inversions.sample))
             log.warning("jobs_inverted", jobs=page.inversions.count)
@@ -145,11 +145,11 @@ class JobWatcher:
 
     def _count(self, finished: FinishedJobs) -> None:
         metrics, priority = self._metrics, finished.priority
-        metrics.jobs.labels(priority, finished.status).inc(finished.jobs)
+        metrics.ended.labels(priority, finished.status).inc(finished.jobs)
         self._history.add_jobs(utc_now(), priority, finished.status, finished.jobs)
-        observed = [(metrics.job_wait, finished.wait_seconds), (metrics.job_duration, finished.run_seconds)]
+        observed = [(metrics.wait, finished.wait_seconds), (metrics.duration, finished.run_seconds)]
         if finished.status == "completed":
-            observed.append((metrics.job_turnaround, finished.total_seconds))
+            observed.append((metrics.turnaround, finished.total_seconds))
         for histogram, seconds in observed:
             labelled = histogram.labels(priority)
             for each in seconds:
@@ -160,5 +160,5 @@ class JobWatcher:
         known = {each.priority: each for each in waiting}
         for priority in PRIORITIES:
             found = known.get(priority)
-            self._metrics.job_queue_depth.labels(priority).set(found.jobs if found else 0)
-            self._metrics.job_queue_oldest.labels(priority).set(found.oldest_seconds if found else 0.0)
+            self._metrics.depth.labels(priority).set(found.jobs if found else 0)
+            self._metrics.oldest.labels(priority).set(found.oldest_seconds if found else 0.0)

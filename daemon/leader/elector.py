@@ -17,8 +17,8 @@ from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS, Lease
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import LeaseAnswer
+from priorityd.daemon.leader.metrics import LeaderMetrics
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -46,7 +46,7 @@ class Elector:
         daemon_id: UUID,
         *,
         on_elected: Callable[[], None],
-        metrics: Metrics,
+        metrics: LeaderMetrics,
         progress: Progress,
     ) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Elector:
         self._wakeup = Wakeup()
         self._stopping = False
         self.succeeding = False
-        metrics.watch_leader(self.is_leader)
+        metrics.watch(self.is_leader)
 
     def is_leader(self) -> bool:
         """Whether timer work is this daemon's now."""

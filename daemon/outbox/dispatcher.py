@@ -31,8 +31,8 @@ from priorityd.core.outbox.announcements import RecordedChange, events_of
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -92,7 +92,7 @@ class Dispatcher:
         claim_seconds: float,
         form: PriorityForm,
         sync_new: bool,
-        metrics: Metrics,
+        metrics: OutboxMetrics,
         progress: Progress,
     ) -> None:
         self._outbox = outbox
@@ -170,8 +170,8 @@ class Dispatcher:
         except (TransientError, PermanentError) as error:
             log.warning("outbox_not_measured", error=str(error))
             return
-        self._metrics.outbox_pending.set(self.depth.pending)
-        self._metrics.outbox_oldest.set(self.depth.oldest_seconds)
+        self._metrics.pending.set(self.depth.pending)
+        self._metrics.oldest.set(self.depth.oldest_seconds)
         if self.depth.pending == 0:
             self._works()  # another daemon has sent what failed here
 

@@ -25,10 +25,10 @@ from priorityd.core.priorities import Trigger
 from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 from priorityd.core.repair.requests import Request, Requests
 from priorityd.daemon.apply.intake import Intake
+from priorityd.daemon.apply.metrics import Outcome
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Outcome
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()

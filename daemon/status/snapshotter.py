@@ -16,7 +16,8 @@ from priorityd.core.pacing import LookPace
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import NO_PRIORITY, Metrics
+from priorityd.daemon.metrics import NO_PRIORITY
+from priorityd.daemon.status.metrics import SnapshotMetrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -37,7 +38,7 @@ class SnapshotStore(Protocol):
 class Snapshotter:
     """See the module's text."""
 
-    def __init__(self, store: SnapshotStore, *, metrics: Metrics, progress: Progress) -> None:
+    def __init__(self, store: SnapshotStore, *, metrics: SnapshotMetrics, progress: Progress) -> None:
         self._store = store
         self._metrics = metrics
         self._progress = progress

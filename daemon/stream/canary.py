@@ -18,7 +18,7 @@ from priorityd.core.errors import KeyRefusedError, PriorityError
 from priorityd.core.stream.hints import Hint
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.rows import Beat
-from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.stream.metrics import StreamMetrics
 
 log = structlog.stdlib.get_logger()
 
@@ -48,7 +48,7 @@ class Canary:
         *,
         live_since: Callable[[], float | None],
         on_overdue: Callable[[], None],
-        metrics: Metrics,
+        metrics: StreamMetrics,
         interval_seconds: float,
         grace_seconds: float,
     ) -> None:
@@ -83,7 +83,7 @@ class Canary:
         if hint.beat_at is not None:
             self._last_seen_at = monotonic()
             self.lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
-            self._metrics.stream_lag.set(self.lag_seconds)
+            self._metrics.lag.set(self.lag_seconds)
 
     async def _beat(self, live_since: float) -> None:
         sent_at = monotonic()

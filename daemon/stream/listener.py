@@ -38,9 +38,9 @@ from priorityd.core.stream.membership_memory import MembershipMemory
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
 from priorityd.daemon.stream.connection import ChangeStream
+from priorityd.daemon.stream.metrics import StreamMetrics
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -69,7 +69,7 @@ class Listener:
         *,
         on_hint: Callable[[Hint], None],
         on_gap: Callable[[Trigger], None],
-        metrics: Metrics,
+        metrics: StreamMetrics,
         progress: Progress,
         beat_interval_seconds: float = BEAT_INTERVAL_SECONDS,
         beat_grace_seconds: float = BEAT_GRACE_SECONDS,
@@ -239,7 +239,7 @@ class Listener:
         try:
             hint = read_change(data)
             self._metrics.events.labels(hint.table, hint.operation).inc()
-            self._metrics.stream_last_seen.set(utc_now().timestamp())
+            self._metrics.last_seen.set(utc_now().timestamp())
             if hint.table == HEARTBEATS:
                 self._canary.see(hint)
             else:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from priorityd.daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.metrics import PREFIX
+from priorityd.daemon.status.metrics import Metrics
 from tests.deploy.test_alerts import DEPLOY, GROUPS
 
 BOARD = DEPLOY / "grafana" / "priorityd.json"

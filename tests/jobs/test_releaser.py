@@ -21,8 +21,9 @@ from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.liveness import Progress
+from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
-from priorityd.daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
@@ -55,7 +56,7 @@ class Bench:
                 limits=ReleaseLimits(in_flight, 86_400, 3600),
                 form=form,
                 is_leader=lambda: parts.get("leader", False),
-                metrics=self.metrics,
+                metrics=self.metrics.releases,
                 progress=Progress(),
             )
             tasks.start_soon(releaser.run)

@@ -72,7 +72,7 @@ async def watching(store: Store, *, leads: bool = True) -> AsyncIterator[Watchin
         uuid4(),
         is_leader=lambda: watched.asks_whether_it_leads(),
         history=history,
-        metrics=metrics,
+        metrics=metrics.jobs,
         progress=Progress(),
     )
     watched = Watching(watcher, metrics, history, leads)

@@ -16,10 +16,11 @@ from priorityd.core.outbox.announcements import PRIORITY_CHANGED
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.sender import EventSender, open_event_sender
 from priorityd.daemon.liveness import Progress
+from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
-from priorityd.daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.status.metrics import Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
@@ -50,7 +51,7 @@ class Bench:
                 claim_seconds=claim_seconds,
                 form="score",
                 sync_new=True,
-                metrics=metrics,
+                metrics=metrics.outbox,
                 progress=Progress(),
             )
             self.metrics = metrics

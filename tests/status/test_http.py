@@ -68,7 +68,7 @@ async def test_metrics_are_scraped_while_the_event_loop_is_blocked() -> None:
         took: list[float] = []
 
         def scrape() -> httpx.Response:
-            metrics.job_inversions.inc()
+            metrics.jobs.inversions.inc()
             answer = get(f"{url}/metrics")
             took.append(time.monotonic() - began)
             return answer
@@ -157,10 +157,10 @@ async def test_a_scrape_does_not_grow_with_what_has_happened() -> None:
         before = await lines()
         for n in range(5000):
             priority = PRIORITIES[n % 3]
-            metrics.change_latency.labels(priority).observe(n / 100)
-            metrics.changes.labels("medium", priority, "event").inc()
-            metrics.jobs.labels(priority, "completed").inc()
-            metrics.job_wait.labels(priority).observe(n)
+            metrics.apply.change_latency.labels(priority).observe(n / 100)
+            metrics.apply.changes.labels("medium", priority, "event").inc()
+            metrics.jobs.ended.labels(priority, "completed").inc()
+            metrics.jobs.wait.labels(priority).observe(n)
         assert await lines() == before
     assert before < 1000, "each line costs a scrape some 10 µs"
 

@@ -29,7 +29,7 @@ async def test_a_change_that_is_heard_of_ends_the_long_rest(
         open_store(server.url, server.service_role_key) as store,
         anyio.create_task_group() as tasks,
     ):
-        watching = Snapshotter(store, metrics=Metrics(), progress=Progress())
+        watching = Snapshotter(store, metrics=Metrics().snapshots, progress=Progress())
         tasks.start_soon(watching.run)
         first = await eventually(lambda: watching.latest)
         # The second finds the same, so it is the last one for an hour.

@@ -58,7 +58,7 @@ async def listening(
             store,
             on_hint=heard.hints.append,
             on_gap=heard.gaps.append,
-            metrics=metrics,
+            metrics=metrics.stream,
             progress=Progress(),
             **{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen,
         )

@@ -20,7 +20,8 @@ from priorityd.daemon.clock import utc_now
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.database.rows import Beat
 from priorityd.daemon.liveness import Progress
-from priorityd.daemon.status.metrics import PREFIX, Metrics
+from priorityd.daemon.metrics import PREFIX
+from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change
@@ -43,7 +44,7 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
             _Heartbeats(),
             on_hint=source.hear,
             on_gap=lambda _: None,
-            metrics=metrics,
+            metrics=metrics.stream,
             progress=Progress(),
             backoff_max_seconds=0.02,
             # Heartbeats do not come back from this server; that is no matter here.

@@ -1,0 +1,75 @@
+"""What is measured of changes on their way to the rows, and of the rows that were changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias, get_args
+
+from priorityd.core.failures import REASONS
+from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.daemon.metrics import NO_PRIORITY, MetricRegistry
+
+Kind: TypeAlias = Literal["full", "sweep"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+Outcome: TypeAlias = Literal["done", "failed"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+
+_TRIGGERS: Final = tuple(trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback"))
+_LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
+_CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)
+_RESYNC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300)
+
+
+class ApplyMetrics:
+    """The work queue's, the worker's and the recorder's."""
+
+    def __init__(self, made: MetricRegistry) -> None:
+        self._made = made
+        self.change_latency = made.histogram(
+            "change_latency_seconds",
+            "From the commit of a workspace change to its priority being applied, by the database's clock.",
+            _LATENCY_BUCKETS,
+            priority=PRIORITIES,
+        )
+        self.changes = made.counter(
+            "changes",
+            "Tracked rows changed by this daemon, by their priority before and after.",
+            old=(*PRIORITIES, NO_PRIORITY),
+            new=PRIORITIES,
+            trigger=_TRIGGERS,
+        )
+        self._pending = made.gauge("pending_repositories", "Repositories waiting to be looked at.")
+        self._oldest_pending = made.gauge("oldest_pending_seconds", "How long the longest has waited.")
+        self._parked = made.gauge("parked_repositories", "Repositories whose update fails for good.")
+        self.apply_seconds = made.histogram(
+            "apply_seconds", "Time of one call that applies a batch.", _CALL_BUCKETS
+        )
+        self.apply_batch_size = made.histogram(
+            "apply_batch_size", "Repositories in such a batch.", _BATCH_BUCKETS
+        )
+        self.apply_errors = made.counter("apply_errors", "Calls to Supabase that failed.", reason=REASONS)
+        self.resyncs = made.counter(
+            "resyncs",
+            "Full resyncs and sweeps that ended.",
+            kind=KINDS,
+            trigger=_TRIGGERS,
+            outcome=OUTCOMES,
+        )
+        self.resync_seconds = made.histogram(
+            "resync_seconds", "Time of one full resync or sweep.", _RESYNC_BUCKETS, kind=KINDS
+        )
+        self.last_resync = made.gauge(
+            "last_resync_timestamp_seconds", "When the last one succeeded, 0 for never.", kind=KINDS
+        )
+        self.drift_repaired = made.counter(
+            "drift_repaired", "Rows found wrong by a timer, which no change had announced.", kind=KINDS
+        )
+
+    def watch_queue(
+        self, pending: Callable[[], float], oldest: Callable[[], float], parked: Callable[[], float]
+    ) -> None:
+        """Read the work queue before each scrape."""
+        self._made.watch(self._pending, pending)
+        self._made.watch(self._oldest_pending, oldest)
+        self._made.watch(self._parked, parked)

@@ -1,0 +1,65 @@
+"""What is measured of the application's jobs, and of those that wait here to be released."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from priorityd.core.priorities import PRIORITIES
+from priorityd.core.vocabulary import JOB_STATUSES
+from priorityd.daemon.metrics import MetricRegistry
+
+_WAIT_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800)
+"""With the two limits that are promised among them: 2 h for high and 24 h for the others."""
+_RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 150, 300, 600, 1800, 7200)
+
+
+class JobMetrics:
+    """The job watcher's: of all jobs, whoever queued them."""
+
+    def __init__(self, made: MetricRegistry) -> None:
+        self.depth = made.gauge("job_queue_depth", "Jobs that are queued.", priority=PRIORITIES)
+        self.oldest = made.gauge(
+            "job_queue_oldest_seconds", "How long the oldest queued job has been.", priority=PRIORITIES
+        )
+        self.wait = made.histogram(
+            "job_wait_seconds", "From a job's creation to its start.", _WAIT_BUCKETS, priority=PRIORITIES
+        )
+        self.duration = made.histogram(
+            "job_duration_seconds", "From a job's start to its end.", _RUN_BUCKETS, priority=PRIORITIES
+        )
+        self.turnaround = made.histogram(
+            "job_turnaround_seconds",
+            "From the creation to the end of a job that completed.",
+            _WAIT_BUCKETS,
+            priority=PRIORITIES,
+        )
+        self.ended = made.counter("jobs", "Jobs that ended.", priority=PRIORITIES, status=JOB_STATUSES)
+        self.inversions = made.counter(
+            "job_inversions",
+            "Jobs that started while an older one of their type and of a higher priority was waiting.",
+        )
+
+
+class ReleaseMetrics:
+    """The releaser's."""
+
+    def __init__(self, made: MetricRegistry) -> None:
+        self.in_flight = made.gauge(
+            "jobs_in_flight",
+            "Ordered jobs that are released and not over, of all daemons.",
+            priority=PRIORITIES,
+        )
+        self.released = made.counter(
+            "jobs_released", "Ordered jobs that Inngest has taken.", priority=PRIORITIES
+        )
+        self.promotions = made.counter(
+            "job_promotions",
+            "Those that went before higher ones because they were overdue.",
+            priority=[priority for priority in PRIORITIES if priority != "high"],
+        )
+        self.lost = made.counter(
+            "jobs_lost", "Ordered jobs that nobody reported on within their lease.", priority=PRIORITIES
+        )
+        self.held_back = made.gauge(
+            "job_releases_held_back", "1 while ordered jobs wait because Inngest does not take them."
+        )
