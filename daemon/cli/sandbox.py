@@ -17,7 +17,7 @@ def run_sandbox_command(
         from priorityd.daemon.sandbox.command import SandboxOptions, run_sandbox
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"The sandbox needs the package {error.name!r}: pip install 'workspace-priorityd[sandbox]'"
+            f"The sandbox needs the package {error.name!r}: pip install '.[sandbox]'"
         ) from None
     options = SandboxOptions(
         with_daemon=with_daemon,

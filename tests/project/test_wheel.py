@@ -69,7 +69,7 @@ def test_without_the_extra_the_sandbox_says_what_to_install_and_migrations_are_w
     subprocess.run([pip, "uninstall", "--quiet", "--yes", "psycopg"], check=True)
     done = subprocess.run([priorityd, "sandbox"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 78
-    assert "workspace-priorityd[sandbox]" in done.stderr
+    assert "pip install '.[sandbox]'" in done.stderr
     written = tmp_path / "migrations"
     written.mkdir()
     subprocess.run([priorityd, "migrations", "--into", written], cwd=tmp_path, check=True)
