@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from tests.support.daemon_process import eventually
 from tests.support.reports import a_report
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+NOTHING: list[str] = []
 
 
 @asynccontextmanager
@@ -173,3 +175,40 @@ async def test_nothing_is_loaded_or_run_that_the_page_does_not_hold(path: str) -
         if path == "/":
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x00\xff\xfe garbage \r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"DELETE /status HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+async def test_endpoints_survive_garbage_and_change_nothing(request_bytes: bytes) -> None:
+    with listen("127.0.0.1", 0) as endpoint:
+        address = endpoint.getsockname()
+        probes = Probes(not_alive=lambda: NOTHING, not_ready=lambda: ["still starting"], status=a_report)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve, endpoint, Metrics().registry, probes)
+            async with await anyio.connect_tcp(*address) as client:
+                await client.send(request_bytes)
+                with anyio.move_on_after(1):
+                    answer = await client.receive()
+                    assert b" 200 " not in answer
+            async with httpx.AsyncClient(base_url="http://{}:{}".format(*address), trust_env=False) as http:
+                assert (await http.get("/livez")).text == "ok\n"
+                not_ready = await http.get("/readyz")
+                assert (not_ready.status_code, not_ready.text) == (503, "still starting\n")
+                assert (await http.get("/")).status_code == 200
+                assert "workspace_priority_build_info" in (await http.get("/metrics")).text
+                assert (await http.post("/status")).status_code == 405
+            tasks.cancel_scope.cancel()
+
+
+def test_listening_says_which_port_it_got() -> None:
+    with listen("127.0.0.1", 0) as endpoint:
+        assert isinstance(endpoint, socket.socket)
+        assert endpoint.getsockname()[1] > 0

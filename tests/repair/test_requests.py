@@ -1,0 +1,28 @@
+"""Requests that come while the work is under way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from priorityd.core.repair.requests import Request, Requests
+
+T0 = datetime(2025, 1, 3, tzinfo=UTC)
+
+
+def test_requests_during_a_run_become_one() -> None:
+    requests = Requests()
+    requests.add("signal")
+    assert requests.take() == Request("signal")
+    assert not requests
+    requests.add("signal", T0 + timedelta(seconds=1))
+    requests.add("event", T0)
+    requests.add("event")
+    assert requests.take() == Request("signal", T0)
+    assert requests.take() is None
+
+
+def test_a_failed_request_waits_ahead_of_what_came_meanwhile() -> None:
+    requests = Requests()
+    requests.add("event", T0)
+    requests.put_back(Request("reconnect", T0 + timedelta(seconds=1)))
+    assert requests.take() == Request("reconnect", T0)
