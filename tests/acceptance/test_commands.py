@@ -9,7 +9,6 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from tests.acceptance.test_troubles import disturb
 from tests.support.daemon_process import (
     PRIORITYD,
     environment,
@@ -20,6 +19,7 @@ from tests.support.daemon_process import (
 )
 from tests.support.stack import Stack
 from tests.support.terminal import terminal
+from tests.support.troubles import disturb
 
 
 async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stack) -> None:

@@ -11,10 +11,10 @@ import anyio
 import psutil
 import pytest
 
-from tests.acceptance.test_troubles import disturb
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
 from tests.support.stack import NO_TIMER, Stack
+from tests.support.troubles import disturb
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from tests.acceptance.test_troubles import heal, poison
 from tests.support.daemon_process import Daemon, eventually
 from tests.support.stack import Stack
+from tests.support.troubles import heal, poison
 
 OFTEN = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 0.5}
 TAKEOVER_SECONDS = 15

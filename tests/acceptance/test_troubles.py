@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import signal
-from uuid import UUID
 
 import anyio
-import httpx
 import psycopg
 import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
 from priorityd.daemon.sandbox.postgres import embedded_postgres
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, start_daemon
 from tests.support.database import schema_sql
 from tests.support.stack import NO_TIMER, Stack
-
-
-async def disturb_server(server: SandboxServer, path: str) -> None:
-    """Use one of the sandbox's hooks."""
-    async with httpx.AsyncClient(trust_env=False, headers={"apikey": server.service_role_key}) as client:
-        (await client.post(f"{server.url}/sandbox/v1/{path}")).raise_for_status()
-
-
-async def disturb(stack: Stack, path: str) -> None:
-    await disturb_server(stack.server, path)
+from tests.support.troubles import disturb, heal, poison
 
 
 @pytest.mark.parametrize("close", ["close?code=1000", "close?code=1001", "close?code=1012", "abort"])
@@ -103,25 +92,6 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         assert await daemon.answers("/livez", 200)
         await disturb(stack, "rest/fail?status=503&seconds=0")
         await eventually(lambda: app.row(repository)[0] == "high", 30)
-
-
-def poison(stack: Stack, repository_id: UUID) -> None:
-    """From now on no update of this repository's row succeeds."""
-    stack.app.connection.execute(
-        f"""
-        create function poison() returns trigger language plpgsql as $$
-        begin raise exception 'poisoned' using errcode = 'check_violation'; end $$;
-        create trigger poison before update on tracked_repositories
-        for each row when (new.repository_id = '{repository_id}') execute function poison();
-        """
-    )
-
-
-async def heal(stack: Stack) -> None:
-    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this loop, has to end."""
-    await anyio.to_thread.run_sync(
-        lambda: stack.app.connection.execute("drop trigger poison on tracked_repositories")
-    )
 
 
 async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone(stack: Stack) -> None:

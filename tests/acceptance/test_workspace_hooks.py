@@ -16,7 +16,7 @@ from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.core.priorities import Trigger
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.library.workspace_hooks import WorkspaceHooks
-from tests.database.test_store import Answer, answering, hang_up, http, say_nothing
+from tests.support.answers import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
 from tests.support.stack import Stack
 

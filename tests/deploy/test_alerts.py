@@ -15,16 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-RULES = DEPLOY / "prometheus"
+from tests.deploy.rules import ALERTS, FILES, GROUPS, RULES
+from tests.support.repository import DEPLOY
+
 PREFIX = "workspace_priority_"
 
 Series = dict[str, str]
-
-
-FILES = ("recording.rules.yml", "alerts.rules.yml")
-GROUPS = [group for name in FILES for group in yaml.safe_load((RULES / name).read_text())["groups"]]
-ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import yaml
 
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.status.metrics import Metrics
-from tests.deploy.test_alerts import DEPLOY, GROUPS
+from tests.deploy.rules import GROUPS
+from tests.support.repository import DEPLOY
 
 BOARD = DEPLOY / "grafana" / "priorityd.json"
 NAME = re.compile(rf"\b{PREFIX}[a-z_]+")

@@ -16,13 +16,7 @@ from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.daemon.inngest.client import SdkError, make_client
 from priorityd.daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
-from tests.support.inngest import StandIn
-
-
-def numbered(count: int, **data: object) -> list[OutgoingEvent]:
-    return [
-        OutgoingEvent("test/event", {"number": number, **data}, f"id-{number}") for number in range(count)
-    ]
+from tests.support.inngest import StandIn, numbered
 
 
 def numbers(events: Sequence[dict[str, object]]) -> list[object]:

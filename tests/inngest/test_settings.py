@@ -15,9 +15,8 @@ from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import load_settings
-from tests.inngest.test_sender import numbered
 from tests.support.event_api import EVENT_KEY
-from tests.support.inngest import StandIn
+from tests.support.inngest import StandIn, numbered
 
 VARIABLES = {
     "INNGEST_DEV": ("1", "0", "true", "http://127.0.0.1:9001"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from priorityd.daemon.cli.manual import manual
-from tests.project.test_documentation import ROOT
+from tests.support.repository import ROOT
 from tests.support.terminal import shell
 
 PAGE = ROOT / "man" / "priorityd.1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from pydantic_core import PydanticUndefined
@@ -14,9 +13,7 @@ from priorityd.daemon.cli import cli
 from priorityd.daemon.settings import Settings, variable_name
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.database import Database
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+from tests.support.repository import README, ROOT
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)

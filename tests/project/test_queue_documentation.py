@@ -13,8 +13,8 @@ import inngest
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
-from tests.project.test_documentation import README
 from tests.support.database import Database
+from tests.support.repository import README
 
 
 def blocks(language: str, holding: str) -> list[str]:

@@ -7,12 +7,15 @@ import json
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import psycopg
 
     from priorityd.daemon.sandbox.server import SandboxServer
 
@@ -129,3 +132,26 @@ async def connect(
     url = socket_url(sandbox, key, version)
     async with open_websocket(url, max_size=None, compression=None) as websocket:
         yield Client(websocket, version)
+
+
+async def hook(sandbox: SandboxServer, path: str) -> None:
+    """Ask for a failure."""
+    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+        response = await http.post(f"/sandbox/v1/{path}", headers={"apikey": sandbox.service_role_key})
+        assert response.status_code == 200, response.text
+
+
+def notes(frames: list[Frame]) -> list[str]:
+    """The notes of the inserted memberships among these frames."""
+    return [f["payload"]["data"]["record"]["notes"] for f in frames if f["event"] == "postgres_changes"]
+
+
+def add_membership(session: psycopg.Connection[object], note: str) -> None:
+    """Insert a row that subscribers of workspace_repositories are told about."""
+    session.execute(
+        """with w as (insert into workspaces default values returning id),
+        r as (insert into repositories default values returning id)
+        insert into workspace_repositories (workspace_id, repository_id, notes)
+        select w.id, r.id, %s from w, r""",
+        [note],
+    )

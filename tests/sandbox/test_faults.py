@@ -10,8 +10,7 @@ import pytest
 
 from priorityd.daemon.sandbox import faults
 from priorityd.daemon.sandbox.faults import TIMED_FAULTS
-from tests.sandbox.client import binding, is_live
-from tests.sandbox.test_realtime_sockets import add_membership, hook, notes
+from tests.sandbox.client import add_membership, binding, hook, is_live, notes
 
 if TYPE_CHECKING:
     from priorityd.daemon.sandbox.server import SandboxServer

@@ -17,7 +17,7 @@ from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.postgres import embedded_postgres
 from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
-from tests.sandbox.client import binding, connect, is_live, socket_url
+from tests.sandbox.client import add_membership, binding, connect, hook, is_live, notes, socket_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,29 +28,6 @@ if TYPE_CHECKING:
     from tests.support.database import Database
 
 _SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
-
-
-async def hook(sandbox: SandboxServer, path: str) -> None:
-    """Ask for a failure."""
-    async with httpx.AsyncClient(base_url=sandbox.url) as http:
-        response = await http.post(f"/sandbox/v1/{path}", headers={"apikey": sandbox.service_role_key})
-        assert response.status_code == 200, response.text
-
-
-def notes(frames: list[Frame]) -> list[str]:
-    """The notes of the inserted memberships among these frames."""
-    return [f["payload"]["data"]["record"]["notes"] for f in frames if f["event"] == "postgres_changes"]
-
-
-def add_membership(session: psycopg.Connection[object], note: str) -> None:
-    """Insert a row that subscribers of workspace_repositories are told about."""
-    session.execute(
-        """with w as (insert into workspaces default values returning id),
-        r as (insert into repositories default values returning id)
-        insert into workspace_repositories (workspace_id, repository_id, notes)
-        select w.id, r.id, %s from w, r""",
-        [note],
-    )
 
 
 async def test_a_key_that_is_no_token_joins_with_its_own_role(

@@ -6,7 +6,6 @@ import json
 import re
 from datetime import timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from priorityd.daemon.status.page import render, render_busy, words
 from priorityd.daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
 from priorityd.daemon.status.report import HistoryReport, Report
 from tests.support.reports import NOW, a_report, an_hour
+from tests.support.status_schema import SCHEMA
 
 OUTBOX = {
     "dispatching": True,
@@ -26,7 +26,6 @@ OUTBOX = {
     "last_sent_at": None,
     "last_error": None,
 }
-SCHEMA = Path(__file__).parents[2] / "deploy" / "status.schema.json"
 
 
 @pytest.mark.parametrize(

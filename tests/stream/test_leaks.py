@@ -10,11 +10,9 @@ import pytest
 
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
-from tests.acceptance.test_troubles import disturb_server
-from tests.stream.test_listener import Heard, listening, sandbox
 from tests.support.daemon_process import eventually
-
-__all__ = ["sandbox"]
+from tests.support.listening import Heard, listening
+from tests.support.troubles import disturb_server
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

@@ -3,69 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from uuid import uuid4
 
-import anyio
 import psutil
-import pytest
 
-from priorityd.core.priorities import Trigger
-from priorityd.core.stream.hints import Hint
 from priorityd.core.stream.listener_state import Failed, Input
 from priorityd.daemon.database.api_key import Keyring
-from priorityd.daemon.database.store import open_store
-from priorityd.daemon.liveness import Progress
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
+from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.connection import ChangeStream
-from priorityd.daemon.stream.listener import Listener
-from tests.acceptance.test_troubles import disturb_server
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
-
-
-class Heard:
-    """What a listener passed on."""
-
-    def __init__(self) -> None:
-        self.hints: list[Hint] = []
-        self.gaps: list[Trigger] = []
-        self.errors: list[str] = []
-
-
-@pytest.fixture
-async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
-    async with serve_sandbox(database.url) as sandbox:
-        yield sandbox
-
-
-@asynccontextmanager
-async def listening(
-    sandbox: SandboxServer, heard: Heard, metrics: Metrics, **chosen: float
-) -> AsyncIterator[Listener]:
-    key = sandbox.service_role_key
-    async with (
-        open_store(sandbox.url, key, on_error=heard.errors.append) as store,
-        anyio.create_task_group() as tasks,
-    ):
-        listener = Listener(
-            sandbox.url,
-            Keyring(key),
-            uuid4(),
-            store,
-            on_hint=heard.hints.append,
-            on_gap=heard.gaps.append,
-            metrics=metrics.stream,
-            progress=Progress(),
-            **{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen,
-        )
-        tasks.start_soon(listener.run)
-        await eventually(lambda: listener.state.name == "live")
-        yield listener
-        listener.stop()
+from tests.support.listening import Heard, listening
+from tests.support.troubles import disturb_server
 
 
 async def test_passes_on_what_changes_say(sandbox: SandboxServer, database: Database) -> None:

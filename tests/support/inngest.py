@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import SecretStr
 
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.daemon.settings import Settings
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 
@@ -34,3 +35,9 @@ async def event_api() -> AsyncIterator[StandIn]:
     api = EventApi()
     async with serve_event_api(api) as url:
         yield StandIn(url, api)
+
+
+def numbered(count: int, **data: object) -> list[OutgoingEvent]:
+    return [
+        OutgoingEvent("test/event", {"number": number, **data}, f"id-{number}") for number in range(count)
+    ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from priorityd.daemon.status.report import Report
-from tests.status.test_page import SCHEMA
 
-SCHEMA.write_text(json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n")
+SCHEMA = Path(__file__).parents[2] / "deploy" / "status.schema.json"
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(Report.model_json_schema(mode="serialization"), indent=2) + "\n")
