@@ -1,4 +1,4 @@
-"""The built wheel, installed without the source tree, runs everything."""
+"""What is built: the wheel of the source distribution runs everything, installed without the source tree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,24 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def priorityd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the source distribution, and of the wheel that was built from it."""
+    directory = tmp_path_factory.mktemp("built")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", directory, ROOT], check=True, stdout=subprocess.DEVNULL
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    return next(built.glob("workspace_priorityd-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def priorityd(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, installed from the wheel in an environment of its own."""
     directory = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", directory, ROOT],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    wheel = next(directory.glob("workspace_priorityd-*.whl"))
     venv.create(directory / "venv", with_pip=True)
     binaries = directory / "venv" / "bin"
     subprocess.run([binaries / "pip", "install", "--quiet", f"{wheel}[sandbox]"], check=True)
@@ -53,6 +64,26 @@ def test_the_wheel_runs_the_sandbox_with_the_daemon_and_the_commands(priorityd: 
             sandbox.send_signal(signal.SIGINT)
             sandbox.stdout.read()
             assert sandbox.wait(30) == 0
+
+
+@pytest.mark.wheel
+def test_the_wheel_puts_one_package_into_an_installation_and_all_of_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
+        "priorityd",
+        "workspace_priorityd",
+    }
+    for part in ("core", "daemon", "migrations"):
+        files = [path for path in (ROOT / part).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        assert {f"priorityd/{path.relative_to(ROOT)}" for path in files} <= names
+
+
+@pytest.mark.wheel
+def test_the_source_distribution_brings_what_operators_and_testers_need(built: Path) -> None:
+    with tarfile.open(next(built.glob("workspace_priorityd-*.tar.gz"))) as distribution:
+        names = {name.partition("/")[2] for name in distribution.getnames()}
+    wanted = [*(ROOT / "deploy").rglob("*.*"), *(ROOT / "man").iterdir(), *(ROOT / "tests").rglob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in wanted if path.is_file()} <= names
 
 
 @pytest.mark.wheel
