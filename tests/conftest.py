@@ -6,4 +6,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.support")
 
-pytest_plugins = ["tests.support.database", "tests.support.inngest", "tests.support.stack"]
+pytest_plugins = [
+    "tests.support.database",
+    "tests.support.inngest",
+    "tests.support.logs",
+    "tests.support.stack",
+]

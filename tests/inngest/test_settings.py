@@ -90,12 +90,11 @@ def test_a_bad_value_names_its_variable_and_not_the_value(
     assert value not in str(raised.value)
 
 
+@pytest.mark.usefixtures("logs_restored")
 async def test_no_secret_reaches_a_log_even_when_everything_is_logged(
     event_api: StandIn, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = event_api.settings()
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
     try:
         configure_logs("json", "debug", settings.secrets)
         for chatty in ("httpx", "httpcore"):
@@ -103,7 +102,6 @@ async def test_no_secret_reaches_a_log_even_when_everything_is_logged(
         async with open_event_sender(settings) as sender:
             await sender.send(numbered(1))
     finally:
-        root.handlers, _ = handlers, root.setLevel(level)
         for chatty in ("httpx", "httpcore"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
     logged = capfd.readouterr().err
