@@ -218,7 +218,8 @@ begin
     end if;
     execute format($definition$
         create or replace function priorityd.default_memberships()
-        returns table (workspace_id uuid, repository_id uuid) language sql stable as $$
+        returns table (workspace_id uuid, repository_id uuid)
+        language sql stable as $$
             select wr.workspace_id, wr.repository_id
             from public.workspace_repositories wr
             where wr.workspace_id is not null and wr.repository_id is not null %s
@@ -230,7 +231,8 @@ begin
     -- sweep takes three times as long. Pairs may repeat: whoever counts, counts distinct workspaces.
     if to_regprocedure('priorityd.memberships()') is null then
         create function priorityd.memberships()
-        returns table (workspace_id uuid, repository_id uuid) language sql stable as $$
+        returns table (workspace_id uuid, repository_id uuid)
+        language sql stable as $$
             select m.workspace_id, m.repository_id from priorityd.default_memberships() m
         $$;
     elsif pg_get_function_result('priorityd.memberships()'::regprocedure) <> c_as_created then

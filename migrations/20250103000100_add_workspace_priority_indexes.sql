@@ -18,7 +18,8 @@ begin
     -- The tracked rows with what contradicts itself. Inlined, so that what is not asked for is not read.
     execute format($definition$
         create or replace function priorityd.tracked_rows()
-        returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean) language sql stable as $$
+        returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean)
+        language sql stable as $$
             select id, repository_id, is_workspace_repo, workspace_count, %s
             from public.tracked_repositories
         $$
@@ -56,7 +57,8 @@ begin
     -- The indexes that are missing, with the statements that make them. One whose building was interrupted is there,
     -- and of no use.
     create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
-    returns table (name name, table_name name, statements text[]) language sql stable as $$
+    returns table (name name, table_name name, statements text[])
+    language sql stable as $$
         select n.name, n.table_name, array_remove(array[
                 case when to_regclass('public.' || n.name) is not null then
                     format('drop index%s public.%I', w.concurrently, n.name)

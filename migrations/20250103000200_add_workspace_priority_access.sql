@@ -8,7 +8,8 @@ begin
 
     -- Functions and tables of ours in public, as GRANT and REVOKE name them.
     create or replace function priorityd.public_objects()
-    returns table (name text, rights text[], acl aclitem[]) language sql stable as $$
+    returns table (name text, rights text[], acl aclitem[])
+    language sql stable as $$
         select format('function %s', p.oid::regprocedure), array['execute'], coalesce(p.proacl, acldefault('f', p.proowner))
         from pg_proc p
         where p.pronamespace = 'public'::regnamespace
@@ -197,7 +198,8 @@ begin
     -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says. Both
     -- tables are the application's: they may lack those columns, and the caller may not be allowed to read them.
     create or replace function priorityd.repository_names(p_repository_ids uuid[])
-    returns table (repository_id uuid, name text) language plpgsql stable as $$
+    returns table (repository_id uuid, name text)
+    language plpgsql stable as $$
     declare
         v_names jsonb;
     begin

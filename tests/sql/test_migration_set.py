@@ -49,7 +49,7 @@ def bare(empty_database: Database) -> World:
 
 
 def test_a_change_of_any_file_makes_a_new_set() -> None:
-    """Once a set is released, raise its number in every file and in `core.database.schema`; record the new one."""
+    """Once a set is released, raise its number in every file and in `core.database.schema`, and record it."""
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
     assert json.loads(RECORDED.read_text()) == {str(MIGRATION_SET): digest}
 
