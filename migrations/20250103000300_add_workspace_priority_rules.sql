@@ -114,110 +114,210 @@ begin
     end
     $$;
 
-    -- Locks these rows and returns those that it got. A call for a single row waits for it, unless p_skip_locked; a call
-    -- for several takes those that nobody else holds. Waiting for one of them, it would hold the others meanwhile, and
-    -- of two daemons that hear of the same changes each would find its rows held by the other: with one row locked for
-    -- long, hardly any was free. Rows that are not had are reported, and the caller comes back.
-    create or replace function priorityd.lock_tracked_rows(p_ids uuid[], p_skip_locked boolean)
+    -- Locks these rows and returns those that it got. A call for a single row may wait for it; a call for several takes
+    -- those that nobody else holds. Waiting for one of them, it would hold the others meanwhile: a user's transaction
+    -- could end by a deadlock, and of two daemons that hear of the same changes each would find its rows held by the
+    -- other. Rows that are not had are reported, and the caller comes back.
+    create or replace function priorityd.lock_tracked_rows(p_ids uuid[], p_wait boolean)
     returns uuid[] language plpgsql as $$
     begin
-        if p_skip_locked or cardinality(p_ids) > 1 then
+        if p_wait then
             return array(
                 select tr.id from public.tracked_repositories tr
                 where tr.id = any (p_ids)
-                order by tr.id
-                for no key update skip locked
+                for no key update
             );
         end if;
         return array(
             select tr.id from public.tracked_repositories tr
             where tr.id = any (p_ids)
-            for no key update
+            order by tr.id
+            for no key update skip locked
         );
     end
     $$;
 
-    -- Decides on these rows, writes those of p_locked that are wrong, and records what changed. A dry run writes nothing
-    -- and takes all of them for locked.
-    create or replace function priorityd.write(
+    -- What became of a row: what it was, what it was to be, and what it is now (nulls if the UPDATE did not reach it). Its
+    -- refusal is in the last two.
+    if to_regtype('priorityd.outcome') is null then
+        create type priorityd.outcome as (
+            id uuid,
+            repository_id uuid,
+            old_priority text,
+            old_is_workspace_repo boolean,
+            new_priority text,
+            is_workspace_repo boolean,
+            workspace_count integer,
+            manual_priority text,
+            wrong boolean,
+            locked boolean,
+            reached boolean,
+            written_priority text,
+            written_is_workspace_repo boolean,
+            written_workspace_count integer,
+            written_manual_priority text,
+            sqlstate text,
+            message text
+        );
+    end if;
+
+    -- Locks these rows, decides on them, and writes those that are wrong; a dry run only decides.
+    -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in one
+    -- subtransaction: rows locked in one and updated in another cost a multixact each.
+    --
+    -- A row that the application's triggers, checks or constraints refuse fails the UPDATE: then both halves are
+    -- tried by themselves, until the rows that fail are known. p_most bounds how many are found so; of what fails beyond
+    -- them only the error is known. What a deferred constraint says is heard here, too.
+    create or replace function priorityd.write_rows(
         p_ids uuid[],
-        p_locked uuid[],
-        p_trigger text,
+        p_wait boolean,
         p_dry_run boolean,
         p_pin boolean,
-        p_manual_priority text
+        p_manual_priority text,
+        p_most integer default 100
     )
-    returns jsonb language plpgsql as $$
+    returns priorityd.outcome[] language plpgsql
+    -- The arrays differ in size from call to call by orders of magnitude, and so do the best plans.
+    set plan_cache_mode = force_custom_plan
+    as $$
     declare
-        v_answer jsonb;
+        v_half constant integer := cardinality(p_ids) / 2;
+        v_locked uuid[] := '{}';
+        v_outcomes priorityd.outcome[];
+        v_state text;
+        v_message text;
     begin
-        with decided as (
-            select d.*, d.wrong and (p_dry_run or d.id = any (p_locked)) as to_change
-            from priorityd.decide(p_ids, p_pin, p_manual_priority) d
-        ),
-        written as (
-            update public.tracked_repositories tr
-            set priority = d.new_priority,
-                is_workspace_repo = d.is_workspace_repo,
-                workspace_count = d.workspace_count,
-                manual_priority = d.manual_priority
-            from decided d
-            where tr.id = d.id and d.to_change and not p_dry_run
-        ),
-        recorded as (
-            insert into public.repository_priority_changes (
-                tracked_repository_id, repository_id, old_priority, new_priority,
-                old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
+        begin
+            if not p_dry_run then
+                v_locked := priorityd.lock_tracked_rows(p_ids, p_wait);
+            end if;
+            with decided as (
+                select d.*, d.id = any (v_locked) as locked
+                from priorityd.decide(p_ids, p_pin, p_manual_priority) d
+            ),
+            updated as (
+                update public.tracked_repositories tr
+                set priority = d.new_priority,
+                    is_workspace_repo = d.is_workspace_repo,
+                    workspace_count = d.workspace_count,
+                    manual_priority = d.manual_priority
+                from decided d
+                where tr.id = d.id and d.wrong and d.locked
+                returning tr.id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text
             )
-            select d.id, d.repository_id, d.old_priority, d.new_priority,
-                d.old_is_workspace_repo, d.is_workspace_repo, d.workspace_count, p_trigger
+            select coalesce(array_agg(row(
+                    d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo,
+                    d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
+                    d.wrong, d.locked,
+                    u.id is not null, u.priority, u.is_workspace_repo, u.workspace_count, u.manual_priority,
+                    null, null
+                )::priorityd.outcome), '{}')
+            into v_outcomes
             from decided d
-            where d.to_change and not p_dry_run
-                -- An unknown flag that becomes false changes nothing for anybody.
-                and (d.old_priority is distinct from d.new_priority::text
-                    or coalesce(d.old_is_workspace_repo, false) <> d.is_workspace_repo)
-            order by d.id
+            left join updated u on u.id = d.id;
+            set constraints all immediate;
+            return v_outcomes;
+        exception
+            when others then
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+        end;
+        if cardinality(p_ids) > 1 and p_most > 0 then
+            v_outcomes := priorityd.write_rows(p_ids[:v_half], false, p_dry_run, p_pin, p_manual_priority, p_most);
+            return v_outcomes || priorityd.write_rows(
+                p_ids[v_half + 1:], false, p_dry_run, p_pin, p_manual_priority,
+                p_most - (select count(o.sqlstate) from unnest(v_outcomes) o)::integer
+            );
+        end if;
+        return array(
+            select row(
+                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo,
+                d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
+                -- Held: its own lock, or one that a trigger of the application waited for.
+                d.wrong, v_state not in ('55P03', '40P01'), false, null, null, null, null,
+                case when d.wrong then v_state end, case when d.wrong then left(v_message, 300) end
+            )::priorityd.outcome
+            from priorityd.decide(p_ids, p_pin, p_manual_priority) d
+        );
+    end
+    $$;
+
+    -- Records what these rows have become: what the UPDATE returned, not what was meant.
+    create or replace function priorityd.record_changes(p_outcomes priorityd.outcome[], p_trigger text)
+    returns void language sql as $$
+        insert into public.repository_priority_changes (
+            tracked_repository_id, repository_id, old_priority, new_priority,
+            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
+        )
+        select o.id, o.repository_id, o.old_priority, o.written_priority, o.old_is_workspace_repo,
+            coalesce(o.written_is_workspace_repo, false), coalesce(o.written_workspace_count, 0), p_trigger
+        from unnest(p_outcomes) o
+        where o.reached
+            -- An unknown flag that becomes false changes nothing for anybody.
+            and (o.old_priority is distinct from o.written_priority
+                or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false))
+        order by o.id
+    $$;
+
+    -- The part of the answer that tells of these rows.
+    create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
+    returns jsonb language sql stable as $$
+        with judged as (
+            select o.*, o.wrong and (p_dry_run or o.reached) as changed,
+                o.wrong and o.locked and not p_dry_run and (
+                    o.written_priority, o.written_is_workspace_repo, o.written_workspace_count, o.written_manual_priority
+                ) is distinct from (o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority) as failed
+            from unnest(p_outcomes) o
         ),
         named as (
             select n.repository_id, n.name
             from priorityd.repository_names(
-                array(select d.repository_id from decided d where d.to_change and d.repository_id is not null)
+                array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
             ) n
         )
         select jsonb_build_object(
             'examined', count(*),
-            'workspace_repos', count(*) filter (where d.is_workspace_repo),
-            'changed', count(*) filter (where d.to_change),
+            'workspace_repos', count(*) filter (where j.is_workspace_repo),
+            'changed', count(*) filter (where j.changed),
             'changes', coalesce(
                 jsonb_agg(
                     jsonb_build_object(
-                        'id', d.id,
-                        'repository_id', d.repository_id,
+                        'id', j.id,
+                        'repository_id', j.repository_id,
                         'name', n.name,
-                        'old_priority', d.old_priority,
-                        'new_priority', d.new_priority,
-                        'is_workspace_repo', d.is_workspace_repo,
-                        'workspace_count', d.workspace_count
+                        'old_priority', j.old_priority,
+                        'new_priority', j.new_priority,
+                        'is_workspace_repo', j.is_workspace_repo,
+                        'workspace_count', j.workspace_count
                     )
-                    order by d.id
-                ) filter (where d.to_change),
+                    order by j.id
+                ) filter (where j.changed and not j.failed),
                 '[]'
             ),
-            -- Still there, and held by another transaction all the time: the caller comes back for them.
             'locked', coalesce(
-                jsonb_agg(d.repository_id order by d.repository_id)
-                filter (where not p_dry_run and d.id <> all (p_locked) and d.repository_id is not null),
+                jsonb_agg(j.repository_id order by j.repository_id) filter (
+                    where not p_dry_run and not j.locked and j.repository_id is not null
+                ),
+                '[]'
+            ),
+            'refused', coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'id', j.id,
+                        'repository_id', j.repository_id,
+                        'name', n.name,
+                        'sqlstate', j.sqlstate,
+                        'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
+                    )
+                    order by j.id
+                ) filter (where j.failed),
                 '[]'
             )
         )
-        into v_answer
-        from decided d
-        left join named n on n.repository_id = d.repository_id;
-        return v_answer;
-    end
+        from judged j
+        left join named n on n.repository_id = j.repository_id
     $$;
 
-    -- Locks these rows, decides on them, and writes those that are wrong.
+    -- Makes these rows right, and records and answers what changed.
     create or replace function priorityd.lock_and_write(
         p_suspects uuid[],
         p_trigger text,
@@ -225,36 +325,20 @@ begin
         p_pin boolean default false,
         p_manual_priority text default null
     )
-    returns jsonb language plpgsql
-    -- The arrays differ in size from call to call by orders of magnitude, and so do the best plans.
-    set plan_cache_mode = force_custom_plan
-    as $$
+    returns jsonb language plpgsql as $$
     declare
-        v_locked uuid[] := '{}';
+        v_outcomes priorityd.outcome[];
     begin
         if not p_dry_run and current_setting('transaction_isolation') <> 'read committed' then
             raise exception 'priorities must be written under READ COMMITTED: an older snapshot hides memberships'
                 using errcode = 'invalid_transaction_state';
         end if;
         perform priorityd.demand_sight();
-
-        -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in
-        -- the same block, which is a subtransaction: rows locked in one and updated in another cost a multixact each.
-        begin
-            if not p_dry_run then
-                v_locked := priorityd.lock_tracked_rows(p_suspects, p_skip_locked => false);
-            end if;
-            return priorityd.write(p_suspects, v_locked, p_trigger, p_dry_run, p_pin, p_manual_priority);
-        exception
-            -- Somebody keeps a row for longer than lock_timeout: the rows that are free are taken instead, since
-            -- the others must not wait for it. A deadlock is only possible with a transaction that locks in
-            -- another order, and this one gives way.
-            when lock_not_available or deadlock_detected then
-                if not p_dry_run then
-                    v_locked := priorityd.lock_tracked_rows(p_suspects, p_skip_locked => true);
-                end if;
-                return priorityd.write(p_suspects, v_locked, p_trigger, p_dry_run, p_pin, p_manual_priority);
-        end;
+        v_outcomes := priorityd.write_rows(
+            p_suspects, cardinality(p_suspects) = 1, p_dry_run, p_pin, p_manual_priority
+        );
+        perform priorityd.record_changes(v_outcomes, p_trigger);
+        return priorityd.describe(v_outcomes, p_dry_run);
     end
     $$;
 

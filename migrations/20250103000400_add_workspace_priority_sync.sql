@@ -332,6 +332,11 @@ begin
         v_answer := priorityd.apply(
             v_ids, 'pin', false, p_careful => true, p_pin => true, p_manual_priority => p_priority
         );
+        if v_answer -> 'refused' <> '[]' then
+            raise exception 'repository % can''t be written: % (%)', p_repository_id,
+                v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
+                using errcode = 'P0001', hint = 'Nothing was changed.';
+        end if;
         -- Nobody comes back for this one by themselves, so it may not just be reported.
         if v_answer -> 'locked' <> '[]' then
             raise exception 'repository % is being changed by another transaction', p_repository_id

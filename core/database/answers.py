@@ -28,12 +28,33 @@ class PriorityUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A tracked row that a trigger, check or constraint of the application did not let change.
+
+    `id` and `name` as for `PriorityUpdate`; `sqlstate` is None where the row stayed as it was
+    without an error.
+    """
+
+    id: UUID
+    repository_id: UUID | None
+    name: str | None
+    sqlstate: str | None
+    message: str
+
+    @property
+    def reason(self) -> str:
+        """What the database said, in words for an operator."""
+        return f"{self.message} ({self.sqlstate})" if self.sqlstate else self.message
+
+
+@dataclass(frozen=True, slots=True)
 class SyncAnswer:
     """The answer of `sync_…`, `sweep_…` and `resync_workspace_priorities_page`.
 
     `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
-    be tried again. `applied_at` is the database's clock. `next_after` is the key to go on from in a resync
-    (None at the end), `more` whether a sweep stopped at its limit, `database_seconds` what a sweep cost.
+    be tried again. `refused` are rows that could not be written; the others were. `applied_at` is the
+    database's clock. `next_after` is the key to go on from in a resync (None at the end), `more` whether a
+    sweep stopped at its limit, `database_seconds` what a sweep cost.
     """
 
     examined: int
@@ -44,6 +65,7 @@ class SyncAnswer:
     changes: tuple[PriorityUpdate, ...]
     applied_at: datetime
     locked: tuple[UUID, ...] = ()
+    refused: tuple[RefusedRow, ...] = ()
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0
@@ -81,7 +103,8 @@ class SyncResult:
     """What a sync over any number of calls came to.
 
     `untracked` counts repositories that are in a workspace but have no tracked row; they are reported and
-    never invented. `errors` are messages; a sync with errors has left nothing half-applied, only undone.
+    never invented. `refused` are rows that the application does not let change; the others are right.
+    `errors` are messages; a sync with errors has left nothing half-applied, only undone.
     """
 
     examined: int = 0
@@ -89,6 +112,7 @@ class SyncResult:
     tracked_only_repos: int = 0
     untracked: int = 0
     priority_changes: int = 0
+    refused: list[RefusedRow] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def add(self, answer: SyncAnswer) -> None:
@@ -98,5 +122,6 @@ class SyncResult:
         self.tracked_only_repos += answer.tracked_only_repos
         self.untracked += answer.untracked
         self.priority_changes += answer.changed
+        self.refused += answer.refused
         if answer.locked:
             self.errors.append(f"{len(answer.locked)} rows are locked by another transaction")

@@ -147,6 +147,11 @@ class WorkspacePrioritySync:
         self.forget(repository_id)
         answer = await self._store.sync([repository_id], "manual")
         self.forget(repository_id)
+        if answer.refused:
+            raise PermanentError(
+                f"The row of repository {repository_id} can't be written: {answer.refused[0].reason}",
+                reason="rejected",
+            )
         if answer.locked:
             raise TransientError(
                 f"The row of repository {repository_id} is locked by another transaction", reason="contention"

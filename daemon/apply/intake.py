@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+import structlog
+
 from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.database.answers import RefusedRow
 from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import Hint
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.wakeup import Wakeup
+
+log = structlog.stdlib.get_logger()
 
 AskForSweep = Callable[[Trigger, datetime | None], None]
 
@@ -31,6 +36,7 @@ class Intake:
         self._drift_judge = drift_judge
         self._work_added = work_added
         self._ask_for_sweep = ask_for_sweep
+        self._told: set[tuple[UUID, str]] = set()
 
     def take_hint(self, hint: Hint) -> None:
         """Look at what a change names."""
@@ -50,7 +56,15 @@ class Intake:
         if added:
             self._work_added.set()
 
-    def add_unless_parked(self, repository_ids: Iterable[UUID], committed_at: datetime | None = None) -> None:
-        """Look at these, but for those that are known to fail: they have their own turn."""
+    def take_refused(self, rows: Sequence[RefusedRow], committed_at: datetime | None = None) -> None:
+        """Hand rows that can't be written to the worker, but for those that are parked: they have their turn.
+
+        A row without a repository can't be parked by one: it is told of, and every sweep tries it again.
+        """
         parked = self._queue.parked
-        self.add((each for each in repository_ids if each not in parked), committed_at)
+        named = (row.repository_id for row in rows if row.repository_id is not None)
+        self.add((each for each in named if each not in parked), committed_at)
+        nameless = {(row.id, row.reason) for row in rows if row.repository_id is None}
+        for row_id, reason in nameless - self._told:
+            log.error("row_refused", tracked_repository_id=str(row_id), error=reason)
+        self._told = nameless

@@ -1,7 +1,7 @@
 """The worker: takes due repositories from the work queue and makes them right, a batch per call.
 
-A batch that fails for now goes back to the queue. One that fails for good is cut in halves until the
-repositories that cause it are found; those are parked, counted and logged, and the others are applied.
+What a failed call was about goes back to the queue: an error is never about a row. Which rows the application
+does not let change, the answer says; those are parked, counted and logged, and the others are applied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from priorityd.core.apply.work_queue import WorkItem, WorkQueue
-from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.database.answers import RefusedRow, SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.priorities import Trigger
 from priorityd.daemon.apply.metrics import ApplyMetrics
@@ -105,24 +105,18 @@ class Worker:
                 return
 
     async def _apply(self, items: list[WorkItem]) -> None:
-        # Depth first, left half first; halves that are not reached yet stay in *processing*.
-        batches = [items]
-        while batches:
-            batch = batches.pop()
-            try:
-                answer = await self._sync(batch)
-            except PermanentError as error:
-                batches.extend(self._split_or_park(batch, error))
-            except TransientError as error:
-                self._put_back(batch, error)
-            except PriorityError:
-                raise
-            except Exception as error:
-                log.exception("apply_failed_unexpectedly", repositories=len(batch))
-                self._metrics.apply_errors.labels("unknown").inc()
-                self._put_back(batch, error)
-            else:
-                self._finish(batch, answer)
+        try:
+            answer = await self._sync(items)
+        except (TransientError, PermanentError) as error:
+            self._put_back(items, error)
+        except PriorityError:
+            raise
+        except Exception as error:
+            log.exception("apply_failed_unexpectedly", repositories=len(items))
+            self._metrics.apply_errors.labels("unknown").inc()
+            self._put_back(items, error)
+        else:
+            self._finish(items, answer)
 
     async def _sync(self, batch: list[WorkItem]) -> SyncAnswer:
         self._metrics.apply_batch_size.observe(len(batch))
@@ -133,8 +127,12 @@ class Worker:
         committed_at = {item.key: item.committed_at for item in batch if item.committed_at is not None}
         self._recorder.record(answer, "event", committed_at=committed_at)
         locked = set(answer.locked)
+        refused = {row.repository_id: row for row in answer.refused}
         now = monotonic()
-        self._queue.done([item for item in batch if item.key not in locked], now)
+        for item in batch:
+            if item.key in refused:
+                self._park(item, refused[item.key])
+        self._queue.done([item for item in batch if item.key not in locked and item.key not in refused], now)
         if locked:
             self._come_back([item for item in batch if item.key in locked], now)
 
@@ -145,13 +143,9 @@ class Worker:
         )
         log.warning("repositories_locked", repositories=len(items))
 
-    def _split_or_park(self, batch: list[WorkItem], error: PermanentError) -> list[list[WorkItem]]:
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            return [batch[middle:], batch[:middle]]
-        self._queue.park(batch[0], error.reason)
-        log.error("repository_parked", repository_id=str(batch[0].key), error=str(error))
-        return []
+    def _park(self, item: WorkItem, row: RefusedRow) -> None:
+        self._queue.park(item, row.reason)
+        log.error("repository_parked", repository_id=str(item.key), name=row.name, error=row.reason)
 
     def _put_back(self, batch: list[WorkItem], error: Exception) -> None:
         least = error.least_delay_seconds if isinstance(error, TransientError) else 0.0

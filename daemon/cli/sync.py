@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from uuid import UUID
 
 import click
+from pydantic_core import to_jsonable_python
 
 from priorityd.core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
 from priorityd.core.database.schema import demand_version
@@ -33,10 +34,10 @@ async def sync_command(
         report = _Report(progress, shows_changes=not as_json and (dry_run or bool(repository)))
         result = await _sync(settings, store, repository, dry_run=dry_run, on_answer=report.take)
     if as_json:
-        click.echo(json.dumps({**asdict(result), "dry_run": dry_run}))
+        click.echo(json.dumps(to_jsonable_python({**asdict(result), "dry_run": dry_run})))
     else:
         report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
-    if result.errors:
+    if result.errors or result.refused:
         return ExitCode.FAILED
     return ExitCode.DIFFERENT if dry_run and result.priority_changes else ExitCode.DONE
 
@@ -91,6 +92,8 @@ class _Report:
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
             f"{result.untracked} in workspaces but untracked"
         )
+        for row in result.refused:
+            click.echo(f"priorityd: {row.name or row.repository_id or row.id}: {row.reason}", err=True)
         for error in result.errors:
             click.echo(f"priorityd: {error}", err=True)
 

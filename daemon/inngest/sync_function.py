@@ -55,7 +55,7 @@ class SyncFunction:
             "trackedOnlyRepos": result.tracked_only_repos,
             "untracked": result.untracked,
             "priorityChanges": result.priority_changes,
-            "errors": result.errors,
+            "errors": [*result.errors, *(row.reason for row in result.refused)],
         }
 
     async def _sync(self, repository_id: UUID) -> SyncResult:

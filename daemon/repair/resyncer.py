@@ -165,6 +165,7 @@ class Resyncer:
             tracked_only_repos=result.tracked_only_repos,
             priority_changes=result.priority_changes,
             untracked=result.untracked,
+            refused=len(result.refused),
             errors=result.errors,
         )
         if outcome == "done":
@@ -203,16 +204,10 @@ class Resyncer:
         return result
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
-        try:
-            answer = await self._store.resync_page(after, page_size, trigger)
-        except PermanentError as error:
-            # One row that can't be written spoils its page. The worker finds out which it is.
-            log.warning("resync_page_failed", error=str(error))
-            found = await self._store.resync_page(after, page_size, trigger, dry_run=True)
-            self._intake.add_unless_parked(c.repository_id for c in found.changes if c.repository_id)
-            return SyncAnswer(0, 0, 0, 0, 0, (), found.applied_at, next_after=found.next_after)
+        answer = await self._store.resync_page(after, page_size, trigger)
         self._recorder.record(answer, trigger)
         self._intake.add(answer.locked)
+        self._intake.take_refused(answer.refused)
         return replace(answer, locked=())
 
 

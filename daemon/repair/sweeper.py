@@ -123,11 +123,8 @@ class Sweeper:
         started_at = monotonic()
         try:
             changed, database_seconds = await self._sweep_all(request)
-        except TransientError as error:
+        except (TransientError, PermanentError) as error:
             self._failed(request, error, started_at)
-        except PermanentError as error:
-            self._report_failure(request, error, started_at)
-            await self._hand_to_worker(request, started_at)
         else:
             self._pace.finished(started_at, database_seconds)
             self._succeeded(request, changed, monotonic() - started_at)
@@ -144,6 +141,7 @@ class Sweeper:
             database_seconds += answer.database_seconds
             waited = waited or bool(answer.locked)
             self._intake.add(answer.locked)
+            self._intake.take_refused(answer.refused, request.oldest_commit)
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
                 return changed, None if waited else database_seconds
@@ -182,19 +180,6 @@ class Sweeper:
         self._retry_at = monotonic() + delay
         self._requests.put_back(request)
         self._report_failure(request, error, started_at)
-
-    async def _hand_to_worker(self, request: Request, started_at: float) -> None:
-        # One row that can't be written spoils the whole statement. The worker finds out which it is, and the
-        # others are right as soon as after a sweep.
-        try:
-            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
-        except (TransientError, PermanentError) as error:
-            self._failed(request, error, started_at)
-            return
-        self._pace.finished(started_at, 2 * answer.database_seconds)
-        self._works()
-        wrong = (change.repository_id for change in answer.changes if change.repository_id)
-        self._intake.add_unless_parked(wrong, request.oldest_commit)
 
     def _report_failure(self, request: Request, error: PriorityError, started_at: float) -> None:
         self._recorder.record_run("sweep", request.trigger, "failed", monotonic() - started_at)

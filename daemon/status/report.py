@@ -67,6 +67,16 @@ class SweepReport(Part):
     """Rows that a timer found wrong and no change had announced, since the start."""
 
 
+class Refusal(Part):
+    """A tracked row that the application does not let change."""
+
+    id: UUID
+    repository_id: UUID | None
+    name: str | None
+    sqlstate: str | None
+    message: str
+
+
 class ResyncResult(Part):
     """What the last full resync that succeeded came to."""
 
@@ -75,6 +85,7 @@ class ResyncResult(Part):
     tracked_only_repos: int
     untracked: int
     priority_changes: int
+    refused: list[Refusal]
     errors: list[str]
 
 

@@ -24,7 +24,7 @@ def files(directory: Path) -> dict[str, str]:
 
 def priorityd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "daemon", "migrations", *arguments],
+        [sys.executable, "-m", "priorityd", "migrations", *arguments],
         capture_output=True, check=False, text=True, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
 

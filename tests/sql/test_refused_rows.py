@@ -1,0 +1,173 @@
+"""Rows that the application refuses: each is found by itself and named, and the others are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.world import Row, World
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from tests.support.world import Json
+
+
+def by_sync(world: World, repositories: list[UUID]) -> Json:
+    return world.sync(*repositories)
+
+
+def by_sweep(world: World, repositories: list[UUID]) -> Json:
+    return world.sweep()
+
+
+def by_resync(world: World, repositories: list[UUID]) -> Json:
+    (page,) = world.resync()
+    return page
+
+
+menders = pytest.mark.parametrize("mend", [by_sync, by_sweep, by_resync])
+
+# Each makes rows whose organization_name is 'bad' refuse to become high.
+REFUSALS = {
+    "check": (
+        """alter table tracked_repositories add constraint mine
+           check (organization_name is distinct from 'bad' or priority <> 'high')""",
+        "23514",
+    ),
+    "deferred": (
+        """create function refuse() returns trigger language plpgsql as $$ begin
+               if new.organization_name = 'bad' and new.priority = 'high' then
+                   raise exception 'not this one' using errcode = '23000';
+               end if;
+               return null;
+           end $$;
+           create constraint trigger mine after update on tracked_repositories
+           deferrable initially deferred for each row execute function refuse()""",
+        "23000",
+    ),
+    **{
+        state: (
+            f"""create function refuse() returns trigger language plpgsql as $$ begin
+                    if new.organization_name = 'bad' and new.priority = 'high' then
+                        raise exception 'not this one' using errcode = '{state}';
+                    end if;
+                    return new;
+                end $$;
+                create trigger mine before update on tracked_repositories
+                for each row execute function refuse()""",
+            state,
+        )
+        for state in ("P0001", "42501", "22012", "PT503")
+    },
+}
+SILENT = {
+    "keeps the old priority": "new.priority := old.priority; return new;",
+    "returns null": "return null;",
+}
+
+
+def members(world: World, number: int, bad: tuple[int, ...]) -> list[UUID]:
+    workspace = world.workspace()
+    repositories = []
+    for each in range(number):
+        name = "bad" if each in bad else "acme"
+        repository = world.tracked(organization_name=name, repository_name=f"repo-{each}")
+        world.add(repository, workspace)
+        repositories.append(repository)
+    return repositories
+
+
+@menders
+@pytest.mark.parametrize(("refusal", "state"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_row_that_is_refused_is_named_with_its_reason_and_stops_nobody(
+    world: World, mend: object, refusal: str, state: str
+) -> None:
+    repositories = members(world, 20, bad=(3, 17))
+    world.execute(refusal)
+    answer = mend(world, repositories)  # type: ignore[operator]
+    assert {refused["repository_id"] for refused in answer["refused"]} == {
+        str(repositories[3]),
+        str(repositories[17]),
+    }
+    for refused in answer["refused"]:
+        assert (refused["sqlstate"], refused["name"][:4]) == (state, "bad/")
+        assert refused["message"]
+    assert answer["changed"] == len(answer["changes"]) == 18
+    for number, repository in enumerate(repositories):
+        expected = Row("medium", False, 0) if number in (3, 17) else Row("high", True, 1)
+        assert world.row(repository) == expected
+    assert len(world.audit()) == 18
+    assert answer["locked"] == []
+
+
+@menders
+@pytest.mark.parametrize("body", SILENT.values(), ids=SILENT.keys())
+def test_a_row_that_silently_stays_as_it_was_is_refused_and_nothing_is_on_record(
+    world: World, mend: object, body: str
+) -> None:
+    repositories = members(world, 5, bad=(2,))
+    world.execute(
+        f"""create function keep() returns trigger language plpgsql as $$ begin
+                if new.organization_name = 'bad' then {body} end if; return new; end $$;
+            create trigger mine before update on tracked_repositories for each row execute function keep()"""
+    )
+    for _ in range(3):
+        answer = mend(world, repositories)  # type: ignore[operator]
+        (refused,) = answer["refused"]
+        assert refused["repository_id"] == str(repositories[2])
+        assert "kept the row" in refused["message"]
+    assert [entry[:2] for entry in world.audit(repositories[2])] in ([], [("medium", "medium")])
+    assert len(world.audit()) == 4 + len(world.audit(repositories[2]))
+
+
+def test_a_row_without_a_repository_is_named_as_well(world: World) -> None:
+    tracked = world.track(None, priority="low", organization_name="bad")
+    world.execute(
+        """alter table tracked_repositories add constraint mine
+           check (organization_name is distinct from 'bad' or priority <> 'medium') not valid"""
+    )
+    answer = world.sweep()
+    assert [(refused["id"], refused["repository_id"]) for refused in answer["refused"]] == [
+        (str(tracked), None)
+    ]
+
+
+def test_of_very_many_that_are_refused_only_so_many_are_tried_one_by_one(world: World) -> None:
+    repositories = members(world, 600, bad=tuple(range(600)))
+    world.execute(REFUSALS["P0001"][0])
+    answer = world.sync(*repositories)
+    assert len(answer["refused"]) == 600
+    assert answer["changed"] == 0
+    assert {refused["sqlstate"] for refused in answer["refused"]} == {"P0001"}
+
+
+def test_the_application_s_triggers_see_the_search_path_that_they_know(world: World) -> None:
+    world.execute(
+        """create table audit_log (what text);
+           create function log_it() returns trigger language plpgsql as $$ begin
+               insert into audit_log values ('changed'); return new; end $$;
+           create trigger mine before update on tracked_repositories for each row execute function log_it()"""
+    )
+    (repository,) = members(world, 1, bad=())
+    assert world.sync(repository)["refused"] == []
+    assert world.value("select count(*) from audit_log") == 1
+
+
+def test_a_row_whose_trigger_waits_for_a_lock_is_reported_as_held(world: World, database: object) -> None:
+    repositories = members(world, 3, bad=(1,))
+    world.execute(
+        """create table counters (n int); insert into counters values (0);
+           create function count_it() returns trigger language plpgsql as $$ begin
+               if new.organization_name = 'bad' then update counters set n = n + 1 where true; end if;
+               return new; end $$;
+           create trigger mine before update on tracked_repositories
+           for each row execute function count_it()"""
+    )
+    holder = database.connect(autocommit=False)  # type: ignore[attr-defined]
+    holder.execute("update counters set n = n")
+    answer = world.sync(*repositories)
+    assert (answer["changed"], answer["locked"], answer["refused"]) == (2, [str(repositories[1])], [])
+    holder.rollback()
+    assert world.sync(*repositories)["changed"] == 1
