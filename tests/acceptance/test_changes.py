@@ -90,7 +90,7 @@ async def test_changes_made_while_the_daemon_was_down_are_right_when_it_is_ready
     app.add(workspace, *repositories[200:])
     assert app.wrong_rows() == 200
     async with stack.daemon(**NO_TIMER):
-        await eventually(lambda: app.wrong_rows() == 0, 2)
+        await eventually(lambda: app.wrong_rows() == 0)
 
 
 async def test_a_membership_that_moves_to_another_repository_mends_both(stack: Stack) -> None:
@@ -152,7 +152,7 @@ async def test_a_burst_is_applied_in_few_calls(stack: Stack) -> None:
     workspace, repositories = app.workspace(), app.repositories(3000)
     async with stack.daemon(**NO_TIMER) as daemon:
         app.add(workspace, *repositories)
-        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: app.wrong_rows() == 0)
 
         # The rows are right a moment before the daemon has counted the last of them.
         async def all_are_counted() -> bool:

@@ -19,7 +19,8 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from tests.support.daemon_process import Daemon, eventually
+from tests.support.daemon_process import PLAIN, Daemon, eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.stack import Stack
 
 CHANGED, SYNC = "workspace/priority.changed", "capture/repository.sync.graphql"
@@ -38,11 +39,11 @@ class Inngest:
         return {"INNGEST_EVENT_KEY": self.event_key, "INNGEST_EVENT_API_BASE_URL": self.url}
 
     async def fail(self, **faults: object) -> None:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
             (await client.post(f"{self.url}/stand-in/faults", json=faults)).raise_for_status()
 
     async def accepted(self) -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
             events: list[dict[str, Any]] = (await client.get(f"{self.url}/stand-in/accepted")).json()[
                 "accepted"
             ]
@@ -94,7 +95,7 @@ async def test_a_repository_that_joins_a_workspace_is_announced_and_queued_at_on
         repository = stack.app.repository()
         workspace = stack.app.workspace()
         stack.app.add(workspace, repository)
-        await eventually(lambda: inngest.has(SYNC, repository), 5)
+        await eventually(lambda: inngest.has(SYNC, repository))
         assert await inngest.has(CHANGED, repository)
         stack.app.remove(workspace, repository)
         await eventually(lambda: unfinished(stack) == 0)
@@ -164,7 +165,7 @@ async def test_inngest_down_holds_nothing_up_and_loses_nothing(stack: Stack) -> 
             assert "can't announce changes" in shown
             assert "        40  changes that wait to be announced" in shown
             async with start_inngest(int(inngest.url.rpartition(":")[2])) as again:
-                await eventually(lambda: again.has(CHANGED, *repositories), 30)
+                await eventually(lambda: again.has(CHANGED, *repositories))
                 await eventually(lambda: unfinished(stack) == 0)
 
 
@@ -228,7 +229,7 @@ async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
     workspace = stack.app.workspace()
     for _ in range(kills):
         async with stack.daemon(ready=False, **settings) as daemon:
-            await eventually(lambda daemon=daemon: daemon.logged("dispatching"), 60)  # type: ignore[misc]
+            await eventually(lambda daemon=daemon: daemon.logged("dispatching"))  # type: ignore[misc]
             moment = anyio.current_time() + dice.uniform(0.0, 2.0)
             for _ in range(changes // kills // chunk):
                 stack.app.add(workspace, *waiting[:chunk])
@@ -239,8 +240,8 @@ async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
             await daemon.process.wait()
     assert waiting == []
     async with stack.daemon(ready=False, **settings):
-        await eventually(lambda: stack.app.wrong_rows() == 0, 60)
-        await eventually(lambda: unfinished(stack) == 0, 60)
+        await eventually(lambda: stack.app.wrong_rows() == 0)
+        await eventually(lambda: unfinished(stack) == 0)
 
     query = "select id, dispatched_at is not null, attempts from repository_priority_changes order by id"
     rows = stack.app.connection.execute(query).fetchall()

@@ -163,7 +163,7 @@ async def test_look_ups_and_sending_overlap(stack: Stack, inngest: StandIn) -> N
 
     async def until_something_was_sent(page: int) -> None:
         if page > 1:
-            await eventually(lambda: inngest.api.accepted, 30)
+            await eventually(lambda: inngest.api.accepted)
 
     async with watched_queue(stack, inngest, until_something_was_sent) as (queue, _):
         await queue.queue_jobs(jobs(repositories, text="x" * 1000))

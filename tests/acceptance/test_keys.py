@@ -105,22 +105,22 @@ async def test_a_project_whose_tokens_were_all_replaced_is_followed_again(
     app = Application(database.connect())
     async with daemon_with_file(f"http://127.0.0.1:{port}", secrets, ready=False) as daemon:
         async with serve_sandbox(database.url, port=port, keys=old):
-            await eventually(lambda: daemon.answers("/readyz", 200), 30)
-            await eventually(daemon.settled, 30)
+            await eventually(lambda: daemon.answers("/readyz", 200))
+            await eventually(daemon.settled)
         async with serve_sandbox(database.url, port=port, keys=new):
-            await eventually(lambda: any("refused" in str(line) for line in daemon.logs), 30)
+            await eventually(lambda: any("refused" in str(line) for line in daemon.logs))
             write_key(secrets, new.service_role)
-            await eventually(daemon.live, 40)
+            await eventually(daemon.live)
             await follows_changes(app)
 
 
 async def test_a_start_with_a_refused_key_goes_on_with_the_next(stack: Stack, secrets: Path) -> None:
     write_key(secrets, "sb_secret_of_yesterday")
     async with daemon_with_file(stack.server.url, secrets, ready=False) as daemon:
-        await eventually(lambda: daemon.logged("key_refused"), 20)
+        await eventually(lambda: daemon.logged("key_refused"))
         assert await daemon.answers("/livez", 200)
         write_key(secrets, stack.server.secret_key)
-        await eventually(daemon.live, 20)
+        await eventually(daemon.live)
         await follows_changes(stack.app)
 
 

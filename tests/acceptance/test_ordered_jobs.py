@@ -91,9 +91,9 @@ async def test_a_repository_that_joins_a_workspace_moves_past_the_backlog(
     await queue(stack, *repositories)  # needs neither Inngest nor its key
     async with stack.daemon(**releasing(inngest)) as daemon:
         async with workers(stack, inngest, IN_FLIGHT, 0.1):
-            await eventually(lambda: done(stack) >= 4, 30)
+            await eventually(lambda: done(stack) >= 4)
             app.add(app.workspace(), last)
-            await eventually(lambda: done(stack) == len(repositories), 60)
+            await eventually(lambda: done(stack) == len(repositories))
         status = await eventually(lambda: nothing_out(daemon))
         assert (await daemon.metric("jobs_released_total", priority="high")) == 1
     assert status["ordered_jobs"]["held_back_because"] is None

@@ -174,7 +174,7 @@ async def test_an_interrupted_batch_can_be_gone_on_with(shell: Shell) -> None:
     command = [*PRIORITYD, "queue", "reviews", str(key), "--batch-id", "night"]
     process = await anyio.open_process(command, env=shell.environment(), stderr=subprocess.PIPE)
     async with process:
-        await eventually(lambda: shell.api.attempts, 30)
+        await eventually(lambda: shell.api.attempts)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         said = b"".join([part async for part in process.stderr]).decode()

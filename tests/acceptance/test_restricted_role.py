@@ -99,7 +99,7 @@ async def test_a_policy_that_hides_memberships_downgrades_nothing_and_is_named(
     assert code == 1
     assert "FAILED   role: row level security may hide rows of workspace_repositories" in out
     async with stack.daemon(ready=False, **settings) as daemon:
-        await eventually(lambda: daemon.logged("sweep_failed") or daemon.logged("resync_failed"), 30)
+        await eventually(lambda: daemon.logged("sweep_failed") or daemon.logged("resync_failed"))
         assert await daemon.answers("/readyz", 503)
     assert app.row(repository)[0] == "high"
 

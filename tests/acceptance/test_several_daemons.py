@@ -73,11 +73,11 @@ async def test_each_daemon_tries_its_own_parked_repositories_again(stack: Stack)
     async with stack.daemon(**OFTEN) as first, stack.daemon(**OFTEN) as second:
         app.add(workspace, *repositories)
         for daemon in (first, second):
-            await eventually(lambda daemon=daemon: daemon.metric("parked_repositories"), 30)
+            await eventually(lambda daemon=daemon: daemon.metric("parked_repositories"))
         await heal(stack)
-        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: app.wrong_rows() == 0)
         for daemon in (first, second):
-            await eventually(lambda daemon=daemon: _none_parked(daemon), 30)
+            await eventually(lambda daemon=daemon: _none_parked(daemon))
 
 
 async def _none_parked(daemon: Daemon) -> bool:

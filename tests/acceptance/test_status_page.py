@@ -89,7 +89,7 @@ async def fill(stack: Stack, daemon: Daemon) -> None:
            select 'queued', jsonb_build_object('priority', p), now() - interval '40 s'
            from unnest(array[100, 50, 50, 25]) p"""
     )
-    await eventually(lambda: _counted(daemon), 40)
+    await eventually(lambda: _counted(daemon))
 
 
 async def _counted(daemon: Daemon) -> bool:

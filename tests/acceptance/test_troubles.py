@@ -49,23 +49,23 @@ async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> Non
     workspace, repository = app.workspace(), app.repository()
     await disturb(stack, "realtime/refuse?seconds=60")
     async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
-        await eventually(lambda: daemon.answers("/readyz", 200), 20)
+        await eventually(lambda: daemon.answers("/readyz", 200))
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         assert (await daemon.status())["listener"]["state"] == "joining"
-        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="join_timeout"), 20)
+        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="join_timeout"))
         await disturb(stack, "realtime/refuse?seconds=0")
-        await eventually(daemon.live, 20)
+        await eventually(daemon.live)
 
 
 async def test_a_table_outside_the_publication_is_named_and_retried(stack: Stack) -> None:
     app = stack.app
     app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
     async with stack.daemon(ready=False, **NO_TIMER) as daemon:
-        failure = await eventually(lambda: daemon.logged("listener", reason="subscription_error"), 20)
+        failure = await eventually(lambda: daemon.logged("listener", reason="subscription_error"))
         assert "workspace_repositories" in failure[0]["detail"]
         app.connection.execute("alter publication supabase_realtime add table workspace_repositories")
-        await eventually(daemon.live, 30)
+        await eventually(daemon.live)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         assert app.row(repository)[0] == "medium"
         assert await daemon.answers("/livez", 200)
         await disturb(stack, "rest/fail?status=503&seconds=0")
-        await eventually(lambda: app.row(repository)[0] == "high", 30)
+        await eventually(lambda: app.row(repository)[0] == "high")
 
 
 async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone(stack: Stack) -> None:
@@ -101,8 +101,8 @@ async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone
     poison(stack, poisoned)
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
         app.add(workspace, *repositories)
-        await eventually(lambda: app.wrong_rows() == 1, 30)
-        await eventually(lambda: daemon.metric("parked_repositories"), 30)
+        await eventually(lambda: app.wrong_rows() == 1)
+        await eventually(lambda: daemon.metric("parked_repositories"))
         assert daemon.logged("repository_parked", repository_id=str(poisoned))
 
         async def shown() -> bool:
@@ -111,9 +111,9 @@ async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone
 
         await eventually(shown, 30)
         daemon.process.send_signal(signal.SIGHUP)
-        await eventually(lambda: daemon.logged("resync_done", trigger="signal"), 30)
+        await eventually(lambda: daemon.logged("resync_done", trigger="signal"))
         await heal(stack)
-        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: app.wrong_rows() == 0)
         await eventually(lambda: daemon.answers("/readyz", 200))
 
 
@@ -145,7 +145,7 @@ async def test_a_locked_row_holds_up_only_itself(stack: Stack) -> None:
         app.add(workspace, *repositories)
         await eventually(lambda: app.wrong_rows() == 1)
         holder.rollback()
-        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: app.wrong_rows() == 0)
         assert await daemon.metric("parked_repositories") == 0
 
 
@@ -158,12 +158,12 @@ async def test_rows_that_were_locked_for_long_do_not_make_sweeps_rare(stack: Sta
         app.add(workspace, locked)
         before = await daemon.metric("resyncs_total", kind="sweep", outcome="done")
         # Each of them waits a second for the row.
-        await eventually(lambda: swept(daemon, before + 5), 60)
+        await eventually(lambda: swept(daemon, before + 5))
         holder.rollback()
-        await eventually(lambda: app.wrong_rows() == 0, 30)
+        await eventually(lambda: app.wrong_rows() == 0)
         await disturb(stack, "realtime/silence?seconds=60")
         app.add(workspace, later)
-        await eventually(lambda: app.row(later)[0] == "high", 15)
+        await eventually(lambda: app.row(later)[0] == "high")
 
 
 async def swept(daemon: Daemon, times: float) -> bool:
@@ -193,7 +193,7 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
             " where database = current_database()"
         )
         app.add(workspace, first)
-        await eventually(lambda: app.row(first)[0] == "high", 30)
+        await eventually(lambda: app.row(first)[0] == "high")
         app.add(workspace, second)
         await eventually(lambda: app.row(second)[0] == "high")
         assert await daemon.answers("/readyz", 200)
@@ -211,14 +211,14 @@ async def test_survives_a_restart_of_postgresql() -> None:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             async with start_daemon(**settings, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
                 await anyio.to_thread.run_sync(postgres.stop)
-                await eventually(lambda: daemon.logged("sweep_failed"), 30)
+                await eventually(lambda: daemon.logged("sweep_failed"))
                 assert await daemon.answers("/livez", 200)
                 await anyio.to_thread.run_sync(postgres.start)
                 with psycopg.connect(postgres.url(), autocommit=True) as connection:
                     app = Application(connection)
                     for repository in repositories:
                         app.add(workspace, repository)
-                        await eventually(lambda repository=repository: app.row(repository)[0] == "high", 30)
+                        await eventually(lambda repository=repository: app.row(repository)[0] == "high")
                 assert await daemon.stop() == 0
 
 
@@ -241,4 +241,4 @@ async def test_a_kill_loses_nothing(stack: Stack) -> None:
         app.add(workspace, *repositories)
         await daemon.stop(signal.SIGKILL)
     async with stack.daemon(**NO_TIMER):
-        await eventually(lambda: app.wrong_rows() == 0, 2)
+        await eventually(lambda: app.wrong_rows() == 0)

@@ -76,7 +76,7 @@ async def test_runs_as_process_1_without_rights_and_heeds_its_signals(
     with container(image, tmp_path / "log", **settings) as process:
         probe = [*image.health_check, "--ready"]
         variables = image.environment | {name: str(value) for name, value in settings.items()}
-        await eventually(lambda: answers(port, "/readyz"), 60)
+        await eventually(lambda: answers(port, "/readyz"))
         assert process.execute(image.health_check, variables).returncode == 0
         assert process.execute(probe, variables).returncode == 0
         stack.app.add(workspace, repository)

@@ -29,6 +29,7 @@ from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.event_api import Faults
 from tests.support.inngest import StandIn
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @dataclass
@@ -47,7 +48,9 @@ class Bench:
         self.metrics = Metrics()
         async with (
             open_store(self.server.url, self.server.service_role_key) as store,
-            open_event_sender(self.inngest.settings(), max_attempts=1, timeout_seconds=1) as sender,
+            open_event_sender(
+                self.inngest.settings(), max_attempts=1, timeout_seconds=PATIENCE_SECONDS
+            ) as sender,
             anyio.create_task_group() as tasks,
         ):
             releaser = Releaser(

@@ -26,6 +26,7 @@ from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.event_api import Faults
 from tests.support.inngest import StandIn
+from tests.support.patience import PATIENCE_SECONDS
 
 
 @dataclass
@@ -37,12 +38,16 @@ class Bench:
     inngest: StandIn
 
     @asynccontextmanager
-    async def dispatcher(self, *, claim_seconds: float = 60, **parts: Any) -> AsyncIterator[Dispatcher]:
+    async def dispatcher(
+        self, *, claim_seconds: float = 60, sending_seconds: float = PATIENCE_SECONDS, **parts: Any
+    ) -> AsyncIterator[Dispatcher]:
         """A dispatcher that runs for the length of the block."""
         metrics = Metrics()
         async with (
             open_store(self.server.url, self.server.service_role_key) as store,
-            open_event_sender(self.inngest.settings(), max_attempts=1, timeout_seconds=1) as sender,
+            open_event_sender(
+                self.inngest.settings(), max_attempts=1, timeout_seconds=sending_seconds
+            ) as sender,
             anyio.create_task_group() as tasks,
         ):
             dispatcher = Dispatcher(
@@ -105,12 +110,15 @@ async def test_every_change_is_announced_once_and_new_workspace_repositories_are
     assert bench.metric("dispatched_total", event=REPOSITORY_SYNC, outcome="sent") == 1200
 
 
-async def test_a_change_goes_out_as_soon_as_it_is_told_of(bench: Bench) -> None:
+async def test_a_change_goes_out_as_soon_as_it_is_told_of(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("priorityd.daemon.outbox.dispatcher.BEAT_SECONDS", 3600.0)
     async with bench.dispatcher() as dispatcher:
         await eventually(lambda: bench.inngest.api.attempts == 0)
         bench.change()
         dispatcher.wake()
-        await eventually(lambda: bench.pending() == 0, seconds=3)
+        await eventually(lambda: bench.pending() == 0)
 
 
 async def test_a_change_that_nobody_told_of_goes_out_by_timer(bench: Bench) -> None:
@@ -162,11 +170,13 @@ async def test_history_is_not_announced(bench: Bench) -> None:
 async def test_trouble_loses_nothing_and_repeats_only_ids(bench: Bench, faults: Faults) -> None:
     repositories = bench.change(20)
     bench.inngest.api.faults = faults
-    async with bench.dispatcher() as dispatcher:
+    # Only what is never answered is given up soon.
+    sending_seconds = 1 if faults.hang else PATIENCE_SECONDS
+    async with bench.dispatcher(sending_seconds=sending_seconds) as dispatcher:
         await eventually(lambda: dispatcher.last_error is not None)
         await eventually(lambda: bench.count("last_error is not null and claimed_by is null") == 20)
         assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="failed") >= 20
-        await eventually(lambda: bench.pending() == 0, seconds=20)
+        await eventually(lambda: bench.pending() == 0)
         assert dispatcher.last_error is None
     assert sorted(bench.announced()) == sorted(map(str, repositories))
     assert bench.count("last_error is not null") == 0
@@ -197,7 +207,7 @@ async def test_a_change_that_is_refused_is_parked_with_the_reason_and_stops_no_o
 async def test_two_dispatchers_share_the_work(bench: Bench) -> None:
     repositories = bench.change(3000)
     async with bench.dispatcher(), bench.dispatcher():
-        await eventually(lambda: bench.pending() == 0, seconds=20)
+        await eventually(lambda: bench.pending() == 0)
     assert sorted(bench.announced()) == sorted(map(str, repositories))
     assert len(bench.inngest.api.accepted) == 6000, "nobody sent what the other had claimed"
     owners = bench.app.connection.execute(
@@ -251,7 +261,7 @@ async def test_what_was_sent_is_marked_even_if_the_database_was_gone_meanwhile(b
             "alter function mark_priority_changes_dispatched_gone(bigint[])"
             " rename to mark_priority_changes_dispatched; notify pgrst, 'reload schema'"
         )
-        await eventually(lambda: bench.pending() == 0, seconds=30)
+        await eventually(lambda: bench.pending() == 0)
     assert len(bench.inngest.api.accepted) == 10, "sent once"
 
 

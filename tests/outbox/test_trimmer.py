@@ -38,6 +38,6 @@ async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Data
         await anyio.wait_all_tasks_blocked()
         assert connection.execute(COUNT).fetchone() == (2 * PAGE_SIZE + 1,)
         leads = True
-        await eventually(lambda: connection.execute(COUNT).fetchone() == (1,), 20)
+        await eventually(lambda: connection.execute(COUNT).fetchone() == (1,))
         trimmer.stop()
         await eventually(lambda: progress.stalled() == [])

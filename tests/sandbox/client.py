@@ -12,6 +12,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.daemon_process import PLAIN
+from tests.support.patience import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.server import SandboxServer
 
 Frame = dict[str, Any]
-
-TIMEOUT_SECONDS = 10
 
 
 class Client:
@@ -64,7 +65,7 @@ class Client:
 
     async def receive(self) -> Frame:
         """The next frame."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return self.parse(await self.websocket.recv(decode=True))
 
     def parse(self, text: str | bytes) -> Frame:
@@ -96,7 +97,7 @@ class Client:
 
     async def closed(self) -> int | None:
         """Read until the server closes; its code, or None if it just went away."""
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             with suppress(ConnectionClosed):
                 while True:
                     await self.websocket.recv()
@@ -136,7 +137,7 @@ async def connect(
 
 async def hook(sandbox: SandboxServer, path: str) -> None:
     """Ask for a failure."""
-    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
         response = await http.post(f"/sandbox/v1/{path}", headers={"apikey": sandbox.service_role_key})
         assert response.status_code == 200, response.text
 

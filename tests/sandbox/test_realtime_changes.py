@@ -197,10 +197,8 @@ async def test_ten_thousand_rows_of_one_transaction_arrive_complete_and_in_order
         """insert into workspace_repositories (workspace_id, repository_id, notes)
         select w.id, r.id, r.name from repositories r, workspaces w order by r.name::int"""
     )
-    started = time.monotonic()
     notes = [(await client.change())["record"]["notes"] for _ in range(10_000)]
     assert notes == [str(n) for n in range(1, 10_001)]
-    assert time.monotonic() - started < 20
 
 
 async def test_the_commit_timestamp_is_the_databases_clock(client: Client, database: Database) -> None:

@@ -91,9 +91,7 @@ async def test_a_table_that_is_published_later_is_subscribed_without_rejoining(
     frames = await client.until(lambda frame: frame["event"] == "system")
     assert frames[-1]["payload"]["status"] == "error"
     database.connect().execute("alter publication supabase_realtime add table workspaces")
-    started = time.monotonic()
     assert is_live(await client.receive())
-    assert time.monotonic() - started < 11
 
 
 async def test_the_server_can_be_told_to_close_sockets(sandbox: SandboxServer) -> None:
@@ -211,7 +209,7 @@ async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_
         reply = await new.receive()
         assert (reply["ref"], reply["payload"]["status"]) == (ref, "error")
         assert reply["payload"]["response"]["reason"].startswith("UnableToConnectToProject")
-        assert 4.5 < time.monotonic() - started < 7
+        assert time.monotonic() - started > 4.5
         async with httpx.AsyncClient(base_url=sandbox.url) as http:
             headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
             answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)

@@ -13,6 +13,8 @@ import pytest
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.rest.pool import Pool
+from tests.support.daemon_process import PLAIN
+from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,7 +142,7 @@ def functions(database: Database) -> None:
 
 @pytest.fixture
 async def http(functions: None, sandbox: SandboxServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=sandbox.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, timeout=PATIENCE_SECONDS, verify=PLAIN) as http:
         yield http
 
 
@@ -217,7 +219,7 @@ async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: SandboxS
     wrong = await api.call("who", apikey=Keys.create().service_role)
     assert wrong.status_code == 401
     assert wrong.json()["message"] == "Invalid API key"
-    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
         missing = await http.post("/rest/v1/rpc/who")
     assert (missing.status_code, missing.json()["message"]) == (401, "No API key found in request")
 
@@ -226,7 +228,7 @@ async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
     api: Api, sandbox: SandboxServer
 ) -> None:
     keys = sandbox.keys
-    async with httpx.AsyncClient(base_url=sandbox.url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
 
         async def call(key: str, **headers: str) -> httpx.Response:
             return await http.post("/rest/v1/rpc/who", headers={"apikey": key, **headers})

@@ -20,7 +20,8 @@ from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.loop_gate import STALLED_AFTER_SECONDS
 from priorityd.daemon.status.metrics import Metrics
-from tests.support.daemon_process import eventually
+from tests.support.daemon_process import PLAIN, eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.reports import a_report
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -45,7 +46,7 @@ async def serving(metrics: Metrics, **probes: Callable[[], Any]) -> AsyncIterato
 
 
 def get(url: str, **headers: str) -> httpx.Response:
-    return httpx.get(url, headers=headers, trust_env=False, timeout=10)
+    return httpx.get(url, headers=headers, trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS)
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:
@@ -198,7 +199,9 @@ async def test_endpoints_survive_garbage_and_change_nothing(request_bytes: bytes
                 with anyio.move_on_after(1):
                     answer = await client.receive()
                     assert b" 200 " not in answer
-            async with httpx.AsyncClient(base_url="http://{}:{}".format(*address), trust_env=False) as http:
+            async with httpx.AsyncClient(
+                base_url="http://{}:{}".format(*address), trust_env=False, verify=PLAIN
+            ) as http:
                 assert (await http.get("/livez")).text == "ok\n"
                 not_ready = await http.get("/readyz")
                 assert (not_ready.status_code, not_ready.text) == (503, "still starting\n")

@@ -1,15 +1,15 @@
-"""`priorityd` with one thing added: SIGUSR1 blocks its event loop for as many seconds as $BLOCK_SECONDS says.
+"""`priorityd` with one thing added: SIGUSR1 blocks its event loop until the FIFO $BLOCK_UNTIL was written to.
 
 Python runs signal handlers in the main thread, between two steps of whatever runs there: the event loop.
 """
 
 import os
 import signal
-import time
+from pathlib import Path
 
 from priorityd.daemon.cli import main
 
-signal.signal(signal.SIGUSR1, lambda *_: time.sleep(float(os.environ["BLOCK_SECONDS"])))
+signal.signal(signal.SIGUSR1, lambda *_: Path(os.environ["BLOCK_UNTIL"]).read_bytes())
 
 if __name__ == "__main__":
     main()

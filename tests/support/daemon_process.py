@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,7 @@ from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.secrecy import look, look_at_process, secrets_in
 
 # Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
@@ -29,9 +31,13 @@ PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
 ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of plain HTTP. Given nothing, httpx reads all certificate authorities for each client."""
 
 
-async def eventually(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 10) -> Any:
+async def eventually(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS
+) -> Any:
     """Wait until the condition holds, and return what it gave; a state is waited for, never a time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -74,7 +80,7 @@ class Daemon:
     async def get(self, path: str) -> httpx.Response | None:
         """The answer of one of its endpoints, None while it does not listen."""
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
+            async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
                 response = await client.get(f"http://127.0.0.1:{self.port}{path}")
         except httpx.TransportError:
             return None
@@ -113,7 +119,7 @@ class Daemon:
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         return [line for line in self.logs if line["event"] == event and fields.items() <= line.items()]
 
-    async def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30) -> int:
+    async def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = PATIENCE_SECONDS) -> int:
         self.process.send_signal(number)
         with anyio.fail_after(seconds):
             return await self.process.wait()
@@ -152,8 +158,8 @@ async def start_daemon(
         tasks.start_soon(daemon.read_logs)
         try:
             if ready:
-                await eventually(lambda: daemon.answers("/readyz", 200), 30)
-                await eventually(daemon.settled, 30)
+                await eventually(lambda: daemon.answers("/readyz", 200))
+                await eventually(daemon.settled)
             look_at_process(process.pid, daemon.secrets)
             yield daemon
         finally:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from tests.support.patience import PATIENCE_SECONDS
+
 _ROWS, _COLUMNS = 50, 200
 
 
@@ -47,7 +49,7 @@ class Shell:
         """Press these keys."""
         os.write(self._master, text.encode())
 
-    def expect(self, pattern: str, seconds: float = 20) -> str:
+    def expect(self, pattern: str, seconds: float = PATIENCE_SECONDS) -> str:
         """Wait until the pattern has been drawn, and forget what was drawn up to its end."""
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self._drawn)) is None:

@@ -8,12 +8,14 @@ import anyio
 import httpx
 
 from priorityd.daemon.sandbox.server import SandboxServer
+from tests.support.daemon_process import PLAIN
 from tests.support.stack import Stack
 
 
 async def disturb_server(server: SandboxServer, path: str) -> None:
     """Use one of the sandbox's hooks."""
-    async with httpx.AsyncClient(trust_env=False, headers={"apikey": server.service_role_key}) as client:
+    headers = {"apikey": server.service_role_key}
+    async with httpx.AsyncClient(trust_env=False, verify=PLAIN, headers=headers) as client:
         (await client.post(f"{server.url}/sandbox/v1/{path}")).raise_for_status()
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import psycopg
 from psycopg import sql
 
+from tests.support.patience import PATIENCE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
@@ -148,8 +150,8 @@ class World:
         self.wait_for("select cardinality(pg_blocking_pids(%s)) > 0", pid)
 
     def wait_for(self, query: str, *args: object) -> None:
-        """Wait in the database until the query is true; fail after ten seconds."""
-        deadline = self.value("select clock_timestamp() + interval '10 s'")
+        """Wait in the database until the query is true; fail when it takes too long."""
+        deadline = self.value("select clock_timestamp() + make_interval(secs => %s)", PATIENCE_SECONDS)
         while not self.value(query, *args):
             assert self.value("select clock_timestamp() < %s", deadline), f"still not true: {query} {args}"
 
@@ -170,8 +172,8 @@ class Background(Generic[T]):
             self._error.append(error)
 
     def result(self) -> T:
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the call did not end within 30 s"
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive(), f"the call did not end within {PATIENCE_SECONDS} s"
         if self._error:
             raise self._error[0]
         return self._result[0]
