@@ -5,5 +5,5 @@ select
     pair ->> 'priority' as priority,
     pair ->> 'waiting_job_id' as waiting_job_id,
     pair ->> 'waiting_priority' as waiting_priority
-from public.find_background_job_inversions(now() - interval '1 hour', now(), 100) found
+from priorityd.find_job_inversions(now() - interval '1 hour', now(), 100) found
 left join lateral jsonb_array_elements(found -> 'sample') pair on true;

@@ -15,7 +15,7 @@ select
 from public.background_jobs j
 left join public.tracked_repositories tr on tr.repository_id = j.repository_id
 cross join lateral (
-    select public.background_job_priority(j.payload::jsonb -> 'priority', tr.priority::text) as priority
+    select priorityd.queued_priority(j.payload::jsonb -> 'priority', tr.priority::text) as priority
 ) p
 where j.created_at > now() - interval '7 days'
 group by p.priority
