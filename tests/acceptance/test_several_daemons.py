@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from tests.support.daemon_process import Daemon, eventually
-from tests.support.stack import Stack
+from tests.support.stack import NO_TIMER, Stack
 from tests.support.troubles import heal, poison
 
 OFTEN = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 0.5}
@@ -64,6 +64,19 @@ async def test_one_that_stood_still_is_no_leader_until_it_is_given_the_lease_aga
         leader.process.send_signal(signal.SIGCONT)
         assert await leader.metric("leader") == 0
         assert await other.metric("leader") == 1
+
+
+async def test_two_daemons_agree_and_write_each_change_once(stack: Stack) -> None:
+    app = stack.app
+    workspace, repositories = app.workspace(), app.repositories(40)
+    async with stack.daemon(**NO_TIMER), stack.daemon(**NO_TIMER):
+        for repository in repositories:
+            app.add(workspace, repository)
+        await eventually(lambda: app.wrong_rows() == 0)
+        app.delete_workspace(workspace)
+        await eventually(lambda: app.wrong_rows() == 0)
+    changes = app.connection.execute("select count(*) from repository_priority_changes").fetchone()
+    assert changes == (80,)
 
 
 async def test_each_daemon_tries_its_own_parked_repositories_again(stack: Stack) -> None:
