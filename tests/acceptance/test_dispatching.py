@@ -209,7 +209,7 @@ async def test_old_changes_are_taken_off_the_record(stack: Stack) -> None:
     assert line["changes"] == 71
 
 
-@pytest.mark.dispatcher_kills
+@pytest.mark.kills
 @pytest.mark.timeout(900)
 async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
     stack: Stack, inngest: Inngest

@@ -121,6 +121,7 @@ async def nothing_out(daemon: Any) -> dict[str, Any] | None:
     return status if ordered["waiting"] is False and not any(ordered["in_flight"].values()) else None
 
 
+@pytest.mark.kills
 async def test_daemons_that_are_killed_lose_and_double_no_job(stack: Stack, inngest: StandIn) -> None:
     """Two release at once; both are killed at a random moment and replaced, twice."""
     repositories = stack.app.repositories(JOBS)

@@ -449,8 +449,8 @@ def test_a_large_table_gets_its_indexes_from_whoever_can_wait(world: World) -> N
 # Plans.
 
 
-@pytest.mark.parametrize("function", ["poll_background_jobs"])
-def test_a_million_jobs_of_history_cost_a_poll_nothing(world: World, function: str) -> None:
+@pytest.mark.million
+def test_a_million_jobs_of_history_cost_a_poll_nothing(world: World) -> None:
     """In pages read: what a poll reads is what ended and what waits, not what the table holds."""
     world.execute("set synchronous_commit = off; set work_mem = '64MB'")
     world.execute(
@@ -465,7 +465,8 @@ def test_a_million_jobs_of_history_cost_a_poll_nothing(world: World, function: s
     def pages_read(reader: Reader) -> int:
         answer = world.value(
             f"""explain (analyze, buffers, format json)
-                select {function}('{reader.daemon_id}', {reader.counted_page or "null"}, 1000, 0.0)"""
+                select poll_background_jobs(
+                    '{reader.daemon_id}', {reader.counted_page or "null"}, 1000, 0.0)"""
         )
         return answer[0]["Plan"]["Shared Hit Blocks"] + answer[0]["Plan"]["Shared Read Blocks"]
 

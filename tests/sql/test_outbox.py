@@ -322,6 +322,7 @@ def sequential(world: World) -> int:
     )
 
 
+@pytest.mark.million
 def test_claiming_costs_the_batch_however_long_trail_and_backlog_are(long_trail: World) -> None:
     rows_read(long_trail, "claim_priority_changes", ME, 10)  # the first call of a session reads the catalog
     for _ in range(8):  # beyond the calls after which a plan is kept
@@ -333,6 +334,7 @@ def test_claiming_costs_the_batch_however_long_trail_and_backlog_are(long_trail:
         assert large < 500 * 30
 
 
+@pytest.mark.million
 def test_claiming_past_what_is_under_way_costs_little_more(long_trail: World) -> None:
     with long_trail.connection.transaction(force_rollback=True):
         for _ in range(4):
@@ -342,6 +344,7 @@ def test_claiming_past_what_is_under_way_costs_little_more(long_trail: World) ->
         assert pages < 2500 * 40
 
 
+@pytest.mark.million
 def test_settling_and_trimming_read_no_more_than_their_rows(long_trail: World) -> None:
     change_ids = list(range(900_001, 900_501))
     for function, arguments in (
@@ -357,6 +360,7 @@ def test_settling_and_trimming_read_no_more_than_their_rows(long_trail: World) -
         assert pages < 500 * 40, function
 
 
+@pytest.mark.million
 def test_the_depth_is_counted_from_the_index_of_pending_rows(long_trail: World) -> None:
     counting = source_of(long_trail, "priority_outbox_depth").replace("o.announce_after", "500000")
     plan = explain(long_trail, counting)
