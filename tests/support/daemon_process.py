@@ -29,6 +29,7 @@ _WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.excepti
 PYTHON = (sys.executable, *_WARNINGS)
 PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
+_LONGEST_POLL_SECONDS = 0.1
 ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -39,7 +40,7 @@ async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS
 ) -> Any:
     """Wait until the condition holds, and return what it gave; a state is waited for, never a time."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, POLL_SECONDS
     while True:
         value = condition()
         if isinstance(value, Awaitable):
@@ -47,7 +48,8 @@ async def eventually(
         if value:
             return value
         assert time.monotonic() < deadline, f"not so within {seconds} s: {condition}"
-        await anyio.sleep(POLL_SECONDS)
+        await anyio.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_POLL_SECONDS)
 
 
 def free_port() -> int:
