@@ -18,6 +18,7 @@ import pytest
 from tests.support.daemon_process import eventually
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.inngest import StandIn
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.stack import Stack
 
 IN_FLIGHT, JOBS, KILLS = 2, 60, 2
@@ -57,7 +58,7 @@ async def workers(stack: Stack, inngest: StandIn, count: int, seconds: float) ->
             assert process.stdin is not None
             process.stdin.close()
         # In a thread each: the events that they may be asking for come from this event loop.
-        ended = [await anyio.to_thread.run_sync(process.wait, 20) for process in processes]
+        ended = [await anyio.to_thread.run_sync(process.wait, PATIENCE_SECONDS) for process in processes]
     assert ended == [0] * count
 
 

@@ -20,6 +20,7 @@ import pytest
 from priorityd.core.inngest.run_priority import run_priority_expression
 from tests.support.daemon_process import eventually
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.stack import Stack
 
 TRACKED_ONLY = 50
@@ -52,7 +53,7 @@ def worker(url: str, expression: str) -> Iterator[Worker]:
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.fixture

@@ -75,4 +75,4 @@ def shell(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Shell]:
     finally:
         os.close(master)
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_SECONDS)
