@@ -175,14 +175,14 @@ HIDING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING.keys())
-def test_what_a_policy_may_hide_is_never_taken_for_gone(held: World, hiding: str, call: str) -> None:
+def test_what_a_policy_may_hide_is_never_taken_for_gone(held: World, hiding: str) -> None:
     as_owner(held, hiding)
-    with pytest.raises(psycopg.Error, match="row level security may hide rows") as refused:
-        held.execute(call)
-    assert refused.value.sqlstate == "PT503"
-    assert refused.value.diag.message_hint
+    for call in CALLS:
+        with pytest.raises(psycopg.Error, match="row level security may hide rows") as refused:
+            held.execute(call)
+        assert refused.value.sqlstate == "PT503", call
+        assert refused.value.diag.message_hint, call
     held.execute("reset role")
     assert held.value("select count(*) from tracked_repositories where priority = 'high'") == 1
 

@@ -87,9 +87,12 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         *(f"select * from {table}" for table in TABLES),
     ],
 )
-def test_callers_of_the_api_are_refused(database: Database, role: str, statement: str) -> None:
-    with pytest.raises(Exception, match="permission denied") as refused:
-        database.connect(role).execute(statement.encode())
+def test_callers_of_the_api_are_refused(database_of_all: Database, role: str, statement: str) -> None:
+    with (
+        database_of_all.connect(role) as caller,
+        pytest.raises(Exception, match="permission denied") as refused,
+    ):
+        caller.execute(statement.encode())
     assert refused.value.sqlstate == "42501"
 
 

@@ -179,6 +179,13 @@ def database(server: Server, template: str) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture(scope="session")
+def database_of_all(server: Server, template: str) -> Iterator[Database]:
+    """The same for tests that change nothing, which is why they share it."""
+    with server.database(template) as database:
+        yield database
+
+
 @pytest.fixture
 def empty_database(server: Server) -> Iterator[Database]:
     """A fresh database with nothing of ours in it; Supabase's roles may exist on its server."""
