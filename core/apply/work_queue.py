@@ -28,6 +28,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from priorityd.core.backoff import delay_after
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -132,7 +134,7 @@ class WorkQueue:
             if self._processing.pop(item.key, None) is None:
                 continue
             item.attempts += 1
-            delay = min(delay_seconds * 2 ** min(item.attempts - 1, 10), longest_seconds)
+            delay = delay_after(item.attempts, delay_seconds, longest_seconds)
             self._put_back(item, now + max(delay, least_seconds))
 
     def park(self, item: WorkItem, reason: str) -> None:

@@ -29,6 +29,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
 
+from priorityd.core.backoff import delay_after
+
 State: TypeAlias = Literal["connecting", "joining", "live", "stale", "backing_off", "stopped"]
 STATES: Final[tuple[State, ...]] = ("connecting", "joining", "live", "stale", "backing_off", "stopped")
 
@@ -254,7 +256,7 @@ def _backing_off(
 ) -> tuple[ListenerState, list[Action]]:
     healthy = state.name == "live" and now - state.since >= HEALTHY_AFTER_SECONDS
     failures = 1 if healthy else state.failures + 1
-    ceiling = min(BACKOFF_BASE_SECONDS * 2 ** min(failures - 1, 10), state.backoff_max_seconds)
+    ceiling = delay_after(failures, BACKOFF_BASE_SECONDS, state.backoff_max_seconds)
     delay = ceiling * (0.5 + jitter / 2)
     new = replace(
         state,

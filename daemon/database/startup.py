@@ -8,8 +8,10 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
+from priorityd.core.backoff import Backoff
 from priorityd.core.database.schema import SchemaVersion, demand_version, missing_schema
 from priorityd.core.errors import TransientError
+from priorityd.daemon.clock import monotonic
 
 log = structlog.stdlib.get_logger()
 
@@ -30,7 +32,7 @@ async def wait_for_schema(store: VersionStore, on_attempt: Callable[[], None] = 
 
     Raises `ContractError` when migrations are missing and `KeyRefusedError` when the key is refused.
     """
-    unknown, delay = 0, _FIRST_DELAY_SECONDS
+    unknown, backoff = 0, Backoff(_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS)
     while True:
         on_attempt()
         try:
@@ -39,8 +41,8 @@ async def wait_for_schema(store: VersionStore, on_attempt: Callable[[], None] = 
             unknown = unknown + 1 if error.reason == "schema_cache" else 0
             if unknown == _UNKNOWN_FUNCTION_TRIES:
                 raise missing_schema() from None
+            delay = backoff.failed(monotonic())
             log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
             await anyio.sleep(delay)
-            delay = min(delay * 2, _MAX_DELAY_SECONDS)
         else:
             return

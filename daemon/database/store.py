@@ -15,19 +15,12 @@ import httpx
 import structlog
 from postgrest import AsyncPostgrestClient
 from pydantic import TypeAdapter, ValidationError
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
 
 from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from priorityd.core.priorities import Priority, Trigger
+from priorityd.daemon.backoff import retrying
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.database.rest_client import open_http
 from priorityd.daemon.database.rows import (
@@ -55,9 +48,6 @@ _TIMEOUT_SECONDS: Final = {
 }
 """Just above the functions' own statement_timeout: the database gives up first, and says why. What keeps
 priorities right waits less than the rest: a connection whose other side is gone is silent until then."""
-MAX_ATTEMPTS: Final = 4
-MAX_RETRY_SECONDS: Final = 10.0
-"""The seconds that one call may spend on retrying; what takes longer is the work queue's matter."""
 
 Answer = TypeVar("Answer")
 
@@ -211,13 +201,7 @@ class Store:
     async def _call_with_retries(
         self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
     ) -> Answer:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(MAX_RETRY_SECONDS),
-            wait=_wait,
-            reraise=True,
-        )
-        async for attempt in retrying:
+        async for attempt in retrying():
             with attempt:
                 self._on_attempt()
                 return await self._call_once(adapter, function, params)
@@ -259,15 +243,6 @@ async def open_store(
         # the rest would hold its modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
         yield Store(client, keys, on_error=on_error, on_attempt=on_attempt)
-
-
-_JITTERED = wait_random_exponential(multiplier=0.25, max=3)
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return max(asked or 0.0, _JITTERED(state))
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

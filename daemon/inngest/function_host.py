@@ -34,6 +34,7 @@ import anyio
 import inngest
 import structlog
 
+from priorityd.core.backoff import Backoff
 from priorityd.core.errors import PermanentError
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.inngest.client import make_client
@@ -73,7 +74,7 @@ class FunctionHost:
         self._progress = progress
         self._wakeup = Wakeup()
         self._stopping = False
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._active_at = 0.0
         self.state: HostState = "connecting"
         self.last_error: str | None = None
@@ -157,22 +158,21 @@ class FunctionHost:
     def _is_stuck(self, worker: WorkerConnection) -> bool:
         now = monotonic()
         if worker.get_state() is ConnectionState.ACTIVE:
-            self._active_at, self._failures, self.last_error = now, 0, None
+            self._active_at, self.last_error = now, None
+            self._backoff.worked()
             self._set_state("active")
         else:
             self._set_state("connecting")
         return now - self._active_at > HANDSHAKE_SECONDS
 
     async def _back_off(self, error: str) -> None:
-        self._failures += 1
-        delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), _MAX_RETRY_SECONDS)
+        delay = self._backoff.failed(monotonic())
         self.last_error = error
         self._set_state("backing_off")
         log.warning("function_host_failed", error=error, retry_seconds=delay)
-        retry_at = monotonic() + delay
-        while not self._stopping and monotonic() < retry_at:
+        while not self._stopping and (left := self._backoff.retry_at - monotonic()) > 0:
             self._progress.beat("function host")
-            await self._wakeup.wait(min(_LOOK_SECONDS, retry_at - monotonic()))
+            await self._wakeup.wait(min(_LOOK_SECONDS, left))
 
     def _set_state(self, state: HostState) -> None:
         if state != self.state and "active" in (state, self.state):

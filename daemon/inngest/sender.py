@@ -10,33 +10,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import anyio
 import inngest
 import structlog
 from pydantic import ValidationError
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
 
 from priorityd.core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
+from priorityd.daemon.backoff import MAX_ATTEMPTS, retrying
 from priorityd.daemon.inngest.client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
-
-MAX_ATTEMPTS: Final = 4
-MAX_RETRY_SECONDS: Final = 10.0
-"""The seconds that one batch may spend on retrying; what takes longer is its sender's matter."""
-
 
 _Prepared = tuple[OutgoingEvent, inngest.Event]
 
@@ -134,13 +121,7 @@ class EventSender:
         return refused
 
     async def _send_batch(self, batch: Sequence[_Prepared]) -> None:
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
-            stop=stop_after_attempt(self._max_attempts) | stop_before_delay(MAX_RETRY_SECONDS),
-            wait=_wait,
-            reraise=True,
-        )
-        async for attempt in retrying:
+        async for attempt in retrying(self._max_attempts):
             with attempt:
                 self._on_attempt()
                 try:
@@ -188,15 +169,6 @@ async def open_event_sender(
             on_error=on_error,
             on_attempt=on_attempt,
         )
-
-
-_JITTERED = wait_random_exponential(multiplier=0.25, max=3)
-
-
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return max(asked or 0.0, _JITTERED(state))
 
 
 def _first(error: ValidationError) -> str:

@@ -26,6 +26,7 @@ from uuid import UUID
 import anyio
 import structlog
 
+from priorityd.core.backoff import Backoff
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_event
@@ -112,7 +113,7 @@ class Releaser:
         self._wakeup = Wakeup()
         self._stopping = False
         self._unsettled: _Batch | None = None
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self.release: Release | None = None
         self.last_sent_at: datetime | None = None
         self.held_back_because: str | None = None
@@ -249,12 +250,9 @@ class Releaser:
             self.held_back_because = None
             self._metrics.held_back.set(0)
         if self.held_back_because is None:
-            self._failures = 0
+            self._backoff.worked()
 
     def _failed(self, error: PriorityError, event: str) -> float:
-        self._failures += 1
-        delay: float = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), _MAX_RETRY_SECONDS)
-        if isinstance(error, TransientError):
-            delay = max(delay, error.least_delay_seconds)
+        delay = self._backoff.failed(monotonic(), error)
         log.warning(event, error=str(error), retry_seconds=round(delay, 1))
         return delay

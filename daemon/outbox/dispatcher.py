@@ -25,6 +25,7 @@ from typing import Final, Literal, Protocol
 import anyio
 import structlog
 
+from priorityd.core.backoff import Backoff
 from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.core.outbox.announcements import RecordedChange, events_of
@@ -107,8 +108,7 @@ class Dispatcher:
         self._opened = False
         self._unsettled: _Outcome | None = None
         self._failing: Literal["database", "inngest"] | None = None
-        self._failures = 0
-        self._retry_at = 0.0
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._measure_at = 0.0
         self.depth: Depth | None = None
         self.last_sent_at: datetime | None = None
@@ -121,7 +121,7 @@ class Dispatcher:
     def drain(self) -> None:
         """Send what is pending, as far as it can be sent, and end."""
         self._draining = True
-        self._retry_at = 0.0
+        self._backoff.retry_at = 0.0
         self._wakeup.set()
 
     async def run(self) -> None:
@@ -130,13 +130,13 @@ class Dispatcher:
             self._progress.beat("dispatcher")
             now = monotonic()
             # A turn that began before `drain` may have missed what was recorded last.
-            last, more = self._draining, now >= self._retry_at and await self._turn()
+            last, more = self._draining, now >= self._backoff.retry_at and await self._turn()
             await self._measure()
             if more or self._draining > last:
                 continue
             if self._draining:
                 break
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, self._retry_at - now) or BEAT_SECONDS))
+            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, self._backoff.retry_at - now) or BEAT_SECONDS))
         self._progress.ended("dispatcher")
 
     async def _turn(self) -> bool:
@@ -238,17 +238,14 @@ class Dispatcher:
                 log.warning("claims_not_returned", error=str(error))
 
     def _works(self) -> None:
-        self._failures, self._retry_at, self._failing, self.last_error = 0, 0.0, None, None
+        self._backoff.worked()
+        self._failing, self.last_error = None, None
 
     def _failed(
         self, error: TransientError | PermanentError | KeyRefusedError, where: Literal["database", "inngest"]
     ) -> float:
         self._failing = where
-        self._failures += 1
-        delay: float = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), _MAX_RETRY_SECONDS)
-        if isinstance(error, TransientError):
-            delay = max(delay, error.least_delay_seconds)
-        self._retry_at = monotonic() + delay
+        delay = self._backoff.failed(monotonic(), error)
         self.last_error = str(error)
         log.warning("dispatch_failed", error=str(error), retry_seconds=round(delay, 1))
         return delay

@@ -15,6 +15,7 @@ import structlog
 
 from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.backoff import Backoff
 from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.pacing import SweepPace
@@ -70,8 +71,7 @@ class Sweeper:
         self._work_added = work_added
         self._requests = Requests()
         self._wakeup = Wakeup()
-        self._failures = 0
-        self._retry_at = 0.0
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
         self._stopping = False
         self.succeeding = False
         self.last_done_at: datetime | None = None
@@ -117,7 +117,7 @@ class Sweeper:
             due_at = self._pace.next_requested_at(now)
         else:
             due_at = self._pace.next_urgent_at(now)
-        return max(due_at, self._retry_at)
+        return max(due_at, self._backoff.retry_at)
 
     async def _sweep(self, request: Request) -> None:
         started_at = monotonic()
@@ -169,15 +169,12 @@ class Sweeper:
             self._work_added.set()
 
     def _works(self) -> None:
-        self.succeeding, self._failures, self._retry_at = True, 0, 0.0
+        self.succeeding = True
+        self._backoff.worked()
 
     def _failed(self, request: Request, error: PriorityError, started_at: float) -> None:
         self.succeeding = False
-        self._failures += 1
-        delay = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures - 1, 10), self._pace.interval_seconds)
-        if isinstance(error, TransientError):
-            delay = max(delay, error.least_delay_seconds)
-        self._retry_at = monotonic() + delay
+        self._backoff.failed(monotonic(), error)
         self._requests.put_back(request)
         self._report_failure(request, error, started_at)
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from priorityd.daemon.database import store
+from priorityd.daemon import backoff
 from tests.chaos.fuzz.answers import send_answers
 from tests.chaos.fuzz.frames import send_frames
 from tests.chaos.fuzz.outcome import Outcome
@@ -36,7 +36,7 @@ async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
 def _without_waiting() -> Iterator[None]:
     """Each failure makes the store wait for seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_JITTERED", lambda _: 0.0)
+        patch.setattr(backoff, "_JITTERED", lambda _: 0.0)
         yield
 
 
