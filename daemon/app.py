@@ -228,7 +228,7 @@ class App:
         self._inngest.stop()
         await self._listener_ended.wait()
         self._sweeper.stop()
-        self._worker.drain()
+        self._worker.stop()
 
     async def _heed_signals(self, root: TaskGroup) -> None:
         with anyio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:

@@ -141,4 +141,4 @@ class InngestSide:
     def drain(self) -> None:
         """Nothing changes any more: announce what is on record, and end."""
         if self.dispatcher is not None:
-            self.dispatcher.drain()
+            self.dispatcher.stop()

@@ -18,6 +18,7 @@ from priorityd.core.apply.work_queue import WorkItem, WorkQueue
 from priorityd.core.database.answers import RefusedRow, SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.priorities import Trigger
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic
@@ -49,8 +50,10 @@ class SyncStore(Protocol):
     ) -> SyncAnswer: ...
 
 
-class Worker:
+class Worker(Agent):
     """See the module's text. Whoever adds to the queue sets `wakeup`."""
+
+    name = "worker"
 
     def __init__(
         self,
@@ -63,42 +66,40 @@ class Worker:
         progress: Progress,
         wakeup: Wakeup,
     ) -> None:
+        super().__init__(progress, wakeup)
         self._queue = queue
         self._store = store
         self._batch_size = batch_size
         self._recorder = recorder
         self._metrics = metrics
-        self._progress = progress
-        self._wakeup = wakeup
-        self._draining = False
 
-    async def run(self) -> None:
-        """Work until `drain` was called and nothing is left."""
-        while not (self._draining and self._queue.pending == 0):
-            self._progress.beat("worker")
-            items = self._queue.take(monotonic(), self._batch_size)
-            if items:
-                await self._apply(items)
-                if len(items) >= BURST_BATCH_SIZE:
-                    await self._let_batch_fill()
-            else:
-                await self._wakeup.wait(self._seconds_to_wait())
-        self._progress.ended("worker")
+    async def turn(self) -> float:
+        """Make right what is due, up to a batch."""
+        items = self._queue.take(monotonic(), self._batch_size)
+        if not items:
+            return self._seconds_to_wait()
+        await self._apply(items)
+        if len(items) >= BURST_BATCH_SIZE:
+            await self._let_batch_fill()
+        return 0.0
 
-    def drain(self) -> None:
+    def stop(self) -> None:
         """Finish what is waiting, at once, and end."""
-        self._draining = True
         self._queue.drain(monotonic())
-        self._wakeup.set()
+        super().stop()
+
+    def has_more(self) -> bool:
+        """Whether work is waiting or under way."""
+        return self._queue.pending > 0
 
     def _seconds_to_wait(self) -> float:
         due_at = self._queue.next_due_at()
-        return BEAT_SECONDS if due_at is None else min(BEAT_SECONDS, max(0.0, due_at - monotonic()))
+        return BEAT_SECONDS if due_at is None else due_at - monotonic()
 
     async def _let_batch_fill(self) -> None:
         ends_at = monotonic() + LONGEST_FILL_SECONDS
         waiting = self._queue.waiting
-        while not self._draining and waiting < self._batch_size and monotonic() < ends_at:
+        while not self._stopping and waiting < self._batch_size and monotonic() < ends_at:
             await anyio.sleep(FILL_LOOK_SECONDS)
             before, waiting = waiting, self._queue.waiting
             if waiting == before:

@@ -36,11 +36,11 @@ import structlog
 
 from priorityd.core.backoff import Backoff
 from priorityd.core.errors import PermanentError
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.liveness import Progress
 from priorityd.daemon.settings import Settings
-from priorityd.daemon.wakeup import Wakeup
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -64,16 +64,16 @@ Handler = Callable[[Mapping[str, object]], Awaitable[dict[str, Any]]]
 HostState = Literal["connecting", "active", "backing_off", "stopped"]
 
 
-class FunctionHost:
+class FunctionHost(Agent):
     """See the module's text. `instance` names this daemon among the workers that Inngest shows."""
 
+    name = "function host"
+
     def __init__(self, settings: Settings, handler: Handler, instance: str, *, progress: Progress) -> None:
+        super().__init__(progress)
         self._settings = settings
         self._handler = handler
         self._instance = instance
-        self._progress = progress
-        self._wakeup = Wakeup()
-        self._stopping = False
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._active_at = 0.0
         self.state: HostState = "connecting"
@@ -84,21 +84,20 @@ class FunctionHost:
         logger.propagate = logging.getLogger().isEnabledFor(logging.DEBUG)
         logger.addHandler(logging.NullHandler())
 
-    def stop(self) -> None:
-        """End `run`; a function that runs may finish within some seconds."""
-        self._stopping = True
-        self._wakeup.set()
-
-    async def run(self) -> None:
-        """Stay connected until `stop`."""
-        while not self._stopping:
+    async def turn(self) -> float:
+        """Stay connected; told to stop, let a function that runs finish within some seconds."""
+        now = monotonic()
+        if now >= self._backoff.retry_at:
             self._set_state("connecting")
-            self._active_at = monotonic()
+            self._active_at = now
             error = await self._connect()
             if not self._stopping:
-                await self._back_off(error)
+                self._back_off(error)
+        return self._backoff.retry_at - monotonic()
+
+    async def at_end(self) -> None:
+        """Say so."""
         self._set_state("stopped")
-        self._progress.ended("function host")
 
     async def _connect(self) -> str:
         """One life of a worker; returns why it ended."""
@@ -149,7 +148,7 @@ class FunctionHost:
 
     async def _watch(self, worker: WorkerConnection, scope: anyio.CancelScope) -> None:
         while not self._stopping and not self._is_stuck(worker):
-            self._progress.beat("function host")
+            self.beat()
             await self._wakeup.wait(_LOOK_SECONDS)
         await worker.close()
         await anyio.sleep(CLOSE_SECONDS)
@@ -165,14 +164,11 @@ class FunctionHost:
             self._set_state("connecting")
         return now - self._active_at > HANDSHAKE_SECONDS
 
-    async def _back_off(self, error: str) -> None:
+    def _back_off(self, error: str) -> None:
         delay = self._backoff.failed(monotonic())
         self.last_error = error
         self._set_state("backing_off")
         log.warning("function_host_failed", error=error, retry_seconds=delay)
-        while not self._stopping and (left := self._backoff.retry_at - monotonic()) > 0:
-            self._progress.beat("function host")
-            await self._wakeup.wait(min(_LOOK_SECONDS, left))
 
     def _set_state(self, state: HostState) -> None:
         if state != self.state and "active" in (state, self.state):

@@ -33,11 +33,11 @@ from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_ev
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.wakeup import Wakeup
+from priorityd.daemon.liveness import Progress
 
 log = structlog.stdlib.get_logger()
 
@@ -85,11 +85,13 @@ class _Batch:
     refused: dict[UUID, str] = field(default_factory=dict)
 
 
-class Releaser:
+class Releaser(Agent):
     """See the module's text. Only the leader looks for misplaced lanes.
 
     `in_flight` and `waiting` are as of the last release; `held_back_because` is why Inngest takes nothing.
     """
+
+    name = "releaser"
 
     def __init__(
         self,
@@ -102,38 +104,29 @@ class Releaser:
         metrics: ReleaseMetrics,
         progress: Progress,
     ) -> None:
+        super().__init__(progress)
         self._jobs = jobs
         self._sender = sender
         self._limits = limits
         self._form: PriorityForm = form
         self._is_leader = is_leader
         self._metrics = metrics
-        self._progress = progress
         self._pace = SweepPace(CHECK_SECONDS, CHECK_SECONDS)
-        self._wakeup = Wakeup()
-        self._stopping = False
+        self._next_at = monotonic()
         self._unsettled: _Batch | None = None
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self.release: Release | None = None
         self.last_sent_at: datetime | None = None
         self.held_back_because: str | None = None
 
-    def stop(self) -> None:
-        """Release no more, and end `run` when what is under way has been sent."""
-        self._stopping = True
-        self._wakeup.set()
+    async def turn(self) -> float:
+        """Release if there may be something to release."""
+        if monotonic() >= self._next_at:
+            rest = await self._release()
+            self._next_at = monotonic() + rest
+        return self._next_at - monotonic()
 
-    async def run(self) -> None:
-        """Release whenever there may be something to release, until `stop`."""
-        next_at = monotonic()
-        while not self._stopping:
-            self._progress.beat("releaser")
-            if monotonic() >= next_at:
-                next_at = monotonic() + await self._turn()
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
-        self._progress.ended("releaser")
-
-    async def _turn(self) -> float:
+    async def _release(self) -> float:
         """One release; returns the seconds until the next one."""
         try:
             await self._settle()
@@ -182,7 +175,7 @@ class Releaser:
         return event
 
     def _sent(self, batch: _Batch, events: Sequence[OutgoingEvent]) -> None:
-        self._progress.beat("releaser")
+        self.beat()
         self.last_sent_at = utc_now()
         for event in events:
             job = batch.unsent.pop(event.id)

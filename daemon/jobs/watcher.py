@@ -22,11 +22,11 @@ from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.history import History
 from priorityd.core.pacing import LookPace
 from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
 from priorityd.daemon.jobs.metrics import JobMetrics
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.wakeup import Wakeup
+from priorityd.daemon.liveness import Progress
 
 log = structlog.stdlib.get_logger()
 
@@ -49,11 +49,13 @@ class JobStore(Protocol):
     async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs: ...
 
 
-class JobWatcher:
+class JobWatcher(Agent):
     """See the module's text. Only the leader reads; the others show an empty queue.
 
     `off_because`: why there is nothing to read, None while there is. `latest` is the last page read.
     """
+
+    name = "job_watcher"
 
     def __init__(
         self,
@@ -65,40 +67,30 @@ class JobWatcher:
         metrics: JobMetrics,
         progress: Progress,
     ) -> None:
+        super().__init__(progress)
         self._store = store
         self._daemon_id = daemon_id
         self._is_leader = is_leader
         self._history = history
         self._metrics = metrics
-        self._progress = progress
         self._pace = LookPace(POLL_SECONDS, SHARE, QUIET_POLL_SECONDS)
         self._counted_page: int | None = None
-        self._wakeup = Wakeup()
-        self._stopping = False
+        self._next_at = monotonic()
         self.off_because: str | None = None
         self.latest: JobPage | None = None
         self.waiting: tuple[WaitingJobs, ...] = ()
         self.inversions: deque[JobInversion] = deque(maxlen=INVERSIONS_KEPT)
 
-    def stop(self) -> None:
-        """End `run`."""
-        self._stopping = True
-        self._wakeup.set()
-
-    async def run(self) -> None:
-        """Poll until `stop`, while this daemon is the leader."""
-        next_at = monotonic()
-        while not self._stopping:
-            self._progress.beat("job_watcher")
-            if not self._is_leader():
-                self._show_waiting(())
-                self.latest = None
-                await self._wakeup.wait(_LEADER_CHECK_SECONDS)
-                continue
-            if monotonic() >= next_at:
-                next_at = monotonic() + await self._poll()
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic())))
-        self._progress.ended("job_watcher")
+    async def turn(self) -> float:
+        """Poll if it is time to, while this daemon is the leader."""
+        if not self._is_leader():
+            self._show_waiting(())
+            self.latest = None
+            return _LEADER_CHECK_SECONDS
+        if monotonic() >= self._next_at:
+            rest = await self._poll()
+            self._next_at = monotonic() + rest
+        return self._next_at - monotonic()
 
     async def _poll(self) -> float:
         """Read what there is, and return the seconds until the next poll."""
@@ -120,7 +112,7 @@ class JobWatcher:
             quiet = quiet and not answer.finished and not answer.waiting
             if not answer.more:
                 break
-            self._progress.beat("job_watcher")
+            self.beat()
         return self._pace.rest_after(database_seconds, quiet=quiet)
 
     def _off(self, reason: str) -> None:

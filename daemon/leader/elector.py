@@ -15,11 +15,11 @@ import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS, Lease
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import LeaseAnswer
 from priorityd.daemon.leader.metrics import LeaderMetrics
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.wakeup import Wakeup
+from priorityd.daemon.liveness import Progress
 
 log = structlog.stdlib.get_logger()
 
@@ -34,11 +34,13 @@ class LeaseStore(Protocol):
     async def release_lease(self, daemon_id: UUID) -> None: ...
 
 
-class Elector:
+class Elector(Agent):
     """See the module's text. `on_elected` is called whenever timer work has become this daemon's.
 
     `succeeding`: the last question was answered, so the database can be reached.
     """
+
+    name = "elector"
 
     def __init__(
         self,
@@ -49,13 +51,11 @@ class Elector:
         metrics: LeaderMetrics,
         progress: Progress,
     ) -> None:
+        super().__init__(progress)
         self._store = store
         self._daemon_id = daemon_id
         self._on_elected = on_elected
-        self._progress = progress
         self._lease = Lease(next_ask_at=monotonic())
-        self._wakeup = Wakeup()
-        self._stopping = False
         self.succeeding = False
         metrics.watch(self.is_leader)
 
@@ -63,22 +63,21 @@ class Elector:
         """Whether timer work is this daemon's now."""
         return self._lease.is_held(monotonic())
 
-    def stop(self) -> None:
-        """End `run`, and give the lease up."""
-        self._stopping = True
-        self._wakeup.set()
+    async def turn(self) -> float:
+        """Ask if it is time to."""
+        if monotonic() >= self._lease.next_ask_at:
+            await self._ask()
+        return self._lease.next_ask_at - monotonic()
 
-    async def run(self) -> None:
-        """Ask whenever it is time to, until `stop`."""
-        while not self._stopping:
-            self._progress.beat("elector")
-            wait = self._lease.next_ask_at - monotonic()
-            if wait > 0:
-                await self._wakeup.wait(min(BEAT_SECONDS, wait))
-            else:
-                await self._ask()
-        await self._release()
-        self._progress.ended("elector")
+    async def at_end(self) -> None:
+        """Give the lease up: another daemon need not wait for it to run out."""
+        if not self.is_leader():
+            return
+        try:
+            with anyio.move_on_after(_RELEASE_SECONDS):
+                await self._store.release_lease(self._daemon_id)
+        except (TransientError, PermanentError) as error:
+            log.info("lease_not_released", error=str(error))
 
     async def _ask(self) -> None:
         asked_at, was_leader = monotonic(), self.is_leader()
@@ -95,12 +94,3 @@ class Elector:
             log.info("timer_work", leader=self.is_leader())
             if self.is_leader():
                 self._on_elected()
-
-    async def _release(self) -> None:
-        if not self.is_leader():
-            return
-        try:
-            with anyio.move_on_after(_RELEASE_SECONDS):
-                await self._store.release_lease(self._daemon_id)
-        except (TransientError, PermanentError) as error:
-            log.info("lease_not_released", error=str(error))

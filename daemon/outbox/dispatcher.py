@@ -30,11 +30,11 @@ from priorityd.core.errors import KeyRefusedError, PermanentError, TransientErro
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.core.outbox.announcements import RecordedChange, events_of
 from priorityd.core.vocabulary import PriorityForm
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
 from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening
-from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
@@ -82,8 +82,10 @@ class _Outcome:
     delay_seconds: float = 0.0
 
 
-class Dispatcher:
+class Dispatcher(Agent):
     """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts."""
+
+    name = "dispatcher"
 
     def __init__(
         self,
@@ -96,15 +98,14 @@ class Dispatcher:
         metrics: OutboxMetrics,
         progress: Progress,
     ) -> None:
+        super().__init__(progress)
         self._outbox = outbox
         self._sender = sender
         self._claim_seconds = claim_seconds
         self._form: PriorityForm = form
         self._sync_new = sync_new
         self._metrics = metrics
-        self._progress = progress
-        self._wakeup = Wakeup()
-        self._draining = False
+        self._all_sent = False
         self._opened = False
         self._unsettled: _Outcome | None = None
         self._failing: Literal["database", "inngest"] | None = None
@@ -118,28 +119,25 @@ class Dispatcher:
         """Changes were recorded."""
         self._wakeup.set()
 
-    def drain(self) -> None:
+    def stop(self) -> None:
         """Send what is pending, as far as it can be sent, and end."""
-        self._draining = True
         self._backoff.retry_at = 0.0
-        self._wakeup.set()
+        super().stop()
 
-    async def run(self) -> None:
-        """Dispatch until `drain` was called and nothing is left that can be sent."""
-        while True:
-            self._progress.beat("dispatcher")
-            now = monotonic()
-            # A turn that began before `drain` may have missed what was recorded last.
-            last, more = self._draining, now >= self._backoff.retry_at and await self._turn()
-            await self._measure()
-            if more or self._draining > last:
-                continue
-            if self._draining:
-                break
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, self._backoff.retry_at - now) or BEAT_SECONDS))
-        self._progress.ended("dispatcher")
+    def has_more(self) -> bool:
+        """Whether there may be something that can be sent now."""
+        return not self._all_sent
 
-    async def _turn(self) -> bool:
+    async def turn(self) -> float:
+        """Announce a batch, unless the last one failed a moment ago."""
+        now, told_to_stop = monotonic(), self._stopping
+        more = now >= self._backoff.retry_at and await self._announce()
+        await self._measure()
+        # A turn that began before `stop` may have missed what was recorded last.
+        self._all_sent = told_to_stop and not more
+        return 0.0 if more else max(0.0, self._backoff.retry_at - now) or BEAT_SECONDS
+
+    async def _announce(self) -> bool:
         """One batch. True when there may be more that can be sent now."""
         try:
             await self._prepare()
@@ -193,7 +191,7 @@ class Dispatcher:
         return waiting.outcome(None, 0.0)
 
     def _sent(self, batch: _Batch, events: Sequence[OutgoingEvent]) -> None:
-        self._progress.beat("dispatcher")
+        self.beat()
         self.last_sent_at = utc_now()
         for event in events:
             batch.sent(event)

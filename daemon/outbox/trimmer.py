@@ -11,10 +11,10 @@ from typing import Final, Protocol
 import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
 from priorityd.daemon.outbox.outbox import TrimmedPage
-from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
@@ -30,40 +30,32 @@ class TrimStore(Protocol):
     async def trim(self, keep_days: int, after: int, limit: int) -> TrimmedPage: ...
 
 
-class Trimmer:
+class Trimmer(Agent):
     """See the module's text. `keep_days` is the retention."""
+
+    name = "trimmer"
 
     def __init__(
         self, store: TrimStore, keep_days: int, *, is_leader: Callable[[], bool], progress: Progress
     ) -> None:
+        super().__init__(progress)
         self._store = store
         self._keep_days = keep_days
         self._is_leader = is_leader
-        self._progress = progress
-        self._wakeup = Wakeup()
-        self._stopping = False
+        self._next_at = monotonic()
 
-    def stop(self) -> None:
-        """End `run` after the page that is under way."""
-        self._stopping = True
-        self._wakeup.set()
-
-    async def run(self) -> None:
-        """Trim at the interval while this daemon leads, until `stop`."""
-        next_at = monotonic()
-        while not self._stopping:
-            self._progress.beat("trimmer")
-            if monotonic() >= next_at and self._is_leader():
-                await self._trim()
-                next_at = monotonic() + INTERVAL_SECONDS
-            await self._wakeup.wait(min(BEAT_SECONDS, max(0.0, next_at - monotonic()) or BEAT_SECONDS))
-        self._progress.ended("trimmer")
+    async def turn(self) -> float:
+        """Trim at the interval while this daemon leads."""
+        if monotonic() >= self._next_at and self._is_leader():
+            await self._trim()
+            self._next_at = monotonic() + INTERVAL_SECONDS
+        return max(0.0, self._next_at - monotonic()) or BEAT_SECONDS
 
     async def _trim(self) -> None:
         trimmed, after = 0, 0
         try:
             while not self._stopping:
-                self._progress.beat("trimmer")
+                self.beat()
                 page = await self._store.trim(self._keep_days, after, PAGE_SIZE)
                 trimmed += page.trimmed
                 if page.next_after is None:

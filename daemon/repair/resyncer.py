@@ -24,12 +24,12 @@ from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.core.priorities import Trigger
 from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 from priorityd.core.repair.requests import Request, Requests
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.metrics import Outcome
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
@@ -57,8 +57,10 @@ class _Waiter:
         self.result = SyncResult()
 
 
-class Resyncer:
+class Resyncer(Agent):
     """See the module's text."""
+
+    name = "resyncer"
 
     def __init__(
         self,
@@ -70,17 +72,15 @@ class Resyncer:
         recorder: Recorder,
         progress: Progress,
     ) -> None:
+        super().__init__(progress)
         self._store = store
         self._intake = intake
         self._schedule = schedule
         self._is_leader = is_leader
         self._recorder = recorder
-        self._progress = progress
         self._requests = Requests()
         self._requests.add("start")
-        self._wakeup = Wakeup()
         self._waiters: list[_Waiter] = []
-        self._stopping = False
         self._retry_at = 0.0
         self.initial_done = False
         self.last_done_at: datetime | None = None
@@ -100,23 +100,18 @@ class Resyncer:
         await waiter.done.wait()
         return waiter.result
 
-    def stop(self) -> None:
-        """End `run`; a walk that is under way ends after its page."""
-        self._stopping = True
-        self._wakeup.set()
+    async def turn(self) -> float:
+        """Walk if it is time to. Told to stop, a walk that is under way ends after its page."""
+        self._heed_schedule()
+        now = monotonic()
+        if not self._requests or now < self._retry_at:
+            return self._seconds_to_wait(now)
+        await self._resync(self._requests.take() or Request("resync"))
+        return 0.0
 
-    async def run(self) -> None:
-        """Walk when it is time to, until `stop`."""
-        while not self._stopping:
-            self._progress.beat("resyncer")
-            self._heed_schedule()
-            now = monotonic()
-            if self._requests and now >= self._retry_at:
-                await self._resync(self._requests.take() or Request("resync"))
-            else:
-                await self._wakeup.wait(self._seconds_to_wait(now))
+    async def at_end(self) -> None:
+        """Nobody is left waiting."""
         _tell(self._waiters, SyncResult(errors=["stopped before the end"]))
-        self._progress.ended("resyncer")
 
     def _heed_schedule(self) -> None:
         now = utc_now()
@@ -137,7 +132,7 @@ class Resyncer:
         if until_scheduled <= 0:
             until_scheduled = _TAKEOVER_CHECK_SECONDS
         until_retry = self._retry_at - now if self._requests else BEAT_SECONDS
-        return max(0.0, min(BEAT_SECONDS, until_scheduled, until_retry))
+        return min(until_scheduled, until_retry)
 
     async def _resync(self, request: Request) -> None:
         started_at = monotonic()
@@ -185,7 +180,7 @@ class Resyncer:
         page_size = RESYNC_PAGE_SIZE
         retries = 0
         while not self._stopping:
-            self._progress.beat("resyncer")
+            self.beat()
             try:
                 answer = await self._page(after, page_size, trigger)
             except (TransientError, PermanentError) as error:

@@ -21,10 +21,11 @@ from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import Trigger
 from priorityd.core.repair.requests import Request, Requests
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import Progress
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -41,11 +42,13 @@ class SweepStore(Protocol):
     async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer: ...
 
 
-class Sweeper:
+class Sweeper(Agent):
     """See the module's text.
 
     `succeeding`: the last sweep found what is wrong, and mended it or handed it to the worker.
     """
+
+    name = "sweeper"
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Sweeper:
         progress: Progress,
         work_added: Wakeup,
     ) -> None:
+        super().__init__(progress)
         self._store = store
         self._queue = queue
         self._intake = intake
@@ -67,12 +71,9 @@ class Sweeper:
         self._is_leader = is_leader
         self._drift_judge = drift_judge
         self._recorder = recorder
-        self._progress = progress
         self._work_added = work_added
         self._requests = Requests()
-        self._wakeup = Wakeup()
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
-        self._stopping = False
         self.succeeding = False
         self.last_done_at: datetime | None = None
         self.drift_repaired = 0
@@ -87,27 +88,23 @@ class Sweeper:
         self._pace.hurry()
         self._wakeup.set()
 
-    def stop(self) -> None:
-        """End `run` after what was asked for has been tried."""
-        self._stopping = True
-        self._wakeup.set()
+    def has_more(self) -> bool:
+        """Whether a sweep was asked for that has not been done."""
+        return bool(self._requests)
 
-    async def run(self) -> None:
-        """Sweep until `stop`."""
-        while not self._stopping or self._requests:
-            self._progress.beat("sweeper")
-            now = monotonic()
-            self._report_drift(now)
-            due_at = self._due_at(now)
-            if now < due_at:
-                # Suspects are judged by the time that has passed.
-                longest = 1.0 if self._drift_judge.suspects else BEAT_SECONDS
-                await self._wakeup.wait(min(longest, due_at - now))
-            elif self._requests or self._is_leader():
-                await self._sweep(self._requests.take() or Request("sweep"))
-            else:
-                self._leave_to_leader(now)
-        self._progress.ended("sweeper")
+    async def turn(self) -> float:
+        """Sweep if it is due, or leave it to the leader."""
+        now = monotonic()
+        self._report_drift(now)
+        due_at = self._due_at(now)
+        if now < due_at:
+            # Suspects are judged by the time that has passed.
+            return min(1.0, due_at - now) if self._drift_judge.suspects else due_at - now
+        if self._requests or self._is_leader():
+            await self._sweep(self._requests.take() or Request("sweep"))
+        else:
+            self._leave_to_leader(now)
+        return 0.0
 
     def _due_at(self, now: float) -> float:
         waiting = self._requests.waiting
@@ -145,7 +142,7 @@ class Sweeper:
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
                 return changed, None if waited else database_seconds
-            self._progress.beat("sweeper")
+            self.beat()
 
     def _succeeded(self, request: Request, changed: int, seconds: float) -> None:
         self._works()

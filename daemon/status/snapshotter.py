@@ -13,12 +13,12 @@ import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.pacing import LookPace
+from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import Snapshot
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import Progress
 from priorityd.daemon.metrics import NO_PRIORITY
 from priorityd.daemon.status.metrics import SnapshotMetrics
-from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
@@ -35,22 +35,19 @@ class SnapshotStore(Protocol):
     async def snapshot(self) -> Snapshot: ...
 
 
-class Snapshotter:
+class Snapshotter(Agent):
     """See the module's text."""
 
+    name = "snapshotter"
+
     def __init__(self, store: SnapshotStore, *, metrics: SnapshotMetrics, progress: Progress) -> None:
+        super().__init__(progress)
         self._store = store
         self._metrics = metrics
-        self._progress = progress
-        self._wakeup = Wakeup()
-        self._stopping = False
+        self._pace = LookPace(INTERVAL_SECONDS, SHARE, QUIET_INTERVAL_SECONDS)
+        self._ended_at, self._rest = monotonic(), 0.0
         self._changed = False
         self.latest: Snapshot | None = None
-
-    def stop(self) -> None:
-        """End `run`."""
-        self._stopping = True
-        self._wakeup.set()
 
     def heard_of_change(self) -> None:
         """Something may count differently now: the next snapshot is not put off."""
@@ -58,22 +55,19 @@ class Snapshotter:
             self._changed = True
             self._wakeup.set()
 
-    async def run(self) -> None:
-        """Take a snapshot at the interval, until `stop`."""
-        pace = LookPace(INTERVAL_SECONDS, SHARE, QUIET_INTERVAL_SECONDS)
-        ended_at, rest = monotonic(), 0.0
-        while not self._stopping:
-            self._progress.beat("snapshotter")
-            began = monotonic()
-            next_at = ended_at + (min(rest, pace.shortest_rest()) if self._changed else rest)
-            if began >= next_at:
-                self._changed = False
-                quiet = await self._take()
-                ended_at = monotonic()
-                rest = pace.rest_after(ended_at - began, quiet=quiet)
-            else:
-                await self._wakeup.wait(min(BEAT_SECONDS, next_at - began))
-        self._progress.ended("snapshotter")
+    async def turn(self) -> float:
+        """Take a snapshot if it is time to."""
+        began = monotonic()
+        if began >= self._next_at():
+            self._changed = False
+            quiet = await self._take()
+            self._ended_at = monotonic()
+            self._rest = self._pace.rest_after(self._ended_at - began, quiet=quiet)
+        return self._next_at() - monotonic()
+
+    def _next_at(self) -> float:
+        rest = min(self._rest, self._pace.shortest_rest()) if self._changed else self._rest
+        return self._ended_at + rest
 
     async def _take(self) -> bool:
         """Take one; whether it tells the same as the last."""

@@ -26,7 +26,7 @@ from tests.support.database import Database, schema_sql
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL_SECONDS", "QUIET_POLL_SECONDS", "OFF_POLL_SECONDS", "BEAT_SECONDS"):
+    for name in ("POLL_SECONDS", "QUIET_POLL_SECONDS", "OFF_POLL_SECONDS"):
         monkeypatch.setattr(job_watcher, name, 0.05)
     monkeypatch.setattr(job_watcher, "SHARE", 1)
 

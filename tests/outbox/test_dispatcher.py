@@ -227,7 +227,7 @@ async def test_what_a_dead_dispatcher_had_claimed_is_sent_when_its_claim_runs_ou
 async def test_told_to_stop_it_sends_what_is_pending_first(bench: Bench) -> None:
     async with bench.dispatcher() as dispatcher:
         repositories = bench.change(1100)
-        dispatcher.drain()
+        dispatcher.stop()
         await eventually(lambda: bench.pending() == 0)
     assert len(bench.announced()) == len(repositories)
 
@@ -237,7 +237,7 @@ async def test_told_to_stop_while_inngest_is_down_it_stops(bench: Bench) -> None
     bench.change(5)
     async with bench.dispatcher() as dispatcher:
         await eventually(lambda: dispatcher.last_error is not None)
-        dispatcher.drain()
+        dispatcher.stop()
         attempts = bench.inngest.api.attempts
         await eventually(lambda: bench.count("claimed_by is null") == 5)
     assert bench.inngest.api.attempts <= attempts + 1

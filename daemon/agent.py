@@ -1,0 +1,59 @@
+"""The skeleton of all that works by turns: one class, a name, and one `turn`.
+
+    start ─▶ turn ─▶ rest ─▶ turn ─▶ … told to stop ─▶ turns while something is left ─▶ at_end
+
+A turn does what is due and says how long it is until something will be. The rest is cut short by the agent's
+wakeup, and never lasts longer than `BEAT_SECONDS`: each turn is the sign that the agent still goes round. So
+a turn may come before anything is due, and does nothing then.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.wakeup import Wakeup
+
+
+class Agent(ABC):
+    """See the module's text.
+
+    `name` is the agent's in the liveness probe. Whoever has something for it to do sets its `wakeup`.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, progress: Progress, wakeup: Wakeup | None = None) -> None:
+        self._progress = progress
+        self._wakeup = wakeup or Wakeup()
+        self._stopping = False
+
+    @abstractmethod
+    async def turn(self) -> float:
+        """Do what is due; the seconds until the next turn is worth it, 0 for at once."""
+
+    async def run(self) -> None:
+        """Take turns until told to stop and nothing is left."""
+        while not self._stopping or self.has_more():
+            self.beat()
+            rest = await self.turn()
+            await self._wakeup.wait(max(0.0, min(BEAT_SECONDS, rest)))
+        await self.at_end()
+        self._progress.ended(self.name)
+
+    def stop(self) -> None:
+        """Finish what has to be finished, and end."""
+        self._stopping = True
+        self._wakeup.set()
+
+    def beat(self) -> None:
+        """The agent goes round; for turns that may take long."""
+        self._progress.beat(self.name)
+
+    def has_more(self) -> bool:
+        """Whether something is left that has to be done before the end."""
+        return False
+
+    async def at_end(self) -> None:  # noqa: B027 - most agents have nothing to do there
+        """What is done last of all."""

@@ -1,0 +1,69 @@
+"""The skeleton of all that works by turns."""
+
+from __future__ import annotations
+
+import anyio
+
+from priorityd.daemon.agent import Agent
+from priorityd.daemon.liveness import Progress
+from tests.support.daemon_process import eventually
+
+
+class Counter(Agent):
+    """Counts its turns; `left` of them are still to be taken when it is told to stop."""
+
+    name = "counter"
+
+    def __init__(self, progress: Progress, rest_seconds: float, left: int = 0) -> None:
+        super().__init__(progress)
+        self.rest_seconds = rest_seconds
+        self.turns = 0
+        self.left = left
+        self.ended_after: int | None = None
+
+    async def turn(self) -> float:
+        self.turns += 1
+        if self._stopping:
+            self.left -= 1
+        return self.rest_seconds
+
+    def has_more(self) -> bool:
+        return self.left > 0
+
+    async def at_end(self) -> None:
+        self.ended_after = self.turns
+
+
+async def test_rests_until_it_is_told_to_stop() -> None:
+    counter = Counter(Progress(), rest_seconds=3600)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(counter.run)
+        await eventually(lambda: counter.turns == 1)
+        await anyio.wait_all_tasks_blocked()
+        counter.stop()
+    assert (counter.turns, counter.ended_after) == (1, 1)
+
+
+async def test_takes_the_turns_that_are_left_before_it_ends() -> None:
+    counter = Counter(Progress(), rest_seconds=0, left=3)
+    counter.stop()
+    await counter.run()
+    assert counter.ended_after == 3
+
+
+async def test_is_expected_to_go_round_until_it_has_ended() -> None:
+    progress = Progress(stalled_after_seconds=-1)
+    counter = Counter(progress, rest_seconds=3600)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(counter.run)
+        await eventually(lambda: progress.stalled() == ["counter"])
+        counter.stop()
+    assert progress.stalled() == []
+
+
+async def test_turns_that_want_no_rest_let_others_run() -> None:
+    counter = Counter(Progress(), rest_seconds=0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(counter.run)
+        await eventually(lambda: counter.turns > 10)
+        counter.stop()
