@@ -19,7 +19,7 @@ from priorityd.daemon.wakeup import Wakeup
 class Agent(ABC):
     """See the module's text.
 
-    `name` is the agent's in the liveness probe. Whoever has something for it to do sets its `wakeup`.
+    `name` is the agent's in the liveness probe; `wakeup` is given where others set it too.
     """
 
     name: ClassVar[str]
@@ -42,10 +42,14 @@ class Agent(ABC):
         await self.at_end()
         self._progress.ended(self.name)
 
+    def wake(self) -> None:
+        """There may be something to do: take a turn now, or right after the one that is under way."""
+        self._wakeup.set()
+
     def stop(self) -> None:
         """Finish what has to be finished, and end."""
         self._stopping = True
-        self._wakeup.set()
+        self.wake()
 
     def beat(self) -> None:
         """The agent goes round; for turns that may take long."""

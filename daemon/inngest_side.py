@@ -1,5 +1,5 @@
-"""The parts that face Inngest, composed: what announces changes, what releases ordered jobs, what answers an
-event, and what keeps the record of changes short whether or not anybody announces them.
+"""The parts that face Inngest, as far as the settings want and allow them: what announces changes, what
+releases ordered jobs, and what answers an event.
 
 What needs the Inngest SDK is imported only where the settings want it: the SDK costs time at the start, and
 memory ever after.
@@ -11,22 +11,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
-
-from anyio.abc import TaskGroup
 
 from priorityd.core.jobs.released import ReleaseLimits
-from priorityd.daemon.apply.recorder import Recorder
-from priorityd.daemon.database.store import Store
-from priorityd.daemon.inngest.sync_function import SyncFunction, Walker
+from priorityd.daemon.inngest.sync_function import SyncFunction
+from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.liveness import Progress
 from priorityd.daemon.outbox.dispatcher import Dispatcher
+from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import Outbox
-from priorityd.daemon.outbox.trimmer import Trimmer
 from priorityd.daemon.settings import Settings
-from priorityd.daemon.status.metrics import Metrics
 
 if TYPE_CHECKING:
     from priorityd.daemon.inngest.function_host import FunctionHost
@@ -63,82 +58,54 @@ async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[
         yield Senders(announcer, job_sender)
 
 
-class InngestSide:
-    """See the module's text. `daemon_id` is whose the claims and the connection are."""
+def make_dispatcher(
+    settings: Settings, outbox: Outbox, sender: EventSender | None, metrics: OutboxMetrics, progress: Progress
+) -> Dispatcher | None:
+    """What announces recorded changes, if anything is to."""
+    if sender is None:
+        return None
+    return Dispatcher(
+        outbox,
+        sender,
+        claim_seconds=settings.dispatch_claim_seconds,
+        form=settings.event_priority,
+        sync_new=settings.sync_new_workspace_repositories,
+        metrics=metrics,
+        progress=progress,
+    )
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        senders: Senders,
-        daemon_id: UUID,
-        *,
-        is_leader: Callable[[], bool],
-        metrics: Metrics,
-        progress: Progress,
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._daemon_id = daemon_id
-        self._progress = progress
-        outbox = Outbox(store, daemon_id)
-        self.trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, progress=progress)
-        self.function_host: FunctionHost | None = None
-        self.dispatcher: Dispatcher | None = None
-        if senders.announcer is not None:
-            self.dispatcher = Dispatcher(
-                outbox,
-                senders.announcer,
-                claim_seconds=settings.dispatch_claim_seconds,
-                form=settings.event_priority,
-                sync_new=settings.sync_new_workspace_repositories,
-                metrics=metrics.outbox,
-                progress=progress,
-            )
 
-        self.releaser: Releaser | None = None
-        if senders.job_sender is not None:
-            self.releaser = Releaser(
-                OrderedJobs(store, daemon_id),
-                senders.job_sender,
-                limits=ReleaseLimits(
-                    settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
-                ),
-                form=settings.event_priority,
-                is_leader=is_leader,
-                metrics=metrics.releases,
-                progress=progress,
-            )
+def make_releaser(
+    settings: Settings,
+    jobs: OrderedJobs,
+    sender: EventSender | None,
+    *,
+    is_leader: Callable[[], bool],
+    metrics: ReleaseMetrics,
+    progress: Progress,
+) -> Releaser | None:
+    """What releases ordered jobs, if anything is to."""
+    if sender is None:
+        return None
+    return Releaser(
+        jobs,
+        sender,
+        limits=ReleaseLimits(
+            settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
+        ),
+        form=settings.event_priority,
+        is_leader=is_leader,
+        metrics=metrics,
+        progress=progress,
+    )
 
-    def answer_with(self, walker: Walker, recorder: Recorder) -> None:
-        """Offer Inngest the function, where the settings want and allow it."""
-        if self._settings.inngest_hosts and self._settings.host_sync_function:
-            from priorityd.daemon.inngest.function_host import FunctionHost
 
-            function = SyncFunction(self._store, walker, recorder=recorder)
-            self.function_host = FunctionHost(
-                self._settings, function, str(self._daemon_id), progress=self._progress
-            )
+def make_function_host(
+    settings: Settings, function: SyncFunction, instance: str, progress: Progress
+) -> FunctionHost | None:
+    """What offers Inngest the function, where the settings want and allow it."""
+    if not (settings.inngest_hosts and settings.host_sync_function):
+        return None
+    from priorityd.daemon.inngest.function_host import FunctionHost
 
-    def wake(self) -> None:
-        """Changes were recorded."""
-        if self.dispatcher is not None:
-            self.dispatcher.wake()
-
-    def start(self, parts: TaskGroup) -> None:
-        """Run the parts that there are."""
-        for part in (self.trimmer, self.dispatcher, self.releaser, self.function_host):
-            if part is not None:
-                parts.start_soon(part.run)
-
-    def stop(self) -> None:
-        """Take no more from Inngest and release no more jobs; announcing goes on until `drain`."""
-        self.trimmer.stop()
-        for part in (self.releaser, self.function_host):
-            if part is not None:
-                part.stop()
-
-    def drain(self) -> None:
-        """Nothing changes any more: announce what is on record, and end."""
-        if self.dispatcher is not None:
-            self.dispatcher.stop()
+    return FunctionHost(settings, function, instance, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from priorityd.core.news import News
 from priorityd.core.priorities import Trigger
 
 
@@ -17,22 +18,22 @@ class Request:
 
 
 class Requests:
-    """At most one waiting request; it keeps the trigger of the first that asked."""
+    """At most one waiting request; it keeps the trigger of the first that asked. `added` tells of each."""
 
     def __init__(self) -> None:
+        self.added = News()
         self._waiting: Request | None = None
 
     def add(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
         """Ask for the work."""
-        first = self._waiting or Request(trigger)
-        commits = [at for at in (first.oldest_commit, committed_at) if at is not None]
-        self._waiting = Request(first.trigger, min(commits, default=None))
+        self._join(trigger, committed_at)
+        self.added.tell()
 
     def put_back(self, request: Request) -> None:
         """The work for this request failed; it waits again, ahead of what came meanwhile."""
         later, self._waiting = self._waiting, request
         if later is not None:
-            self.add(later.trigger, later.oldest_commit)
+            self._join(later.trigger, later.oldest_commit)
 
     def take(self) -> Request | None:
         """The waiting request, which is then no longer waiting."""
@@ -46,3 +47,8 @@ class Requests:
 
     def __bool__(self) -> bool:
         return self._waiting is not None
+
+    def _join(self, trigger: Trigger, committed_at: datetime | None) -> None:
+        first = self._waiting or Request(trigger)
+        commits = [at for at in (first.oldest_commit, committed_at) if at is not None]
+        self._waiting = Request(first.trigger, min(commits, default=None))

@@ -11,6 +11,7 @@ import structlog
 from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.database.answers import RefusedRow
+from priorityd.core.news import News
 from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import Hint
 from priorityd.daemon.clock import monotonic
@@ -31,15 +32,18 @@ class Intake:
         *,
         drift_judge: DriftJudge,
         ask_for_sweep: AskForSweep,
+        heard: News,
     ) -> None:
         self._queue = queue
         self._drift_judge = drift_judge
         self._work_added = work_added
         self._ask_for_sweep = ask_for_sweep
         self._told: set[tuple[UUID, str]] = set()
+        self._heard = heard
 
     def take_hint(self, hint: Hint) -> None:
         """Look at what a change names."""
+        self._heard.tell()
         self._drift_judge.announced(hint, monotonic())
         self.add(hint.repository_ids, hint.committed_at)
         if hint.needs_sweep:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
 
+from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.failures import REASONS
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.daemon.clock import monotonic
 from priorityd.daemon.metrics import NO_PRIORITY, MetricRegistry
 
 Kind: TypeAlias = Literal["full", "sweep"]
@@ -66,10 +67,8 @@ class ApplyMetrics:
             "drift_repaired", "Rows found wrong by a timer, which no change had announced.", kind=KINDS
         )
 
-    def watch_queue(
-        self, pending: Callable[[], float], oldest: Callable[[], float], parked: Callable[[], float]
-    ) -> None:
+    def watch(self, queue: WorkQueue) -> None:
         """Read the work queue before each scrape."""
-        self._made.watch(self._pending, pending)
-        self._made.watch(self._oldest_pending, oldest)
-        self._made.watch(self._parked, parked)
+        self._made.watch(self._pending, lambda: queue.pending)
+        self._made.watch(self._oldest_pending, lambda: queue.oldest_pending_seconds(monotonic()))
+        self._made.watch(self._parked, lambda: queue.parked_count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,6 +13,7 @@ import structlog
 
 from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
 from priorityd.core.history import History
+from priorityd.core.news import News
 from priorityd.core.priorities import PRIORITIES, Trigger
 from priorityd.daemon.apply.metrics import ApplyMetrics, Kind, Outcome
 from priorityd.daemon.clock import utc_now
@@ -49,16 +50,14 @@ class RecentRun:
 
 
 class Recorder:
-    """Tells logs, metrics and the history what was changed, and `on_recorded` that something was.
+    """Tells logs, metrics and the history what was changed, and `recorded` that something was.
 
     `recent` has the newest changes first.
     """
 
-    def __init__(
-        self, metrics: ApplyMetrics, history: History, on_recorded: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, metrics: ApplyMetrics, history: History, recorded: News) -> None:
         self._metrics = metrics
-        self._on_recorded = on_recorded
+        self._recorded = recorded
         self._history = history
         self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
         self.recent_runs: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
@@ -84,7 +83,7 @@ class Recorder:
             latency = max(0.0, (answer.applied_at - commit).total_seconds()) if commit else None
             self._record_one(change, trigger, latency)
         if answer.changes:
-            self._on_recorded()
+            self._recorded.tell()
 
     def record_run(
         self,

@@ -6,7 +6,6 @@ lease has expired or was given up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -14,10 +13,11 @@ import anyio
 import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
-from priorityd.core.leader.lease import LEASE_SECONDS, Lease
+from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import LeaseAnswer
+from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.leader.metrics import LeaderMetrics
 from priorityd.daemon.liveness import Progress
 
@@ -35,7 +35,7 @@ class LeaseStore(Protocol):
 
 
 class Elector(Agent):
-    """See the module's text. `on_elected` is called whenever timer work has become this daemon's.
+    """See the module's text. What it is told it writes to `leadership`.
 
     `succeeding`: the last question was answered, so the database can be reached.
     """
@@ -46,22 +46,18 @@ class Elector(Agent):
         self,
         store: LeaseStore,
         daemon_id: UUID,
+        leadership: Leadership,
         *,
-        on_elected: Callable[[], None],
         metrics: LeaderMetrics,
         progress: Progress,
     ) -> None:
         super().__init__(progress)
         self._store = store
         self._daemon_id = daemon_id
-        self._on_elected = on_elected
-        self._lease = Lease(next_ask_at=monotonic())
+        self._leadership = leadership
+        self._lease = leadership.lease
         self.succeeding = False
-        metrics.watch(self.is_leader)
-
-    def is_leader(self) -> bool:
-        """Whether timer work is this daemon's now."""
-        return self._lease.is_held(monotonic())
+        metrics.watch(leadership.is_held)
 
     async def turn(self) -> float:
         """Ask if it is time to."""
@@ -71,7 +67,7 @@ class Elector(Agent):
 
     async def at_end(self) -> None:
         """Give the lease up: another daemon need not wait for it to run out."""
-        if not self.is_leader():
+        if not self._leadership.is_held():
             return
         try:
             with anyio.move_on_after(_RELEASE_SECONDS):
@@ -80,17 +76,17 @@ class Elector(Agent):
             log.info("lease_not_released", error=str(error))
 
     async def _ask(self) -> None:
-        asked_at, was_leader = monotonic(), self.is_leader()
+        asked_at, was_leader = monotonic(), self._leadership.is_held()
         try:
             answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
         except (TransientError, PermanentError) as error:
             self.succeeding = False
             self._lease.failed(monotonic())
-            log.warning("lease_not_answered", leader=self.is_leader(), error=str(error))
+            log.warning("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
             return
         self.succeeding = True
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
-        if self.is_leader() != was_leader:
-            log.info("timer_work", leader=self.is_leader())
-            if self.is_leader():
-                self._on_elected()
+        if self._leadership.is_held() != was_leader:
+            log.info("timer_work", leader=self._leadership.is_held())
+            if self._leadership.is_held():
+                self._leadership.gained.tell()

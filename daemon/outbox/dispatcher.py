@@ -115,10 +115,6 @@ class Dispatcher(Agent):
         self.last_sent_at: datetime | None = None
         self.last_error: str | None = None
 
-    def wake(self) -> None:
-        """Changes were recorded."""
-        self._wakeup.set()
-
     def stop(self) -> None:
         """Send what is pending, as far as it can be sent, and end."""
         self._backoff.retry_at = 0.0

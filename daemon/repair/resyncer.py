@@ -90,7 +90,7 @@ class Resyncer(Agent):
     def request(self, trigger: Trigger) -> None:
         """Walk now, or once more after the walk that is under way."""
         self._requests.add(trigger)
-        self._wakeup.set()
+        self.wake()
 
     async def walk(self, trigger: Trigger) -> SyncResult:
         """Walk, and wait for the result of a walk that began after this was called."""

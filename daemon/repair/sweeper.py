@@ -7,7 +7,6 @@ the leader sweeps by timer; what a daemon's own stream asks for, it does itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -25,6 +24,7 @@ from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.liveness import Progress
 from priorityd.daemon.wakeup import Wakeup
 
@@ -57,7 +57,8 @@ class Sweeper(Agent):
         intake: Intake,
         pace: SweepPace,
         *,
-        is_leader: Callable[[], bool],
+        requests: Requests,
+        leadership: Leadership,
         drift_judge: DriftJudge,
         recorder: Recorder,
         progress: Progress,
@@ -68,25 +69,17 @@ class Sweeper(Agent):
         self._queue = queue
         self._intake = intake
         self._pace = pace
-        self._is_leader = is_leader
+        self._is_leader = leadership.is_held
         self._drift_judge = drift_judge
         self._recorder = recorder
         self._work_added = work_added
-        self._requests = Requests()
+        self._requests = requests
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
         self.succeeding = False
         self.last_done_at: datetime | None = None
         self.drift_repaired = 0
-
-    def request(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
-        """Sweep soon: something is wrong that can't be named."""
-        self._requests.add(trigger, committed_at)
-        self._wakeup.set()
-
-    def take_over(self) -> None:
-        """Timer work has become this daemon's: begin now, nobody may have swept for a while."""
-        self._pace.hurry()
-        self._wakeup.set()
+        requests.added.subscribe(self.wake)
+        leadership.gained.subscribe(self._take_over)
 
     def has_more(self) -> bool:
         """Whether a sweep was asked for that has not been done."""
@@ -105,6 +98,11 @@ class Sweeper(Agent):
         else:
             self._leave_to_leader(now)
         return 0.0
+
+    def _take_over(self) -> None:
+        # Nobody may have swept for a while.
+        self._pace.hurry()
+        self.wake()
 
     def _due_at(self, now: float) -> float:
         waiting = self._requests.waiting

@@ -7,11 +7,13 @@ stream. While neither is, the whole is counted more rarely.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.news import News
 from priorityd.core.pacing import LookPace
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
@@ -36,11 +38,13 @@ class SnapshotStore(Protocol):
 
 
 class Snapshotter(Agent):
-    """See the module's text."""
+    """See the module's text. `news` is told of what may count differently now."""
 
     name = "snapshotter"
 
-    def __init__(self, store: SnapshotStore, *, metrics: SnapshotMetrics, progress: Progress) -> None:
+    def __init__(
+        self, store: SnapshotStore, *, news: Iterable[News], metrics: SnapshotMetrics, progress: Progress
+    ) -> None:
         super().__init__(progress)
         self._store = store
         self._metrics = metrics
@@ -48,12 +52,14 @@ class Snapshotter(Agent):
         self._ended_at, self._rest = monotonic(), 0.0
         self._changed = False
         self.latest: Snapshot | None = None
+        for each in news:
+            each.subscribe(self._hear)
 
-    def heard_of_change(self) -> None:
-        """Something may count differently now: the next snapshot is not put off."""
+    def _hear(self) -> None:
+        # The next snapshot is not put off; once is enough for any number of changes.
         if not self._changed:
             self._changed = True
-            self._wakeup.set()
+            self.wake()
 
     async def turn(self) -> float:
         """Take a snapshot if it is time to."""

@@ -106,6 +106,7 @@ class Listener:
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
+        keys.on_change(lambda _: self.renew())
 
     @property
     def state(self) -> ListenerState:

@@ -1,0 +1,186 @@
+"""The parts of the daemon, composed: the one place that knows all of them.
+
+    Realtime ─▶ Listener ─▶ Intake ─▶ WorkQueue ─▶ Worker ─▶ sync_workspace_priorities
+                   │           └─ unnamed or too many ─▶ Sweeper ─▶ sweep_workspace_priorities
+                   └─ gap ──────────────────────────────────┘
+    schedule, start, SIGHUP ─▶ Resyncer ─▶ resync_workspace_priorities_page
+
+    recorded changes ─▶ Dispatcher ─▶ Inngest        Inngest ─▶ FunctionHost ─▶ SyncFunction
+    waiting jobs ─▶ Releaser ─▶ Inngest
+
+    background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
+
+What the timers start, Sweeper, Resyncer, Trimmer and JobWatcher do only while the Elector has the lease.
+
+Agents do not know each other. They meet at passive things, which are there before them: one adds to the work
+queue or asks for a sweep, another takes; the elector writes who leads, and the others read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from priorityd.core.apply.drift import DriftJudge
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.history import History
+from priorityd.core.news import News
+from priorityd.core.pacing import SweepPace
+from priorityd.core.repair.requests import Requests
+from priorityd.daemon.agent import Agent
+from priorityd.daemon.apply.intake import Intake
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.apply.worker import Worker
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.inngest.sync_function import SyncFunction
+from priorityd.daemon.inngest_side import Senders, make_dispatcher, make_function_host, make_releaser
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
+from priorityd.daemon.jobs.watcher import JobWatcher
+from priorityd.daemon.leader.elector import Elector
+from priorityd.daemon.leader.leadership import Leadership
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.outbox.outbox import Outbox
+from priorityd.daemon.outbox.trimmer import Trimmer
+from priorityd.daemon.repair.resyncer import Resyncer
+from priorityd.daemon.repair.sweeper import Sweeper
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.status.snapshotter import Snapshotter
+from priorityd.daemon.stream.listener import Listener
+from priorityd.daemon.wakeup import Wakeup
+
+QUEUE_CAPACITY: Final = 50_000
+"""Repositories that may wait; above it a sweep is cheaper than looking at each, and memory stays bounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all parts work with: the settings, the ways out, and what they report to.
+
+    `daemon_id` is whose the lease, the claims and the heartbeat row are.
+    """
+
+    settings: Settings
+    keys: Keyring
+    store: Store
+    senders: Senders
+    metrics: Metrics
+    progress: Progress
+    daemon_id: UUID
+
+
+class Shared:
+    """The passive things, at which the agents meet."""
+
+    def __init__(self, means: Means) -> None:
+        settings, metrics = means.settings, means.metrics
+        self.queue = WorkQueue(
+            debounce_seconds=settings.debounce_seconds,
+            max_wait_seconds=settings.max_wait_seconds,
+            capacity=QUEUE_CAPACITY,
+        )
+        metrics.apply.watch(self.queue)
+        self.work_added = Wakeup()
+        self.sweeps = Requests()
+        self.leadership = Leadership()
+        self.heard, self.recorded = News(), News()
+        self.history = History()
+        self.drift_judge = DriftJudge()
+        self.recorder = Recorder(metrics.apply, self.history, self.recorded)
+        self.intake = Intake(
+            self.queue,
+            self.work_added,
+            drift_judge=self.drift_judge,
+            ask_for_sweep=self.sweeps.add,
+            heard=self.heard,
+        )
+
+
+class Agents:
+    """The agents, each given what it reads and writes.
+
+    The listener, the sweeper, the worker and the dispatcher end one after the other (see `daemon.app`);
+    `others` are all the rest, in whatever order.
+    """
+
+    def __init__(self, means: Means, shared: Shared) -> None:
+        settings, store, daemon_id = means.settings, means.store, means.daemon_id
+        metrics, progress, is_leader = means.metrics, means.progress, shared.leadership.is_held
+        self.listener = Listener(
+            settings.supabase_url,
+            means.keys,
+            daemon_id,
+            store,
+            on_hint=shared.intake.take_hint,
+            on_gap=shared.sweeps.add,
+            metrics=metrics.stream,
+            progress=progress,
+        )
+        self.worker = Worker(
+            shared.queue,
+            store,
+            batch_size=settings.batch_size,
+            recorder=shared.recorder,
+            metrics=metrics.apply,
+            progress=progress,
+            wakeup=shared.work_added,
+        )
+        self.elector = Elector(store, daemon_id, shared.leadership, metrics=metrics.leader, progress=progress)
+        self.sweeper = Sweeper(
+            store,
+            shared.queue,
+            shared.intake,
+            SweepPace(settings.sweep_interval_seconds, settings.debounce_seconds),
+            requests=shared.sweeps,
+            leadership=shared.leadership,
+            drift_judge=shared.drift_judge,
+            recorder=shared.recorder,
+            progress=progress,
+            work_added=shared.work_added,
+        )
+        self.resyncer = Resyncer(
+            store,
+            shared.intake,
+            settings.resync_schedule,
+            is_leader=is_leader,
+            recorder=shared.recorder,
+            progress=progress,
+        )
+        self.snapshotter = Snapshotter(
+            store, news=(shared.heard, shared.recorded), metrics=metrics.snapshots, progress=progress
+        )
+        self.job_watcher = JobWatcher(
+            store,
+            daemon_id,
+            is_leader=is_leader,
+            history=shared.history,
+            metrics=metrics.jobs,
+            progress=progress,
+        )
+        outbox = Outbox(store, daemon_id)
+        trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, progress=progress)
+        self.dispatcher = make_dispatcher(settings, outbox, means.senders.announcer, metrics.outbox, progress)
+        if self.dispatcher is not None:
+            shared.recorded.subscribe(self.dispatcher.wake)
+        self.releaser = make_releaser(
+            settings,
+            OrderedJobs(store, daemon_id),
+            means.senders.job_sender,
+            is_leader=is_leader,
+            metrics=metrics.releases,
+            progress=progress,
+        )
+        function = SyncFunction(store, self.resyncer, recorder=shared.recorder)
+        self.function_host = make_function_host(settings, function, str(daemon_id), progress)
+        there = (
+            self.elector,
+            self.resyncer,
+            self.snapshotter,
+            self.job_watcher,
+            trimmer,
+            self.releaser,
+            self.function_host,
+        )
+        self.others: list[Agent] = [agent for agent in there if agent is not None]
