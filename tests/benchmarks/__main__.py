@@ -68,4 +68,5 @@ def main() -> None:
     print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))
 
 
-main()
+if __name__ == "__main__":
+    main()
