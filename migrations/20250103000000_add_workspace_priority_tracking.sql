@@ -111,8 +111,9 @@ begin
         return;
     end if;
 
-    -- Whoever waits for the strongest lock makes everybody wait behind it: better to fail, and be tried again.
-    perform set_config('lock_timeout', '1s', true);
+    -- Whoever waits for the strongest lock makes everybody wait behind it: better to fail, and be tried again. Autovacuum
+    -- gives way to whoever has waited for a second.
+    perform set_config('lock_timeout', '2s', true);
     select a.atttypid, a.atttypmod into v_type, v_modifier from pg_attribute a
     where a.attrelid = c_table and a.attname = 'priority' and not a.attisdropped;
     if v_type is null then

@@ -195,34 +195,41 @@ begin
     end
     $$;
 
+    -- Those columns of a table of the application that there are and that the caller may read.
+    create or replace function priorityd.readable_columns(p_table text, p_columns name[])
+    returns name[] language sql stable as $$
+        select array(
+            select a.attname from pg_attribute a
+            where a.attrelid = to_regclass(p_table) and a.attname = any (p_columns) and not a.attisdropped
+                and has_column_privilege(a.attrelid, a.attnum, 'select')
+        )
+    $$;
+
     -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says. Both
     -- tables are the application's: they may lack those columns, and the caller may not be allowed to read them.
     create or replace function priorityd.repository_names(p_repository_ids uuid[])
     returns table (repository_id uuid, name text)
     language plpgsql stable as $$
     declare
-        v_names jsonb;
+        v_sources text[] := '{}';
     begin
-        if (
-            select count(*) from pg_attribute a
-            where a.attrelid = to_regclass('public.repositories') and not a.attisdropped
-                and (a.attname in ('owner', 'name') or (a.attname = 'id' and a.atttypid = 'uuid'::regtype))
-                and has_column_privilege(a.attrelid, a.attnum, 'select')
-        ) = 3 then
-            execute 'select jsonb_object_agg(r.id, r.owner || ''/'' || r.name) from public.repositories r
-                where r.id = any ($1) and r.owner is not null and r.name is not null'
-            into v_names using p_repository_ids;
+        if cardinality(priorityd.readable_columns('public.repositories', '{id, owner, name}')) = 3 then
+            v_sources := v_sources || 'select r.id, 1 as rank, r.owner || ''/'' || r.name as name
+                from public.repositories r where r.id = any ($1)'::text;
         end if;
-        return query
-        select u.id, coalesce(v_names ->> u.id::text, t.name)
-        from (select distinct i.id from unnest(p_repository_ids) i (id)) u
-        left join lateral (
-            select coalesce(f.fields ->> 'organization_name' || '/', '') || (f.fields ->> 'repository_name') as name
-            from public.tracked_repositories tr
-            cross join lateral (select to_jsonb(tr) as fields) f
-            where tr.repository_id = u.id and (v_names ->> u.id::text) is null
-            limit 1
-        ) t on true;
+        if cardinality(
+            priorityd.readable_columns('public.tracked_repositories', '{organization_name, repository_name}')
+        ) = 2 then
+            v_sources := v_sources || 'select tr.repository_id, 2, concat_ws(''/'', tr.organization_name, tr.repository_name)
+                from public.tracked_repositories tr
+                where tr.repository_id = any ($1) and tr.repository_name is not null'::text;
+        end if;
+        if v_sources <> '{}' then
+            return query execute format(
+                'select distinct on (s.id) s.id, s.name from (%s) s where s.name is not null order by s.id, s.rank',
+                array_to_string(v_sources, ' union all ')
+            ) using p_repository_ids;
+        end if;
     end
     $$;
 

@@ -22,7 +22,8 @@ begin
         return;
     end if;
     perform pg_advisory_xact_lock(hashtext('priorityd.migrations'));
-    perform set_config('lock_timeout', '1s', true);
+    -- Autovacuum gives way to whoever has waited for a second.
+    perform set_config('lock_timeout', '2s', true);
 
     v_created := array(select n.what from priorityd.created n);
     v_columns := array(
