@@ -15,7 +15,8 @@ from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriorit
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.library.membership_cache import MembershipCache
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, Trigger
-from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
+from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE
+from priorityd.core.repair.walk import walk
 
 _IDS_PAGE_SIZE: Final = 10_000
 
@@ -65,21 +66,14 @@ class WorkspacePrioritySync:
         is in `errors`. Raises only errors that make every further call pointless
         (`KeyRefusedError`, `ContractError`).
         """
-        result = SyncResult()
-        after: UUID | None = None
-        while True:
-            try:
-                answer = await self._store.resync_page(after, page_size, trigger, dry_run=dry_run)
-            except (TransientError, PermanentError) as error:
-                result.errors.append(str(error))
-                return result
-            result.add(answer)
+
+        async def make_page_right(after: UUID | None, limit: int) -> SyncAnswer:
+            answer = await self._store.resync_page(after, limit, trigger, dry_run=dry_run)
             on_answer(answer)
             self._forget_changed(answer)
-            after = answer.next_after
-            page_size = next_page_size(page_size, answer.examined, answer.changed)
-            if after is None:
-                return result
+            return answer
+
+        return await walk(make_page_right, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` if it can't be done."""

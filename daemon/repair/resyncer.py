@@ -22,8 +22,8 @@ from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.core.priorities import Trigger
-from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 from priorityd.core.repair.requests import Request, Requests
+from priorityd.core.repair.walk import walk
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.metrics import Outcome
@@ -39,6 +39,7 @@ _START_RETRY_SECONDS: Final = 5.0
 _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
 """How long after its time a scheduled walk is still done by a daemon that has become the leader since."""
 _TAKEOVER_CHECK_SECONDS: Final = 1.0
+_STOPPED: Final = "stopped before the end"
 
 
 class ResyncStore(Protocol):
@@ -82,6 +83,7 @@ class Resyncer(Agent):
         self._requests.add("start")
         self._waiters: list[_Waiter] = []
         self._retry_at = 0.0
+        self._failed_pages = 0
         self.initial_done = False
         self.last_done_at: datetime | None = None
         self.last_result: SyncResult | None = None
@@ -111,7 +113,7 @@ class Resyncer(Agent):
 
     async def at_end(self) -> None:
         """Nobody is left waiting."""
-        _tell(self._waiters, SyncResult(errors=["stopped before the end"]))
+        _tell(self._waiters, SyncResult(errors=[_STOPPED]))
 
     def _heed_schedule(self) -> None:
         now = utc_now()
@@ -175,30 +177,23 @@ class Resyncer(Agent):
         self.last_done_at, self.last_result = utc_now(), result
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
-        result = SyncResult()
-        after: UUID | None = None
-        page_size = RESYNC_PAGE_SIZE
-        retries = 0
+        self._failed_pages = 0
+        return await walk(lambda after, page_size: self._page(after, page_size, trigger))
+
+    async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         while not self._stopping:
             self.beat()
             try:
-                answer = await self._page(after, page_size, trigger)
+                return await self._make_right(after, page_size, trigger)
             except (TransientError, PermanentError) as error:
-                if retries == RETRIES:
-                    result.errors.append(str(error))
-                    return result
-                retries += 1
-                log.warning("resync_page_failed", retry=retries, error=str(error))
-                await self._wakeup.wait(_RETRY_SECONDS * retries)
-                continue
-            result.add(answer)
-            after, page_size = answer.next_after, next_page_size(page_size, answer.examined, answer.changed)
-            if after is None:
-                return result
-        result.errors.append("stopped before the end")
-        return result
+                if self._failed_pages == RETRIES:
+                    raise
+                self._failed_pages += 1
+                log.warning("resync_page_failed", retry=self._failed_pages, error=str(error))
+            await self._wakeup.wait(_RETRY_SECONDS * self._failed_pages)
+        raise TransientError(_STOPPED, reason="unavailable")
 
-    async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
+    async def _make_right(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         answer = await self._store.resync_page(after, page_size, trigger)
         self._recorder.record(answer, trigger)
         self._intake.add(answer.locked)
