@@ -18,23 +18,19 @@ place, where a change of priority still reaches it; then one job at a time is tr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
-import anyio
 import structlog
 
-from priorityd.core.backoff import Backoff
-from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_event
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
-from priorityd.daemon.agent import Agent
-from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
 from priorityd.daemon.liveness import Progress
@@ -48,10 +44,6 @@ BUSY_POLL_SECONDS: Final = 0.2
 IDLE_POLL_SECONDS: Final = 1.0
 CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
-_FIRST_RETRY_SECONDS: Final = 1.0
-_MAX_RETRY_SECONDS: Final = 60.0
-_RETURN_SECONDS: Final = 3.0
-"""For giving claims back when the process is told to end in the middle of a batch."""
 
 
 class JobReleases(Protocol):
@@ -68,30 +60,14 @@ class JobReleases(Protocol):
     async def check_lanes(self) -> LaneCheck: ...
 
 
-class Sender(Protocol):
-    """What the releaser needs of Inngest."""
-
-    async def send(
-        self, events: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
-    ) -> list[Refused]: ...
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Released jobs by their events' ids, and what became of them."""
-
-    unsent: dict[str, ReleasedJob] = field(default_factory=dict)
-    sent: list[UUID] = field(default_factory=list)
-    refused: dict[UUID, str] = field(default_factory=dict)
-
-
-class Releaser(Agent):
+class Releaser(Delivery[ReleasedJob]):
     """See the module's text. Only the leader looks for misplaced lanes.
 
     `in_flight` and `waiting` are as of the last release; `held_back_because` is why Inngest takes nothing.
     """
 
     name = "releaser"
+    defect = "release_failed_unexpectedly"
 
     def __init__(
         self,
@@ -104,19 +80,15 @@ class Releaser(Agent):
         metrics: ReleaseMetrics,
         progress: Progress,
     ) -> None:
-        super().__init__(progress)
+        super().__init__(sender, progress)
         self._jobs = jobs
-        self._sender = sender
         self._limits = limits
         self._form: PriorityForm = form
         self._is_leader = is_leader
         self._metrics = metrics
         self._pace = SweepPace(CHECK_SECONDS, CHECK_SECONDS)
         self._next_at = monotonic()
-        self._unsettled: _Batch | None = None
-        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self.release: Release | None = None
-        self.last_sent_at: datetime | None = None
         self.held_back_because: str | None = None
 
     async def turn(self) -> float:
@@ -129,17 +101,14 @@ class Releaser(Agent):
     async def _release(self) -> float:
         """One release; returns the seconds until the next one."""
         try:
-            await self._settle()
+            await self.settle_rest()
             await self._check_lanes()
             release = await self._jobs.release(self._limits, 1 if self.held_back_because else BATCH_SIZE)
             self._show(release)
-            error = await self._send(release.jobs) if release.jobs else None
-            await self._settle()
+            error = await self.deliver(self._batch(release.jobs)) if release.jobs else None
         except (TransientError, PermanentError) as failure:
             return self._failed(failure, "job_release_failed")
         if error is not None:
-            self.held_back_because = str(error)
-            self._metrics.held_back.set(1)
             return self._failed(error, "job_releases_held_back")
         self._went_well(release)
         if release.more:
@@ -147,76 +116,53 @@ class Releaser(Agent):
         idle = not (release.busy or release.waiting or release.in_flight)
         return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
 
-    async def _send(self, jobs: Sequence[ReleasedJob]) -> PriorityError | None:
-        """Send, and note what became of each; why not all of them could be sent, or None."""
-        batch = self._unsettled = _Batch()
-        events = [event for job in jobs if (event := self._event(batch, job)) is not None]
-        try:
-            refused = await self._sender.send(events, lambda sent: self._sent(batch, sent))
-        except (TransientError, KeyRefusedError) as error:
-            return error
-        except Exception as error:
-            log.exception("release_failed_unexpectedly", jobs=len(jobs))
-            return TransientError(type(error).__name__, reason="unknown")
-        except BaseException:
-            await self._give_back()
-            raise
-        for item in refused:
-            self._refuse(batch, batch.unsent.pop(item.event.id), item.reason)
-        return None
-
-    def _event(self, batch: _Batch, job: ReleasedJob) -> OutgoingEvent | None:
-        try:
-            event = released_event(job, self._form)
-        except PermanentError as error:
-            self._refuse(batch, job, str(error))
-            return None
-        batch.unsent[event.id] = job
-        return event
-
-    def _sent(self, batch: _Batch, events: Sequence[OutgoingEvent]) -> None:
-        self.beat()
-        self.last_sent_at = utc_now()
-        for event in events:
-            job = batch.unsent.pop(event.id)
-            batch.sent.append(job.job_id)
-            self._metrics.released.labels(job.priority).inc()
-            if job.promoted:
-                self._metrics.promotions.labels(job.priority).inc()
-                log.info(
-                    "job_promoted",
-                    job_id=str(job.job_id),
-                    repository_id=str(job.repository_id),
-                    priority=job.priority,
-                    waited_seconds=round(job.waited_seconds),
-                )
-
-    def _refuse(self, batch: _Batch, job: ReleasedJob, reason: str) -> None:
-        batch.refused[job.job_id] = reason
-        log.error("job_refused", job_id=str(job.job_id), repository_id=str(job.repository_id), reason=reason)
-
-    async def _settle(self) -> None:
-        # Kept until all of it is written: each of these may be repeated.
-        batch = self._unsettled
-        if batch is None:
-            return
-        if batch.sent:
-            await self._jobs.mark_sent(batch.sent, self._limits.lease_seconds)
-        if batch.refused:
-            await self._jobs.fail(batch.refused)
-        if batch.unsent:
-            await self._jobs.return_unsent([job.job_id for job in batch.unsent.values()])
-        self._unsettled = None
-        if batch.sent:
-            log.info("jobs_released", jobs=len(batch.sent))
-
-    async def _give_back(self) -> None:
-        # Cancelled in the middle of a batch: others need not wait for the claims to run out.
-        with anyio.move_on_after(_RETURN_SECONDS, shield=True):
+    def _batch(self, jobs: Sequence[ReleasedJob]) -> Batch[ReleasedJob]:
+        batch = Batch[ReleasedJob]()
+        for job in jobs:
             try:
-                await self._settle()
-            except (TransientError, PermanentError) as error:
-                log.warning("claims_not_returned", error=str(error))
+                batch.add(job, [released_event(job, self._form)])
+            except PermanentError as error:
+                batch.add_refused(job, self._refused(job, str(error)))
+        return batch
+
+    def on_sent(self, item: ReleasedJob, _event: OutgoingEvent) -> None:
+        """Count it, and tell of one that was promoted."""
+        self._metrics.released.labels(item.priority).inc()
+        if item.promoted:
+            self._metrics.promotions.labels(item.priority).inc()
+            log.info(
+                "job_promoted",
+                job_id=str(item.job_id),
+                repository_id=str(item.repository_id),
+                priority=item.priority,
+                waited_seconds=round(item.waited_seconds),
+            )
+
+    def on_refused(self, item: ReleasedJob, refused: Refused) -> str:
+        """Tell of it."""
+        return self._refused(item, refused.reason)
+
+    def on_tried(self, _batch: Batch[ReleasedJob], error: NotForNow | None) -> None:
+        """What Inngest does not take holds back all that waits."""
+        if error is not None:
+            self.held_back_because = str(error)
+            self._metrics.held_back.set(1)
+
+    async def settle(self, batch: Batch[ReleasedJob]) -> None:
+        """Mark, fail and return."""
+        sent, unsent = [each.job_id for each in batch.sent], [each.job_id for each in batch.unsent]
+        if sent:
+            await self._jobs.mark_sent(sent, self._limits.lease_seconds)
+        if batch.refused:
+            await self._jobs.fail({job.job_id: reason for job, reason in batch.refused})
+        if unsent:
+            await self._jobs.return_unsent(unsent)
+        if sent:
+            log.info("jobs_released", jobs=len(sent))
+
+    def _refused(self, job: ReleasedJob, reason: str) -> str:
+        log.error("job_refused", job_id=str(job.job_id), repository_id=str(job.repository_id), reason=reason)
+        return reason
 
     async def _check_lanes(self) -> None:
         started_at = monotonic()

@@ -1,0 +1,193 @@
+"""Claim, send, settle: how what waits in the database goes to Inngest.
+
+    claimed ──all its events accepted──▶ sent
+       ├──────an event refused for good─▶ refused, with the reason
+       └──────not for now───────────────▶ unsent: put back
+
+Nothing is lost: an item is marked only after Inngest has accepted its events. What became of a batch is kept
+until all of it is written down, for each of these calls may be repeated. What was sent but not marked (the
+process died, the answer or the database was lost) is sent again under the same ids, by which Inngest ignores
+the repeat for 24 hours. One batch is under way at a time.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
+
+import anyio
+import structlog
+
+from priorityd.core.backoff import Backoff
+from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
+from priorityd.daemon.agent import Agent
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.liveness import Progress
+
+log = structlog.stdlib.get_logger()
+
+_FIRST_RETRY_SECONDS: Final = 1.0
+_MAX_RETRY_SECONDS: Final = 60.0
+_GIVE_BACK_SECONDS: Final = 3.0
+"""For giving claims back when the process is told to end in the middle of a batch."""
+
+Item = TypeVar("Item")
+NotForNow: TypeAlias = TransientError | KeyRefusedError
+"""Why Inngest does not take events that it may take later."""
+
+
+class Sender(Protocol):
+    """What is needed of Inngest."""
+
+    async def send(
+        self, events: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
+    ) -> list[Refused]: ...
+
+
+@dataclass(slots=True)
+class _Claimed(Generic[Item]):
+    """An item, those of its events that nothing is known of, and why one of them was refused."""
+
+    item: Item
+    unsent: set[str]
+    refused_because: str | None = None
+
+
+class Batch(Generic[Item]):
+    """Claimed items in their order, their events, and what became of them.
+
+    `error` is why not all of it was sent, `delay_seconds` the wait before that is tried again.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[OutgoingEvent] = []
+        self.error: str | None = None
+        self.delay_seconds = 0.0
+        self._claimed: list[_Claimed[Item]] = []
+        self._by_event: dict[str, _Claimed[Item]] = {}
+
+    def add(self, item: Item, events: Sequence[OutgoingEvent]) -> None:
+        """These events are to be sent for this item."""
+        claimed = _Claimed(item, {event.id for event in events})
+        self._claimed.append(claimed)
+        self._by_event |= {event.id: claimed for event in events}
+        self.events += events
+
+    def add_refused(self, item: Item, reason: str) -> None:
+        """Nothing can be sent for this item."""
+        self._claimed.append(_Claimed(item, set(), reason))
+
+    def item_of(self, event: OutgoingEvent) -> Item:
+        """The item for which the event is sent."""
+        return self._by_event[event.id].item
+
+    def accepted(self, event: OutgoingEvent) -> None:
+        """Inngest has taken this event."""
+        self._by_event[event.id].unsent.discard(event.id)
+
+    def refused_for_good(self, event: OutgoingEvent, reason: str) -> None:
+        """Inngest will never take this event; others of its item it may."""
+        self._by_event[event.id].refused_because = reason
+        self.accepted(event)
+
+    @property
+    def unsent_events(self) -> list[OutgoingEvent]:
+        """The events that nothing is known of."""
+        return [event for event in self.events if event.id in self._by_event[event.id].unsent]
+
+    @property
+    def sent(self) -> list[Item]:
+        """The items all of whose events are accepted."""
+        return [each.item for each in self._claimed if not each.unsent and each.refused_because is None]
+
+    @property
+    def refused(self) -> list[tuple[Item, str]]:
+        """The items that never will be, and why."""
+        known = [each for each in self._claimed if not each.unsent]
+        return [(each.item, each.refused_because) for each in known if each.refused_because is not None]
+
+    @property
+    def unsent(self) -> list[Item]:
+        """The items of whose events some were neither; to be put back."""
+        return [each.item for each in self._claimed if each.unsent]
+
+
+class Delivery(Agent, Generic[Item]):
+    """See the module's text. Who delivers what waits claims it in its turn, and calls `deliver`.
+
+    `defect` names the log line about a fault of our own, which must not end the delivery of everything else.
+    """
+
+    defect: ClassVar[str]
+
+    def __init__(self, sender: Sender, progress: Progress) -> None:
+        super().__init__(progress)
+        self._sender = sender
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
+        self._unsettled: Batch[Item] | None = None
+        self.last_sent_at: datetime | None = None
+
+    @abstractmethod
+    async def settle(self, batch: Batch[Item]) -> None:
+        """Write down what became of the batch; may be repeated."""
+
+    @abstractmethod
+    def on_sent(self, item: Item, event: OutgoingEvent) -> None:
+        """Inngest has taken this event."""
+
+    @abstractmethod
+    def on_refused(self, item: Item, refused: Refused) -> str:
+        """Inngest will never take this event: the reason to write down."""
+
+    @abstractmethod
+    def on_tried(self, batch: Batch[Item], error: NotForNow | None) -> None:
+        """All of the batch was sent or refused, or not, because of this error. It is settled next."""
+
+    async def deliver(self, batch: Batch[Item]) -> NotForNow | None:
+        """Send the batch and settle it; why not all of it could be sent, or None."""
+        self._unsettled = batch
+        error = await self._send(batch)
+        batch.error = None if error is None else str(error)
+        self.on_tried(batch, error)
+        await self.settle_rest()
+        return error
+
+    async def settle_rest(self) -> None:
+        """Settle the last batch, if that could not be done yet."""
+        if self._unsettled is not None:
+            await self.settle(self._unsettled)
+            self._unsettled = None
+
+    async def _send(self, batch: Batch[Item]) -> NotForNow | None:
+        try:
+            refused = await self._sender.send(batch.events, lambda events: self._accept(batch, events))
+        except (TransientError, KeyRefusedError) as error:
+            return error
+        except Exception as error:
+            log.exception(self.defect, events=len(batch.events))
+            return TransientError(type(error).__name__, reason="unknown")
+        except BaseException:
+            await self._give_back()
+            raise
+        for each in refused:
+            batch.refused_for_good(each.event, self.on_refused(batch.item_of(each.event), each))
+        return None
+
+    def _accept(self, batch: Batch[Item], events: Sequence[OutgoingEvent]) -> None:
+        self.beat()
+        self.last_sent_at = utc_now()
+        for event in events:
+            batch.accepted(event)
+            self.on_sent(batch.item_of(event), event)
+
+    async def _give_back(self) -> None:
+        # Cancelled in the middle of a batch: others need not wait for the claims to run out.
+        with anyio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
+            try:
+                await self.settle_rest()
+            except (TransientError, PermanentError) as error:
+                log.warning("claims_not_returned", error=str(error))
