@@ -10,5 +10,6 @@ pytest_plugins = [
     "tests.support.database",
     "tests.support.inngest",
     "tests.support.logs",
+    "tests.support.parts",
     "tests.support.stack",
 ]

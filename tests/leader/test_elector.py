@@ -1,0 +1,47 @@
+"""Electors on a real database, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from priorityd.core.leader.lease import LEASE_SECONDS, RENEW_AFTER_SECONDS
+from priorityd.daemon.clock import monotonic
+from tests.support.database import Database
+from tests.support.parts import Parts
+
+
+async def test_of_two_daemons_one_gets_the_lease(another_daemon: Callable[[], Parts]) -> None:
+    one, other = another_daemon(), another_daemon()
+    gained: list[str] = []
+    one.shared.leadership.gained.subscribe(lambda: gained.append("one"))
+    other.shared.leadership.gained.subscribe(lambda: gained.append("other"))
+    until_renewal, until_expiry = await one.agents.elector.turn(), await other.agents.elector.turn()
+    assert (one.shared.leadership.is_held(), other.shared.leadership.is_held()) == (True, False)
+    assert gained == ["one"]
+    assert until_renewal <= RENEW_AFTER_SECONDS < until_expiry <= LEASE_SECONDS + 1
+
+
+async def test_at_its_end_it_leaves_the_lease_to_the_next(another_daemon: Callable[[], Parts]) -> None:
+    one, other = another_daemon(), another_daemon()
+    await one.agents.elector.turn()
+    one.agents.elector.stop()
+    await one.agents.elector.run()
+    await other.agents.elector.turn()
+    assert other.shared.leadership.is_held()
+
+
+async def test_a_question_that_fails_takes_nothing_away_before_the_lease_expires(
+    database: Database, parts: Parts
+) -> None:
+    elector, lease = parts.agents.elector, parts.shared.leadership.lease
+    await elector.turn()
+    assert elector.succeeding
+    database.connect().execute(
+        "create or replace function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
+        "create trigger refuse before insert or update on priorityd.leases for each row"
+        " execute function refuse()"
+    )
+    lease.next_ask_at = monotonic()
+    assert await elector.turn() <= 1, "it asks again soon"
+    assert parts.shared.leadership.is_held()
+    assert not elector.succeeding

@@ -1,0 +1,65 @@
+"""The resyncer on a real database, turn by turn."""
+
+from __future__ import annotations
+
+import anyio
+
+from priorityd.core.database.answers import SyncResult
+from tests.support.application import Application
+from tests.support.database import Database
+from tests.support.parts import Parts
+
+
+async def test_the_first_turn_looks_at_every_row(database: Database, parts: Parts) -> None:
+    app, resyncer = Application(database.connect()), parts.agents.resyncer
+    repositories = app.repositories(5)
+    app.add(app.workspace(), *repositories[:2])
+    assert not resyncer.initial_done
+    await resyncer.turn()
+    assert resyncer.initial_done
+    assert resyncer.last_result == SyncResult(5, 2, 3, 0, 2)
+    assert app.wrong_rows() == 0
+    assert await resyncer.turn() > 0
+    assert len(parts.shared.recorder.recent_runs) == 1
+
+
+async def test_any_number_of_requests_is_one_walk(parts: Parts) -> None:
+    resyncer = parts.agents.resyncer
+    await resyncer.turn()
+    for _ in range(3):
+        resyncer.request("signal")
+    await resyncer.turn()
+    await resyncer.turn()
+    assert [run.trigger for run in parts.shared.recorder.recent_runs] == ["signal", "start"]
+
+
+async def test_a_row_that_can_not_be_written_is_left_to_the_worker(database: Database, parts: Parts) -> None:
+    app = Application(database.connect())
+    good, bad = app.repositories(2)
+    app.add(app.workspace(), good, bad)
+    app.connection.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$"
+    )
+    app.connection.execute(
+        "create trigger refuse before update on tracked_repositories for each row"
+        f" when (old.repository_id = '{bad}') execute function refuse()".encode()
+    )
+    await parts.agents.resyncer.turn()
+    parts.agents.worker.stop()
+    await parts.agents.worker.run()
+    assert (app.row(good)[0], app.row(bad)[0]) == ("high", "medium")
+    assert parts.shared.queue.parked == {bad: "rejected"}
+
+
+async def test_who_waits_for_a_walk_is_told_that_it_will_not_come(parts: Parts) -> None:
+    results = []
+
+    async def ask() -> None:
+        results.append(await parts.agents.resyncer.walk("manual"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        parts.agents.resyncer.stop()
+        await parts.agents.resyncer.run()
+    assert [result.errors for result in results] == [["stopped before the end"]]

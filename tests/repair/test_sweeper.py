@@ -1,0 +1,67 @@
+"""The sweeper on a real database, turn by turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from priorityd.daemon.clock import monotonic
+from tests.support.application import Application
+from tests.support.database import Database
+from tests.support.parts import Parts
+
+
+@pytest.fixture
+def app(database: Database) -> Application:
+    return Application(database.connect())
+
+
+def lead(parts: Parts) -> None:
+    """Timer work has become this daemon's."""
+    parts.shared.leadership.lease.answered(monotonic(), held=True, expires_in_seconds=60)
+    parts.shared.leadership.gained.tell()
+
+
+async def test_asked_for_it_mends_what_nobody_named(app: Application, parts: Parts) -> None:
+    sweeper, (repository,) = parts.agents.sweeper, app.repositories(1)
+    app.add(app.workspace(), repository)
+    parts.shared.sweeps.add("reconnect")
+    await sweeper.turn()
+    assert app.row(repository) == ("high", True, 1)
+    assert sweeper.succeeding
+    assert parts.metric("resyncs_total", kind="sweep", trigger="reconnect", outcome="done") == 1
+    assert not sweeper.has_more()
+
+
+async def test_by_timer_only_the_leader_sweeps(app: Application, parts: Parts) -> None:
+    sweeper, (repository,) = parts.agents.sweeper, app.repositories(1)
+    app.add(app.workspace(), repository)
+    await sweeper.turn()
+    assert app.row(repository)[0] == "medium"
+    assert await sweeper.turn() > 5, "left to the leader, it is not due again before the interval has passed"
+    lead(parts)
+    await sweeper.turn()
+    assert app.row(repository)[0] == "high", "who has become the leader does not wait for the interval"
+
+
+async def test_what_only_a_timer_found_is_drift_after_a_while(
+    app: Application, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper, (repository,) = parts.agents.sweeper, app.repositories(1)
+    app.add(app.workspace(), repository)
+    lead(parts)
+    await sweeper.turn()
+    assert await sweeper.turn() <= 1, "suspects are judged soon"
+    assert sweeper.drift_repaired == 0
+    monkeypatch.setattr(parts.shared.drift_judge, "_grace_seconds", -1)
+    await sweeper.turn()
+    assert sweeper.drift_repaired == 1
+
+
+async def test_parked_repositories_get_another_chance_with_each_sweep(app: Application, parts: Parts) -> None:
+    (repository,) = app.repositories(1)
+    queue = parts.shared.queue
+    parts.shared.intake.add([repository])
+    queue.park(queue.take(monotonic(), 1)[0], "rejected")
+    parts.shared.sweeps.add("event")
+    await parts.agents.sweeper.turn()
+    assert (queue.parked_count, queue.pending) == (0, 1)

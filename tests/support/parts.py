@@ -1,0 +1,57 @@
+"""The parts of a daemon in this process, none of them running, on a real database behind the REST surface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+
+from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.store import Store, open_store
+from priorityd.daemon.inngest_side import Senders
+from priorityd.daemon.liveness import Progress
+from priorityd.daemon.metrics import PREFIX
+from priorityd.daemon.parts import Agents, Means, Shared
+from priorityd.daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.settings import Settings
+from priorityd.daemon.status.metrics import Metrics
+from tests.support.database import Database
+
+
+@dataclass
+class Parts:
+    """What agents meet at, and the agents."""
+
+    shared: Shared
+    agents: Agents
+    metrics: Metrics
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
+
+
+def make_parts(store: Store, url: str, key: str) -> Parts:
+    """Those of one more daemon."""
+    settings = Settings(supabase_url=url, supabase_key=key)
+    metrics = Metrics()
+    means = Means(settings, Keyring(key), store, Senders(None, None), metrics, Progress(), uuid4())
+    shared = Shared(means)
+    return Parts(shared, Agents(means, shared), metrics)
+
+
+@pytest.fixture
+async def another_daemon(database: Database) -> AsyncIterator[Callable[[], Parts]]:
+    """Makes the parts of a daemon, and of another one on the same database each time."""
+    async with (
+        serve_sandbox(database.url) as server,
+        open_store(server.url, server.service_role_key) as store,
+    ):
+        yield lambda: make_parts(store, server.url, server.service_role_key)
+
+
+@pytest.fixture
+async def parts(another_daemon: Callable[[], Parts]) -> Parts:
+    """The parts of one daemon."""
+    return another_daemon()
