@@ -1,7 +1,7 @@
 """The canary: a row that the daemon writes and that must come back through its own change stream.
 
 A stream can lose changes while its socket is healthy and its heartbeats are answered. So the daemon writes a
-row of its own every `BEAT_INTERVAL_SECONDS`, and if that does not come back in time the connection is stale,
+row of its own at an interval, and if that does not come back in time the connection is stale,
 whatever the socket says.
 """
 
@@ -22,9 +22,6 @@ from priorityd.daemon.stream.metrics import StreamMetrics
 
 log = structlog.stdlib.get_logger()
 
-BEAT_INTERVAL_SECONDS: Final = 30.0
-BEAT_GRACE_SECONDS: Final = 10.0
-"""How long a heartbeat row may take to come back; the stream's own delay is below a second."""
 _FIRST_BEAT_DELAY_SECONDS: Final = 1.0
 
 

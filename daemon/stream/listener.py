@@ -18,8 +18,6 @@ from anyio.abc import TaskGroup
 from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import HEARTBEATS, Hint, MalformedChangeError, read_change
 from priorityd.core.stream.listener_state import (
-    BACKOFF_MAX_SECONDS,
-    RENEW_AFTER_SECONDS,
     Action,
     BeatOverdue,
     Failed,
@@ -38,15 +36,14 @@ from priorityd.core.stream.membership_memory import MembershipMemory
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
-from priorityd.daemon.stream.canary import BEAT_GRACE_SECONDS, BEAT_INTERVAL_SECONDS, Canary, HeartbeatStore
+from priorityd.daemon.stream.canary import Canary, HeartbeatStore
 from priorityd.daemon.stream.connection import ChangeStream
 from priorityd.daemon.stream.metrics import StreamMetrics
+from priorityd.daemon.stream.timings import USUAL, Timings
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
-LINGER_SECONDS: Final = 30.0
-"""How long a renewed connection is still heard; 10,000 rows of one transaction were seen to take 5.5 s."""
 MISSES_LOGGED_SECONDS: Final = 10.0
 """One line for all that could not be read in so many seconds: a server may send nothing else."""
 _CLOSE_SECONDS: Final = 2.0
@@ -71,11 +68,7 @@ class Listener:
         on_gap: Callable[[Trigger], None],
         metrics: StreamMetrics,
         progress: Progress,
-        beat_interval_seconds: float = BEAT_INTERVAL_SECONDS,
-        beat_grace_seconds: float = BEAT_GRACE_SECONDS,
-        renew_after_seconds: float = RENEW_AFTER_SECONDS,
-        linger_seconds: float = LINGER_SECONDS,
-        backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
+        timings: Timings = USUAL,
     ) -> None:
         self._url = url
         self._keys = keys
@@ -84,18 +77,20 @@ class Listener:
         self._on_gap = on_gap
         self._metrics = metrics
         self._progress = progress
-        self._linger_seconds = linger_seconds
+        self._linger_seconds = timings.linger_seconds
         self._canary = Canary(
             store,
             daemon_id,
             live_since=self._live_since,
             on_overdue=lambda: self._tell(BeatOverdue()),
             metrics=metrics,
-            interval_seconds=beat_interval_seconds,
-            grace_seconds=beat_grace_seconds,
+            interval_seconds=timings.beat_interval_seconds,
+            grace_seconds=timings.beat_grace_seconds,
         )
         self._state, self._first_actions = initial(
-            monotonic(), renew_after_seconds=renew_after_seconds, backoff_max_seconds=backoff_max_seconds
+            monotonic(),
+            renew_after_seconds=timings.renew_after_seconds,
+            backoff_max_seconds=timings.backoff_max_seconds,
         )
         # With the connection that each comes from: what it means depends on what that is by then.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []

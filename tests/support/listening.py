@@ -16,6 +16,7 @@ from priorityd.daemon.liveness import Progress
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
+from priorityd.daemon.stream.timings import Timings
 from tests.support.daemon_process import eventually
 
 
@@ -46,7 +47,7 @@ async def listening(
             on_gap=heard.gaps.append,
             metrics=metrics.stream,
             progress=Progress(),
-            **{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen,
+            timings=Timings(**{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen),
         )
         tasks.start_soon(listener.run)
         await eventually(lambda: listener.state.name == "live")

@@ -23,6 +23,7 @@ from priorityd.daemon.liveness import Progress
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
+from priorityd.daemon.stream.timings import Timings
 from tests.chaos.fuzz.nonsense import Mixture
 from tests.chaos.fuzz.odd_frames import ENDING_KINDS, FRAMES, RAW_KINDS, TOPIC, change
 from tests.chaos.fuzz.outcome import Outcome
@@ -46,10 +47,8 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
             on_gap=lambda _: None,
             metrics=metrics.stream,
             progress=Progress(),
-            backoff_max_seconds=0.02,
             # Heartbeats do not come back from this server; that is no matter here.
-            beat_interval_seconds=7200,
-            beat_grace_seconds=3600,
+            timings=Timings(beat_interval_seconds=7200, beat_grace_seconds=3600, backoff_max_seconds=0.02),
         )
         tasks.start_soon(_run, listener, outcome)
         await source.finished(outcome)
