@@ -28,7 +28,6 @@ from starlette.routing import Route
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.status.http_connection import TimedConnection
 from priorityd.daemon.status.loop_gate import STALLED_AFTER_SECONDS, LoopBusyError, LoopGate
 
 if TYPE_CHECKING:
@@ -76,11 +75,10 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
     gate = LoopGate()
     config = uvicorn.Config(
         _Endpoints(gate, registry, probes).application(),
-        http=TimedConnection,
+        http="h11",
         access_log=False,
         log_config=None,
         lifespan="off",
-        limit_concurrency=64,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=1,
         server_header=False,
