@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import structlog
 
 from priorityd.core.backoff import Backoff
-from priorityd.core.database.schema import SchemaVersion, demand_version, missing_schema
+from priorityd.core.database.schema import demand_version, missing_schema
 from priorityd.core.errors import TransientError
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.store import Store
 
 log = structlog.stdlib.get_logger()
 
@@ -21,13 +22,7 @@ _UNKNOWN_FUNCTION_TRIES: Final = 2
 """Each of several attempts: the API may be about to reload its schema cache."""
 
 
-class VersionStore(Protocol):
-    """What the start needs of the database."""
-
-    async def schema_version(self) -> SchemaVersion: ...
-
-
-async def wait_for_schema(store: VersionStore, on_attempt: Callable[[], None] = lambda: None) -> None:
+async def wait_for_schema(store: Store, on_attempt: Callable[[], None] = lambda: None) -> None:
     """Return once the database has what this version needs; wait for ever while Supabase is down.
 
     Raises `ContractError` when migrations are missing and `KeyRefusedError` when the key is refused.

@@ -8,38 +8,25 @@ What fails for now is raised, for Inngest to try again; it tries twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
-from priorityd.core.priorities import Trigger
 from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.database.store import Store
+from priorityd.daemon.repair.resyncer import Resyncer
 
 log = structlog.stdlib.get_logger()
-
-
-class SyncStore(Protocol):
-    """What the function needs of the database."""
-
-    async def sync(
-        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
-    ) -> SyncAnswer: ...
-
-
-class Walker(Protocol):
-    """Who walks over every row."""
-
-    async def walk(self, trigger: Trigger) -> SyncResult: ...
 
 
 class SyncFunction:
     """See the module's text."""
 
-    def __init__(self, store: SyncStore, walker: Walker, *, recorder: Recorder) -> None:
+    def __init__(self, store: Store, walker: Resyncer, *, recorder: Recorder) -> None:
         self._store = store
         self._walker = walker
         self._recorder = recorder
