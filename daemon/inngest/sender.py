@@ -7,48 +7,20 @@ accepted), and by the bisection that finds the events that are refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import anyio
-import inngest
 import structlog
-from pydantic import ValidationError
 
 from priorityd.core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
 from priorityd.daemon.backoff import MAX_ATTEMPTS, retrying
-from priorityd.daemon.inngest.client import REQUEST_TIMEOUT_SECONDS, SdkError, open_client
+from priorityd.daemon.inngest.event_api import REQUEST_TIMEOUT_SECONDS, EventApi, open_event_api
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
-
-_Prepared = tuple[OutgoingEvent, inngest.Event]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedBatch:
-    """Events in the SDK's form, and those that it has none for."""
-
-    events: Sequence[_Prepared]
-    refused: Sequence[Refused]
-
-
-def prepare(batch: Iterable[OutgoingEvent]) -> PreparedBatch:
-    """Put events into the SDK's form."""
-    sendable, refused = split_refused(batch)
-    events = []
-    for event in sendable:
-        try:
-            # That `data` holds nothing but JSON is what the model is asked to find out.
-            model = inngest.Event(name=event.name, data=dict(event.data), id=event.id)  # type: ignore[arg-type]
-        except ValidationError as error:
-            refused.append(Refused(event, f"its data is no JSON: {_first(error)}"))
-        else:
-            events.append((event, model))
-    return PreparedBatch(events, refused)
 
 
 class EventSender:
@@ -60,7 +32,7 @@ class EventSender:
 
     def __init__(
         self,
-        client: inngest.Inngest,
+        api: EventApi,
         written: Wakeup,
         *,
         max_attempts: int = MAX_ATTEMPTS,
@@ -68,7 +40,7 @@ class EventSender:
         on_error: Callable[[str], None] = lambda _: None,
         on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
-        self._client = client
+        self._api = api
         self.written = written
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
@@ -88,20 +60,11 @@ class EventSender:
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):
-            refused.extend(await self.send_prepared(prepare(batch), on_sent))
+            refused.extend(await self._send_or_bisect(batch, on_sent))
         return refused
 
-    async def send_prepared(
-        self,
-        prepared: PreparedBatch,
-        on_sent: Callable[[Sequence[OutgoingEvent]], None] = lambda _: None,
-    ) -> list[Refused]:
-        """The same for events that fit into one request."""
-        sent = await self._send_or_bisect(prepared.events, on_sent) if prepared.events else []
-        return [*prepared.refused, *sent]
-
     async def _send_or_bisect(
-        self, batch: Sequence[_Prepared], on_sent: Callable[[Sequence[OutgoingEvent]], None]
+        self, batch: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
     ) -> list[Refused]:
         # Depth first, left half first: the order is kept.
         refused: list[Refused] = []
@@ -112,15 +75,15 @@ class EventSender:
                 await self._send_batch(part)
             except PermanentError as error:
                 if len(part) == 1:
-                    refused.append(Refused(part[0][0], str(error)))
+                    refused.append(Refused(part[0], str(error)))
                 else:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
             else:
-                on_sent([event for event, _ in part])
+                on_sent(part)
         return refused
 
-    async def _send_batch(self, batch: Sequence[_Prepared]) -> None:
+    async def _send_batch(self, batch: Sequence[OutgoingEvent]) -> None:
         async for attempt in retrying(self._max_attempts):
             with attempt:
                 self._on_attempt()
@@ -130,18 +93,13 @@ class EventSender:
                     self._on_error(getattr(error, "reason", "key_refused"))
                     raise
 
-    async def _send_once(self, batch: Sequence[_Prepared]) -> None:
+    async def _send_once(self, batch: Sequence[OutgoingEvent]) -> None:
         try:
             # The client's own limit is for each read; this one is for the request as a whole.
             with anyio.fail_after(self._timeout_seconds):
-                await self._client.send([model for _, model in batch])
+                await self._api.post(batch)
         except TimeoutError:
             raise TransientError("Inngest: no answer in time", reason="timeout") from None
-        except (ValueError, SdkError) as error:
-            # A success that is not the event API's: something else answers at its address.
-            raise TransientError(
-                f"Inngest: the answer is not understood: {type(error).__name__}", reason="bad_answer"
-            ) from None
 
 
 @asynccontextmanager
@@ -160,16 +118,12 @@ async def open_event_sender(
     if not settings.inngest_sends:
         raise ConfigurationError("INNGEST_EVENT_KEY is not set (nor INNGEST_DEV for a development server)")
     written = Wakeup()
-    async with open_client(settings, written.set) as client:
+    async with open_event_api(settings, written.set) as api:
         yield EventSender(
-            client,
+            api,
             written,
             max_attempts=max_attempts,
             timeout_seconds=timeout_seconds,
             on_error=on_error,
             on_attempt=on_attempt,
         )
-
-
-def _first(error: ValidationError) -> str:
-    return error.errors(include_input=False, include_url=False)[0]["msg"]

@@ -26,7 +26,7 @@ from priorityd.core.vocabulary import PriorityForm, QueueMode
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.api_key import Keyring
 from priorityd.daemon.database.store import Store, open_store
-from priorityd.daemon.inngest.sender import EventSender, PreparedBatch, open_event_sender, prepare
+from priorityd.daemon.inngest.sender import EventSender, open_event_sender
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue
 from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
 from priorityd.daemon.settings import Settings
@@ -71,7 +71,7 @@ class JobQueue(Queueing):
         """
         run = _Run(jobs, self._form, on_progress)
         cause: PriorityError | None = None
-        ready, to_send = anyio.create_memory_object_stream[PreparedBatch](0)
+        ready, to_send = anyio.create_memory_object_stream[Sequence[OutgoingEvent]](0)
         async with to_send, anyio.create_task_group() as tasks:
             tasks.start_soon(self._look_up_all, run)
             tasks.start_soon(self._prepare_all, run, ready)
@@ -92,21 +92,25 @@ class JobQueue(Queueing):
         """Drop all that is known: changes may have been missed."""
         self._known.clear()
 
-    async def _prepare_all(self, run: _Run, prepared: MemoryObjectSendStream[PreparedBatch]) -> None:
+    async def _prepare_all(
+        self, run: _Run, prepared: MemoryObjectSendStream[Sequence[OutgoingEvent]]
+    ) -> None:
         """The next request is made ready while the answer to the last one is waited for."""
         async with prepared:
             while not run.order.is_over:
                 batch = run.order.take()
                 if batch:
-                    await prepared.send(prepare(batch))
+                    await prepared.send(batch)
                     await self._sender.written.wait(LONGEST_WRITING_SECONDS)
                 else:
                     await run.more_known.wait()
 
-    async def _send_all(self, run: _Run, prepared: MemoryObjectReceiveStream[PreparedBatch]) -> None:
+    async def _send_all(
+        self, run: _Run, prepared: MemoryObjectReceiveStream[Sequence[OutgoingEvent]]
+    ) -> None:
         try:
             async for batch in prepared:
-                run.refuse(await self._sender.send_prepared(batch, run.accept))
+                run.refuse(await self._sender.send(batch, run.accept))
         finally:
             run.close()
 

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 import httpx
 import inngest
 import pytest
+from inngest._internal.errors import Error as SdkError
 from pydantic import SecretStr
 
 from priorityd.core.errors import ConfigurationError, KeyRefusedError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.daemon.inngest.client import SdkError, make_client
+from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
 from tests.support.inngest import StandIn, numbered
@@ -224,7 +225,7 @@ async def test_the_stand_in_satisfies_the_official_sdk(event_api: StandIn) -> No
 
 
 async def test_the_sdk_by_itself_takes_a_failure_without_a_reason_for_a_success(event_api: StandIn) -> None:
-    # Why the status is looked at before the SDK sees the answer.
+    # Why events are not sent by the SDK.
     event_api.api.faults = Faults(status=503, body='{"message": "unavailable"}')
     async with official_client(event_api) as client:
         assert await client.send(inngest.Event(name="test/event")) == []

@@ -1,0 +1,98 @@
+"""Inngest's event API: one POST of a JSON array, by plain HTTP.
+
+Not by the SDK's `send` (0.5.19, in its source): that tells an answer's text but not its status, takes an
+answer without the field `error` for a success whatever its status, repeats by itself what fails, whatever
+`Retry-After` says, and can't be given an HTTP client. Here the retries are the caller's, and every failure is
+one of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from priorityd.core.errors import TransientError
+from priorityd.core.inngest.failures import translate_inngest
+from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.settings import Settings
+
+REQUEST_TIMEOUT_SECONDS: Final = 10.0
+"""For one attempt; a batch is at most a quarter of a megabyte."""
+_ANY_KEY: Final = "any"  # a development server takes every key
+
+
+class EventApi:
+    """See the module's text. Make one with `open_event_api`.
+
+    The key is in the request's path, so no message may hold an address.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings, on_written: Callable[[], None]) -> None:
+        key = settings.inngest_event_key
+        self._key = key.get_secret_value() if key else _ANY_KEY
+        self._url = f"{settings.inngest_event_api_url}/e/{quote(self._key, safe='')}"
+        self._headers = {"X-Inngest-Env": settings.inngest_env} if settings.inngest_env else {}
+        self._http = http
+        self._on_written = on_written
+
+    async def post(self, events: Sequence[OutgoingEvent]) -> None:
+        """Return when Inngest has accepted them all. Raises `core.errors` for everything else."""
+        body = [event.body for event in events]
+        try:
+            response = await self._http.post(
+                self._url, json=body, headers=self._headers, extensions={"trace": self._trace}
+            )
+        except httpx.TimeoutException:
+            raise TransientError("Inngest: no answer in time", reason="timeout") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransientError(f"Inngest: {self._clean(error)}", reason="network") from None
+        fields = _fields(response)
+        if not response.is_success:
+            raise translate_inngest(
+                response.status_code,
+                self._clean(_message(response, fields)),
+                retry_after_seconds=_retry_after(response),
+            )
+        if not isinstance(fields.get("ids"), list) or fields.get("error"):
+            # A success that is not the event API's: something else answers at its address.
+            raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
+
+    async def _trace(self, event: str, _: dict[str, Any]) -> None:
+        if event.endswith("send_request_body.complete"):
+            self._on_written()
+
+    def _clean(self, text: object) -> str:
+        words = str(text) or type(text).__name__
+        return words.replace(self._key, "[redacted]")
+
+
+@asynccontextmanager
+async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> AsyncIterator[EventApi]:
+    """The event API of the settings. `on_written`: a request has left, and its answer is waited for."""
+    async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_SECONDS) as http:
+        yield EventApi(http, settings, on_written)
+
+
+def _fields(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = json.loads(response.content)
+    except ValueError:
+        body = None
+    return body if isinstance(body, dict) else {}
+
+
+def _message(response: httpx.Response, fields: dict[str, Any]) -> str:
+    text = fields.get("error") or fields.get("message") or response.reason_phrase or "no reason given"
+    return str(text)[:300]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
