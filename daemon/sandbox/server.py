@@ -1,4 +1,4 @@
-"""The sandbox's one port: REST, Realtime and the hooks for tests, in the current event loop.
+"""The sandbox's one port: REST and Realtime, in the current event loop.
 
     async with serve_sandbox(database_url) as server:
         client = await acreate_client(server.url, server.service_role_key)
@@ -22,13 +22,12 @@ from starlette.routing import Route, WebSocketRoute
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from priorityd.daemon.sandbox.faults import Faults
-from priorityd.daemon.sandbox.hooks import hook_routes
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.realtime.service import Realtime
 from priorityd.daemon.sandbox.rest.service import Rest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 54321
@@ -41,12 +40,15 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 class SandboxServer:
     """A running server; `url` and the keys are what a client needs.
 
+    What a test uses to disturb it: `faults`, `realtime`, `abort_sockets`.
     `ended` is set when a part of it has failed; leaving the block then raises the error.
     """
 
     url: str
     keys: Keys
     faults: Faults
+    realtime: Realtime
+    abort_sockets: Callable[[], None]
     ended: asyncio.Event
 
     @property
@@ -97,6 +99,7 @@ async def serve_sandbox(
     port: int = 0,
     keys: Keys | None = None,
     listener: socket.socket | None = None,
+    faults: Faults | None = None,
 ) -> AsyncIterator[SandboxServer]:
     """Serve the database for the length of the block.
 
@@ -105,9 +108,9 @@ async def serve_sandbox(
     """
     keys = keys or Keys.create()
     listener = listener or reserve_port(port)
-    faults = Faults()
+    faults = faults or Faults()
     realtime, rest = Realtime(database_url, keys, faults), Rest(database_url, keys, faults)
-    server = _Server(_app(realtime, rest, hook_routes(keys, faults, realtime, lambda: server.abort())))
+    server = _Server(_app(realtime, rest))
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
     parts = [asyncio.create_task(part) for part in (realtime.run(), rest.run())]
@@ -117,7 +120,7 @@ async def serve_sandbox(
         task.add_done_callback(lambda _: ended.set())
     try:
         await _start(server, rest, [serving, *parts])
-        yield SandboxServer(url, keys, faults, ended)
+        yield SandboxServer(url, keys, faults, realtime, server.abort_sockets, ended)
     finally:
         server.should_exit = True
         await asyncio.wait([serving])
@@ -161,12 +164,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.has_started.set()
 
-    def abort(self) -> int:
-        """Drop every WebSocket without a closing handshake; returns how many."""
-        sockets = [c for c in self.server_state.connections if isinstance(c, WebSocketsSansIOProtocol)]
-        for connection in sockets:
-            connection.transport.abort()
-        return len(sockets)
+    def abort_sockets(self) -> None:
+        """Drop every WebSocket without a closing handshake."""
+        for connection in self.server_state.connections:
+            if isinstance(connection, WebSocketsSansIOProtocol):
+                connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -190,12 +192,11 @@ def _config(app: Starlette) -> uvicorn.Config:
     )
 
 
-def _app(realtime: Realtime, rest: Rest, hooks: list[Route]) -> Starlette:
+def _app(realtime: Realtime, rest: Rest) -> Starlette:
     return Starlette(
         routes=[
             Route("/rest/v1/rpc/{function}", rest.call_function, methods=_ALL_METHODS),
             Route("/rest/v1{path:path}", rest.anything_else, methods=_ALL_METHODS),
             WebSocketRoute("/realtime/v1/websocket", realtime.endpoint),
-            *hooks,
         ]
     )

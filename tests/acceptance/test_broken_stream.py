@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.daemon_process import eventually
+from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
-from tests.support.troubles import disturb
 
 
 @pytest.mark.parametrize("close", ["close?code=1000", "close?code=1001", "close?code=1012", "abort"])
@@ -14,7 +14,7 @@ async def test_still_applies_changes_after_the_server_closes(stack: Stack, close
     app = stack.app
     workspace, missed, heard = app.workspace(), app.repository(), app.repository()
     async with stack.daemon(**NO_TIMER) as daemon:
-        await disturb(stack, f"realtime/{close}")
+        misbehave(stack.server, f"realtime/{close}")
         app.add(workspace, missed)
         await eventually(lambda: daemon.logged("listener", state="backing_off", reason="closed"))
         await eventually(lambda: app.row(missed)[0] == "high")
@@ -28,7 +28,7 @@ async def test_what_a_silent_stream_loses_is_found_by_the_sweep(stack: Stack) ->
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
-        await disturb(stack, "realtime/silence?seconds=60")
+        misbehave(stack.server, "realtime/silence?seconds=60")
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         await eventually(lambda: daemon.logged("drift_repaired", kind="sweep"))
@@ -38,14 +38,14 @@ async def test_what_a_silent_stream_loses_is_found_by_the_sweep(stack: Stack) ->
 async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
-    await disturb(stack, "realtime/refuse?seconds=60")
+    misbehave(stack.server, "realtime/refuse?seconds=60")
     async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
         await eventually(lambda: daemon.answers("/readyz", 200))
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         assert (await daemon.status())["listener"]["state"] == "joining"
         await eventually(lambda: daemon.logged("listener", state="backing_off", reason="join_timeout"))
-        await disturb(stack, "realtime/refuse?seconds=0")
+        misbehave(stack.server, "realtime/refuse?seconds=0")
         await eventually(daemon.live)
 
 

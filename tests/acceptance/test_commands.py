@@ -17,9 +17,9 @@ from tests.support.daemon_process import (
     priorityd,
     start_daemon,
 )
+from tests.support.faults import misbehave
 from tests.support.stack import Stack
 from tests.support.terminal import terminal
-from tests.support.troubles import disturb
 
 
 async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stack) -> None:
@@ -44,7 +44,7 @@ async def test_a_dry_run_that_can_not_see_everything_fails_rather_than_show_a_pa
     app = stack.app
     app.add(app.workspace(), app.repository())
     failure = "status=400&sqlstate=23514&message=no&function=resync_workspace_priorities_page"
-    await disturb(stack, f"rest/fail?{failure}&seconds=60")
+    misbehave(stack.server, f"rest/fail?{failure}&seconds=60")
     assert (await stack.priorityd("sync", "--dry-run"))[0] == 1
 
 

@@ -7,8 +7,9 @@ import signal
 import pytest
 
 from tests.support.daemon_process import Daemon, eventually
+from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
-from tests.support.troubles import disturb, heal, poison
+from tests.support.troubles import heal, poison
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
     async with stack.daemon(**NO_TIMER) as daemon:
-        await disturb(stack, f"rest/fail?{failure}&seconds=60")
+        misbehave(stack.server, f"rest/fail?{failure}&seconds=60")
         app.add(workspace, repository)
         await eventually(lambda: daemon.metric("pending_repositories"))
         await eventually(lambda: daemon.metric("apply_errors_total"))
@@ -33,7 +34,7 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         await eventually(lambda: daemon.metric("pending_repositories"))
         assert app.row(repository)[0] == "medium"
         assert await daemon.answers("/livez", 200)
-        await disturb(stack, "rest/fail?status=503&seconds=0")
+        misbehave(stack.server, "rest/fail?status=503&seconds=0")
         await eventually(lambda: app.row(repository)[0] == "high")
 
 
@@ -104,7 +105,7 @@ async def test_rows_that_were_locked_for_long_do_not_make_sweeps_rare(stack: Sta
         await eventually(lambda: swept(daemon, before + 5))
         holder.rollback()
         await eventually(lambda: app.wrong_rows() == 0)
-        await disturb(stack, "realtime/silence?seconds=60")
+        misbehave(stack.server, "realtime/silence?seconds=60")
         app.add(workspace, later)
         await eventually(lambda: app.row(later)[0] == "high")
 

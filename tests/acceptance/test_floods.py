@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
+from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
-from tests.support.troubles import disturb
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -45,7 +45,7 @@ async def test_a_hundred_thousand_keys_in_a_minute_while_nothing_can_be_applied(
     async with stack.daemon(**NO_TIMER) as daemon:
         process = psutil.Process(daemon.process.pid)
         before = process.memory_info().rss
-        await disturb(stack, "rest/fail?status=503&seconds=3600")
+        misbehave(stack.server, "rest/fail?status=503&seconds=3600")
         peak = 0
 
         async def add(number: int) -> None:
@@ -57,7 +57,7 @@ async def test_a_hundred_thousand_keys_in_a_minute_while_nothing_can_be_applied(
         await eventually(lambda: has_overflowed(daemon, "failed"), 120)
         assert await daemon.metric("pending_repositories") <= 50_000
         assert await daemon.answers("/livez", 200)
-        await disturb(stack, "rest/fail?seconds=0")
+        misbehave(stack.server, "rest/fail?seconds=0")
         await eventually(lambda: nothing_wrong(app), 300)
         await eventually(lambda: has_overflowed(daemon, "done"))
         peak = max(peak, process.memory_info().rss)

@@ -11,7 +11,8 @@ from typing import Any
 
 import anyio
 
-from priorityd.daemon.sandbox.faults import Faults, RestFailure
+from priorityd.daemon.sandbox.faults import Faults
+from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
@@ -100,11 +101,11 @@ async def _sandbox() -> AsyncIterator[tuple[Application, Settings, Counter[str]]
 def _counted(faults: Faults) -> Counter[str]:
     """Calls by function: each asks here whether it is to fail, before anything else is done for it."""
     calls: Counter[str] = Counter()
-    ask = faults.rest_failure
+    ask = faults.rpc_failure
 
-    def count(function: str) -> RestFailure | None:
+    def count(function: str) -> ApiError | None:
         calls[function] += 1
         return ask(function)
 
-    faults.rest_failure = count  # type: ignore[method-assign]
+    faults.rpc_failure = count  # type: ignore[method-assign]
     return calls

@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID, uuid4
 
-import httpx
 import psutil
 import psycopg
 
 from tests.chaos.database import connect, insist
 from tests.chaos.floods import flap_once, in_background
 from tests.chaos.world import World
+from tests.support.faults import misbehave
 from tests.support.proxy import Mode
 
 _LOCKED_ROWS: Final = 30
@@ -27,22 +27,10 @@ _EXTRA_PLACE: Final = 1000
 _CRASH_SECONDS: Final = 30
 
 
-async def hook(world: World, path: str, **parameters: object) -> None:
-    """Use one of the sandbox's hooks."""
-    headers = {"apikey": world.server.service_role_key}
-    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
-        response = await client.post(f"{world.server.url}/sandbox/v1/{path}", params=_texts(parameters))
-        response.raise_for_status()
-
-
-def _texts(parameters: dict[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in parameters.items()}
-
-
 @asynccontextmanager
 async def told(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
     """The server does something once."""
-    await hook(world, path, **parameters)
+    misbehave(world.server, path, **parameters)
     yield
 
 
@@ -51,19 +39,19 @@ async def hooked(
     world: World, path: str, *, close: bool = False, **parameters: object
 ) -> AsyncIterator[None]:
     """The server misbehaves all the time; with `close`, its sockets are closed first, so that it matters."""
-    await hook(world, path, **parameters, seconds=3600)
+    misbehave(world.server, path, **parameters, seconds=3600)
     if close:
-        await hook(world, "realtime/close", code=1001)
+        misbehave(world.server, "realtime/close", code=1001)
     try:
         yield
     finally:
-        await hook(world, path, **parameters, seconds=0)
+        misbehave(world.server, path, **parameters, seconds=0)
 
 
 @asynccontextmanager
 async def resubscribed(world: World) -> AsyncIterator[None]:
     """Events are lost until there is a new slot, and one more `system` ok is all that tells of it."""
-    await hook(world, "realtime/resubscribe", seconds=world.chance.uniform(0, 3))
+    misbehave(world.server, "realtime/resubscribe", seconds=world.chance.uniform(0, 3))
     yield
 
 

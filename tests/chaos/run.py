@@ -30,6 +30,7 @@ from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
 from tests.support.daemon_process import eventually
+from tests.support.faults import Faults
 from tests.support.proxy import serve_proxy
 
 _GIVE_UP_SECONDS: Final = 120.0
@@ -78,7 +79,7 @@ async def _world(plan: Plan) -> AsyncIterator[World]:
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url())
         async with (
-            serve_sandbox(postgres.url()) as server,
+            serve_sandbox(postgres.url(), faults=Faults()) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
             clock = Clock(Path(directory))

@@ -7,12 +7,10 @@ import json
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.daemon_process import PLAIN
 from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -133,13 +131,6 @@ async def connect(
     url = socket_url(sandbox, key, version)
     async with open_websocket(url, max_size=None, compression=None) as websocket:
         yield Client(websocket, version)
-
-
-async def hook(sandbox: SandboxServer, path: str) -> None:
-    """Ask for a failure."""
-    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
-        response = await http.post(f"/sandbox/v1/{path}", headers={"apikey": sandbox.service_role_key})
-        assert response.status_code == 200, response.text
 
 
 def notes(frames: list[Frame]) -> list[str]:

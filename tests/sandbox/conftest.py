@@ -8,6 +8,7 @@ import pytest
 
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
+from tests.support.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
     """REST and Realtime on a fresh database."""
-    async with serve_sandbox(database.url) as server:
+    async with serve_sandbox(database.url, faults=Faults()) as server:
         yield server
 
 

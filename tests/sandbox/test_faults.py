@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from priorityd.daemon.sandbox import faults
-from priorityd.daemon.sandbox.faults import TIMED_FAULTS
-from tests.sandbox.client import add_membership, binding, hook, is_live, notes
+from tests.sandbox.client import add_membership, binding, is_live, notes
+from tests.support import faults
+from tests.support.faults import TIMED_FAULTS, misbehave
 
 if TYPE_CHECKING:
     from priorityd.daemon.sandbox.server import SandboxServer
@@ -29,7 +29,7 @@ async def heard(client: Client, wanted: str) -> list[str]:
 async def test_changes_are_lost_at_random(client: Client, sandbox: SandboxServer, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
-    await hook(sandbox, "realtime/lose?share=0.5&seconds=60")
+    misbehave(sandbox, "realtime/lose?share=0.5&seconds=60")
     for number in range(100):
         add_membership(session, f"{number}")
     came: list[str] = []
@@ -42,7 +42,7 @@ async def test_changes_are_lost_at_random(client: Client, sandbox: SandboxServer
 async def test_changes_come_twice(client: Client, sandbox: SandboxServer, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
-    await hook(sandbox, "realtime/repeat?seconds=60")
+    misbehave(sandbox, "realtime/repeat?seconds=60")
     add_membership(session, "a")
     add_membership(session, "b")
     assert await heard(client, "b") + await heard(client, "b") == ["a", "a", "b", "b"]
@@ -51,7 +51,7 @@ async def test_changes_come_twice(client: Client, sandbox: SandboxServer, databa
 async def test_changes_come_late_in_order(client: Client, sandbox: SandboxServer, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
-    await hook(sandbox, "realtime/delay?by=0.5&seconds=60")
+    misbehave(sandbox, "realtime/delay?by=0.5&seconds=60")
     started = time.monotonic()
     for note in "abc":
         add_membership(session, note)
@@ -62,7 +62,7 @@ async def test_changes_come_late_in_order(client: Client, sandbox: SandboxServer
 async def test_changes_come_in_any_order(client: Client, sandbox: SandboxServer, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
-    await hook(sandbox, "realtime/shuffle?by=0.5&seconds=60")
+    misbehave(sandbox, "realtime/shuffle?by=0.5&seconds=60")
     sent = [f"{number}" for number in range(40)]
     for note in sent:
         add_membership(session, note)
@@ -77,7 +77,7 @@ async def test_too_many_messages_end_the_channel_and_not_the_socket(
     client: Client, sandbox: SandboxServer
 ) -> None:
     await client.join_live(binding())
-    await hook(sandbox, "realtime/overrun")
+    misbehave(sandbox, "realtime/overrun")
     told, closed = await client.receive(), await client.receive()
     assert (told["event"], told["payload"]["status"]) == ("system", "error")
     assert told["payload"]["message"] == "Too many messages per second"
@@ -90,7 +90,7 @@ async def test_a_lost_slot_is_announced_by_another_ok(
 ) -> None:
     session = database.connect()
     await client.join_live(binding())
-    await hook(sandbox, "realtime/resubscribe?seconds=0.5")
+    misbehave(sandbox, "realtime/resubscribe?seconds=0.5")
     add_membership(session, "before the reader has seen that it has no slot any more, perhaps")
     slots = "select count(*) from pg_replication_slots where database = current_database()"
     while session.execute(slots).fetchone() != (0,):
@@ -103,19 +103,19 @@ async def test_a_lost_slot_is_announced_by_another_ok(
 
 
 async def test_too_many_joins_are_answered_with_the_reason(client: Client, sandbox: SandboxServer) -> None:
-    await hook(sandbox, "realtime/limit?seconds=60")
+    misbehave(sandbox, "realtime/limit?seconds=60")
     ref = await client.join(binding())
     answer = await client.receive()
     assert (answer["ref"], answer["payload"]["status"]) == (ref, "error")
     assert answer["payload"]["response"] == {
         "reason": "ClientJoinRateLimitReached: Too many joins per second"
     }
-    await hook(sandbox, "realtime/limit?seconds=0")
+    misbehave(sandbox, "realtime/limit?seconds=0")
     assert is_live((await client.join_live(binding()))[-1])
 
 
 async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandbox: SandboxServer) -> None:
-    await hook(sandbox, "realtime/deny?seconds=60")
+    misbehave(sandbox, "realtime/deny?seconds=60")
     await client.join(binding())
     frames = await client.until(lambda frame: frame["event"] == "system")
     assert [frame["event"] for frame in frames] == ["phx_reply", "presence_state", "system"]
@@ -125,26 +125,26 @@ async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandb
 async def test_a_join_is_answered_and_never_confirmed(
     client: Client, sandbox: SandboxServer, database: Database
 ) -> None:
-    await hook(sandbox, "realtime/withhold?seconds=60")
+    misbehave(sandbox, "realtime/withhold?seconds=60")
     await client.join(binding())
     frames = [await client.receive(), await client.receive()]
     assert frames[0]["payload"]["status"] == "ok"
     add_membership(database.connect(), "unheard")
     assert await client.sync() == []
-    await hook(sandbox, "realtime/withhold?seconds=0")
+    misbehave(sandbox, "realtime/withhold?seconds=0")
     assert is_live((await client.join_live(binding(), topic="realtime:other"))[-1])
 
 
 async def test_failures_of_different_names_do_not_disturb_each_other(sandbox: SandboxServer) -> None:
     headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
     async with httpx.AsyncClient(base_url=sandbox.url, headers=headers) as http:
-        await hook(sandbox, "rest/fail?name=a&status=503&seconds=60")
-        await hook(sandbox, "rest/fail?name=b&status=429&retry_after=7&sqlstate=&seconds=60")
+        misbehave(sandbox, "rest/fail?name=a&status=503&seconds=60")
+        misbehave(sandbox, "rest/fail?name=b&status=429&retry_after=7&sqlstate=&seconds=60")
         assert (await http.post(RPC)).status_code == 503
-        await hook(sandbox, "rest/fail?name=a&seconds=0")
+        misbehave(sandbox, "rest/fail?name=a&seconds=0")
         limited = await http.post(RPC)
         assert (limited.status_code, limited.headers["Retry-After"]) == (429, "7")
-        await hook(sandbox, "rest/fail?name=b&seconds=0")
+        misbehave(sandbox, "rest/fail?name=b&seconds=0")
         assert (await http.post(RPC)).status_code == 200
 
 

@@ -14,6 +14,7 @@ from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.rest.pool import Pool
 from tests.support.daemon_process import PLAIN
+from tests.support.faults import misbehave
 from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -367,9 +368,9 @@ async def test_a_failed_call_leaves_nothing_behind(api: Api, database: Database)
     assert (await api.call("add", {"a": 1})).json() == 11
 
 
-async def test_failures_can_be_asked_for(api: Api) -> None:
-    hook = "/sandbox/v1/rest/fail?seconds=60&status=503&function=add&sqlstate=PGRST001&message=gone"
-    assert (await api.request("POST", hook)).status_code == 200
+async def test_failures_can_be_asked_for(api: Api, sandbox: SandboxServer) -> None:
+    failure = "rest/fail?status=503&function=add&sqlstate=PGRST001&message=gone"
+    misbehave(sandbox, failure, seconds=60)
     failing = await api.call("add", {"a": 1})
     assert (failing.status_code, failing.json()["code"], failing.json()["message"]) == (
         503,
@@ -377,12 +378,8 @@ async def test_failures_can_be_asked_for(api: Api) -> None:
         "gone",
     )
     assert (await api.call("numbers", {"n": 1})).status_code == 200
-    await api.request("POST", hook.replace("seconds=60", "seconds=0"))
+    misbehave(sandbox, failure, seconds=0)
     assert (await api.call("add", {"a": 1})).status_code == 200
-
-
-async def test_hooks_are_for_service_role_only(anon: Api) -> None:
-    assert (await anon.request("POST", "/sandbox/v1/realtime/abort")).status_code == 401
 
 
 async def test_a_pool_that_stays_busy_is_a_504(database: Database) -> None:

@@ -11,8 +11,8 @@ import pytest
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
+from tests.support.faults import misbehave
 from tests.support.listening import Heard, listening
-from tests.support.troubles import disturb_server
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -29,7 +29,7 @@ async def test_two_hundred_reconnects_leave_as_much_behind_as_one(sandbox: Sandb
 
         async def reconnect(how: str) -> None:
             gaps = len(heard.gaps)
-            await disturb_server(sandbox, f"realtime/{how}")
+            misbehave(sandbox, f"realtime/{how}")
             await eventually(lambda: len(heard.gaps) > gaps and listener.state.name == "live")
 
         for how in ENDS:

@@ -15,8 +15,8 @@ from priorityd.daemon.stream.connection import ChangeStream
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
+from tests.support.faults import misbehave
 from tests.support.listening import Heard, listening
-from tests.support.troubles import disturb_server
 
 
 async def test_passes_on_what_changes_say(sandbox: SandboxServer, database: Database) -> None:
@@ -37,9 +37,9 @@ async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: S
     async with listening(sandbox, heard, metrics) as listener:
         await eventually(lambda: value(metrics, "stream_last_seen_timestamp_seconds") > 0)
         assert 0 <= value(metrics, "stream_lag_seconds") < 5
-        await disturb_server(sandbox, "realtime/silence?seconds=60")
+        misbehave(sandbox, "realtime/silence?seconds=60")
         await eventually(lambda: value(metrics, "reconnects_total", reason="stale") == 1)
-        await disturb_server(sandbox, "realtime/silence?seconds=0")
+        misbehave(sandbox, "realtime/silence?seconds=0")
         await eventually(lambda: listener.state.name == "live")
     assert heard.gaps[:2] == ["reconnect", "reconnect"], "each time that it becomes live it asks for a sweep"
 
@@ -48,7 +48,7 @@ async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream
     sandbox: SandboxServer,
 ) -> None:
     heard, metrics = Heard(), Metrics()
-    await disturb_server(sandbox, "rest/fail?status=404&sqlstate=42883&seconds=60&message=no")
+    misbehave(sandbox, "rest/fail?status=404&sqlstate=42883&seconds=60&message=no")
     async with listening(sandbox, heard, metrics) as listener:
         await eventually(lambda: len(heard.errors) >= 4)
         assert listener.state.name == "live"
@@ -103,7 +103,7 @@ async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServ
     heard, metrics = Heard(), Metrics()
     async with listening(sandbox, heard, metrics, renew_after_seconds=1.0) as listener:
         await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 1)
-        await disturb_server(sandbox, "realtime/close?code=1012")
+        misbehave(sandbox, "realtime/close?code=1012")
         await eventually(lambda: value(metrics, "reconnects_total", reason="closed") == 1)
         await eventually(lambda: listener.state.name == "live")
     assert heard.gaps == ["reconnect", "reconnect"]
@@ -130,7 +130,7 @@ async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServe
 
         async def reconnect() -> None:
             gaps = len(heard.gaps)
-            await disturb_server(sandbox, "realtime/close?code=1012")
+            misbehave(sandbox, "realtime/close?code=1012")
             await eventually(lambda: len(heard.gaps) > gaps and listener.state.name == "live")
 
         await reconnect()

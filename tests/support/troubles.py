@@ -5,22 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 import anyio
-import httpx
 
-from priorityd.daemon.sandbox.server import SandboxServer
-from tests.support.daemon_process import PLAIN
 from tests.support.stack import Stack
-
-
-async def disturb_server(server: SandboxServer, path: str) -> None:
-    """Use one of the sandbox's hooks."""
-    headers = {"apikey": server.service_role_key}
-    async with httpx.AsyncClient(trust_env=False, verify=PLAIN, headers=headers) as client:
-        (await client.post(f"{server.url}/sandbox/v1/{path}")).raise_for_status()
-
-
-async def disturb(stack: Stack, path: str) -> None:
-    await disturb_server(stack.server, path)
 
 
 def poison(stack: Stack, repository_id: UUID) -> None:

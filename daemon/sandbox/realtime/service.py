@@ -30,20 +30,19 @@ class Realtime:
         """Read the write-ahead log until cancelled."""
         await self._replication.run()
 
-    def close_sockets(self, code: int) -> int:
-        """Close every socket with this code; returns how many."""
+    def close_sockets(self, code: int) -> None:
+        """Close every socket with this code."""
         for socket in self._sockets:
             socket.close(code)
-        return len(self._sockets)
 
-    def end_channels(self) -> int:
-        """End every channel as over the quota of messages; returns how many."""
-        return sum(socket.overrun() for socket in self._sockets)
+    def end_channels(self) -> None:
+        """End every channel as over the quota of messages."""
+        for socket in self._sockets:
+            socket.overrun()
 
-    def resubscribe(self, seconds: float) -> int:
-        """Be without a slot for this long, then say `system` ok once more; returns to how many channels."""
+    def resubscribe(self, seconds: float) -> None:
+        """Be without a slot for this long, then say `system` ok once more."""
         self._replication.lose_slot(seconds)
-        return len(list(self._subscriptions))
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """`GET /realtime/v1/websocket?apikey=…&vsn=…`; a refused key is a 403 at the handshake."""

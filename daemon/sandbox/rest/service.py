@@ -112,9 +112,9 @@ class Rest:
             raise _unauthorized(flaw, token) from flaw
 
     def _meet_failure(self, function: str) -> None:
-        failure = self._faults.rest_failure(function)
+        failure = self._faults.rpc_failure(function)
         if failure is not None:
-            raise ApiError(failure.status, failure.sqlstate, failure.message, retry_after=failure.retry_after)
+            raise failure
 
 
 def _unauthorized(flaw: InvalidToken, token: str) -> ApiError:
