@@ -25,7 +25,6 @@ from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest_side import open_senders
 from priorityd.daemon.liveness import BEAT_SECONDS, Progress
 from priorityd.daemon.logs import hide
-from priorityd.daemon.memory import TRIM_SECONDS, give_back_freed_memory
 from priorityd.daemon.parts import Agents, Means, Shared
 from priorityd.daemon.settings import Settings, is_in_environment, read_key
 from priorityd.daemon.status.http import Probes, listen, serve
@@ -57,12 +56,6 @@ async def run_daemon(settings: Settings) -> ExitCode:
         senders = await opened.enter_async_context(open_senders(settings, progress))
         means = Means(settings, keys, store, senders, metrics, progress, uuid4())
         return await App(means).run(endpoint)
-
-
-async def _give_back_memory() -> None:
-    while True:
-        await anyio.sleep(TRIM_SECONDS)
-        give_back_freed_memory()
 
 
 def _keys(settings: Settings) -> Keyring:
@@ -100,7 +93,6 @@ class App:
             root.start_soon(serve, endpoint, self._means.metrics.registry, probes)
             root.start_soon(self._heed_signals, root)
             root.start_soon(self._report_life)
-            root.start_soon(_give_back_memory)
             self._notifier.ready("waiting for Supabase")
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(self._cancel_when_stopped, waiting)

@@ -56,8 +56,8 @@ def run() -> None:
     SIGHUP takes a new key from the file that the old one came from, and forces a full resync. A second
     SIGTERM stops without finishing what is waiting.
     """
-    # What an import makes stays for good: looking for garbage among it costs a sixth of the start's time, and
-    # would cost a pause of the event loop with every full collection ever after.
+    # What an import makes stays for good: a full collection that looked for garbage among it would hold up
+    # the event loop for some 75 ms each time (`python -m tests.benchmarks garbage`).
     gc.disable()
     from priorityd.daemon.cli.run import run_daemon_command
 

@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from tests.benchmarks.burst import burst
+from tests.benchmarks.garbage import garbage
 from tests.benchmarks.idle import footprint, idle
 from tests.benchmarks.large import Sizes
 from tests.benchmarks.latency import latency
@@ -34,6 +35,7 @@ async def migration_locks() -> dict[str, Any]:
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "burst": burst,
     "footprint": footprint,
+    "garbage": garbage,
     "idle": idle,
     "latency": latency,
     "migrations": migration_locks,
