@@ -24,7 +24,10 @@ class CountedRepositories:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The answer of `workspace_priority_snapshot`."""
+    """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
+
+    `inversions` are workspace repositories whose priority is not high.
+    """
 
     repositories: tuple[CountedRepositories, ...]
     inversions: int

@@ -1,6 +1,7 @@
 """What `/status` shows and the status page is made of, as a documented schema.
 
 Times are UTC, durations seconds. Only additions are made to it: what is there keeps its name and meaning.
+What another room already has in the form in which it is shown is shown as it is, and declared there.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from priorityd.core.database.answers import SyncResult
 from priorityd.core.priorities import Priority, Trigger
-from priorityd.core.status.problems import Severity
+from priorityd.core.status.problems import Problem
 from priorityd.core.vocabulary import JobStatus
+from priorityd.daemon.apply.recorder import RecentRun
+from priorityd.daemon.database.rows import JobInversion, Snapshot
 
 
 class Part(BaseModel):
     """Base of the parts below."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ShownProblem(Part):
-    """Something that is not as it should be."""
-
-    severity: Severity
-    text: str
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # What has a default is shown as well.
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Failure(Part):
@@ -67,48 +70,13 @@ class SweepReport(Part):
     """Rows that a timer found wrong and no change had announced, since the start."""
 
 
-class Refusal(Part):
-    """A tracked row that the application does not let change."""
-
-    id: UUID
-    repository_id: UUID | None
-    name: str | None
-    sqlstate: str | None
-    message: str
-
-
-class ResyncResult(Part):
-    """What the last full resync that succeeded came to."""
-
-    examined: int
-    workspace_repos: int
-    tracked_only_repos: int
-    untracked: int
-    priority_changes: int
-    refused: list[Refusal]
-    errors: list[str]
-
-
-class Run(Part):
-    """A full resync, or a sweep that found something or failed."""
-
-    kind: str
-    trigger: Trigger
-    outcome: str
-    ended_at: datetime
-    seconds: float
-    examined: int | None
-    """Rows; None for a sweep, which looks at what is wrong only."""
-    changed: int
-
-
 class ResyncReport(Part):
     """The walk over every tracked row."""
 
     last_done_at: datetime | None
-    last_result: ResyncResult | None
+    last_result: SyncResult | None
     next_at: datetime
-    recent: list[Run]
+    recent: list[RecentRun]
     """The newest first."""
 
 
@@ -157,28 +125,6 @@ class HistoryReport(Part):
     latency: dict[Priority, LatencyReport]
 
 
-class RepositoryCount(Part):
-    """Tracked repositories by flag and priority."""
-
-    is_workspace_repo: bool
-    priority: str | None
-    count: int
-
-
-class SnapshotReport(Part):
-    """Counts of the whole, as of `taken_at` by the database's clock."""
-
-    repositories: list[RepositoryCount]
-    inversions: int
-    """Workspace repositories whose priority is not high."""
-    untracked: int
-    outbox_pending: int
-    outbox_oldest_seconds: float
-    outbox_abandoned: int
-    schema_version: int
-    taken_at: datetime
-
-
 class OutboxReport(Part):
     """The announcements of changes to Inngest."""
 
@@ -220,16 +166,6 @@ class QueuedJobs(Part):
     oldest_seconds: float
 
 
-class OvertakenJob(Part):
-    """`job_id` started while the older `waiting_job_id` of a higher priority was waiting."""
-
-    job_id: UUID
-    priority: Priority
-    started_at: datetime
-    waiting_job_id: UUID
-    waiting_priority: Priority
-
-
 class JobReport(Part):
     """The application's job queue, `background_jobs`."""
 
@@ -244,7 +180,7 @@ class JobReport(Part):
     """In the last hour."""
     inversions: int
     """Jobs that were found to have overtaken an older one of a higher priority, in the last hour."""
-    inversion_sample: list[OvertakenJob]
+    inversion_sample: list[JobInversion]
 
 
 class OrderedJobsReport(Part):
@@ -274,7 +210,7 @@ class Report(Part):
     at: datetime
     """When this was put together, by the daemon's clock."""
     headline: str
-    problems: list[ShownProblem]
+    problems: list[Problem]
     """The worst first; empty when all is well."""
     ready: bool
     not_ready_because: list[str]
@@ -290,7 +226,7 @@ class Report(Part):
     history: HistoryReport
     outbox: OutboxReport | OutboxOff
     sync_function: FunctionReport | FunctionOff
-    snapshot: SnapshotReport | None
+    snapshot: Snapshot | None
     """None until the first one has been taken."""
     jobs: JobReport
     ordered_jobs: OrderedJobsReport | OrderedJobsOff

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,6 +15,7 @@ from priorityd.core.status.problems import Facts, find_problems, headline
 from priorityd.core.vocabulary import JOB_STATUSES
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.inngest.function_host import FunctionHost
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.jobs.watcher import JobWatcher
@@ -36,15 +37,10 @@ from priorityd.daemon.status.report import (
     OrderedJobsReport,
     OutboxOff,
     OutboxReport,
-    OvertakenJob,
     QueuedJobs,
     QueueReport,
     Report,
     ResyncReport,
-    ResyncResult,
-    Run,
-    ShownProblem,
-    SnapshotReport,
     SweepReport,
 )
 from priorityd.daemon.status.snapshotter import Snapshotter
@@ -76,7 +72,7 @@ def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
     now = utc_now()
     minutes = sources.history.minutes(now)
     listener, queue = _listener(sources.listener, now), _queue(sources.queue)
-    snapshot = _snapshot(sources.snapshotter)
+    snapshot = sources.snapshotter.latest
     resync = _resync(sources.resyncer, sources.recorder)
     jobs = _jobs(sources.job_watcher, minutes, leader=leader)
     facts = _facts(not_ready, now, listener, queue, resync, snapshot, jobs, sources, minutes)
@@ -85,7 +81,7 @@ def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
         started_at=sources.started_at,
         at=now,
         headline=headline(facts),
-        problems=[ShownProblem(severity=each.severity, text=each.text) for each in find_problems(facts)],
+        problems=find_problems(facts),
         ready=not not_ready,
         not_ready_because=not_ready,
         leader=leader,
@@ -116,7 +112,7 @@ def _facts(
     listener: ListenerReport,
     queue: QueueReport,
     resync: ResyncReport,
-    snapshot: SnapshotReport | None,
+    snapshot: Snapshot | None,
     jobs: JobReport,
     sources: Sources,
     minutes: list[Minute],
@@ -149,7 +145,7 @@ def _facts(
     )
 
 
-def workspace_repositories(snapshot: SnapshotReport) -> int:
+def workspace_repositories(snapshot: Snapshot) -> int:
     """How many repositories were in a workspace when they were counted."""
     return sum(row.count for row in snapshot.repositories if row.is_workspace_repo)
 
@@ -177,18 +173,12 @@ def _queue(queue: WorkQueue) -> QueueReport:
 
 
 def _resync(resyncer: Resyncer, recorder: Recorder) -> ResyncReport:
-    result = resyncer.last_result
     return ResyncReport(
         last_done_at=resyncer.last_done_at,
-        last_result=ResyncResult(**asdict(result)) if result else None,
+        last_result=resyncer.last_result,
         next_at=resyncer.next_at,
-        recent=[Run(**asdict(run)) for run in recorder.recent_runs],
+        recent=list(recorder.recent_runs),
     )
-
-
-def _snapshot(snapshotter: Snapshotter) -> SnapshotReport | None:
-    latest = snapshotter.latest
-    return SnapshotReport(**asdict(latest)) if latest else None
 
 
 def _changes(recorder: Recorder) -> list[Change]:
@@ -250,7 +240,7 @@ def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobRep
             for priority in PRIORITIES
         },
         inversions=sum(minute.job_inversions for minute in minutes),
-        inversion_sample=[OvertakenJob(**asdict(each)) for each in watcher.inversions],
+        inversion_sample=list(watcher.inversions),
     )
 
 
