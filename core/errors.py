@@ -71,7 +71,13 @@ class ContractError(PriorityError):
 
 
 class KeyRefusedError(PriorityError):
-    """Supabase refused its key, or Inngest its own; the message says which."""
+    """Supabase refused its key."""
+
+    exit_code = ExitCode.KEY_REFUSED
+
+
+class InngestKeyRefusedError(PriorityError):
+    """Inngest refused its event key or its signing key; the message says which."""
 
     exit_code = ExitCode.KEY_REFUSED
 

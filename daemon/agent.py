@@ -3,7 +3,7 @@
     start ─▶ turn ─▶ rest ─▶ turn ─▶ … told to stop ─▶ turns while something is left ─▶ at_end
 
 A turn does what is due and says how long it is until something will be. The rest is cut short by the agent's
-wakeup, and never lasts longer than `BEAT_SECONDS`: each turn is the sign that the agent still goes round. So
+wakeup, and never lasts longer than `TICK_SECONDS`: each turn is the sign that the agent still goes round. So
 a turn may come before anything is due, and does nothing then.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.wakeup import Wakeup
 
 
@@ -24,8 +24,8 @@ class Agent(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, progress: Progress, wakeup: Wakeup | None = None) -> None:
-        self._progress = progress
+    def __init__(self, liveness: Liveness, wakeup: Wakeup | None = None) -> None:
+        self._liveness = liveness
         self._wakeup = wakeup or Wakeup()
         self._stopping = False
 
@@ -36,11 +36,11 @@ class Agent(ABC):
     async def run(self) -> None:
         """Take turns until told to stop and nothing is left."""
         while not self._stopping or self.has_more():
-            self.beat()
+            self.tick()
             rest = await self.turn()
-            await self._wakeup.wait(max(0.0, min(BEAT_SECONDS, rest)))
+            await self._wakeup.wait(max(0.0, min(TICK_SECONDS, rest)))
         await self.at_end()
-        self._progress.ended(self.name)
+        self._liveness.ended(self.name)
 
     def wake(self) -> None:
         """There may be something to do: take a turn now, or right after the one that is under way."""
@@ -51,9 +51,9 @@ class Agent(ABC):
         self._stopping = True
         self.wake()
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         """The agent goes round; for turns that may take long."""
-        self._progress.beat(self.name)
+        self._liveness.tick(self.name)
 
     def has_more(self) -> bool:
         """Whether something is left that has to be done before the end."""

@@ -19,11 +19,11 @@ from anyio.abc import TaskGroup
 from priorityd.core import __version__
 from priorityd.core.errors import ExitCode
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.startup import wait_for_schema
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest_side import open_senders
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.logs import hide
 from priorityd.daemon.parts import Agents, Means, Shared
 from priorityd.daemon.settings import Settings, is_in_environment, read_key
@@ -42,27 +42,27 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
     Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
     """
-    metrics, progress = Metrics(), Progress()
-    keys = _keys(settings)
+    metrics, liveness = Metrics(), Liveness()
+    api_key = _api_key(settings)
     async with AsyncExitStack() as opened:
         endpoint = opened.enter_context(listen(settings.http_host, settings.http_port))
         store = await opened.enter_async_context(
             open_store(
                 settings.supabase_url,
-                keys,
-                on_error=lambda reason: metrics.apply.apply_errors.labels(reason).inc(),
+                api_key,
+                on_error=lambda reason: metrics.apply.call_errors.labels(reason).inc(),
             )
         )
-        senders = await opened.enter_async_context(open_senders(settings, progress))
-        means = Means(settings, keys, store, senders, metrics, progress, uuid4())
+        senders = await opened.enter_async_context(open_senders(settings, liveness))
+        means = Means(settings, api_key, store, senders, metrics, liveness, uuid4())
         return await App(means).run(endpoint)
 
 
-def _keys(settings: Settings) -> Keyring:
+def _api_key(settings: Settings) -> ApiKey:
     key = settings.supabase_key.get_secret_value()
-    keys = Keyring(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
-    keys.on_change(hide)
-    return keys
+    api_key = ApiKey(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
+    api_key.on_change(hide)
+    return api_key
 
 
 class App:
@@ -70,7 +70,7 @@ class App:
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._progress = means.progress
+        self._liveness = means.liveness
         self._shared = Shared(means)
         self._agents = Agents(means, self._shared)
         self._started_at = utc_now()
@@ -84,7 +84,7 @@ class App:
         host, port = endpoint.getsockname()[:2]
         log.info("started", version=__version__, http=f"http://{host}:{port}")
         probes = Probes(
-            not_alive=self._progress.stalled,
+            not_alive=self._liveness.stalled,
             not_ready=self._not_ready,
             status=self._status,
             refresh=self._means.metrics.refresh,
@@ -96,9 +96,9 @@ class App:
             self._notifier.ready("waiting for Supabase")
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(self._cancel_when_stopped, waiting)
-                await wait_for_schema(self._means.store, lambda: self._progress.beat("start"))
+                await wait_for_schema(self._means.store, lambda: self._liveness.tick("start"))
                 waiting.cancel_scope.cancel()
-            self._progress.ended("start")
+            self._liveness.ended("start")
             if not self._stop_asked.is_set():
                 await self._work()
             root.cancel_scope.cancel()
@@ -160,16 +160,16 @@ class App:
 
     def _reload(self) -> None:
         self._notifier.reloading()
-        self._means.keys.reload()
+        self._means.api_key.reload()
         log.info("resync_requested", trigger="signal")
         self._agents.resyncer.request("signal")
         self._notifier.ready(self._summary())
 
     async def _report_life(self) -> None:
         limit = self._notifier.watchdog_seconds
-        interval = min(BEAT_SECONDS, limit / 2) if limit else BEAT_SECONDS
+        interval = min(TICK_SECONDS, limit / 2) if limit else TICK_SECONDS
         while True:
-            stalled = self._progress.stalled()
+            stalled = self._liveness.stalled()
             if stalled:
                 log.error("stalled", parts=stalled)
             else:

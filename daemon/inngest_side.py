@@ -17,7 +17,7 @@ from priorityd.daemon.inngest.sync_function import SyncFunction
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.releaser import Releaser
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import Outbox
@@ -37,7 +37,7 @@ class Senders:
 
 
 @asynccontextmanager
-async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[Senders]:
+async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[Senders]:
     """What the settings want and allow."""
     if not settings.inngest_sends:
         yield Senders(None, None)
@@ -47,19 +47,19 @@ async def open_senders(settings: Settings, progress: Progress) -> AsyncIterator[
     async with AsyncExitStack() as opened:
         announcer = job_sender = None
         if settings.dispatch_changes:
-            opening = open_event_sender(settings, on_attempt=lambda: progress.beat("dispatcher"))
+            opening = open_event_sender(settings, on_attempt=lambda: liveness.tick("dispatcher"))
             announcer = await opened.enter_async_context(opening)
         if settings.release_jobs:
             # What can't be sent goes back into the order instead of being tried again at once.
             opening = open_event_sender(
-                settings, max_attempts=1, on_attempt=lambda: progress.beat("releaser")
+                settings, max_attempts=1, on_attempt=lambda: liveness.tick("releaser")
             )
             job_sender = await opened.enter_async_context(opening)
         yield Senders(announcer, job_sender)
 
 
 def make_dispatcher(
-    settings: Settings, outbox: Outbox, sender: EventSender | None, metrics: OutboxMetrics, progress: Progress
+    settings: Settings, outbox: Outbox, sender: EventSender | None, metrics: OutboxMetrics, liveness: Liveness
 ) -> Dispatcher | None:
     """What announces recorded changes, if anything is to."""
     if sender is None:
@@ -71,7 +71,7 @@ def make_dispatcher(
         form=settings.event_priority,
         sync_new=settings.sync_new_workspace_repositories,
         metrics=metrics,
-        progress=progress,
+        liveness=liveness,
     )
 
 
@@ -82,7 +82,7 @@ def make_releaser(
     *,
     is_leader: Callable[[], bool],
     metrics: ReleaseMetrics,
-    progress: Progress,
+    liveness: Liveness,
 ) -> Releaser | None:
     """What releases ordered jobs, if anything is to."""
     if sender is None:
@@ -96,16 +96,16 @@ def make_releaser(
         form=settings.event_priority,
         is_leader=is_leader,
         metrics=metrics,
-        progress=progress,
+        liveness=liveness,
     )
 
 
 def make_function_host(
-    settings: Settings, function: SyncFunction, instance: str, progress: Progress
+    settings: Settings, function: SyncFunction, daemon_id: str, liveness: Liveness
 ) -> FunctionHost | None:
     """What offers Inngest the function, where the settings want and allow it."""
     if not (settings.inngest_hosts and settings.host_sync_function):
         return None
     from priorityd.daemon.inngest.function_host import FunctionHost
 
-    return FunctionHost(settings, function, instance, progress=progress)
+    return FunctionHost(settings, function, daemon_id, liveness=liveness)

@@ -1,6 +1,6 @@
 """Liveness: whether the loops of the daemon still go round.
 
-Each long-running part reports every time it comes round, at least every `BEAT_SECONDS` while it waits or
+Each long-running part reports every time it comes round, at least every `TICK_SECONDS` while it waits or
 retries. Supabase being down does not stop them, so it never makes the daemon look dead; a blocked event loop
 or a part that hangs does.
 """
@@ -11,19 +11,19 @@ from typing import Final
 
 from priorityd.daemon.clock import monotonic
 
-BEAT_SECONDS: Final = 5.0
+TICK_SECONDS: Final = 5.0
 STALLED_AFTER_SECONDS: Final = 60.0
 """Above what one call to Supabase may take with its retries, so that a slow answer is no stall."""
 
 
-class Progress:
+class Liveness:
     """When each part was last seen going round."""
 
     def __init__(self, stalled_after_seconds: float = STALLED_AFTER_SECONDS) -> None:
         self._stalled_after_seconds = stalled_after_seconds
         self._seen_at: dict[str, float] = {}
 
-    def beat(self, part: str) -> None:
+    def tick(self, part: str) -> None:
         """The part goes round."""
         self._seen_at[part] = monotonic()
 

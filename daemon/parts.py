@@ -27,12 +27,12 @@ from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.history import History
 from priorityd.core.news import News
 from priorityd.core.pacing import SweepPace
-from priorityd.core.repair.requests import Requests
+from priorityd.core.repair.pending_runs import PendingRuns
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.apply.worker import Worker
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.inngest.sync_function import SyncFunction
 from priorityd.daemon.inngest_side import Senders, make_dispatcher, make_function_host, make_releaser
@@ -40,7 +40,7 @@ from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.leader.elector import Elector
 from priorityd.daemon.leader.leadership import Leadership
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.outbox.trimmer import Trimmer
 from priorityd.daemon.repair.resyncer import Resyncer
@@ -63,11 +63,11 @@ class Means:
     """
 
     settings: Settings
-    keys: Keyring
+    api_key: ApiKey
     store: Store
     senders: Senders
     metrics: Metrics
-    progress: Progress
+    liveness: Liveness
     daemon_id: UUID
 
 
@@ -83,7 +83,7 @@ class Shared:
         )
         metrics.apply.watch(self.queue)
         self.work_added = Wakeup()
-        self.sweeps = Requests()
+        self.sweeps = PendingRuns()
         self.leadership = Leadership()
         self.heard, self.recorded = News(), News()
         self.history = History()
@@ -107,16 +107,16 @@ class Agents:
 
     def __init__(self, means: Means, shared: Shared) -> None:
         settings, store, daemon_id = means.settings, means.store, means.daemon_id
-        metrics, progress, is_leader = means.metrics, means.progress, shared.leadership.is_held
+        metrics, liveness, is_leader = means.metrics, means.liveness, shared.leadership.is_held
         self.listener = Listener(
             settings.supabase_url,
-            means.keys,
+            means.api_key,
             daemon_id,
             store,
             on_hint=shared.intake.take_hint,
             on_gap=shared.sweeps.add,
             metrics=metrics.stream,
-            progress=progress,
+            liveness=liveness,
         )
         self.worker = Worker(
             shared.queue,
@@ -124,10 +124,10 @@ class Agents:
             batch_size=settings.batch_size,
             recorder=shared.recorder,
             metrics=metrics.apply,
-            progress=progress,
+            liveness=liveness,
             wakeup=shared.work_added,
         )
-        self.elector = Elector(store, daemon_id, shared.leadership, metrics=metrics.leader, progress=progress)
+        self.elector = Elector(store, daemon_id, shared.leadership, metrics=metrics.leader, liveness=liveness)
         self.sweeper = Sweeper(
             store,
             shared.queue,
@@ -137,7 +137,7 @@ class Agents:
             leadership=shared.leadership,
             drift_judge=shared.drift_judge,
             recorder=shared.recorder,
-            progress=progress,
+            liveness=liveness,
             work_added=shared.work_added,
         )
         self.resyncer = Resyncer(
@@ -146,10 +146,10 @@ class Agents:
             settings.resync_schedule,
             is_leader=is_leader,
             recorder=shared.recorder,
-            progress=progress,
+            liveness=liveness,
         )
         self.snapshotter = Snapshotter(
-            store, news=(shared.heard, shared.recorded), metrics=metrics.snapshots, progress=progress
+            store, news=(shared.heard, shared.recorded), metrics=metrics.snapshots, liveness=liveness
         )
         self.job_watcher = JobWatcher(
             store,
@@ -157,11 +157,11 @@ class Agents:
             is_leader=is_leader,
             history=shared.history,
             metrics=metrics.jobs,
-            progress=progress,
+            liveness=liveness,
         )
         outbox = Outbox(store, daemon_id)
-        trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, progress=progress)
-        self.dispatcher = make_dispatcher(settings, outbox, means.senders.announcer, metrics.outbox, progress)
+        trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, liveness=liveness)
+        self.dispatcher = make_dispatcher(settings, outbox, means.senders.announcer, metrics.outbox, liveness)
         if self.dispatcher is not None:
             shared.recorded.subscribe(self.dispatcher.wake)
         self.releaser = make_releaser(
@@ -170,10 +170,10 @@ class Agents:
             means.senders.job_sender,
             is_leader=is_leader,
             metrics=metrics.releases,
-            progress=progress,
+            liveness=liveness,
         )
         function = SyncFunction(store, self.resyncer, recorder=shared.recorder)
-        self.function_host = make_function_host(settings, function, str(daemon_id), progress)
+        self.function_host = make_function_host(settings, function, str(daemon_id), liveness)
         there = (
             self.elector,
             self.resyncer,

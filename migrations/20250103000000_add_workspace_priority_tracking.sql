@@ -279,7 +279,7 @@ begin
             changed_at timestamptz not null default clock_timestamp(),
             -- Dispatching. A row is pending until it has been dispatched or given up; a claim that is never finished
             -- (its holder died) runs out and is taken over.
-            claimed_by uuid,
+            daemon_id uuid,
             claimed_at timestamptz,
             attempts integer not null default 0,
             next_attempt_at timestamptz not null default clock_timestamp(),

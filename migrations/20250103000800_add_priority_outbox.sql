@@ -100,7 +100,7 @@ begin
     -- Costs the batch and what is under way, however long the trail and the backlog are: the index of pending rows
     -- is read from its old end, and few of its rows are not due.
     create or replace function public.claim_priority_changes(
-        p_claimed_by uuid,
+        p_daemon_id uuid,
         p_limit integer default 500,
         p_claim_seconds double precision default 60
     )
@@ -115,8 +115,8 @@ begin
         v_changes jsonb;
     begin
         perform priorityd.check_limit(p_limit);
-        if p_claimed_by is null or p_claim_seconds is null or p_claim_seconds not between 1 and 3600 then
-            raise exception 'p_claimed_by must be an id, and p_claim_seconds between 1 and 3600'
+        if p_daemon_id is null or p_claim_seconds is null or p_claim_seconds not between 1 and 3600 then
+            raise exception 'p_daemon_id must be an id, and p_claim_seconds between 1 and 3600'
                 using errcode = 'invalid_parameter_value';
         end if;
         select * into strict v_outbox from priorityd.outbox;
@@ -146,7 +146,7 @@ begin
         ),
         claimed as (
             update public.repository_priority_changes c
-            set claimed_by = p_claimed_by,
+            set daemon_id = p_daemon_id,
                 claimed_at = v_now,
                 attempts = c.attempts + 1,
                 next_attempt_at = v_now + make_interval(secs => p_claim_seconds)
@@ -228,7 +228,7 @@ begin
     -- These could not be sent for now: they are due again after the delay. Rows that another dispatcher has claimed
     -- meanwhile are its own.
     create or replace function public.return_priority_changes(
-        p_claimed_by uuid,
+        p_daemon_id uuid,
         p_ids bigint[],
         p_error text,
         p_delay_seconds double precision
@@ -246,11 +246,11 @@ begin
                 using errcode = 'invalid_parameter_value';
         end if;
         update public.repository_priority_changes c
-        set claimed_by = null,
+        set daemon_id = null,
             claimed_at = null,
             next_attempt_at = clock_timestamp() + make_interval(secs => p_delay_seconds),
             last_error = coalesce(p_error, c.last_error)
-        where c.id = any (p_ids) and c.claimed_by = p_claimed_by
+        where c.id = any (p_ids) and c.daemon_id = p_daemon_id
             and c.dispatched_at is null and c.abandoned_at is null;
         get diagnostics v_count = row_count;
         return jsonb_build_object('returned', v_count);

@@ -15,7 +15,7 @@
 -- follows all hints before it takes anything. What went past us (somebody writing a priority by hand) is found by
 -- check_job_lanes, and a lane that is too high by the release itself, which reads the tracked row of what it takes.
 --
--- Who waits for whom. One release at a time: it holds the only row of priorityd.job_queue, alone writes lanes
+-- Who waits for whom. One release at a time: it holds the only row of priorityd.release_state, alone writes lanes
 -- and turns, and is a matter of milliseconds; another that comes meanwhile goes away at once. Queueing jobs and
 -- changing priorities only ever insert; they never wait for a release. The application's tables get no trigger, no
 -- column and no index: a large background_jobs stays as it is.
@@ -50,14 +50,14 @@ begin
         insert into priorityd.created values ('table public.background_jobs');
     end if;
 
-    if to_regclass('priorityd.job_queue') is null then
+    if to_regclass('priorityd.release_state') is null then
         -- One row. Whoever has it locked releases jobs. turns counts what was ever released.
-        create table priorityd.job_queue (
-            only_row boolean primary key default true constraint job_queue_one_row check (only_row),
+        create table priorityd.release_state (
+            only_row boolean primary key default true constraint release_state_one_row check (only_row),
             in_use boolean not null default false,
             turns bigint not null default 0
         );
-        insert into priorityd.job_queue default values;
+        insert into priorityd.release_state default values;
 
         -- The ordered jobs that are not over: waiting (released_at is null) or in flight. The job itself is in
         -- background_jobs; no foreign key, because the application's deletes must not pay for it.
@@ -70,7 +70,7 @@ begin
             number bigint generated always as identity,
             releases integer not null default 0,
             released_at timestamptz,
-            released_by uuid,
+            daemon_id uuid,
             released_priority text,
             sent_at timestamptz,
             lease_until timestamptz
@@ -116,7 +116,7 @@ begin
         for v_table in
             select c.oid::regclass from pg_class c
             where c.relnamespace = 'priorityd'::regnamespace and c.relkind = 'r'
-                and c.relname in ('job_types', 'job_queue', 'ordered_jobs', 'job_lanes', 'job_turns', 'job_hints')
+                and c.relname in ('job_types', 'release_state', 'ordered_jobs', 'job_lanes', 'job_turns', 'job_hints')
         loop
             execute format(
                 'alter table %s set (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000)', v_table);
@@ -296,8 +296,8 @@ begin
         v_known jsonb;
         v_refused jsonb;
     begin
-        if not exists (select from priorityd.job_queue q where q.in_use) then
-            update priorityd.job_queue q set in_use = true where q.only_row;
+        if not exists (select from priorityd.release_state q where q.in_use) then
+            update priorityd.release_state q set in_use = true where q.only_row;
         end if;
         select
             coalesce(jsonb_agg(n.job order by n.position) filter (where not u.unknown), '[]'),

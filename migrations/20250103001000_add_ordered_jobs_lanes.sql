@@ -12,7 +12,7 @@ begin
     returns trigger language plpgsql as $$
     begin
         -- Where nobody has ever used ordered jobs, nobody would take the hints away.
-        if exists (select from priorityd.job_queue q where q.in_use) then
+        if exists (select from priorityd.release_state q where q.in_use) then
             insert into priorityd.job_hints (repository_id)
             select distinct c.repository_id from changes c where c.repository_id is not null;
         end if;
@@ -247,7 +247,7 @@ begin
         v_ids := array(
             select f.job_id from priorityd.ordered_jobs f
             where f.released_at is not null
-                and (f.lease_until <= v_now or (f.released_by = p_daemon_id and f.sent_at is null))
+                and (f.lease_until <= v_now or (f.daemon_id = p_daemon_id and f.sent_at is null))
             for update skip locked
         );
         if v_ids = '{}' then
@@ -258,7 +258,7 @@ begin
         ),
         returned as (
             update priorityd.ordered_jobs o
-            set released_at = null, released_by = null, sent_at = null, lease_until = null
+            set released_at = null, daemon_id = null, sent_at = null, lease_until = null
             from ended e
             where o.job_id = any (v_ids) and o.job_id = e.job_id
             returning o.job_type, o.repository_id, o.released_priority, e.sent_at

@@ -1,5 +1,5 @@
 -- Releasing ordered jobs: which is the next, and putting it in flight. All of it is done by the holder of the only row of
--- priorityd.job_queue; the order is told at the top of 20250103000900.
+-- priorityd.release_state; the order is told at the top of 20250103000900.
 
 do $functions$
 begin
@@ -159,7 +159,7 @@ begin
         v_releases integer;
     begin
         update priorityd.ordered_jobs o
-        set released_at = v_now, released_by = p_daemon_id, released_priority = p_lane.priority,
+        set released_at = v_now, daemon_id = p_daemon_id, released_priority = p_lane.priority,
             releases = o.releases + case p_status when 'queued' then 1 else 0 end,
             sent_at = case p_status when 'processing' then v_now end,
             lease_until = v_now + make_interval(
@@ -336,7 +336,7 @@ begin
     as $$
     declare
         c_hints constant integer := 10000;
-        v_queue priorityd.job_queue;
+        v_queue priorityd.release_state;
         v_lost jsonb;
         v_type priorityd.job_types;
         v_released record;
@@ -352,7 +352,7 @@ begin
                 'p_claim_seconds between 1 and 3600, and p_lease_seconds between 1 and 604800'
                 using errcode = 'invalid_parameter_value';
         end if;
-        select q.* into v_queue from priorityd.job_queue q for no key update skip locked;
+        select q.* into v_queue from priorityd.release_state q for no key update skip locked;
         if not found then
             return jsonb_build_object('busy', true, 'more', false, 'jobs', '[]'::jsonb);
         end if;
@@ -373,7 +373,7 @@ begin
             end loop;
         end if;
         if v_turn > v_queue.turns or not v_queue.in_use then
-            update priorityd.job_queue q set turns = v_turn, in_use = true where q.only_row;
+            update priorityd.release_state q set turns = v_turn, in_use = true where q.only_row;
         end if;
 
         return jsonb_build_object(

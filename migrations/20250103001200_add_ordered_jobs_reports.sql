@@ -48,14 +48,14 @@ begin
     begin
         v_ids := array(
             select o.job_id from priorityd.ordered_jobs o
-            where o.job_id = any (p_job_ids) and o.released_by = p_daemon_id
+            where o.job_id = any (p_job_ids) and o.daemon_id = p_daemon_id
                 and o.released_at is not null and o.sent_at is null
             order by o.job_id
             for no key update
         );
         with returned as (
             update priorityd.ordered_jobs o
-            set released_at = null, released_by = null, lease_until = null
+            set released_at = null, daemon_id = null, lease_until = null
             where o.job_id = any (v_ids)
             returning o.job_type, o.repository_id
         )
@@ -153,7 +153,7 @@ begin
         where (t.job_type, t.workspace_id) in (
             select o.job_type, o.workspace_id from priorityd.job_turns o
             where not o.active and o.served < (
-                select q.turns - c_forgotten_turns from priorityd.job_queue q
+                select q.turns - c_forgotten_turns from priorityd.release_state q
             )
             for update skip locked
         );

@@ -21,7 +21,7 @@ begin
         create table priorityd.job_cursor (
             only_row boolean primary key default true constraint job_cursor_one_row check (only_row),
             page bigint not null default 0,
-            claimed_by uuid,
+            daemon_id uuid,
             finished_from timestamptz not null,
             finished_from_id uuid not null default 'ffffffff-ffff-ffff-ffff-ffffffffffff',
             finished_to timestamptz not null,
@@ -370,7 +370,7 @@ begin
         on conflict do nothing;
         select c.* into v_cursor from priorityd.job_cursor c for update;
 
-        if v_cursor.claimed_by is distinct from p_daemon_id or v_cursor.page is not distinct from p_counted_page then
+        if v_cursor.daemon_id is distinct from p_daemon_id or v_cursor.page is not distinct from p_counted_page then
             if v_cursor.checkpoint_xid <= pg_snapshot_xmin(pg_current_snapshot())
                 or v_cursor.checkpoint_at < now() - c_longest_transaction then
                 v_cursor.settled_until := greatest(
@@ -382,7 +382,7 @@ begin
             end if;
 
             v_cursor.page := v_cursor.page + 1;
-            v_cursor.claimed_by := p_daemon_id;
+            v_cursor.daemon_id := p_daemon_id;
             v_cursor.finished_from := v_cursor.finished_to;
             v_cursor.finished_from_id := v_cursor.finished_to_id;
             select p.finished_at, p.id, p.n into v_cursor.finished_to, v_cursor.finished_to_id, v_jobs
@@ -413,7 +413,7 @@ begin
             end if;
 
             update priorityd.job_cursor c
-            set page = v_cursor.page, claimed_by = v_cursor.claimed_by,
+            set page = v_cursor.page, daemon_id = v_cursor.daemon_id,
                 finished_from = v_cursor.finished_from, finished_from_id = v_cursor.finished_from_id,
                 finished_to = v_cursor.finished_to, finished_to_id = v_cursor.finished_to_id,
                 started_from = v_cursor.started_from, started_to = v_cursor.started_to,

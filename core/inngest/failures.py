@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.errors import InngestKeyRefusedError, PermanentError, PriorityError, TransientError
 from priorityd.core.failures import Reason
 
 REFUSED_STATUSES: Final = (400, 413, 422)
@@ -27,7 +27,9 @@ def translate_inngest(
     """
     text = f"Inngest answered {status}: {message}"
     if status in _KEY_STATUSES:
-        return KeyRefusedError(f"Inngest refused the event key (INNGEST_EVENT_KEY): {message} ({status})")
+        return InngestKeyRefusedError(
+            f"Inngest refused the event key (INNGEST_EVENT_KEY): {message} ({status})"
+        )
     if status in REFUSED_STATUSES:
         return PermanentError(text, reason="rejected")
     if status == 404:

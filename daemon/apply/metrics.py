@@ -49,7 +49,7 @@ class ApplyMetrics:
         self.apply_batch_size = made.histogram(
             "apply_batch_size", "Repositories in such a batch.", _BATCH_BUCKETS
         )
-        self.apply_errors = made.counter("apply_errors", "Calls to Supabase that failed.", reason=REASONS)
+        self.call_errors = made.counter("call_errors", "Calls to Supabase that failed.", reason=REASONS)
         self.resyncs = made.counter(
             "resyncs",
             "Full resyncs and sweeps that ended.",

@@ -22,7 +22,7 @@ from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -63,10 +63,10 @@ class Worker(Agent):
         batch_size: int,
         recorder: Recorder,
         metrics: ApplyMetrics,
-        progress: Progress,
+        liveness: Liveness,
         wakeup: Wakeup,
     ) -> None:
-        super().__init__(progress, wakeup)
+        super().__init__(liveness, wakeup)
         self._queue = queue
         self._store = store
         self._batch_size = batch_size
@@ -94,7 +94,7 @@ class Worker(Agent):
 
     def _seconds_to_wait(self) -> float:
         due_at = self._queue.next_due_at()
-        return BEAT_SECONDS if due_at is None else due_at - monotonic()
+        return TICK_SECONDS if due_at is None else due_at - monotonic()
 
     async def _let_batch_fill(self) -> None:
         ends_at = monotonic() + LONGEST_FILL_SECONDS
@@ -114,7 +114,7 @@ class Worker(Agent):
             raise
         except Exception as error:
             log.exception("apply_failed_unexpectedly", repositories=len(items))
-            self._metrics.apply_errors.labels("unknown").inc()
+            self._metrics.call_errors.labels("unknown").inc()
             self._put_back(items, error)
         else:
             self._finish(items, answer)

@@ -25,7 +25,7 @@ from priorityd.core.stream.listener_state import JOIN_TIMEOUT_SECONDS, Failed, I
 from priorityd.daemon.cli.check_database import database_findings
 from priorityd.daemon.cli.check_inngest import inngest_findings
 from priorityd.daemon.cli.finding import Finding, from_error, psql
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import DatabaseCheck
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
@@ -133,8 +133,8 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
         if hint.table == HEARTBEATS and hint.beat_at is not None:
             seen.set()
 
-    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
-    stream = ChangeStream(settings.supabase_url, keys, daemon_id, on_change=on_change, on_input=on_input)
+    api_key = ApiKey(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
+    stream = ChangeStream(settings.supabase_url, api_key, daemon_id, on_change=on_change, on_input=on_input)
     try:
         with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):
             await stream.open()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError
+from priorityd.core.errors import InngestKeyRefusedError, PermanentError, PriorityError
 from priorityd.core.inngest.run_priority import has_no_effect, run_priority_expression
 from priorityd.core.jobs.events import EVENT_NAMES
 from priorityd.core.vocabulary import PriorityForm
@@ -30,7 +30,7 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
     step = "Inngest event key"
     try:
         await api.check_event_key()
-    except KeyRefusedError as error:
+    except InngestKeyRefusedError as error:
         remedy = (
             "Copy the event key anew from Inngest's dashboard, of the environment that your functions are in."
         )
@@ -47,7 +47,7 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> Finding:
         return Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
     try:
         functions = await api.functions()
-    except KeyRefusedError as error:
+    except InngestKeyRefusedError as error:
         remedy = "Copy the signing key anew from Inngest's dashboard."
         return Finding(_STEP, "warning", str(error), remedy, "export INNGEST_SIGNING_KEY=…")
     except PermanentError as error:

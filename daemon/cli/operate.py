@@ -17,7 +17,7 @@ from priorityd.core.errors import ExitCode, PriorityError, TransientError
 from priorityd.core.priorities import Priority
 from priorityd.daemon.cli.run import first_of
 from priorityd.daemon.cli.sync import show_changes
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
@@ -46,8 +46,8 @@ def _explained(error: PriorityError) -> PriorityError:
 
 
 async def _with_store(command: Command, settings: Settings, options: dict[str, Any]) -> ExitCode:
-    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
-    async with open_store(settings.supabase_url, keys) as store:
+    api_key = ApiKey(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
+    async with open_store(settings.supabase_url, api_key) as store:
         return await command(settings, store, **options)
 
 

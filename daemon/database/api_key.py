@@ -33,7 +33,7 @@ _POLL_SECONDS: Final = 0.5
 _NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are no tokens begin
 
 
-class Keyring:
+class ApiKey:
     """See the module's text.
 
     `reread` gives the key as the settings have it now, `is_fixed` whether the settings can give no other than

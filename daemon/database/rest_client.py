@@ -8,12 +8,12 @@ from typing import Final
 import httpx
 
 from priorityd.core.failures import translate
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 
 _CONNECT_SECONDS: Final = 5.0
 
 
-def open_http(keys: Keyring) -> httpx.AsyncClient:
+def open_http(api_key: ApiKey) -> httpx.AsyncClient:
     """A client to be used as a context manager; a call as a whole has no time-out here.
 
     Proxies and certificates are found by the variables that httpx knows: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
@@ -22,10 +22,10 @@ def open_http(keys: Keyring) -> httpx.AsyncClient:
 
     async def authorize(request: httpx.Request) -> None:
         # Whatever key the Supabase client was made with: the one in force now, in the way of its kind.
-        request.headers["apikey"] = keys.api_key
+        request.headers["apikey"] = api_key.api_key
         request.headers.pop("authorization", None)
-        if keys.access_token is not None:
-            request.headers["authorization"] = f"Bearer {keys.access_token}"
+        if api_key.access_token is not None:
+            request.headers["authorization"] = f"Bearer {api_key.access_token}"
 
     return httpx.AsyncClient(
         timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),

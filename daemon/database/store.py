@@ -21,7 +21,7 @@ from priorityd.core.database.schema import SchemaVersion
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
 from priorityd.core.priorities import Priority, Trigger
 from priorityd.daemon.backoff import retrying
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rest_client import open_http
 from priorityd.daemon.database.rows import (
     Beat,
@@ -75,13 +75,13 @@ class Store:
     def __init__(
         self,
         client: AsyncPostgrestClient,
-        keys: Keyring,
+        api_key: ApiKey,
         *,
         on_error: Callable[[str], None] = lambda _: None,
         on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
-        self._keys = keys
+        self._api_key = api_key
         self._on_error = on_error
         self._on_attempt = on_attempt
 
@@ -191,11 +191,11 @@ class Store:
 
     async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
         while True:
-            key = self._keys.key
+            key = self._api_key.key
             try:
                 return await self._call_with_retries(adapter, function, params)
             except KeyRefusedError:
-                if not await self._keys.another_than(key):
+                if not await self._api_key.another_than(key):
                     raise
 
     async def _call_with_retries(
@@ -231,18 +231,18 @@ class Store:
 @asynccontextmanager
 async def open_store(
     url: str,
-    key: str | Keyring,
+    key: str | ApiKey,
     *,
     on_error: Callable[[str], None] = lambda _: None,
     on_attempt: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Store]:
     """A store for the project at `url`; nothing is sent until the first call."""
-    keys = key if isinstance(key, Keyring) else Keyring(key)
-    async with open_http(keys) as http:
+    api_key = key if isinstance(key, ApiKey) else ApiKey(key)
+    async with open_http(api_key) as http:
         # The part of Supabase's client that is used here, alone: all of it takes twice as long to import, and
         # the rest would hold its modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
-        yield Store(client, keys, on_error=on_error, on_attempt=on_attempt)
+        yield Store(client, api_key, on_error=on_error, on_attempt=on_attempt)
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

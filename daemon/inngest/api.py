@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.errors import InngestKeyRefusedError, PermanentError, TransientError
 from priorityd.core.inngest.failures import translate_inngest
 from priorityd.daemon.settings import Settings
 
@@ -78,7 +78,7 @@ class InngestApi:
         self._settings = settings
 
     async def check_event_key(self) -> None:
-        """Raises `KeyRefusedError`, or `TransientError` when the event API can't be reached."""
+        """Raises `InngestKeyRefusedError`, or `TransientError` when the event API can't be reached."""
         key = self._settings.inngest_event_key
         path = quote(key.get_secret_value(), safe="") if key else _ANY_KEY
         response = await self._request("POST", f"{self._settings.inngest_event_api_url}/e/{path}", json=[])
@@ -88,7 +88,7 @@ class InngestApi:
     async def functions(self) -> list[InngestFunction]:
         """Every function of every app.
 
-        Raises `KeyRefusedError`; `PermanentError` if this server can't list them; `TransientError`.
+        Raises `InngestKeyRefusedError`; `PermanentError` if this server can't list them; `TransientError`.
         """
         found = []
         async for app in self._all(_Page[_App], "/v2/apps"):
@@ -116,7 +116,7 @@ class InngestApi:
         url = f"{self._settings.inngest_api_url}{path}"
         response = await self._request("GET", url, params=parameters, headers=self._headers)
         if response.status_code in (401, 403):
-            raise KeyRefusedError(
+            raise InngestKeyRefusedError(
                 f"Inngest refused the signing key (INNGEST_SIGNING_KEY, {response.status_code})"
             )
         if response.status_code in (404, 405, 501):

@@ -22,11 +22,11 @@ import anyio
 import structlog
 
 from priorityd.core.backoff import Backoff
-from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.errors import InngestKeyRefusedError, PermanentError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
 
@@ -36,7 +36,7 @@ _GIVE_BACK_SECONDS: Final = 3.0
 """For giving claims back when the process is told to end in the middle of a batch."""
 
 Item = TypeVar("Item")
-NotForNow: TypeAlias = TransientError | KeyRefusedError
+NotForNow: TypeAlias = TransientError | InngestKeyRefusedError
 """Why Inngest does not take events that it may take later."""
 
 
@@ -124,8 +124,8 @@ class Delivery(Agent, Generic[Item]):
 
     defect: ClassVar[str]
 
-    def __init__(self, sender: Sender, progress: Progress) -> None:
-        super().__init__(progress)
+    def __init__(self, sender: Sender, liveness: Liveness) -> None:
+        super().__init__(liveness)
         self._sender = sender
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._unsettled: Batch[Item] | None = None
@@ -165,7 +165,7 @@ class Delivery(Agent, Generic[Item]):
     async def _send(self, batch: Batch[Item]) -> NotForNow | None:
         try:
             refused = await self._sender.send(batch.events, lambda events: self._accept(batch, events))
-        except (TransientError, KeyRefusedError) as error:
+        except (TransientError, InngestKeyRefusedError) as error:
             return error
         except Exception as error:
             log.exception(self.defect, events=len(batch.events))
@@ -178,7 +178,7 @@ class Delivery(Agent, Generic[Item]):
         return None
 
     def _accept(self, batch: Batch[Item], events: Sequence[OutgoingEvent]) -> None:
-        self.beat()
+        self.tick()
         self.last_sent_at = utc_now()
         for event in events:
             batch.accepted(event)

@@ -39,7 +39,7 @@ from priorityd.core.errors import PermanentError
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.inngest.client import make_client
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.settings import Settings
 
 with warnings.catch_warnings():
@@ -65,15 +65,15 @@ HostState = Literal["connecting", "active", "backing_off", "stopped"]
 
 
 class FunctionHost(Agent):
-    """See the module's text. `instance` names this daemon among the workers that Inngest shows."""
+    """See the module's text. `daemon_id` names this daemon among the workers that Inngest shows."""
 
     name = "function host"
 
-    def __init__(self, settings: Settings, handler: Handler, instance: str, *, progress: Progress) -> None:
-        super().__init__(progress)
+    def __init__(self, settings: Settings, handler: Handler, daemon_id: str, *, liveness: Liveness) -> None:
+        super().__init__(liveness)
         self._settings = settings
         self._handler = handler
-        self._instance = instance
+        self._daemon_id = daemon_id
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         self._active_at = 0.0
         self.state: HostState = "connecting"
@@ -117,7 +117,7 @@ class FunctionHost(Agent):
     def _make_worker(self) -> WorkerConnection:
         client = make_client(self._settings)
         return connect(
-            [(client, [self._make_function(client)])], instance_id=self._instance, shutdown_signals=[]
+            [(client, [self._make_function(client)])], instance_id=self._daemon_id, shutdown_signals=[]
         )
 
     def _make_function(self, client: inngest.Inngest) -> inngest.Function[Any]:
@@ -148,7 +148,7 @@ class FunctionHost(Agent):
 
     async def _watch(self, worker: WorkerConnection, scope: anyio.CancelScope) -> None:
         while not self._stopping and not self._is_stuck(worker):
-            self.beat()
+            self.tick()
             await self._wakeup.wait(_LOOK_SECONDS)
         await worker.close()
         await anyio.sleep(CLOSE_SECONDS)

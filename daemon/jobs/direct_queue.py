@@ -24,7 +24,7 @@ from priorityd.core.jobs.send_order import SendOrder
 from priorityd.core.library.membership_cache import MembershipCache
 from priorityd.core.vocabulary import PriorityForm, QueueMode
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.inngest.sender import EventSender, open_event_sender
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue
@@ -49,7 +49,7 @@ class PriorityLookUps(Protocol):
     async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
 
 
-class JobQueue(Queueing):
+class DirectQueue(Queueing):
     """See the module's text. Make one with `open_job_queue`.
 
     What look-ups find is remembered for five minutes; whoever hears of a change calls `forget`.
@@ -235,9 +235,9 @@ async def open_job_queue(settings: Settings, mode: QueueMode | None = None) -> A
     `mode` is the settings' if it is not given. Raises `ConfigurationError` naming the setting when jobs are
     to be sent directly and there is no event key.
     """
-    keys = Keyring(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
+    api_key = ApiKey(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
     async with (
-        open_store(settings.supabase_url, keys) as store,
+        open_store(settings.supabase_url, api_key) as store,
         open_queue(settings, store, mode or settings.queue_mode) as queue,
     ):
         yield queue
@@ -250,4 +250,4 @@ async def open_queue(settings: Settings, store: Store, mode: QueueMode) -> Async
         yield OrderedQueue(store)
         return
     async with open_event_sender(settings) as sender:
-        yield JobQueue(store, sender, form=settings.event_priority)
+        yield DirectQueue(store, sender, form=settings.event_priority)

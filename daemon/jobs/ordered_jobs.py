@@ -128,18 +128,18 @@ _NUMBER: Final = TypeAdapter(dict[str, int])
 
 
 class OrderedJobs:
-    """The functions of ordered jobs, one method each; `owner` is whose the releases are."""
+    """The functions of ordered jobs, one method each; `daemon_id` is whose the releases are."""
 
-    def __init__(self, store: Store, owner: UUID) -> None:
+    def __init__(self, store: Store, daemon_id: UUID) -> None:
         self._store = store
-        self._owner = str(owner)
+        self._daemon_id = str(daemon_id)
 
     async def release(self, limits: ReleaseLimits, most: int) -> Release:
         """Up to `most` jobs, in their order, which are to be sent now."""
         return await self._store.call(
             _RELEASE,
             "release_ordered_jobs",
-            p_daemon_id=self._owner,
+            p_daemon_id=self._daemon_id,
             p_in_flight=limits.in_flight,
             p_limit=most,
             p_promote_after_seconds=promote_after_seconds(limits.deadline_seconds),
@@ -156,7 +156,7 @@ class OrderedJobs:
     async def return_unsent(self, job_ids: Sequence[UUID]) -> None:
         """These could not be sent for now: they wait again, at their old places."""
         await self._store.call(
-            _NUMBER, "return_unsent_jobs", p_daemon_id=self._owner, p_job_ids=_texts(job_ids)
+            _NUMBER, "return_unsent_jobs", p_daemon_id=self._daemon_id, p_job_ids=_texts(job_ids)
         )
 
     async def fail(self, reasons: Mapping[UUID, str]) -> None:

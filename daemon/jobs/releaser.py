@@ -33,7 +33,7 @@ from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
 
@@ -78,9 +78,9 @@ class Releaser(Delivery[ReleasedJob]):
         form: PriorityForm,
         is_leader: Callable[[], bool],
         metrics: ReleaseMetrics,
-        progress: Progress,
+        liveness: Liveness,
     ) -> None:
-        super().__init__(sender, progress)
+        super().__init__(sender, liveness)
         self._jobs = jobs
         self._limits = limits
         self._form: PriorityForm = form

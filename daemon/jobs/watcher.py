@@ -26,7 +26,7 @@ from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
 from priorityd.daemon.jobs.metrics import JobMetrics
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
 
@@ -65,9 +65,9 @@ class JobWatcher(Agent):
         is_leader: Callable[[], bool],
         history: History,
         metrics: JobMetrics,
-        progress: Progress,
+        liveness: Liveness,
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._daemon_id = daemon_id
         self._is_leader = is_leader
@@ -112,7 +112,7 @@ class JobWatcher(Agent):
             quiet = quiet and not answer.finished and not answer.waiting
             if not answer.more:
                 break
-            self.beat()
+            self.tick()
         return self._pace.rest_after(database_seconds, quiet=quiet)
 
     def _off(self, reason: str) -> None:

@@ -19,7 +19,7 @@ from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import LeaseAnswer
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.leader.metrics import LeaderMetrics
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
 
@@ -49,9 +49,9 @@ class Elector(Agent):
         leadership: Leadership,
         *,
         metrics: LeaderMetrics,
-        progress: Progress,
+        liveness: Liveness,
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._daemon_id = daemon_id
         self._leadership = leadership

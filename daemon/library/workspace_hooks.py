@@ -26,7 +26,7 @@ class WorkspaceHooks:
     """Tells priorities of changes of workspaces.
 
     `timeout_seconds` is the longest that a hook takes. `on_change` is told the repository whether it worked
-    or not, for whoever remembers priorities (`JobQueue.forget`).
+    or not, for whoever remembers priorities (`DirectQueue.forget`).
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from priorityd.core.outbox.announcements import RecordedChange, events_of
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening
 
@@ -64,9 +64,9 @@ class Dispatcher(Delivery[RecordedChange]):
         form: PriorityForm,
         sync_new: bool,
         metrics: OutboxMetrics,
-        progress: Progress,
+        liveness: Liveness,
     ) -> None:
-        super().__init__(sender, progress)
+        super().__init__(sender, liveness)
         self._outbox = outbox
         self._claim_seconds = claim_seconds
         self._form: PriorityForm = form
@@ -86,7 +86,7 @@ class Dispatcher(Delivery[RecordedChange]):
         await self._measure()
         # A turn that began before `stop` may have missed what was recorded last.
         self._all_sent = told_to_stop and not more
-        return 0.0 if more else max(0.0, self._backoff.retry_at - now) or BEAT_SECONDS
+        return 0.0 if more else max(0.0, self._backoff.retry_at - now) or TICK_SECONDS
 
     def stop(self) -> None:
         """Send what is pending, as far as it can be sent, and end."""

@@ -60,11 +60,11 @@ _COUNTED: Final = TypeAdapter(dict[str, int])
 
 
 class Outbox:
-    """The functions of the outbox, one method each; `owner` is whose the claims are."""
+    """The functions of the outbox, one method each; `daemon_id` is whose the claims are."""
 
-    def __init__(self, store: Store, owner: UUID) -> None:
+    def __init__(self, store: Store, daemon_id: UUID) -> None:
         self._store = store
-        self._owner = str(owner)
+        self._daemon_id = str(daemon_id)
 
     async def open(self) -> Opening:
         """Begin to dispatch, or go on where the last dispatcher stopped."""
@@ -75,7 +75,7 @@ class Outbox:
         return await self._store.call(
             _CLAIMED,
             "claim_priority_changes",
-            p_claimed_by=self._owner,
+            p_daemon_id=self._daemon_id,
             p_limit=limit,
             p_claim_seconds=seconds,
         )
@@ -95,7 +95,7 @@ class Outbox:
         await self._store.call(
             _COUNTED,
             "return_priority_changes",
-            p_claimed_by=self._owner,
+            p_daemon_id=self._daemon_id,
             p_ids=list(ids),
             p_error=error,
             p_delay_seconds=delay_seconds,

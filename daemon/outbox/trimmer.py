@@ -13,7 +13,7 @@ import structlog
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.outbox.outbox import TrimmedPage
 
 log = structlog.stdlib.get_logger()
@@ -36,9 +36,9 @@ class Trimmer(Agent):
     name = "trimmer"
 
     def __init__(
-        self, store: TrimStore, keep_days: int, *, is_leader: Callable[[], bool], progress: Progress
+        self, store: TrimStore, keep_days: int, *, is_leader: Callable[[], bool], liveness: Liveness
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._keep_days = keep_days
         self._is_leader = is_leader
@@ -49,13 +49,13 @@ class Trimmer(Agent):
         if monotonic() >= self._next_at and self._is_leader():
             await self._trim()
             self._next_at = monotonic() + INTERVAL_SECONDS
-        return max(0.0, self._next_at - monotonic()) or BEAT_SECONDS
+        return max(0.0, self._next_at - monotonic()) or TICK_SECONDS
 
     async def _trim(self) -> None:
         trimmed, after = 0, 0
         try:
             while not self._stopping:
-                self.beat()
+                self.tick()
                 page = await self._store.trim(self._keep_days, after, PAGE_SIZE)
                 trimmed += page.trimmed
                 if page.next_after is None:

@@ -22,14 +22,14 @@ from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.core.priorities import Trigger
-from priorityd.core.repair.requests import Request, Requests
+from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
 from priorityd.core.repair.walk import walk
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.metrics import Outcome
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 
 log = structlog.stdlib.get_logger()
 
@@ -71,16 +71,16 @@ class Resyncer(Agent):
         *,
         is_leader: Callable[[], bool],
         recorder: Recorder,
-        progress: Progress,
+        liveness: Liveness,
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._intake = intake
         self._schedule = schedule
         self._is_leader = is_leader
         self._recorder = recorder
-        self._requests = Requests()
-        self._requests.add("start")
+        self._pending_runs = PendingRuns()
+        self._pending_runs.add("start")
         self._waiters: list[_Waiter] = []
         self._retry_at = 0.0
         self._failed_pages = 0
@@ -91,7 +91,7 @@ class Resyncer(Agent):
 
     def request(self, trigger: Trigger) -> None:
         """Walk now, or once more after the walk that is under way."""
-        self._requests.add(trigger)
+        self._pending_runs.add(trigger)
         self.wake()
 
     async def walk(self, trigger: Trigger) -> SyncResult:
@@ -106,9 +106,9 @@ class Resyncer(Agent):
         """Walk if it is time to. Told to stop, a walk that is under way ends after its page."""
         self._heed_schedule()
         now = monotonic()
-        if not self._requests or now < self._retry_at:
+        if not self._pending_runs or now < self._retry_at:
             return self._seconds_to_wait(now)
-        await self._resync(self._requests.take() or Request("resync"))
+        await self._resync(self._pending_runs.take() or PendingRun("resync"))
         return 0.0
 
     async def at_end(self) -> None:
@@ -120,7 +120,7 @@ class Resyncer(Agent):
         if now < self.next_at:
             return
         if self._is_leader():
-            self._requests.add("resync")
+            self._pending_runs.add("resync")
         elif now < self.next_at + _TAKEOVER:
             # If the leader is gone, whoever takes over meanwhile does it.
             return
@@ -133,10 +133,10 @@ class Resyncer(Agent):
         until_scheduled = (self.next_at - utc_now()).total_seconds()
         if until_scheduled <= 0:
             until_scheduled = _TAKEOVER_CHECK_SECONDS
-        until_retry = self._retry_at - now if self._requests else BEAT_SECONDS
+        until_retry = self._retry_at - now if self._pending_runs else TICK_SECONDS
         return min(until_scheduled, until_retry)
 
-    async def _resync(self, request: Request) -> None:
+    async def _resync(self, request: PendingRun) -> None:
         started_at = monotonic()
         waiters, self._waiters = self._waiters, []
         log.info("resync_started", trigger=request.trigger)
@@ -169,7 +169,7 @@ class Resyncer(Agent):
             self._succeeded(result)
         elif not self.initial_done:
             # Without a first full resync the daemon is never ready, so this one is tried for ever.
-            self._requests.put_back(request)
+            self._pending_runs.put_back(request)
             self._retry_at = monotonic() + _START_RETRY_SECONDS
 
     def _succeeded(self, result: SyncResult) -> None:
@@ -182,7 +182,7 @@ class Resyncer(Agent):
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         while not self._stopping:
-            self.beat()
+            self.tick()
             try:
                 return await self._make_right(after, page_size, trigger)
             except (TransientError, PermanentError) as error:

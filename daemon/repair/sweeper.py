@@ -19,13 +19,13 @@ from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import Trigger
-from priorityd.core.repair.requests import Request, Requests
+from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.leader.leadership import Leadership
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -57,14 +57,14 @@ class Sweeper(Agent):
         intake: Intake,
         pace: SweepPace,
         *,
-        requests: Requests,
+        requests: PendingRuns,
         leadership: Leadership,
         drift_judge: DriftJudge,
         recorder: Recorder,
-        progress: Progress,
+        liveness: Liveness,
         work_added: Wakeup,
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._queue = queue
         self._intake = intake
@@ -73,7 +73,7 @@ class Sweeper(Agent):
         self._drift_judge = drift_judge
         self._recorder = recorder
         self._work_added = work_added
-        self._requests = requests
+        self._pending_runs = requests
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
         self.succeeding = False
         self.last_done_at: datetime | None = None
@@ -83,7 +83,7 @@ class Sweeper(Agent):
 
     def has_more(self) -> bool:
         """Whether a sweep was asked for that has not been done."""
-        return bool(self._requests)
+        return bool(self._pending_runs)
 
     async def turn(self) -> float:
         """Sweep if it is due, or leave it to the leader."""
@@ -93,8 +93,8 @@ class Sweeper(Agent):
         if now < due_at:
             # Suspects are judged by the time that has passed.
             return min(1.0, due_at - now) if self._drift_judge.suspects else due_at - now
-        if self._requests or self._is_leader():
-            await self._sweep(self._requests.take() or Request("sweep"))
+        if self._pending_runs or self._is_leader():
+            await self._sweep(self._pending_runs.take() or PendingRun("sweep"))
         else:
             self._leave_to_leader(now)
         return 0.0
@@ -105,7 +105,7 @@ class Sweeper(Agent):
         self.wake()
 
     def _due_at(self, now: float) -> float:
-        waiting = self._requests.waiting
+        waiting = self._pending_runs.waiting
         if waiting is None:
             due_at = self._pace.next_periodic_at(now)
         elif waiting.trigger == "event":
@@ -114,7 +114,7 @@ class Sweeper(Agent):
             due_at = self._pace.next_urgent_at(now)
         return max(due_at, self._backoff.retry_at)
 
-    async def _sweep(self, request: Request) -> None:
+    async def _sweep(self, request: PendingRun) -> None:
         started_at = monotonic()
         try:
             changed, database_seconds = await self._sweep_all(request)
@@ -124,7 +124,7 @@ class Sweeper(Agent):
             self._pace.finished(started_at, database_seconds)
             self._succeeded(request, changed, monotonic() - started_at)
 
-    async def _sweep_all(self, request: Request) -> tuple[int, float | None]:
+    async def _sweep_all(self, request: PendingRun) -> tuple[int, float | None]:
         changed, database_seconds, waited = 0, 0.0, False
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
@@ -140,9 +140,9 @@ class Sweeper(Agent):
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
                 return changed, None if waited else database_seconds
-            self.beat()
+            self.tick()
 
-    def _succeeded(self, request: Request, changed: int, seconds: float) -> None:
+    def _succeeded(self, request: PendingRun, changed: int, seconds: float) -> None:
         self._works()
         self.last_done_at = utc_now()
         self._recorder.record_run("sweep", request.trigger, "done", seconds, changed=changed)
@@ -167,12 +167,12 @@ class Sweeper(Agent):
         self.succeeding = True
         self._backoff.worked()
 
-    def _failed(self, request: Request, error: PriorityError, started_at: float) -> None:
+    def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self.succeeding = False
         self._backoff.failed(monotonic(), error)
-        self._requests.put_back(request)
+        self._pending_runs.put_back(request)
         self._report_failure(request, error, started_at)
 
-    def _report_failure(self, request: Request, error: PriorityError, started_at: float) -> None:
+    def _report_failure(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self._recorder.record_run("sweep", request.trigger, "failed", monotonic() - started_at)
         log.warning("sweep_failed", trigger=request.trigger, error=str(error))

@@ -18,7 +18,7 @@ from priorityd.core.pacing import LookPace
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import Snapshot
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import NO_PRIORITY
 from priorityd.daemon.status.metrics import SnapshotMetrics
 
@@ -43,9 +43,9 @@ class Snapshotter(Agent):
     name = "snapshotter"
 
     def __init__(
-        self, store: SnapshotStore, *, news: Iterable[News], metrics: SnapshotMetrics, progress: Progress
+        self, store: SnapshotStore, *, news: Iterable[News], metrics: SnapshotMetrics, liveness: Liveness
     ) -> None:
-        super().__init__(progress)
+        super().__init__(liveness)
         self._store = store
         self._metrics = metrics
         self._pace = LookPace(INTERVAL_SECONDS, SHARE, QUIET_INTERVAL_SECONDS)

@@ -28,7 +28,7 @@ from priorityd.core.stream.listener_state import (
     ReconnectReason,
     Subscribed,
 )
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.logs import redact
 from priorityd.daemon.stream.realtime_messages import read_messages_by_event
 
@@ -49,7 +49,7 @@ class ChangeStream:
     def __init__(
         self,
         url: str,
-        keys: Keyring,
+        api_key: ApiKey,
         daemon_id: UUID,
         *,
         on_change: OnChange,
@@ -59,7 +59,7 @@ class ChangeStream:
         self._on_change = on_change
         self._on_input = on_input
         self._on_unreadable = on_unreadable
-        self._key = keys.api_key
+        self._key = api_key.api_key
         self._unreadable = _UnreadableFrames(self._handle_unreadable)
         self._joined = False
         self._abandoned = False
@@ -67,12 +67,12 @@ class ChangeStream:
         read_messages_by_event()
         self._client = AsyncRealtimeClient(
             f"{url}/realtime/v1",
-            token=keys.api_key,
+            token=api_key.api_key,
             auto_reconnect=False,
             max_retries=1,
             timeout=int(CONNECT_TIMEOUT_SECONDS),
         )
-        self._client.access_token = keys.access_token
+        self._client.access_token = api_key.access_token
         self._channel = self._bind(daemon_id)
 
     async def open(self) -> None:

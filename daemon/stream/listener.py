@@ -34,8 +34,8 @@ from priorityd.core.stream.listener_state import (
 )
 from priorityd.core.stream.membership_memory import MembershipMemory
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.database.api_key import Keyring
-from priorityd.daemon.liveness import BEAT_SECONDS, Progress
+from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.stream.canary import Canary, HeartbeatStore
 from priorityd.daemon.stream.connection import ChangeStream
 from priorityd.daemon.stream.metrics import StreamMetrics
@@ -60,23 +60,23 @@ class Listener:
     def __init__(
         self,
         url: str,
-        keys: Keyring,
+        api_key: ApiKey,
         daemon_id: UUID,
         store: HeartbeatStore,
         *,
         on_hint: Callable[[Hint], None],
         on_gap: Callable[[Trigger], None],
         metrics: StreamMetrics,
-        progress: Progress,
+        liveness: Liveness,
         timings: Timings = USUAL,
     ) -> None:
         self._url = url
-        self._keys = keys
+        self._api_key = api_key
         self._daemon_id = daemon_id
         self._on_hint = on_hint
         self._on_gap = on_gap
         self._metrics = metrics
-        self._progress = progress
+        self._liveness = liveness
         self._linger_seconds = timings.linger_seconds
         self._canary = Canary(
             store,
@@ -101,7 +101,7 @@ class Listener:
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
-        keys.on_change(lambda _: self.renew())
+        api_key.on_change(lambda _: self.renew())
 
     @property
     def state(self) -> ListenerState:
@@ -119,13 +119,13 @@ class Listener:
             tasks.start_soon(self._canary.run)
             self._act(self._first_actions, tasks)
             while self._state.name != "stopped":
-                self._progress.beat("listener")
+                self._liveness.tick("listener")
                 await self._wakeup.wait(self._seconds_to_wait())
                 self._take_inputs(tasks)
             self._canary.stop()
             self._stopped.set()
             tasks.cancel_scope.deadline = anyio.current_time() + _CLOSE_SECONDS
-        self._progress.ended("listener")
+        self._liveness.ended("listener")
 
     def _live_since(self) -> float | None:
         return self._state.since if self._state.name == "live" else None
@@ -146,7 +146,7 @@ class Listener:
         if self._inputs:
             return 0.0
         deadline = self._state.deadline
-        return BEAT_SECONDS if deadline is None else min(BEAT_SECONDS, max(0.0, deadline - monotonic()))
+        return TICK_SECONDS if deadline is None else min(TICK_SECONDS, max(0.0, deadline - monotonic()))
 
     def _take_inputs(self, tasks: TaskGroup) -> None:
         events, self._inputs = [*self._inputs, (None, Tick())], []
@@ -222,7 +222,7 @@ class Listener:
     def _new_stream(self) -> ChangeStream:
         stream = ChangeStream(
             self._url,
-            self._keys,
+            self._api_key,
             self._daemon_id,
             on_change=self._receive,
             on_input=lambda event: self._tell(event, stream),
@@ -277,7 +277,7 @@ class Listener:
     def _doubt_key(self, failure: Failed) -> None:
         # Whether the key still serves is for a call to find out; here only the next connection matters.
         if failure.reason in _DOUBTFUL:
-            self._keys.reload()
+            self._api_key.reload()
 
     def _report_failure(self, state: ListenerState, failure: Failed) -> None:
         self._metrics.reconnects.labels(failure.reason).inc()

@@ -228,7 +228,7 @@ def is_it_healthy() -> Row:
         lines(
             "Calls that failed",
             "Per second by reason, each attempt counted; and connections given up.",
-            (rate("apply_errors_total", "reason"), "{{reason}}"),
+            (rate("call_errors_total", "reason"), "{{reason}}"),
             (rate("reconnects_total", "reason"), "reconnect: {{reason}}"),
         ),
         lines(

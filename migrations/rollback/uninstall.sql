@@ -6,7 +6,7 @@ do $uninstall$
 declare
     -- The tables of the set in the schema priorityd.
     c_own constant name[] := array[
-        'created', 'indexes', 'job_cursor', 'job_hints', 'job_lanes', 'job_queue', 'job_turns', 'job_types', 'leases',
+        'created', 'indexes', 'job_cursor', 'job_hints', 'job_lanes', 'release_state', 'job_turns', 'job_types', 'leases',
         'migrations', 'ordered_jobs', 'outbox'
     ];
     v_created text[];

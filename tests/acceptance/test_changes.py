@@ -113,7 +113,7 @@ async def test_a_priority_of_the_applications_own_is_replaced_and_reported(stack
         await eventually(lambda: app.row(repository) == ("high", True, 1))
         await eventually(lambda: daemon.logged("priority_changed", old="critical", new="high"))
         assert await daemon.metric("changes_total", old="none", new="high") == 1
-        assert await daemon.metric("apply_errors_total", reason="bad_answer") == 0
+        assert await daemon.metric("call_errors_total", reason="bad_answer") == 0
 
 
 @pytest.mark.parametrize("security", ["enable", "disable"])

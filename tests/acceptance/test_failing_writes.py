@@ -29,7 +29,7 @@ async def test_changes_wait_for_calls_that_fail_for_a_while(stack: Stack, failur
         misbehave(stack.server, f"rest/fail?{failure}&seconds=60")
         app.add(workspace, repository)
         await eventually(lambda: daemon.metric("pending_repositories"))
-        await eventually(lambda: daemon.metric("apply_errors_total"))
+        await eventually(lambda: daemon.metric("call_errors_total"))
         # The first call to fail may have been another's than the worker's.
         await eventually(lambda: daemon.metric("pending_repositories"))
         assert app.row(repository)[0] == "medium"

@@ -15,7 +15,7 @@ from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.jobs.direct_queue import (
     LOOK_UP_PAGE_SIZE,
-    JobQueue,
+    DirectQueue,
     JobsNotSentError,
     QueueResult,
     open_job_queue,
@@ -57,14 +57,14 @@ class WatchedStore:
 @asynccontextmanager
 async def watched_queue(
     stack: Stack, inngest: StandIn, before: Callable[[int], object] | None = None
-) -> AsyncIterator[tuple[JobQueue, WatchedStore]]:
+) -> AsyncIterator[tuple[DirectQueue, WatchedStore]]:
     chosen = settings(stack, inngest)
     async with (
         open_store(chosen.supabase_url, chosen.supabase_key.get_secret_value()) as store,
         open_event_sender(chosen) as sender,
     ):
         watched = WatchedStore(store, before)
-        yield JobQueue(watched, sender), watched
+        yield DirectQueue(watched, sender), watched
 
 
 async def synced(stack: Stack) -> None:

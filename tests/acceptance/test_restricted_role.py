@@ -59,7 +59,7 @@ async def test_the_daemon_works_as_that_role(stack: Stack, settings: dict[str, o
         daemon.process.send_signal(signal.SIGHUP)
         done = (await eventually(lambda: daemon.logged("resync_done", trigger="signal")))[0]
         assert (done["examined"], done["errors"]) == (2, [])
-        assert await daemon.metric("apply_errors_total") == 0
+        assert await daemon.metric("call_errors_total") == 0
         assert await daemon.metric("reconnects_total") == 0
         assert await daemon.stop() == 0
 

@@ -15,7 +15,7 @@ from postgrest import AsyncPostgrestClient
 from realtime import AsyncRealtimeClient
 from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rest_client import open_http
 from priorityd.daemon.settings import load_settings
 
@@ -28,7 +28,7 @@ async def _main() -> None:
     settings = load_settings()
     url, key = settings.supabase_url, settings.supabase_key.get_secret_value()
     changes: asyncio.Queue[Change] = asyncio.Queue()
-    async with open_http(Keyring(key)) as http:
+    async with open_http(ApiKey(key)) as http:
         rest = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
         await rest.rpc(NO_OP, {}).execute()
         realtime = AsyncRealtimeClient(f"{url}/realtime/v1", token=key, auto_reconnect=False)

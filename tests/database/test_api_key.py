@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.status.http import listen
 
@@ -33,14 +33,14 @@ class Settings:
 
 async def test_a_refused_key_is_waited_for_until_the_file_has_another() -> None:
     settings = Settings("old")
-    keys = Keyring("old", reread=settings.read)
+    api_key = ApiKey("old", reread=settings.read)
     told: list[str] = []
-    keys.on_change(told.append)
+    api_key.on_change(told.append)
     async with anyio.create_task_group() as tasks:
 
         async def wait() -> None:
-            assert await keys.another_than("old")
-            assert (keys.key, told) == ("new", ["new"])
+            assert await api_key.another_than("old")
+            assert (api_key.key, told) == ("new", ["new"])
 
         tasks.start_soon(wait)
         tasks.start_soon(wait)
@@ -51,30 +51,30 @@ async def test_a_refused_key_is_waited_for_until_the_file_has_another() -> None:
 
 async def test_a_file_that_does_not_change_is_given_up_after_the_grace() -> None:
     settings = Settings("old")
-    assert not await Keyring("old", reread=settings.read, grace_seconds=0.1).another_than("old")
+    assert not await ApiKey("old", reread=settings.read, grace_seconds=0.1).another_than("old")
     assert settings.reads >= 2
 
 
 async def test_what_can_not_change_is_not_waited_for() -> None:
     settings = Settings("old")
-    fixed = Keyring("old", reread=settings.read, is_fixed=lambda key: key == "old", grace_seconds=3600)
+    fixed = ApiKey("old", reread=settings.read, is_fixed=lambda key: key == "old", grace_seconds=3600)
     assert not await fixed.another_than("old")
-    assert not await Keyring("old", grace_seconds=3600).another_than("old")
+    assert not await ApiKey("old", grace_seconds=3600).another_than("old")
 
 
 async def test_a_key_that_was_replaced_meanwhile_is_not_doubted_again() -> None:
     settings = Settings("new")
-    keys = Keyring("old", reread=settings.read)
-    assert keys.reload()
-    assert await keys.another_than("old")
-    assert not keys.reload()
+    api_key = ApiKey("old", reread=settings.read)
+    assert api_key.reload()
+    assert await api_key.another_than("old")
+    assert not api_key.reload()
 
 
 @pytest.mark.parametrize("error", [ConfigurationError("half written"), PermissionError(), ValueError()])
 def test_settings_that_can_not_be_read_leave_the_key_as_it_is(error: Exception) -> None:
-    keys = Keyring("old", reread=Settings(error).read)
-    assert not keys.reload()
-    assert keys.key == "old"
+    api_key = ApiKey("old", reread=Settings(error).read)
+    assert not api_key.reload()
+    assert api_key.key == "old"
 
 
 @pytest.mark.parametrize("key", ["sb_secret_abc", "eyJhbGciOi.eyJyb2xlIjoi.c2VydmljZQ"])

@@ -151,8 +151,8 @@ CASES: dict[str, Case] = {
         labels=(("kind", "sweep"),),
     ),
     "CallsFail": Case(
-        {'apply_errors_total{reason="network"}': "0+7x60"},
-        {'apply_errors_total{reason="network"}': "0+5x60"},
+        {'call_errors_total{reason="network"}': "0+7x60"},
+        {'call_errors_total{reason="network"}': "0+5x60"},
         labels=(("reason", "network"),),
     ),
     "ChangesUnreadable": Case({"malformed_events_total": "0x20 1x30"}, {"malformed_events_total": "3x60"}),

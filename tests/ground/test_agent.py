@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from priorityd.daemon.agent import Agent
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from tests.support.daemon_process import eventually
 
 
@@ -14,8 +14,8 @@ class Counter(Agent):
 
     name = "counter"
 
-    def __init__(self, progress: Progress, rest_seconds: float, left: int = 0) -> None:
-        super().__init__(progress)
+    def __init__(self, liveness: Liveness, rest_seconds: float, left: int = 0) -> None:
+        super().__init__(liveness)
         self.rest_seconds = rest_seconds
         self.turns = 0
         self.left = left
@@ -35,7 +35,7 @@ class Counter(Agent):
 
 
 async def test_rests_until_it_is_told_to_stop() -> None:
-    counter = Counter(Progress(), rest_seconds=3600)
+    counter = Counter(Liveness(), rest_seconds=3600)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(counter.run)
         await eventually(lambda: counter.turns == 1)
@@ -45,24 +45,24 @@ async def test_rests_until_it_is_told_to_stop() -> None:
 
 
 async def test_takes_the_turns_that_are_left_before_it_ends() -> None:
-    counter = Counter(Progress(), rest_seconds=0, left=3)
+    counter = Counter(Liveness(), rest_seconds=0, left=3)
     counter.stop()
     await counter.run()
     assert counter.ended_after == 3
 
 
 async def test_is_expected_to_go_round_until_it_has_ended() -> None:
-    progress = Progress(stalled_after_seconds=-1)
-    counter = Counter(progress, rest_seconds=3600)
+    liveness = Liveness(stalled_after_seconds=-1)
+    counter = Counter(liveness, rest_seconds=3600)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(counter.run)
-        await eventually(lambda: progress.stalled() == ["counter"])
+        await eventually(lambda: liveness.stalled() == ["counter"])
         counter.stop()
-    assert progress.stalled() == []
+    assert liveness.stalled() == []
 
 
 async def test_turns_that_want_no_rest_let_others_run() -> None:
-    counter = Counter(Progress(), rest_seconds=0)
+    counter = Counter(Liveness(), rest_seconds=0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(counter.run)
         await eventually(lambda: counter.turns > 10)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from tests.support.daemon_process import eventually
 
 
 async def test_a_part_that_no_longer_goes_round_is_named() -> None:
-    progress = Progress(stalled_after_seconds=0.05)
-    progress.beat("worker")
-    progress.beat("listener")
-    progress.ended("listener")
-    assert progress.stalled() == []
-    await eventually(lambda: progress.stalled() == ["worker"])
-    progress.beat("worker")
-    assert progress.stalled() == []
+    liveness = Liveness(stalled_after_seconds=0.05)
+    liveness.tick("worker")
+    liveness.tick("listener")
+    liveness.ended("listener")
+    assert liveness.stalled() == []
+    await eventually(lambda: liveness.stalled() == ["worker"])
+    liveness.tick("worker")
+    assert liveness.stalled() == []

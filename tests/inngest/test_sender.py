@@ -12,7 +12,7 @@ import pytest
 from inngest._internal.errors import Error as SdkError
 from pydantic import SecretStr
 
-from priorityd.core.errors import ConfigurationError, KeyRefusedError, TransientError
+from priorityd.core.errors import ConfigurationError, InngestKeyRefusedError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.inngest.sender import open_event_sender
@@ -164,7 +164,7 @@ async def test_inngest_that_never_answers_is_transient(event_api: StandIn) -> No
 async def test_a_refused_key_is_said_without_the_key(event_api: StandIn, status: int) -> None:
     event_api.api.faults = Faults(status=status, body=f'{{"error": "no key {EVENT_KEY}"}}')
     async with open_event_sender(event_api.settings()) as sender:
-        with pytest.raises(KeyRefusedError, match="INNGEST_EVENT_KEY") as raised:
+        with pytest.raises(InngestKeyRefusedError, match="INNGEST_EVENT_KEY") as raised:
             await sender.send(numbered(1))
     assert EVENT_KEY not in str(raised.value)
     assert event_api.api.attempts == 1
@@ -173,7 +173,7 @@ async def test_a_refused_key_is_said_without_the_key(event_api: StandIn, status:
 async def test_an_unknown_key_is_refused(event_api: StandIn) -> None:
     settings = event_api.settings(inngest_event_key=SecretStr("another-key"))
     async with open_event_sender(settings) as sender:
-        with pytest.raises(KeyRefusedError, match="Event key not found"):
+        with pytest.raises(InngestKeyRefusedError, match="Event key not found"):
             await sender.send(numbered(1))
 
 

@@ -20,7 +20,7 @@ from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
 from priorityd.daemon.jobs.releaser import Releaser
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
@@ -60,7 +60,7 @@ class Bench:
                 form=form,
                 is_leader=lambda: parts.get("leader", False),
                 metrics=self.metrics.releases,
-                progress=Progress(),
+                liveness=Liveness(),
             )
             tasks.start_soon(releaser.run)
             yield releaser

@@ -17,7 +17,7 @@ from priorityd.daemon.clock import utc_now
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.jobs import watcher as job_watcher
 from priorityd.daemon.jobs.watcher import JobWatcher
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
@@ -73,7 +73,7 @@ async def watching(store: Store, *, leads: bool = True) -> AsyncIterator[Watchin
         is_leader=lambda: watched.asks_whether_it_leads(),
         history=history,
         metrics=metrics.jobs,
-        progress=Progress(),
+        liveness=Liveness(),
     )
     watched = Watching(watcher, metrics, history, leads)
     async with anyio.create_task_group() as tasks:

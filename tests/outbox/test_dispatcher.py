@@ -15,7 +15,7 @@ from priorityd.core.jobs.events import REPOSITORY_SYNC
 from priorityd.core.outbox.announcements import PRIORITY_CHANGED
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.sender import EventSender, open_event_sender
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.outbox.outbox import Outbox
@@ -57,7 +57,7 @@ class Bench:
                 form="score",
                 sync_new=True,
                 metrics=metrics.outbox,
-                progress=Progress(),
+                liveness=Liveness(),
             )
             self.metrics = metrics
             tasks.start_soon(dispatcher.run)
@@ -174,7 +174,7 @@ async def test_trouble_loses_nothing_and_repeats_only_ids(bench: Bench, faults: 
     sending_seconds = 1 if faults.hang else PATIENCE_SECONDS
     async with bench.dispatcher(sending_seconds=sending_seconds) as dispatcher:
         await eventually(lambda: dispatcher.last_error is not None)
-        await eventually(lambda: bench.count("last_error is not null and claimed_by is null") == 20)
+        await eventually(lambda: bench.count("last_error is not null and daemon_id is null") == 20)
         assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="failed") >= 20
         await eventually(lambda: bench.pending() == 0)
         assert dispatcher.last_error is None
@@ -211,7 +211,7 @@ async def test_two_dispatchers_share_the_work(bench: Bench) -> None:
     assert sorted(bench.announced()) == sorted(map(str, repositories))
     assert len(bench.inngest.api.accepted) == 6000, "nobody sent what the other had claimed"
     owners = bench.app.connection.execute(
-        "select count(distinct claimed_by) from repository_priority_changes"
+        "select count(distinct daemon_id) from repository_priority_changes"
     ).fetchone()
     assert owners == (2,)
 
@@ -239,7 +239,7 @@ async def test_told_to_stop_while_inngest_is_down_it_stops(bench: Bench) -> None
         await eventually(lambda: dispatcher.last_error is not None)
         dispatcher.stop()
         attempts = bench.inngest.api.attempts
-        await eventually(lambda: bench.count("claimed_by is null") == 5)
+        await eventually(lambda: bench.count("daemon_id is null") == 5)
     assert bench.inngest.api.attempts <= attempts + 1
     assert bench.pending() == 5
 
@@ -249,8 +249,8 @@ async def test_cancelled_in_the_middle_it_gives_its_claims_back(bench: Bench) ->
     bench.change(5)
     async with open_event_sender(bench.inngest.settings()) as patient, bench.dispatcher(sender=patient):
         await eventually(lambda: bench.inngest.api.attempts == 1)
-        assert bench.count("claimed_by is not null") == 5
-    assert bench.count("claimed_by is null and next_attempt_at <= now()") == 5
+        assert bench.count("daemon_id is not null") == 5
+    assert bench.count("daemon_id is null and next_attempt_at <= now()") == 5
 
 
 async def test_what_was_sent_is_marked_even_if_the_database_was_gone_meanwhile(bench: Bench) -> None:

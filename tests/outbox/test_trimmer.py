@@ -7,7 +7,7 @@ from uuid import uuid4
 import anyio
 
 from priorityd.daemon.database.store import open_store
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.outbox.trimmer import PAGE_SIZE, Trimmer
 from priorityd.daemon.sandbox.server import serve_sandbox
@@ -32,12 +32,12 @@ async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Data
         open_store(server.url, server.service_role_key) as store,
         anyio.create_task_group() as tasks,
     ):
-        progress = Progress()
-        trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: leads, progress=progress)
+        liveness = Liveness()
+        trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: leads, liveness=liveness)
         tasks.start_soon(trimmer.run)
         await anyio.wait_all_tasks_blocked()
         assert connection.execute(COUNT).fetchone() == (2 * PAGE_SIZE + 1,)
         leads = True
         await eventually(lambda: connection.execute(COUNT).fetchone() == (1,))
         trimmer.stop()
-        await eventually(lambda: progress.stalled() == [])
+        await eventually(lambda: liveness.stalled() == [])

@@ -164,7 +164,7 @@ class ReleaseOrder(RuleBasedStateMachine):
                    priorityd.ordered_jobs, priorityd.job_lanes,
                    priorityd.job_turns, priorityd.job_hints cascade;
                update priorityd.job_types set served = 0, promoted_last = false;
-               update priorityd.job_queue set turns = 0"""
+               update priorityd.release_state set turns = 0"""
         )
         self.oracle = Oracle()
         self.repositories = [self.world.tracked() for _ in range(REPOSITORIES - 1)]

@@ -343,7 +343,7 @@ def test_a_new_change_waits_to_be_dispatched(world: World) -> None:
     world.add(repository)
     world.sync(repository)
     assert world.execute(
-        """select attempts, claimed_by, dispatched_at, abandoned_at, last_error
+        """select attempts, daemon_id, dispatched_at, abandoned_at, last_error
            from repository_priority_changes"""
     ).fetchall() == [(0, None, None, None, None)]
     snapshot = world.call("workspace_priority_snapshot")

@@ -8,7 +8,7 @@ import pytest
 from priorityd.core import pacing
 from priorityd.core.news import News
 from priorityd.daemon.database.store import open_store
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status import snapshotter
 from priorityd.daemon.status.metrics import Metrics
@@ -30,7 +30,7 @@ async def test_a_change_that_is_heard_of_ends_the_long_rest(
         open_store(server.url, server.service_role_key) as store,
         anyio.create_task_group() as tasks,
     ):
-        watching = Snapshotter(store, news=[heard], metrics=Metrics().snapshots, progress=Progress())
+        watching = Snapshotter(store, news=[heard], metrics=Metrics().snapshots, liveness=Liveness())
         tasks.start_soon(watching.run)
         first = await eventually(lambda: watching.latest)
         # The second finds the same, so it is the last one for an hour.

@@ -8,7 +8,7 @@ from uuid import uuid4
 import psutil
 
 from priorityd.core.stream.listener_state import Failed, Input
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.connection import ChangeStream
@@ -112,7 +112,7 @@ async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServ
 async def test_the_key_is_in_no_message_about_the_connection() -> None:
     told: list[Input] = []
     stream = ChangeStream(
-        "http:///no-host", Keyring("sb_secret_abc"), uuid4(), on_change=lambda _: None, on_input=told.append
+        "http:///no-host", ApiKey("sb_secret_abc"), uuid4(), on_change=lambda _: None, on_input=told.append
     )
     await stream.open()
     await stream.close()

@@ -10,9 +10,9 @@ import anyio
 
 from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import Hint
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import open_store
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
@@ -40,13 +40,13 @@ async def listening(
     ):
         listener = Listener(
             sandbox.url,
-            Keyring(key),
+            ApiKey(key),
             uuid4(),
             store,
             on_hint=heard.hints.append,
             on_gap=heard.gaps.append,
             metrics=metrics.stream,
-            progress=Progress(),
+            liveness=Liveness(),
             timings=Timings(**{"beat_interval_seconds": 1.0, "beat_grace_seconds": 0.7} | chosen),
         )
         tasks.start_soon(listener.run)

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.inngest_side import Senders
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.parts import Agents, Means, Shared
 from priorityd.daemon.sandbox.server import serve_sandbox
@@ -36,7 +36,7 @@ def make_parts(store: Store, url: str, key: str) -> Parts:
     """Those of one more daemon."""
     settings = Settings(supabase_url=url, supabase_key=key)
     metrics = Metrics()
-    means = Means(settings, Keyring(key), store, Senders(None, None), metrics, Progress(), uuid4())
+    means = Means(settings, ApiKey(key), store, Senders(None, None), metrics, Liveness(), uuid4())
     shared = Shared(means)
     return Parts(shared, Agents(means, shared), metrics)
 

@@ -47,11 +47,11 @@ CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
         "resync_workspace_priorities_page",
         {"p_after": None, "p_limit": 1, "p_trigger": "resync", "p_dry_run": False},
     ),
-    ("claim_priority_changes", {"p_claimed_by": str(DAEMON), "p_limit": 10, "p_claim_seconds": 60.0}),
+    ("claim_priority_changes", {"p_daemon_id": str(DAEMON), "p_limit": 10, "p_claim_seconds": 60.0}),
     ("priority_outbox_depth", {}),
     (
         "return_priority_changes",
-        {"p_claimed_by": str(DAEMON), "p_ids": [1], "p_error": "late", "p_delay_seconds": 1.0},
+        {"p_daemon_id": str(DAEMON), "p_ids": [1], "p_error": "late", "p_delay_seconds": 1.0},
     ),
     ("mark_priority_changes_dispatched", {"p_ids": [1]}),
     ("abandon_priority_changes", {"p_ids": [1], "p_reasons": ["refused"]}),

@@ -171,7 +171,7 @@ async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
 
 
 async def _failed_calls(daemon: Daemon) -> int:
-    return int(await daemon.metric("apply_errors_total"))
+    return int(await daemon.metric("call_errors_total"))
 
 
 def main() -> int:

@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed
 from priorityd.core.stream.hints import Hint
 from priorityd.core.stream.listener_state import RECONNECT_REASONS
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.database.api_key import Keyring
+from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import Beat
-from priorityd.daemon.liveness import Progress
+from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
@@ -40,13 +40,13 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
     async with source.serving() as url, anyio.create_task_group() as tasks:
         listener = Listener(
             url,
-            Keyring("key"),
+            ApiKey("key"),
             uuid4(),
             _Heartbeats(),
             on_hint=source.hear,
             on_gap=lambda _: None,
             metrics=metrics.stream,
-            progress=Progress(),
+            liveness=Liveness(),
             # Heartbeats do not come back from this server; that is no matter here.
             timings=Timings(beat_interval_seconds=7200, beat_grace_seconds=3600, backoff_max_seconds=0.02),
         )

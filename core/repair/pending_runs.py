@@ -1,4 +1,4 @@
-"""Requests for work of which never two run at once: any number that come during a run lead to one more."""
+"""PendingRuns for work of which never two run at once: any number that come during a run lead to one more."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from priorityd.core.priorities import Trigger
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PendingRun:
     """Why the work is to be done, and the oldest commit that waits for it (the database's clock)."""
 
     trigger: Trigger
     oldest_commit: datetime | None = None
 
 
-class Requests:
+class PendingRuns:
     """At most one waiting request; it keeps the trigger of the first that asked. `added` tells of each."""
 
     def __init__(self) -> None:
         self.added = News()
-        self._waiting: Request | None = None
+        self._waiting: PendingRun | None = None
 
     def add(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
         """Ask for the work."""
         self._join(trigger, committed_at)
         self.added.tell()
 
-    def put_back(self, request: Request) -> None:
+    def put_back(self, request: PendingRun) -> None:
         """The work for this request failed; it waits again, ahead of what came meanwhile."""
         later, self._waiting = self._waiting, request
         if later is not None:
             self._join(later.trigger, later.oldest_commit)
 
-    def take(self) -> Request | None:
+    def take(self) -> PendingRun | None:
         """The waiting request, which is then no longer waiting."""
         request, self._waiting = self._waiting, None
         return request
 
     @property
-    def waiting(self) -> Request | None:
+    def waiting(self) -> PendingRun | None:
         """The waiting request, which goes on waiting."""
         return self._waiting
 
@@ -49,6 +49,6 @@ class Requests:
         return self._waiting is not None
 
     def _join(self, trigger: Trigger, committed_at: datetime | None) -> None:
-        first = self._waiting or Request(trigger)
+        first = self._waiting or PendingRun(trigger)
         commits = [at for at in (first.oldest_commit, committed_at) if at is not None]
-        self._waiting = Request(first.trigger, min(commits, default=None))
+        self._waiting = PendingRun(first.trigger, min(commits, default=None))
