@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -64,9 +64,9 @@ class _Client:
             ended.wait(_PAUSE_SECONDS)
 
 
-def _clients(url: str) -> list[_Client]:
+def _clients(url: str, running: AsyncExitStack) -> list[_Client]:
     def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(url, autocommit=True)
+        return running.enter_context(closing(psycopg.connect(url, autocommit=True)))
 
     app = Application(connect())
     repositories, workspace = app.repositories(_REPOSITORIES), app.workspace()
@@ -108,7 +108,7 @@ def _apply(url: str, ended: threading.Event, errors: list[str]) -> int:
     texts = gather([SqlFile(file.name, file.read_text()) for file in migration_files()])
     applied = 0
     with psycopg.connect(url, autocommit=True) as connection:
-        while not ended.is_set():
+        while not ended.is_set() or applied < 2:
             try:
                 if applied % 2:
                     for text in texts.values():
@@ -138,7 +138,7 @@ async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
                 )
                 for _ in range(daemons)
             ]
-            clients = _clients(url)
+            clients = _clients(url, running)
             errors: list[str] = []
             ended = threading.Event()
             threads = [threading.Thread(target=client.run, args=(ended,)) for client in clients]
@@ -152,7 +152,7 @@ async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
                 thread.join()
             with psycopg.connect(url, autocommit=True) as connection:
                 app = Application(connection)
-                await eventually(lambda: app.wrong_rows() == 0, 30)
+                await eventually(lambda: app.wrong_rows() == 0)
                 wrong = app.wrong_rows()
             failed = [line for daemon in fleet for line in daemon.logs if line["event"] in _CALL_FAILED]
             failed_calls = sum([await _failed_calls(daemon) for daemon in fleet])
