@@ -7,9 +7,7 @@ does not let change, the answer says; those are parked, counted and logged, and 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Final, Protocol
-from uuid import UUID
+from typing import Final
 
 import anyio
 import structlog
@@ -17,11 +15,11 @@ import structlog
 from priorityd.core.apply.work_queue import WorkItem, WorkQueue
 from priorityd.core.database.answers import RefusedRow, SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
-from priorityd.core.priorities import Trigger
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.wakeup import Wakeup
 
@@ -42,14 +40,6 @@ come at each look, and no longer than that. Taken as they come, 10,000 changes w
 the calls would take most of the time."""
 
 
-class SyncStore(Protocol):
-    """What the worker needs of the database."""
-
-    async def sync(
-        self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
-    ) -> SyncAnswer: ...
-
-
 class Worker(Agent):
     """See the module's text. Whoever adds to the queue sets `wakeup`."""
 
@@ -58,7 +48,7 @@ class Worker(Agent):
     def __init__(
         self,
         queue: WorkQueue,
-        store: SyncStore,
+        store: Store,
         *,
         batch_size: int,
         recorder: Recorder,

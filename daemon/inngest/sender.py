@@ -55,8 +55,8 @@ class EventSender:
         """Send the events in their order, and return those that are refused for good.
 
         `on_sent` is called with each batch as soon as it is accepted. Raises `TransientError` when Inngest
-        can't be reached, is slow, or asks to wait, and `InngestKeyRefusedError`; what `on_sent` was not called
-        for may or may not have been taken then, and is to be sent again.
+        can't be reached, is slow, or asks to wait, and `InngestKeyRefusedError`; what `on_sent` was not
+        called for may or may not have been taken then, and is to be sent again.
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):

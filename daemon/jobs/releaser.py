@@ -18,8 +18,7 @@ place, where a change of priority still reaches it; then one job at a time is tr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
-from uuid import UUID
+from typing import Final
 
 import structlog
 
@@ -32,7 +31,7 @@ from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
-from priorityd.daemon.jobs.ordered_jobs import LaneCheck, Release
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
@@ -46,20 +45,6 @@ CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
 
 
-class JobReleases(Protocol):
-    """What the releaser needs of the database."""
-
-    async def release(self, limits: ReleaseLimits, most: int) -> Release: ...
-
-    async def mark_sent(self, job_ids: Sequence[UUID], lease_seconds: float) -> None: ...
-
-    async def return_unsent(self, job_ids: Sequence[UUID]) -> None: ...
-
-    async def fail(self, reasons: dict[UUID, str]) -> None: ...
-
-    async def check_lanes(self) -> LaneCheck: ...
-
-
 class Releaser(Delivery[ReleasedJob]):
     """See the module's text. Only the leader looks for misplaced lanes.
 
@@ -71,7 +56,7 @@ class Releaser(Delivery[ReleasedJob]):
 
     def __init__(
         self,
-        jobs: JobReleases,
+        jobs: OrderedJobs,
         sender: Sender,
         *,
         limits: ReleaseLimits,

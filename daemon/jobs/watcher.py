@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -25,6 +25,7 @@ from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.metrics import JobMetrics
 from priorityd.daemon.liveness import Liveness
 
@@ -43,12 +44,6 @@ _LEADER_CHECK_SECONDS: Final = 0.5
 INVERSIONS_KEPT: Final = 20
 
 
-class JobStore(Protocol):
-    """What the job watcher needs of the database."""
-
-    async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs: ...
-
-
 class JobWatcher(Agent):
     """See the module's text. Only the leader reads; the others show an empty queue.
 
@@ -59,7 +54,7 @@ class JobWatcher(Agent):
 
     def __init__(
         self,
-        store: JobStore,
+        store: Store,
         daemon_id: UUID,
         *,
         is_leader: Callable[[], bool],

@@ -6,7 +6,7 @@ lease has expired or was given up.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import anyio
@@ -16,7 +16,7 @@ from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.database.rows import LeaseAnswer
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.leader.metrics import LeaderMetrics
 from priorityd.daemon.liveness import Liveness
@@ -24,14 +24,6 @@ from priorityd.daemon.liveness import Liveness
 log = structlog.stdlib.get_logger()
 
 _RELEASE_SECONDS: Final = 2.0
-
-
-class LeaseStore(Protocol):
-    """What the elector needs of the database."""
-
-    async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer: ...
-
-    async def release_lease(self, daemon_id: UUID) -> None: ...
 
 
 class Elector(Agent):
@@ -44,7 +36,7 @@ class Elector(Agent):
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: Store,
         daemon_id: UUID,
         leadership: Leadership,
         *,

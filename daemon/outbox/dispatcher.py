@@ -11,8 +11,7 @@ same instant. Inngest being down costs one attempt per delay, which grows to a m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import structlog
 
@@ -24,29 +23,13 @@ from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.outbox.metrics import OutboxMetrics
-from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Opening
+from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Outbox
 
 log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 500
 """Changes per claim; at most twice as many events, in one to three requests."""
 DEPTH_SECONDS: Final = 15.0
-
-
-class OutboxStore(Protocol):
-    """What the dispatcher needs of the database."""
-
-    async def open(self) -> Opening: ...
-
-    async def claim(self, limit: int, seconds: float) -> ClaimedChanges: ...
-
-    async def mark_dispatched(self, ids: Sequence[int]) -> None: ...
-
-    async def abandon(self, reasons: dict[int, str]) -> None: ...
-
-    async def put_back(self, ids: Sequence[int], error: str | None, delay_seconds: float) -> None: ...
-
-    async def depth(self) -> Depth: ...
 
 
 class Dispatcher(Delivery[RecordedChange]):
@@ -57,7 +40,7 @@ class Dispatcher(Delivery[RecordedChange]):
 
     def __init__(
         self,
-        outbox: OutboxStore,
+        outbox: Outbox,
         sender: Sender,
         *,
         claim_seconds: float,

@@ -6,7 +6,7 @@ With several daemons one of them does it; two at once would do no harm.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -14,7 +14,7 @@ from priorityd.core.errors import PermanentError, TransientError
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
-from priorityd.daemon.outbox.outbox import TrimmedPage
+from priorityd.daemon.outbox.outbox import Outbox
 
 log = structlog.stdlib.get_logger()
 
@@ -24,19 +24,13 @@ PAUSE_SECONDS: Final = 0.5
 """Between two pages: the first trimming of a long trail leaves the database time for others."""
 
 
-class TrimStore(Protocol):
-    """What the trimmer needs of the database."""
-
-    async def trim(self, keep_days: int, after: int, limit: int) -> TrimmedPage: ...
-
-
 class Trimmer(Agent):
     """See the module's text. `keep_days` is the retention."""
 
     name = "trimmer"
 
     def __init__(
-        self, store: TrimStore, keep_days: int, *, is_leader: Callable[[], bool], liveness: Liveness
+        self, store: Outbox, keep_days: int, *, is_leader: Callable[[], bool], liveness: Liveness
     ) -> None:
         super().__init__(liveness)
         self._store = store

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import anyio
@@ -29,6 +29,7 @@ from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.metrics import Outcome
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 
 log = structlog.stdlib.get_logger()
@@ -40,14 +41,6 @@ _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
 """How long after its time a scheduled walk is still done by a daemon that has become the leader since."""
 _TAKEOVER_CHECK_SECONDS: Final = 1.0
 _STOPPED: Final = "stopped before the end"
-
-
-class ResyncStore(Protocol):
-    """What the resyncer needs of the database."""
-
-    async def resync_page(
-        self, after: UUID | None, limit: int, trigger: Trigger, *, dry_run: bool = False
-    ) -> SyncAnswer: ...
 
 
 class _Waiter:
@@ -65,7 +58,7 @@ class Resyncer(Agent):
 
     def __init__(
         self,
-        store: ResyncStore,
+        store: Store,
         intake: Intake,
         schedule: str,
         *,

@@ -8,22 +8,21 @@ the leader sweeps by timer; what a daemon's own stream asks for, it does itself.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.backoff import Backoff
-from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.pacing import SweepPace
-from priorityd.core.priorities import Trigger
 from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.wakeup import Wakeup
@@ -36,12 +35,6 @@ UNPARK_LIMIT: Final = 50
 _FIRST_RETRY_SECONDS: Final = 0.5
 
 
-class SweepStore(Protocol):
-    """What the sweeper needs of the database."""
-
-    async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer: ...
-
-
 class Sweeper(Agent):
     """See the module's text.
 
@@ -52,7 +45,7 @@ class Sweeper(Agent):
 
     def __init__(
         self,
-        store: SweepStore,
+        store: Store,
         queue: WorkQueue,
         intake: Intake,
         pace: SweepPace,

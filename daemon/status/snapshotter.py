@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -18,6 +18,7 @@ from priorityd.core.pacing import LookPace
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import Snapshot
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import NO_PRIORITY
 from priorityd.daemon.status.metrics import SnapshotMetrics
@@ -31,19 +32,13 @@ SHARE: Final = 0.01
 """Of the time, at most: a database so large that counting takes long is counted less often."""
 
 
-class SnapshotStore(Protocol):
-    """What the snapshotter needs of the database."""
-
-    async def snapshot(self) -> Snapshot: ...
-
-
 class Snapshotter(Agent):
     """See the module's text. `news` is told of what may count differently now."""
 
     name = "snapshotter"
 
     def __init__(
-        self, store: SnapshotStore, *, news: Iterable[News], metrics: SnapshotMetrics, liveness: Liveness
+        self, store: Store, *, news: Iterable[News], metrics: SnapshotMetrics, liveness: Liveness
     ) -> None:
         super().__init__(liveness)
         self._store = store

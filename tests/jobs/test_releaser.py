@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
@@ -42,7 +41,7 @@ class Bench:
 
     @asynccontextmanager
     async def releaser(
-        self, in_flight: int = 100, form: PriorityForm = "score", **parts: Any
+        self, in_flight: int = 100, form: PriorityForm = "score", leader: bool = False
     ) -> AsyncIterator[Releaser]:
         """A releaser that runs for the length of the block."""
         self.metrics = Metrics()
@@ -54,11 +53,11 @@ class Bench:
             anyio.create_task_group() as tasks,
         ):
             releaser = Releaser(
-                parts.get("jobs") or OrderedJobs(store, uuid4()),
+                OrderedJobs(store, uuid4()),
                 sender,
                 limits=ReleaseLimits(in_flight, 86_400, 3600),
                 form=form,
-                is_leader=lambda: parts.get("leader", False),
+                is_leader=lambda: leader,
                 metrics=self.metrics.releases,
                 liveness=Liveness(),
             )
