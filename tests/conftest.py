@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 pytest.register_assert_rewrite("tests.support")
@@ -13,3 +15,6 @@ pytest_plugins = [
     "tests.support.parts",
     "tests.support.stack",
 ]
+
+# A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)

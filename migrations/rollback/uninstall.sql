@@ -6,8 +6,8 @@ do $uninstall$
 declare
     -- The tables of the set in the schema priorityd.
     c_own constant name[] := array[
-        'created', 'indexes', 'job_cursor', 'job_hints', 'job_lanes', 'release_state', 'job_turns', 'job_types', 'leases',
-        'migrations', 'ordered_jobs', 'outbox'
+        'created', 'indexes', 'job_cursor', 'job_hints', 'job_lanes', 'job_turns', 'job_types', 'leases', 'migrations',
+        'ordered_jobs', 'outbox', 'release_state'
     ];
     v_created text[];
     v_columns smallint[];

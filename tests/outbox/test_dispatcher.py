@@ -113,7 +113,7 @@ async def test_every_change_is_announced_once_and_new_workspace_repositories_are
 async def test_a_change_goes_out_as_soon_as_it_is_told_of(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("priorityd.daemon.outbox.dispatcher.BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr("priorityd.daemon.outbox.dispatcher.TICK_SECONDS", 3600.0)
     async with bench.dispatcher() as dispatcher:
         await eventually(lambda: bench.inngest.api.attempts == 0)
         bench.change()

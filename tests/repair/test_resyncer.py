@@ -48,7 +48,7 @@ async def test_a_row_that_can_not_be_written_is_left_to_the_worker(database: Dat
     parts.agents.worker.stop()
     await parts.agents.worker.run()
     assert (app.row(good)[0], app.row(bad)[0]) == ("high", "medium")
-    assert parts.shared.queue.parked == {bad: "rejected"}
+    assert parts.shared.queue.parked == {bad: "no (P0001)"}
 
 
 async def test_who_waits_for_a_walk_is_told_that_it_will_not_come(parts: Parts) -> None:
