@@ -85,3 +85,21 @@ def test_the_function_for_other_languages_takes_and_answers_what_is_shown(databa
     assert set(re.findall(r"\b(\w+):", call)) - {"days"} == {"p_job_type", "p_jobs", "data"} | set(jobs[0])
     shown = set(re.findall(r"\w+", answer)) - {"2"}
     assert shown == set(row[0]) | set(row[0]["jobs"][0]) | set(row[0]["refused"][0])
+
+
+def test_the_function_that_builds_events_takes_and_answers_what_is_shown(database: Database) -> None:
+    (block,) = blocks("ts", "build_repository_job_events")
+    job = {"repository_id": str(uuid4()), "job_id": str(uuid4())}
+    row = (
+        database.connect("service_role")
+        .execute(
+            "select build_repository_job_events(p_job_type => 'recent-prs', p_jobs => %s)",
+            (json.dumps([job, {}]),),
+        )
+        .fetchone()
+    )
+    assert row is not None
+    assert {"p_job_type", "p_jobs", *job} <= set(re.findall(r"\b(\w+):", block))
+    assert re.findall(r"data\.(\w+)", block) == ["events", "refused"]
+    (shown,) = re.findall(r"refused: \[\{ (.*) \}\]", block)
+    assert set(shown.split(", ")) == set(row[0]["refused"][0])
