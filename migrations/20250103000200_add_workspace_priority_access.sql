@@ -146,7 +146,8 @@ begin
         )
     $$;
 
-    -- A membership that the caller can't see must not look like one that has ended.
+    -- A membership that the caller can't see must not look like one that has ended, and a right that is missing not like
+    -- rows that are refused one by one.
     create or replace function priorityd.demand_sight()
     returns void language plpgsql stable as $$
     declare
@@ -157,6 +158,12 @@ begin
                 array_to_string(v_hidden, ', '), current_user
                 using errcode = 'PT503',
                       hint = 'The role needs BYPASSRLS, or policies "using (true)" and no restrictive policy that applies to it.';
+        end if;
+        if not has_column_privilege('public.tracked_repositories', 'priority', 'update') then
+            raise exception 'the role % may not write tracked_repositories', current_user
+                using errcode = 'insufficient_privilege', hint = format(
+                    'grant update (priority, is_workspace_repo, workspace_count, manual_priority)'
+                    ' on public.tracked_repositories to %I', current_user);
         end if;
     end
     $$;

@@ -204,6 +204,15 @@ def test_what_hides_nothing_from_the_caller_stops_nothing(held: World, harmless:
         held.execute(call)
 
 
+def test_a_role_that_may_not_write_is_told_the_grant_that_it_needs(held: World) -> None:
+    as_owner(held, "revoke update on tracked_repositories from seer_of_this_test")
+    for call in CALLS[:2]:
+        with pytest.raises(psycopg.Error, match="may not write tracked_repositories") as refused:
+            held.execute(call)
+        assert refused.value.sqlstate == "42501"
+        assert "grant update (priority" in (refused.value.diag.message_hint or "")
+
+
 def test_an_owner_from_whom_rows_are_hidden_is_told_when_installing(empty_database: Database) -> None:
     world = session(empty_database)
     owner = "owner_under_force"
