@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from priorityd.core.database.migrations import gather
 from priorityd.daemon.cli.migrations import migrations_command, read_file
 from priorityd.daemon.migration_files import migration_files
+from tests.support.database import superuser_beside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from priorityd.core.database.migrations import Kind
-    from tests.support.world import World
+from tests.support.world import World
 
 TEXTS = gather([read_file(file) for file in migration_files()])
 LAST_FUNCTION = re.findall(r"create or replace function (\w+\.\w+)\(", TEXTS["functions"])[-1]
@@ -39,8 +40,7 @@ def functions(world: World) -> list[tuple[str, str, str]]:
 
 def refuse_last_function(world: World) -> None:
     """Have the last function of the set fail to be made, until `allow_last_function`."""
-    world.connection.execute(
-        f"""create schema in_the_way;
+    statements = f"""create schema in_the_way;
         create function in_the_way.refuse() returns event_trigger language plpgsql as $$
         begin
             if exists (
@@ -52,10 +52,12 @@ def refuse_last_function(world: World) -> None:
         end
         $$;
         create event trigger in_the_way on ddl_command_end
-            when tag in ('CREATE FUNCTION') execute function in_the_way.refuse();""".encode()
-    )
+            when tag in ('CREATE FUNCTION') execute function in_the_way.refuse();"""
+    with superuser_beside(world.connection) as superuser:
+        superuser.execute(statements.encode())
 
 
 def allow_last_function(world: World) -> None:
     """Take out of the way what `refuse_last_function` has put there."""
-    world.connection.execute(b"drop event trigger in_the_way; drop schema in_the_way cascade;")
+    with superuser_beside(world.connection) as superuser:
+        superuser.execute(b"drop event trigger in_the_way; drop schema in_the_way cascade;")

@@ -218,6 +218,7 @@ def test_an_owner_from_whom_rows_are_hidden_is_told_when_installing(empty_databa
     owner = "owner_under_force"
     with world.connection.transaction(force_rollback=True):
         world.execute(f"create role {owner}")
+        world.execute(f"grant {owner} to current_user")
         world.execute(f"grant all on schema public to {owner}")
         world.execute(f"grant create on database {world.connection.info.dbname} to {owner}")
         world.execute(f"set local role {owner}")

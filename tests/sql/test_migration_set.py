@@ -16,6 +16,7 @@ from priorityd.core.database.schema import MIGRATION_SET
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
 from tests.sql.test_migrations import SCHEMAS, fingerprint, use
+from tests.support.database import superuser_beside
 from tests.support.psql import psql_command
 from tests.support.world import Background, World, session
 
@@ -214,10 +215,11 @@ def test_a_function_of_the_application_is_not_replaced(bare: World) -> None:
 def test_an_index_whose_building_was_interrupted_counts_as_missing(bare: World) -> None:
     apply_migrations(bare.connection)
     whole = fingerprint(bare)
-    bare.execute(
-        """update pg_index set indisvalid = false
-           where indexrelid in (select to_regclass('public.' || name) from priorityd.indexes)"""
-    )
+    with superuser_beside(bare.connection) as superuser:
+        superuser.execute(
+            """update pg_index set indisvalid = false
+               where indexrelid in (select to_regclass('public.' || name) from priorityd.indexes)"""
+        )
     assert len(bare.call("check_workspace_priorities")["missing_indexes"]) >= 4
     apply_migrations(bare.connection)
     assert bare.call("check_workspace_priorities")["missing_indexes"] == []
