@@ -36,7 +36,8 @@ begin
         raise notice 'the publication supabase_realtime does not exist: changes will be found by sweeps only';
         return;
     end if;
-    perform set_config('lock_timeout', '1s', true);
+    -- After a large first fill autovacuum is at work, and gives way to whoever has waited for a second.
+    perform set_config('lock_timeout', '2s', true);
     foreach v_table in array array[
         'public.workspace_repositories', 'public.tracked_repositories', 'public.workspace_priority_heartbeats'
     ] loop
