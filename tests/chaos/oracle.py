@@ -15,6 +15,8 @@ _POLL_SECONDS = 0.05
 _LOST_PINS = """
 select count(*) from chaos_manual c join tracked_repositories t on t.id = c.tracked_id
 where t.manual_priority::text is distinct from c.priority
+    -- A high that the application set is no override if a workspace took the repository before it was adopted.
+    and not (c.priority = 'high' and t.manual_priority is null)
 """
 # Each entry goes on from what the one before it has left, and the last one left what the row is now: then
 # none is missing and none was written twice. Left out are rows whose priority the application set by itself.
