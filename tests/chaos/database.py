@@ -1,6 +1,7 @@
 """The database of a chaos run: the sandbox's, and two tables of the harness's own.
 
-`chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it.
+`chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it;
+`by_application` that the application set it, by itself, and not our function.
 What it says of rows that are gone stays there, since their audit entries stay as well.
 A row cannot be written while `chaos_poison` names its repository.
 """
@@ -19,7 +20,8 @@ _RETRY_SECONDS = 0.05
 _OWN_TABLES = """
 create table chaos_manual (
     tracked_id uuid primary key,
-    priority text
+    priority text,
+    by_application boolean not null
 );
 create table chaos_poison (repository_id uuid primary key);
 create function chaos_poison() returns trigger

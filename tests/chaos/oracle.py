@@ -12,11 +12,15 @@ from tests.support.application import ALL_WRONG
 
 _POLL_SECONDS = 0.05
 
+# A high that the application set is no override where a workspace took the repository before it was adopted;
+# then the trail says that the row was in a workspace.
 _LOST_PINS = """
 select count(*) from chaos_manual c join tracked_repositories t on t.id = c.tracked_id
 where t.manual_priority::text is distinct from c.priority
-    -- A high that the application set is no override if a workspace took the repository before it was adopted.
-    and not (c.priority = 'high' and t.manual_priority is null)
+    and not (c.by_application and t.manual_priority is null and exists (
+        select from repository_priority_changes h
+        where h.tracked_repository_id = c.tracked_id and h.is_workspace_repo
+    ))
 """
 # Each entry goes on from what the one before it has left, and the last one left what the row is now: then
 # none is missing and none was written twice. Left out are rows whose priority the application set by itself.

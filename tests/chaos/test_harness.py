@@ -108,8 +108,21 @@ async def test_wrong_rows_and_lost_pins_are_found(empty_database: Database) -> N
         tracked = app.track(None)
         assert await oracle.wrong_rows(empty_database.url) == 0
         app.add(workspace, repository)
-        connection.execute("insert into chaos_manual values (%s, 'low')", (tracked,))
+        connection.execute("insert into chaos_manual values (%s, 'low', false)", (tracked,))
         assert await oracle.wrong_rows(empty_database.url) == 2
+
+
+async def test_a_high_of_the_applications_may_only_be_lost_to_a_workspace(empty_database: Database) -> None:
+    await asyncio.to_thread(prepare, empty_database.url)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection)
+        workspace, repository = app.workspace(), app.repository(tracked=False)
+        tracked = app.track(repository)
+        connection.execute("insert into chaos_manual values (%s, 'high', true)", (tracked,))
+        assert await oracle.wrong_rows(empty_database.url) == 1
+        app.add(workspace, repository)
+        connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+        assert await oracle.wrong_rows(empty_database.url) == 0
 
 
 async def test_the_workload_leaves_the_memberships_of_others_alone(empty_database: Database) -> None:

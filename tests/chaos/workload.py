@@ -49,9 +49,9 @@ where id = (select id from workspace_repositories w where workspace_id = %(works
 """
 _PIN = """
 with pinned as (select public.set_manual_priority(%(id)s, %(priority)s))
-insert into chaos_manual (tracked_id, priority)
-select t.id, %(priority)s from tracked_repositories t, pinned where t.repository_id = %(id)s
-on conflict (tracked_id) do update set priority = excluded.priority
+insert into chaos_manual (tracked_id, priority, by_application)
+select t.id, %(priority)s, false from tracked_repositories t, pinned where t.repository_id = %(id)s
+on conflict (tracked_id) do update set priority = excluded.priority, by_application = excluded.by_application
 """
 # The application's own way to favour a repository: what it sets outside workspaces is a manual priority.
 _OVERRIDE = """
@@ -61,8 +61,8 @@ with set_high as (
     and manual_priority is null and priority <> 'high'
     returning id
 )
-insert into chaos_manual (tracked_id, priority) select id, 'high' from set_high
-on conflict (tracked_id) do update set priority = excluded.priority
+insert into chaos_manual (tracked_id, priority, by_application) select id, 'high', true from set_high
+on conflict (tracked_id) do update set priority = excluded.priority, by_application = excluded.by_application
 """
 
 
