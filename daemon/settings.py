@@ -7,6 +7,7 @@ like the variables (systemd's `$CREDENTIALS_DIRECTORY`, else `PRIORITYD_SECRETS_
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from priorityd.core.vocabulary import PriorityForm, QueueMode
 
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"
+_SIGNING_KEY_PREFIX: Final = re.compile(r"^signkey-\w+-")
 _ANY_TIME = datetime(2025, 1, 3, tzinfo=UTC)
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -232,6 +234,17 @@ class Settings(BaseSettings):
         if not key or not key.isascii() or any(character.isspace() for character in key):
             raise ValueError("must be the key alone, on one line")
         return SecretStr(key)
+
+    @field_validator("inngest_signing_key")
+    @classmethod
+    def _hexadecimal(cls, value: SecretStr | None) -> SecretStr | None:
+        # The SDK (0.5.19, `_internal/transforms.py`) takes what follows the prefix for hexadecimal.
+        if value is not None:
+            try:
+                bytes.fromhex(_SIGNING_KEY_PREFIX.sub("", value.get_secret_value()))
+            except ValueError:
+                raise ValueError("must look like signkey-prod-0123abcd…") from None
+        return value
 
     @property
     def plain_gateway_key(self) -> str | None:

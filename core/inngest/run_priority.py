@@ -16,29 +16,17 @@ expression gives: a whole number of seconds of head start. Facts that shape it, 
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from priorityd.core.priorities import DEFAULT_PRIORITY, SCORES, Priority
-from priorityd.core.vocabulary import PriorityForm
+import cel
+
+from priorityd.core.priorities import DEFAULT_PRIORITY, PRIORITIES, SCORES, Priority
 
 MAX_HEAD_START_SECONDS: Final = 600
 """The largest that Inngest documents, on every plan."""
 
 _FIELD: Final = "event.data.priority"
-
-# Names, numbers and arithmetic, no choice between values: what comes of an event's number so is never an int.
-_ARITHMETIC: Final = re.compile(r"[\s()+\-*/%.\w\[\]'\"]+")
-_HAS: Final = re.compile(rf"\bhas\s*\(\s*{re.escape(_FIELD)}\s*\)")
-_USES: Final = re.compile(
-    rf"(?:int\s*\(\s*)?\b{re.escape(_FIELD)}\b(?!\.)\s*(?:\)|[=!<>]=?\s*(?:['\"]|[-\d.]))?"
-)
-"""The field with what is done to it, as far as it is a conversion or a comparison with a literal."""
-_READS: Final[dict[PriorityForm, re.Pattern[str]]] = {
-    "word": re.compile(r"event.*[=!]=\s*['\"]"),
-    "score": re.compile(r"event.*[=!<>]=?\s*[-\d.]|int.*\)"),
-}
-_MAKES_AN_INT: Final = re.compile(r"\b(?:int|size)\s*\(|\.size\s*\(")
 
 
 def head_start_seconds(priority: Priority) -> int:
@@ -62,24 +50,43 @@ def run_priority_expression() -> str:
     return expression
 
 
-def has_no_effect(expression: str, form: PriorityForm = "score") -> bool:
-    """Whether no priority, in that form in `data.priority`, can change what Inngest makes of this.
+def why_without_effect(expression: str, events: Mapping[Priority, Mapping[str, Any]]) -> str | None:
+    """Why this does not start jobs in the order of their priorities, or None if it does.
 
-    It finds the common mistakes and no others: a value of the event's data used as it is, or after
-    arithmetic; a score compared with words alone, and the other way round.
+    `events` holds one event as we send it, with its `data`, for each priority.
     """
-    return _is_no_int(expression) or _reads_only(expression, "word" if form == "score" else "score")
+    try:
+        seconds = [_evaluate(expression, events[priority]) for priority in PRIORITIES]
+    except _NoNumberError as error:
+        return str(error)
+    if len(set(seconds)) == 1:
+        return f"gives every job {seconds[0]}"
+    if seconds != sorted(seconds, reverse=True):
+        given = ", ".join(f"{one} for {priority}" for one, priority in zip(seconds, PRIORITIES, strict=True))
+        return f"starts jobs of a lower priority first: it gives {given}"
+    return None
 
 
-def _is_no_int(expression: str) -> bool:
-    return (
-        "event.data" in expression
-        and _ARITHMETIC.fullmatch(expression) is not None
-        and _MAKES_AN_INT.search(expression) is None
-    )
+class _NoNumberError(ValueError):
+    """The expression gives no whole number; the text says what happens."""
 
 
-def _reads_only(expression: str, form: PriorityForm) -> bool:
-    """Whether the priority is read, and at each place in a way that only the other form understands."""
-    uses = _USES.findall(_HAS.sub("", expression))
-    return bool(uses) and all(_READS[form].fullmatch(use) for use in uses)
+def _evaluate(expression: str, event: Mapping[str, Any]) -> int:
+    try:
+        value = cel.evaluate(expression, {"event": _with_doubles(event)})
+    except ValueError:
+        raise _NoNumberError("is no expression of CEL that is understood here") from None
+    except KeyError as error:
+        raise _NoNumberError(f"reads {error}, which no event of ours need have") from None
+    except Exception as error:  # noqa: BLE001 - of many types, one for each kind of mistake in the expression
+        raise _NoNumberError(f"fails: {str(error).splitlines()[0].strip():.80}") from None
+    if type(value) is not int:
+        kind = "decimal number" if isinstance(value, float) else type(value).__name__
+        raise _NoNumberError(f"gives a {kind}, which Inngest takes for 0")
+    return max(-MAX_HEAD_START_SECONDS, min(value, MAX_HEAD_START_SECONDS))
+
+
+def _with_doubles(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_doubles(each) for key, each in value.items()}
+    return float(value) if type(value) is int else value

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
 
+from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import InngestKeyRefusedError, PermanentError, PriorityError
-from priorityd.core.inngest.run_priority import has_no_effect, run_priority_expression
-from priorityd.core.jobs.events import EVENT_NAMES
+from priorityd.core.inngest.run_priority import run_priority_expression, why_without_effect
+from priorityd.core.jobs.events import EVENT_NAMES, Job, event_data
+from priorityd.core.priorities import PRIORITIES, Priority
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.cli.finding import Finding
 from priorityd.daemon.inngest.api import InngestApi, InngestFunction, open_inngest_api
@@ -20,10 +23,30 @@ _AGAIN: Final = "Try again in a minute."
 async def inngest_findings(settings: Settings) -> AsyncIterator[Finding]:
     """Nothing is looked at, and nothing said, without settings for Inngest."""
     if not settings.inngest_sends:
+        half = [name for name, value in _half_set(settings).items() if value]
+        if half:
+            text = f"{_and(half)} set, but no events are sent: that takes INNGEST_EVENT_KEY or INNGEST_DEV"
+            remedy = "Set it to have jobs queued and changes announced, or take the other settings away."
+            yield Finding("Inngest", "warning", text, remedy, "export INNGEST_EVENT_KEY=…")
         return
     async with open_inngest_api(settings) as api:
         yield await _event_key(settings, api)
-        yield await _run_priorities(settings, api)
+        async for finding in _run_priorities(settings, api):
+            yield finding
+
+
+def _half_set(settings: Settings) -> dict[str, object]:
+    return {
+        "INNGEST_SIGNING_KEY": settings.inngest_signing_key,
+        "INNGEST_BASE_URL": settings.inngest_base_url,
+        "INNGEST_API_BASE_URL": settings.inngest_api_base_url,
+        "INNGEST_EVENT_API_BASE_URL": settings.inngest_event_api_base_url,
+        "INNGEST_ENV": settings.inngest_env,
+    }
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
 
 
 async def _event_key(settings: Settings, api: InngestApi) -> Finding:
@@ -31,53 +54,65 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
     try:
         await api.check_event_key()
     except InngestKeyRefusedError as error:
-        remedy = (
-            "Copy the event key anew from Inngest's dashboard, of the environment that your functions are in."
-        )
+        remedy = "Copy the event key again from Inngest's dashboard, of the environment of your functions."
         return Finding(step, "failed", str(error), remedy, "export INNGEST_EVENT_KEY=…", error.exit_code)
     except PriorityError as error:
         return Finding(step, "failed", str(error), _AGAIN, "priorityd check", error.exit_code)
     return Finding(step, "ok", f"{settings.inngest_event_api_url} accepts it")
 
 
-async def _run_priorities(settings: Settings, api: InngestApi) -> Finding:
+async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[Finding]:
     if settings.inngest_signing_key is None and not settings.inngest_is_dev:
         text = "Inngest is not asked for the functions' priority.run: that takes INNGEST_SIGNING_KEY"
         remedy = "Set it to have that looked at as well."
-        return Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
+        yield Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
+        return
+    key = "Inngest signing key"
     try:
         functions = await api.functions()
     except InngestKeyRefusedError as error:
-        remedy = "Copy the signing key anew from Inngest's dashboard."
-        return Finding(_STEP, "warning", str(error), remedy, "export INNGEST_SIGNING_KEY=…")
+        remedy = "Copy the signing key again from Inngest's dashboard, of the environment of your functions."
+        yield Finding(key, "failed", str(error), remedy, "export INNGEST_SIGNING_KEY=…", error.exit_code)
     except PermanentError as error:
-        return Finding(_STEP, "skipped", str(error), "Compare priority.run with the README by hand.")
+        yield Finding(_STEP, "skipped", str(error), "Compare priority.run with the README by hand.")
     except PriorityError as error:
-        return Finding(_STEP, "skipped", str(error), _AGAIN, "priorityd check")
-    return judge(functions, settings.event_priority)
+        yield Finding(_STEP, "skipped", str(error), _AGAIN, "priorityd check")
+    else:
+        if settings.inngest_signing_key is not None:
+            yield Finding(key, "ok", f"{settings.inngest_api_url} accepts it")
+        yield judge(functions, settings.event_priority)
 
 
 def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
-    """Whether those that our jobs start have a `priority.run` that can have an effect."""
+    """Whether those that our jobs start have a `priority.run` that starts them in the order of priorities."""
     ours = [each for each in functions if set(each.events) & set(EVENT_NAMES.values())]
     if not ours:
         return Finding(_STEP, "warning", "no function of Inngest's is started by a job of ours")
+    events = _events(form)
     idle = [
-        f"{each.app_id}/{each.id} ({why})" for each in ours if (why := _why_idle(each.run_priority, form))
+        f"{each.app_id}/{each.id} ({why})" for each in ours if (why := _why_idle(each.run_priority, events))
     ]
     if idle:
         return Finding(
             _STEP,
             "warning",
-            f"priorities have no effect on {', '.join(idle)}",
+            f"priorities do not decide in {', '.join(idle)}",
             f"Set priority.run of these functions to: {run_priority_expression()}",
         )
-    return Finding(_STEP, "ok", f"{len(ours)} functions take jobs, each with a priority.run of its own")
+    return Finding(_STEP, "ok", f"{len(ours)} functions take jobs, each with a priority.run that works")
 
 
-def _why_idle(expression: str | None, form: PriorityForm) -> str | None:
+def _events(form: PriorityForm) -> dict[Priority, dict[str, Any]]:
+    job = Job("reviews", UUID(int=0))
+    rows = {
+        each: RepositoryPriority(each, is_workspace_repo=each == "high", workspace_count=int(each == "high"))
+        for each in PRIORITIES
+    }
+    return {each: {"data": event_data(job, row, form)} for each, row in rows.items()}
+
+
+def _why_idle(expression: str | None, events: Mapping[Priority, Mapping[str, Any]]) -> str | None:
     if expression is None:
         return "it has no priority.run"
-    if has_no_effect(expression, form):
-        return f"{expression.strip()!r:.120} comes to nothing with a {form}"
-    return None
+    why = why_without_effect(expression, events)
+    return f"{expression.strip()!r:.120} {why}" if why else None

@@ -4,7 +4,8 @@
   their functions with the configuration of each, `priority.run` among it. It takes the signing key as a
   bearer token; the development server wants none. Source: `proto/api/v2/service.proto` of Inngest's
   open-source server, and the page "Authentication" of its API's documentation. The endpoints are marked as
-  beta there, and older servers lack them.
+  beta there, and older servers lack them. Names of enumerations lose their prefix in its answers
+  (`pkg/api/v2/enum_json.go`): a trigger's type is `EVENT` or `CRON`.
 - The event API answers an empty list of events without taking anything, and refuses a wrong key.
 """
 
@@ -27,7 +28,7 @@ _TIMEOUT_SECONDS: Final = 10.0
 _PAGE_SIZE: Final = 100
 _MAX_PAGES: Final = 100
 _ANY_KEY: Final = "any"  # a development server takes every key
-_EVENT_TRIGGER: Final = "_EVENT"  # of FUNCTION_TRIGGER_TYPE_EVENT; the other kind is cron
+_EVENT_TRIGGER: Final = "EVENT"
 
 Item = TypeVar("Item")
 
@@ -81,7 +82,7 @@ class InngestApi:
         """Raises `InngestKeyRefusedError`, or `TransientError` when the event API can't be reached."""
         key = self._settings.inngest_event_key
         path = quote(key.get_secret_value(), safe="") if key else _ANY_KEY
-        response = await self._request("POST", f"{self._settings.inngest_event_api_url}/e/{path}", json=[])
+        response = await self._request("POST", self._settings.inngest_event_api_url, f"/e/{path}", json=[])
         if not response.is_success:
             raise translate_inngest(response.status_code, response.reason_phrase)
 
@@ -94,7 +95,7 @@ class InngestApi:
         async for app in self._all(_Page[_App], "/v2/apps"):
             path = f"/v2/apps/{quote(app.id, safe='')}/functions"
             async for each in self._all(_Page[_Function], path):
-                events = tuple(t.value for t in each.triggers or () if t.type.endswith(_EVENT_TRIGGER))
+                events = tuple(t.value for t in each.triggers or () if t.type == _EVENT_TRIGGER)
                 priority = each.configuration.priority if each.configuration else None
                 found.append(InngestFunction(app.id, each.id, events, priority or None))
         return found
@@ -113,8 +114,8 @@ class InngestApi:
     async def _page(
         self, kind: type[_Page[Item]], path: str, parameters: dict[str, str | int]
     ) -> _Page[Item]:
-        url = f"{self._settings.inngest_api_url}{path}"
-        response = await self._request("GET", url, params=parameters, headers=self._headers)
+        origin = self._settings.inngest_api_url
+        response = await self._request("GET", origin, path, params=parameters, headers=self._headers)
         if response.status_code in (401, 403):
             raise InngestKeyRefusedError(
                 f"Inngest refused the signing key (INNGEST_SIGNING_KEY, {response.status_code})"
@@ -129,16 +130,15 @@ class InngestApi:
             status = f"Inngest answered {response.status_code}, which is not understood"
             raise TransientError(status, reason="bad_answer") from None
 
-    async def _request(self, method: str, url: str, **options: Any) -> httpx.Response:
-        # An event key is part of its URL, so no message may hold an address.
+    async def _request(self, method: str, origin: str, path: str, **options: Any) -> httpx.Response:
+        # An event key is part of its path, so no message may hold that.
         try:
-            return await self._http.request(method, url, **options)
+            return await self._http.request(method, f"{origin}{path}", **options)
         except httpx.TimeoutException:
-            raise TransientError("Inngest: no answer in time", reason="timeout") from None
+            raise TransientError(f"Inngest at {origin} did not answer in time", reason="timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise TransientError(
-                f"Inngest can't be reached: {type(error).__name__}", reason="network"
-            ) from None
+            text = f"Inngest can't be reached at {origin}: {type(error).__name__}"
+            raise TransientError(text, reason="network") from None
 
     @property
     def _headers(self) -> dict[str, str]:

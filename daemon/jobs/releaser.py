@@ -156,7 +156,7 @@ class Releaser(Delivery[ReleasedJob]):
         check = await self._jobs.check_lanes()
         self._pace.finished(started_at, check.database_seconds)
         if check.found:
-            log.warning("job_lanes_misplaced", lanes=check.found)
+            log.info("job_lanes_moved", lanes=check.found)
 
     def _show(self, release: Release) -> None:
         if release.busy:

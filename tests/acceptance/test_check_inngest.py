@@ -1,4 +1,7 @@
-"""`priorityd check` on Inngest, against a stand-in for its REST API v2 in the shapes of the real one."""
+"""`priorityd check` on Inngest, against a stand-in for its REST API v2 in the shapes of the real one.
+
+Source: Inngest v1.43, `proto/api/v2/service.proto`; the types of triggers: `pkg/api/v2/enum_json.go`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ Json = dict[str, Any]
 
 
 def function(name: str, *events: str, priority: str | None = None, crons: tuple[str, ...] = ()) -> Json:
-    triggers = [{"type": "FUNCTION_TRIGGER_TYPE_EVENT", "value": event} for event in events]
-    triggers += [{"type": "FUNCTION_TRIGGER_TYPE_CRON", "value": cron} for cron in crons]
+    triggers = [{"type": "EVENT", "value": event} for event in events]
+    triggers += [{"type": "CRON", "value": cron} for cron in crons]
     configuration: Json = {"cancellations": [], "retries": {"value": 4, "isDefault": True}}
     if priority is not None:
         configuration["priority"] = priority
@@ -101,8 +104,8 @@ async def test_an_expression_without_effect_is_named_with_the_one_that_has(innge
     finding = findings["run priority"]
     assert (code, finding["outcome"]) == (0, "warning")
     assert finding["text"] == (
-        "priorities have no effect on app/sync ('event.data.priority' comes to nothing with a score),"
-        " app/comments (it has no priority.run)"
+        "priorities do not decide in app/sync ('event.data.priority' gives a decimal number, which Inngest"
+        " takes for 0), app/comments (it has no priority.run)"
     )
     assert finding["remedy"].endswith(good)
     assert findings["Inngest event key"]["outcome"] == "ok"
@@ -147,15 +150,31 @@ async def test_refused_keys_are_told_apart(inngest: Inngest) -> None:
     assert code == 77
     assert findings["Inngest event key"]["outcome"] == "failed"
     assert "INNGEST_EVENT_KEY" in findings["Inngest event key"]["text"]
-    assert "INNGEST_SIGNING_KEY" in findings["run priority"]["text"]
+    assert findings["Inngest signing key"]["outcome"] == "failed"
+    assert "INNGEST_SIGNING_KEY" in findings["Inngest signing key"]["text"]
+    code, findings = await inngest.check(INNGEST_SIGNING_KEY="signkey-test-00")
+    assert (code, findings["Inngest event key"]["outcome"]) == (77, "ok")
 
 
 async def test_an_inngest_that_is_away_is_said_to_be(inngest: Inngest) -> None:
-    code, findings = await inngest.check(INNGEST_BASE_URL=f"http://127.0.0.1:{free_port()}")
+    url = f"http://127.0.0.1:{free_port()}"
+    code, findings = await inngest.check(INNGEST_BASE_URL=url)
     assert (code, findings["Inngest event key"]["outcome"]) == (69, "failed")
     assert findings["run priority"]["outcome"] == "skipped"
+    for finding in (findings["Inngest event key"], findings["run priority"]):
+        assert f"can't be reached at {url}:" in finding["text"]
+    assert EVENT_KEY not in str(findings)
 
 
 async def test_without_settings_for_inngest_nothing_is_said_of_it(inngest: Inngest) -> None:
-    _, findings = await inngest.check(INNGEST_EVENT_KEY="", INNGEST_SIGNING_KEY="")
+    settings = {"INNGEST_EVENT_KEY": "", "INNGEST_SIGNING_KEY": "", "INNGEST_BASE_URL": ""}
+    _, findings = await inngest.check(**settings)
     assert not [step for step in findings if "Inngest" in step or step == "run priority"]
+
+
+async def test_settings_that_send_nothing_are_told(inngest: Inngest) -> None:
+    code, findings = await inngest.check(INNGEST_EVENT_KEY="")
+    assert (code, findings["Inngest"]["outcome"]) == (0, "warning")
+    assert findings["Inngest"]["text"].startswith(
+        "INNGEST_SIGNING_KEY and INNGEST_BASE_URL are set, but no events"
+    )

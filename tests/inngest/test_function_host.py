@@ -157,14 +157,6 @@ async def test_a_refused_key_is_reported_and_disturbs_nothing(stack: Stack, gate
         assert wrong_key not in str(daemon.logs)
 
 
-@pytest.mark.parametrize("key", ["signkey-test-no-hexadecimal", "x"])
-async def test_a_key_that_is_none_disturbs_nothing(stack: Stack, gateway: ConnectGateway, key: str) -> None:
-    async with stack.daemon(**settings(gateway) | {"INNGEST_SIGNING_KEY": key}) as daemon:
-        await eventually(lambda: gateway.starts > 0 or daemon.logged("function_host_failed"))
-        assert (await daemon.status())["ready"]
-        assert await daemon.stop() == 0
-
-
 async def test_a_development_server_needs_no_key(stack: Stack) -> None:
     gateway = ConnectGateway(signing_key=None)
     async with serve_gateway(gateway) as url, stack.daemon(**NO_TIMER | {"INNGEST_DEV": url}):

@@ -10,9 +10,9 @@ import pytest
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.run_priority import (
     MAX_HEAD_START_SECONDS,
-    has_no_effect,
     head_start_seconds,
     run_priority_expression,
+    why_without_effect,
 )
 from priorityd.core.jobs.events import Job, LookUp, event_data
 from priorityd.core.priorities import PRIORITIES, SCORES, Priority
@@ -75,32 +75,58 @@ def test_what_inngest_takes_is_cut_at_its_limits() -> None:
     assert head_start("nonsense(", {}) == 0
 
 
-NO_EFFECT = [
-    NAIVE,
-    " event.data.priority ",
-    "(event.data.priority)",
-    "event.data['priority']",
-    'event.data["priority"]',
-    "event.data.metadata.priorityScore",
-    "event.data.priority * 6",
-    "event.data.priority * 6.0 - 300.0",
-    "-event.data.priority",
-    "event.data.priority + 1",
-]
-
-
-@pytest.mark.parametrize("expression", NO_EFFECT)
-def test_an_expression_without_effect_is_recognised(expression: str) -> None:
-    assert has_no_effect(expression)
-    # And it is true: there is no effect, for a score or for a word.
-    for priority in (100, 25, "high"):
-        event = {"data": {"priority": priority, "metadata": {"priorityScore": priority}}}
-        assert head_start(expression, event) == 0
-
-
 def event_with(priority: Priority, form: PriorityForm) -> dict[str, object]:
     row = RepositoryPriority(priority, is_workspace_repo=priority == "high", workspace_count=1)
     return {"data": event_data(Job("reviews", uuid4()), row, form)}
+
+
+def why(expression: str, form: PriorityForm = "score") -> str | None:
+    return why_without_effect(expression, {each: event_with(each, form) for each in PRIORITIES})
+
+
+def seconds(expression: str, form: PriorityForm = "score") -> list[int]:
+    """What Inngest makes of it for high, medium and low."""
+    return [head_start(expression, event_with(each, form)) for each in PRIORITIES]
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        (NAIVE, "gives a decimal number, which Inngest takes for 0"),
+        (" (event.data['priority']) ", "gives a decimal number"),
+        ("event.data.metadata.priorityScore * 6.0 - 300.0", "gives a decimal number"),
+        ("has(event.data.priority) ? event.data.priority : 0", "gives a decimal number"),
+        ("event.data.priority == 100 ? 600.0 : 0.0", "gives a decimal number"),
+        ("event.data.metadata.priority", "gives a str"),
+        ("event.data.priority * 6", "fails: Unsupported operation"),
+        ("int(event.data.metadata.priority)", "fails: "),
+        ("event.data.prioritty == 100 ? 600 : 0", "reads 'prioritty', which no event of ours need have"),
+        ("event.priority == 100 ? 600 : 0", "reads 'priority'"),
+        ("has(event.data.prioritty) ? 600 : 0", "gives every job 0"),
+        ("event.data.priority == 100 ? 9000 : 600", "gives every job 600"),
+        ("120", "gives every job 120"),
+        ("nonsense(", "is no expression of CEL"),
+        ("event.data.priority == 100 ? 0", "is no expression of CEL"),
+    ],
+)
+def test_an_expression_without_effect_is_told_with_the_reason(expression: str, words: str) -> None:
+    assert words in str(why(expression))
+    # And it is true, by the reference implementation: there is no difference between priorities.
+    assert len(set(seconds(expression))) == 1
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "event.data.priority == 100 ? 0 : 600",
+        "event.data.priority == 50 ? 600 : 0",
+        "event.data.priority == 25 ? 10 : event.data.priority == 50 ? 0 : 600",
+        "100 - int(event.data.priority)",
+    ],
+)
+def test_swapped_values_are_told(expression: str) -> None:
+    assert "starts jobs of a lower priority first: it gives " in str(why(expression))
+    assert seconds(expression) != sorted(seconds(expression), reverse=True)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +145,10 @@ def test_a_score_that_is_read_as_a_word_has_no_effect_nor_the_other_way_round(
     form: PriorityForm, expression: str
 ) -> None:
     other: PriorityForm = "word" if form == "score" else "score"
-    assert has_no_effect(expression, form)
-    assert not has_no_effect(expression, other)
-    seconds = {
-        each: {head_start(expression, event_with(priority, each)) for priority in PRIORITIES}
-        for each in PRIORITY_FORMS
-    }
-    assert len(seconds[form]) == 1
-    assert len(seconds[other]) > 1
+    assert why(expression, form)
+    assert why(expression, other) is None
+    assert len(set(seconds(expression, form))) == 1
+    assert len(set(seconds(expression, other))) > 1
 
 
 @pytest.mark.parametrize("form", PRIORITY_FORMS)
@@ -136,29 +158,15 @@ def test_a_score_that_is_read_as_a_word_has_no_effect_nor_the_other_way_round(
         run_priority_expression(),
         "event.data.priority == 'high' || event.data.priority == 100 ? 600 : 0",
         "event.data.metadata.priority == 'high' ? 600 : 0",
-        "event.data.metadata.priorityScore == 100 ? 600 : 0",
+        "event.data.metadata.priorityScore == 100 ? 100 : 50",
+        "event.data.metadata.isWorkspaceRepo ? 300 : -60",
+        "int(event.data.metadata.priorityScore) * 6 - 300",
         "'high' == event.data.priority || 100 == event.data.priority ? 600 : 0",
+        "!(event.data.metadata.priority in ['medium', 'low']) ? 600 : 0",
     ],
 )
-def test_what_works_for_both_forms_is_suspected_for_neither(expression: str, form: PriorityForm) -> None:
-    assert not has_no_effect(expression, form)
-    assert head_start(expression, event_with("high", form)) == 600
-    assert head_start(expression, event_with("medium", form)) == 0
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        run_priority_expression(),
-        "int(event.data.priority)",
-        "event.data.priority == 100 ? 100 : 50",
-        "event.data.priority > 60 ? 120 : 0",
-        "size(event.data.names)",
-        "event.data.names.size()",
-        "120",
-    ],
-)
-def test_no_expression_with_an_effect_is_suspected(expression: str) -> None:
-    assert not has_no_effect(expression)
-    event = {"data": {"priority": 100, "names": ["a", "b"]}}
-    assert head_start(expression, event) > 0
+def test_what_works_is_suspected_for_neither_form(expression: str, form: PriorityForm) -> None:
+    assert why(expression, form) is None
+    high, medium, low = seconds(expression, form)
+    assert high > low
+    assert high >= medium >= low

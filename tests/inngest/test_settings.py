@@ -82,6 +82,8 @@ def test_values_from_a_file_reach_the_sdk(tmp_path: Path) -> None:
         ("INNGEST_EVENT_API_BASE_URL", "https://user:secret@example.com"),
         ("INNGEST_DEV", "ftp://127.0.0.1"),
         ("INNGEST_EVENT_KEY", "two words"),
+        ("INNGEST_SIGNING_KEY", "signkey-test-no-hexadecimal"),
+        ("INNGEST_SIGNING_KEY", "x"),
     ],
 )
 def test_a_bad_value_names_its_variable_and_not_the_value(
