@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +35,19 @@ def wheel(built: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def priorityd(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command, installed from the wheel in an environment of its own."""
-    directory = tmp_path_factory.mktemp("wheel")
-    venv.create(directory / "venv", with_pip=True)
-    binaries = directory / "venv" / "bin"
-    subprocess.run([binaries / "pip", "install", "--quiet", f"{wheel}[sandbox]"], check=True)
-    return binaries / "priorityd"
+def priorityd(wheel: Path) -> Iterator[Path]:
+    """The command, installed from the wheel in an environment of its own.
+
+    Not below pytest's own directory, which each session of pytest closes to all but its user: PostgreSQL,
+    which does not run as root, would lose its files.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        venv.create(directory / "venv", with_pip=True)
+        binaries = directory / "venv" / "bin"
+        subprocess.run([binaries / "pip", "install", "--quiet", f"{wheel}[sandbox]"], check=True)
+        yield binaries / "priorityd"
 
 
 @pytest.mark.wheel
