@@ -24,6 +24,7 @@ from uuid import UUID
 
 from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.history import History
 from priorityd.core.news import News
 from priorityd.core.pacing import SweepPace
@@ -84,7 +85,7 @@ class Shared:
         metrics.apply.watch(self.queue)
         self.work_added = Wakeup()
         self.sweeps = PendingRuns()
-        self.leadership = Leadership()
+        self.leadership, self.heartbeat = Leadership(), Heartbeat()
         self.heard, self.recorded = News(), News()
         self.history = History()
         self.drift_judge = DriftJudge()
@@ -112,7 +113,7 @@ class Agents:
             settings.supabase_url,
             means.api_key,
             daemon_id,
-            store,
+            shared.heartbeat,
             on_hint=shared.intake.take_hint,
             on_gap=shared.sweeps.add,
             metrics=metrics.stream,
@@ -127,7 +128,14 @@ class Agents:
             liveness=liveness,
             wakeup=shared.work_added,
         )
-        self.elector = Elector(store, daemon_id, shared.leadership, metrics=metrics.leader, liveness=liveness)
+        self.elector = Elector(
+            store,
+            daemon_id,
+            shared.leadership,
+            shared.heartbeat,
+            metrics=metrics.leader,
+            liveness=liveness,
+        )
         self.sweeper = Sweeper(
             store,
             shared.queue,

@@ -108,7 +108,8 @@ begin
 
     -- Takes the lease for p_daemon_id if nobody has it or it has expired, and prolongs it for who has it.
     -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long whoever has it may keep it without
-    -- asking again. Durations only, so that the clocks of daemon and database need not agree.
+    -- asking again. Durations only, so that the clocks of daemon and database need not agree. Either way the daemon's
+    -- heartbeat row is written, which saves a call.
     create or replace function public.hold_workspace_priority_lease(p_daemon_id uuid, p_seconds double precision)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -119,7 +120,7 @@ begin
         c_longest constant double precision := 3600;
         v_answer jsonb;
     begin
-        perform priorityd.check_daemon(p_daemon_id);
+        perform public.beat_workspace_priorities(p_daemon_id);
         -- The negation lets null and NaN (which is greater than any number) not pass.
         if (p_seconds > 0 and p_seconds <= c_longest) is not true then
             raise exception 'p_seconds is %, but must be above 0 and at most %', coalesce(p_seconds::text, 'null'), c_longest

@@ -13,33 +13,44 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from priorityd.core.backoff import delay_after
+
 LEASE_SECONDS: Final = 14.0
 """With the margin below, the longest that timer work rests when the daemon that did it is gone."""
-RENEW_AFTER_SECONDS: Final = 12.0
-"""Leaves two seconds for an answer; more often would only cost calls."""
+ASK_AFTER_SECONDS: Final = 12.0
+"""Leaves who has it two seconds for an answer; more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1
-_RETRY_SECONDS: Final = 1.0
+_FIRST_RETRY_SECONDS: Final = 1.0
+_LONGEST_RETRY_SECONDS: Final = 10.0
+"""So that after an outage of any length there is a leader again within this time."""
 
 
 @dataclass(slots=True)
 class Lease:
-    """What is known about the lease. `next_ask_at` is when to ask for it again."""
+    """What is known about the lease.
+
+    `next_ask_at` is when to ask for it again, `failures` how many questions in a row were not answered.
+    """
 
     next_ask_at: float
+    failures: int = 0
     _held_until: float = 0.0
 
     def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
         """The database has answered a question that was sent at `asked_at`."""
+        self.failures = 0
         if held:
             self._held_until = asked_at + expires_in_seconds
-            self.next_ask_at = asked_at + RENEW_AFTER_SECONDS
+            self.next_ask_at = asked_at + ASK_AFTER_SECONDS
         else:
             self._held_until = 0.0
-            self.next_ask_at = asked_at + expires_in_seconds + _EXPIRY_MARGIN_SECONDS
+            # Not only when it expires: each call writes a heartbeat row as well.
+            self.next_ask_at = asked_at + min(ASK_AFTER_SECONDS, expires_in_seconds + _EXPIRY_MARGIN_SECONDS)
 
     def failed(self, now: float) -> None:
         """The question was not answered; what was known stays true until it expires."""
-        self.next_ask_at = now + _RETRY_SECONDS
+        self.failures += 1
+        self.next_ask_at = now + delay_after(self.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
 
     def is_held(self, now: float) -> bool:
         """Whether timer work is this daemon's now."""

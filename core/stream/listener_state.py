@@ -9,7 +9,9 @@
 - *connecting*: the WebSocket handshake is under way.
 - *joining*: the channel is being joined. The server's reply to the join (`SUBSCRIBED`) is not the end of it:
   rows flow only after the `system` message `extension=postgres_changes, status=ok`. Either may never come.
-- *live*: rows flow. Each `system` ok, the first as well as any other, means that there was a gap before it.
+- *live*: the server says that rows flow. Each `system` ok, the first as well as any other, means that there
+  was a gap before it. It does not prove that there is a slot (Realtime v2.129.8 says it while making one
+  fails, and while its poller sleeps); the first heartbeat row that comes back *confirms* the connection.
 - *stale*: the connection looks healthy but the daemon's own heartbeat row did not come back through it.
 - *backing_off*: waiting before the next attempt; longer after each failure, for ever.
 - *stopped*: final.
@@ -44,6 +46,8 @@ RENEW_AFTER_SECONDS: Final = 23 * 3600.0
 """The age at which a live connection is renewed, less up to a twentieth, which spreads many daemons."""
 RENEWAL_RETRY_SECONDS: Final = 300.0
 """After a successor that failed; leaves several attempts before the 24 hours are over."""
+
+NO_BEAT: Final = "the heartbeat row did not come back"
 
 ReconnectReason: TypeAlias = Literal[
     "connect_failed",
@@ -98,6 +102,11 @@ class SuccessorFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class BeatSeen:
+    """The heartbeat row came back: rows do flow."""
+
+
+@dataclass(frozen=True, slots=True)
 class BeatOverdue:
     """The heartbeat row did not come back in time."""
 
@@ -118,7 +127,16 @@ class Stop:
 
 
 Input: TypeAlias = (
-    Opened | Subscribed | Failed | SuccessorSubscribed | SuccessorFailed | BeatOverdue | Tick | Renew | Stop
+    Opened
+    | Subscribed
+    | Failed
+    | SuccessorSubscribed
+    | SuccessorFailed
+    | BeatSeen
+    | BeatOverdue
+    | Tick
+    | Renew
+    | Stop
 )
 
 
@@ -143,8 +161,9 @@ class Action(Enum):
 class ListenerState:
     """Where the listener is. `deadline` is when a `Tick` matters next, None for never.
 
-    `renewing`: live, with a successor on its way. `renew_after_seconds` is how old a live connection may get,
-    `backoff_max_seconds` how long it waits at most before it tries again.
+    `confirmed`: live, and a heartbeat row has come back. `renewing`: live, with a successor on its way.
+    `renew_after_seconds` is how old a live connection may get, `backoff_max_seconds` how long it waits at
+    most before it tries again.
     """
 
     name: State
@@ -152,6 +171,7 @@ class ListenerState:
     deadline: float | None = None
     failures: int = 0
     last_failure: Failed | None = None
+    confirmed: bool = False
     renewing: bool = False
     renew_after_seconds: float = RENEW_AFTER_SECONDS
     backoff_max_seconds: float = BACKOFF_MAX_SECONDS
@@ -192,10 +212,18 @@ def transition(
             return _live(state, now, jitter), [Action.ASK_FOR_SWEEP]
         case "live", Subscribed():
             return state, [Action.ASK_FOR_SWEEP]
+        case "live", BeatSeen() if not state.confirmed:
+            return replace(state, confirmed=True), [Action.ASK_FOR_SWEEP]
         case "live", BeatOverdue():
-            # Not a back-off: the server answers, so one fresh connection is tried at once.
-            return replace(state, name="stale", since=now, deadline=now, renewing=False), [Action.CLOSE]
+            # Not a back-off: the server answers, so one fresh connection is tried at once. If that delivers
+            # nothing either, it is a failure like any other.
+            if not state.confirmed:
+                new, actions = _backing_off(state, Failed("stale", NO_BEAT), now, jitter)
+                return new, [*actions, Action.ASK_FOR_SWEEP]
+            new = replace(state, name="stale", since=now, deadline=now, confirmed=False, renewing=False)
+            return new, [Action.CLOSE, Action.ASK_FOR_SWEEP]
         case "live", SuccessorSubscribed() if state.renewing:
+            # Confirmed as before: the one slot feeds all connections, and the old one is still heard.
             return _live(replace(state, failures=0), now, jitter), [Action.PROMOTE_SUCCESSOR]
         case "live", SuccessorFailed(failure) if state.renewing:
             return _renew_later(state, failure, now)
@@ -205,7 +233,10 @@ def transition(
         case _, Renew():
             new, actions = _connecting(state, now)
             return new, [Action.CLOSE, *actions]
-        case (("connecting" | "joining" | "live"), Failed()):
+        case "live", Failed():
+            new, actions = _backing_off(state, event, now, jitter)
+            return new, [*actions, Action.ASK_FOR_SWEEP]
+        case (("connecting" | "joining"), Failed()):
             return _backing_off(state, event, now, jitter)
         case _, Tick() if state.deadline is not None and now >= state.deadline:
             return _timed_out(state, now, jitter)
@@ -222,7 +253,7 @@ def _timed_out(state: ListenerState, now: float, jitter: float) -> tuple[Listene
         case "backing_off":
             return _connecting(state, now)
         case "stale":
-            return _connecting(replace(state, last_failure=Failed("stale")), now)
+            return _connecting(replace(state, last_failure=Failed("stale", NO_BEAT)), now)
         case "connecting":
             return _backing_off(state, Failed("connect_failed", "timed out"), now, jitter)
         case _:
@@ -248,7 +279,7 @@ def _renew_later(state: ListenerState, failure: Failed, now: float) -> tuple[Lis
 def _connecting(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
     # The margin lets the connection's own time-out speak first: it knows more.
     deadline = now + CONNECT_TIMEOUT_SECONDS + 1.0
-    return replace(state, name="connecting", since=now, deadline=deadline), [Action.OPEN]
+    return replace(state, name="connecting", since=now, deadline=deadline, confirmed=False), [Action.OPEN]
 
 
 def _backing_off(
@@ -265,6 +296,7 @@ def _backing_off(
         deadline=now + delay,
         failures=failures,
         last_failure=failure,
+        confirmed=False,
         renewing=False,
     )
     return new, [Action.CLOSE]

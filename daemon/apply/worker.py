@@ -132,7 +132,7 @@ class Worker(Agent):
         self._queue.retry(
             items, now, LOCKED_RETRY_SECONDS * share, longest_seconds=LONGEST_LOCKED_SECONDS * share
         )
-        log.warning("repositories_locked", repositories=len(items))
+        log.info("repositories_locked", repositories=len(items))
 
     def _park(self, item: WorkItem, row: RefusedRow) -> None:
         self._queue.park(item, row.reason)

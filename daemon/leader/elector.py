@@ -1,7 +1,8 @@
 """The elector: asks for the lease on timer work, so that of several daemons one does it.
 
 What the answers mean is decided by `core.leader.lease`. The others take over when they next ask after the
-lease has expired or was given up.
+lease has expired or was given up. The call also writes the daemon's heartbeat row, so it is made at once when
+a new connection of the stream wants one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import anyio
 import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
+from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
@@ -39,6 +41,7 @@ class Elector(Agent):
         store: Store,
         daemon_id: UUID,
         leadership: Leadership,
+        heartbeat: Heartbeat,
         *,
         metrics: LeaderMetrics,
         liveness: Liveness,
@@ -48,8 +51,15 @@ class Elector(Agent):
         self._daemon_id = daemon_id
         self._leadership = leadership
         self._lease = leadership.lease
+        self._heartbeat = heartbeat
+        heartbeat.wanted.subscribe(self.ask_now)
         self.succeeding = False
         metrics.watch(leadership.is_held)
+
+    def ask_now(self) -> None:
+        """Do not wait until it is time to."""
+        self._lease.next_ask_at = monotonic()
+        self.wake()
 
     async def turn(self) -> float:
         """Ask if it is time to."""
@@ -71,10 +81,13 @@ class Elector(Agent):
         asked_at, was_leader = monotonic(), self._leadership.is_held()
         try:
             answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
+            self._heartbeat.written(asked_at)
         except (TransientError, PermanentError) as error:
             self.succeeding = False
             self._lease.failed(monotonic())
-            log.warning("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
+            # Once for an outage: that the database does not answer is said by those who have work for it.
+            tell = log.warning if self._lease.failures == 1 else log.debug
+            tell("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
             return
         self.succeeding = True
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)

@@ -1,7 +1,7 @@
 """The listener: keeps one live subscription to the change stream and turns changes into work.
 
 What it does next is decided by `core.stream.listener_state`; what a change means by `core.stream.hints`;
-whether a connection that looks healthy really delivers, by the canary.
+whether a connection that looks healthy really delivers, by the heartbeat row.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import HEARTBEATS, Hint, MalformedChangeError, read_change
 from priorityd.core.stream.listener_state import (
+    NO_BEAT,
     Action,
     BeatOverdue,
+    BeatSeen,
     Failed,
     Input,
     ListenerState,
@@ -36,7 +39,6 @@ from priorityd.core.stream.membership_memory import MembershipMemory
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
-from priorityd.daemon.stream.canary import Canary, HeartbeatStore
 from priorityd.daemon.stream.connection import ChangeStream
 from priorityd.daemon.stream.metrics import StreamMetrics
 from priorityd.daemon.stream.timings import USUAL, Timings
@@ -62,7 +64,7 @@ class Listener:
         url: str,
         api_key: ApiKey,
         daemon_id: UUID,
-        store: HeartbeatStore,
+        heartbeat: Heartbeat,
         *,
         on_hint: Callable[[Hint], None],
         on_gap: Callable[[Trigger], None],
@@ -78,15 +80,7 @@ class Listener:
         self._metrics = metrics
         self._liveness = liveness
         self._linger_seconds = timings.linger_seconds
-        self._canary = Canary(
-            store,
-            daemon_id,
-            live_since=self._live_since,
-            on_overdue=lambda: self._tell(BeatOverdue()),
-            metrics=metrics,
-            interval_seconds=timings.beat_interval_seconds,
-            grace_seconds=timings.beat_grace_seconds,
-        )
+        self._heartbeat = heartbeat
         self._state, self._first_actions = initial(
             monotonic(),
             renew_after_seconds=timings.renew_after_seconds,
@@ -111,24 +105,19 @@ class Listener:
     @property
     def lag_seconds(self) -> float | None:
         """Age of the last heartbeat row when it came back; None before the first."""
-        return self._canary.lag_seconds
+        return self._heartbeat.lag_seconds
 
     async def run(self) -> None:
         """Listen until `stop`."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._canary.run)
             self._act(self._first_actions, tasks)
             while self._state.name != "stopped":
                 self._liveness.tick("listener")
                 await self._wakeup.wait(self._seconds_to_wait())
                 self._take_inputs(tasks)
-            self._canary.stop()
             self._stopped.set()
             tasks.cancel_scope.deadline = anyio.current_time() + _CLOSE_SECONDS
         self._liveness.ended("listener")
-
-    def _live_since(self) -> float | None:
-        return self._state.since if self._state.name == "live" else None
 
     def stop(self) -> None:
         """End `run`: close the connection and take no more changes."""
@@ -145,11 +134,17 @@ class Listener:
     def _seconds_to_wait(self) -> float:
         if self._inputs:
             return 0.0
-        deadline = self._state.deadline
-        return TICK_SECONDS if deadline is None else min(TICK_SECONDS, max(0.0, deadline - monotonic()))
+        deadlines = [at for at in (self._state.deadline, self._beat_due_at()) if at is not None]
+        return min([TICK_SECONDS, *(max(0.0, at - monotonic()) for at in deadlines)])
+
+    def _beat_due_at(self) -> float | None:
+        return self._heartbeat.due_at if self._state.name == "live" else None
 
     def _take_inputs(self, tasks: TaskGroup) -> None:
         events, self._inputs = [*self._inputs, (None, Tick())], []
+        due_at = self._beat_due_at()
+        if due_at is not None and monotonic() >= due_at:
+            events.append((None, BeatOverdue()))
         for source, heard in events:
             event = self._understand(source, heard)
             if event is None:
@@ -237,7 +232,7 @@ class Listener:
             self._metrics.events.labels(hint.table, hint.operation).inc()
             self._metrics.last_seen.set(utc_now().timestamp())
             if hint.table == HEARTBEATS:
-                self._canary.see(hint)
+                self._see_heartbeat(hint)
             else:
                 self._on_hint(self._memory.complete(hint))
         except MalformedChangeError as error:
@@ -245,6 +240,14 @@ class Listener:
         except Exception:
             log.exception("change_not_handled")
             self._report_gap("event")
+
+    def _see_heartbeat(self, hint: Hint) -> None:
+        # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.
+        if hint.beat_at is not None:
+            lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
+            self._heartbeat.seen(lag_seconds)
+            self._metrics.lag.set(lag_seconds)
+            self._tell(BeatSeen())
 
     def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
         self._metrics.malformed_events.inc()
@@ -266,9 +269,11 @@ class Listener:
                 self._doubt_key(new.last_failure)
             return
         self._metrics.set_state(new.name)
+        if new.name == "live":
+            self._heartbeat.connected(new.since)
         match new.name:
             case "stale":
-                self._report_failure(new, Failed("stale", "the heartbeat row did not come back"))
+                self._report_failure(new, Failed("stale", NO_BEAT))
             case "backing_off" if new.last_failure is not None:
                 self._report_failure(new, new.last_failure)
             case _:

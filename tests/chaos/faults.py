@@ -45,7 +45,7 @@ _REALTIME: Final[dict[str, Breakage]] = {
     "shuffle": partial(hooked, path="realtime/shuffle", by=2),
     **{
         name: partial(hooked, path=f"realtime/{name}", close=True)
-        for name in ("refuse", "limit", "deny", "withhold")
+        for name in ("refuse", "limit", "deny", "withhold", "slotless")
     },
 }
 _REST: Final[dict[str, Breakage]] = {

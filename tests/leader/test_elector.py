@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from priorityd.core.leader.lease import LEASE_SECONDS, RENEW_AFTER_SECONDS
+from priorityd.core.leader.lease import ASK_AFTER_SECONDS
 from priorityd.daemon.clock import monotonic
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -18,7 +18,24 @@ async def test_of_two_daemons_one_gets_the_lease(another_daemon: Callable[[], Pa
     until_renewal, until_expiry = await one.agents.elector.turn(), await other.agents.elector.turn()
     assert (one.shared.leadership.is_held(), other.shared.leadership.is_held()) == (True, False)
     assert gained == ["one"]
-    assert until_renewal <= RENEW_AFTER_SECONDS < until_expiry <= LEASE_SECONDS + 1
+    assert until_renewal <= ASK_AFTER_SECONDS
+    assert until_expiry <= ASK_AFTER_SECONDS, "before it can be given the lease, for the heartbeat row"
+
+
+async def test_each_question_writes_the_heartbeat_row_and_a_new_connection_asks_at_once(
+    database: Database, another_daemon: Callable[[], Parts]
+) -> None:
+    parts = another_daemon()
+    elector, heartbeat = parts.agents.elector, parts.shared.heartbeat
+    beat_at = "select beat_at from workspace_priority_heartbeats"
+    await elector.turn()
+    ((first,),) = database.connect().execute(beat_at).fetchall()
+    assert heartbeat.due_at is None, "no connection was live to bring it back"
+    heartbeat.connected(monotonic())
+    await elector.turn()
+    ((second,),) = database.connect().execute(beat_at).fetchall()
+    assert second > first
+    assert heartbeat.due_at is not None
 
 
 async def test_at_its_end_it_leaves_the_lease_to_the_next(another_daemon: Callable[[], Parts]) -> None:

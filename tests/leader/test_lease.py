@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from priorityd.core.leader.lease import LEASE_SECONDS, RENEW_AFTER_SECONDS, Lease
+from priorityd.core.leader.lease import ASK_AFTER_SECONDS, LEASE_SECONDS, Lease
 
 
 @dataclass
@@ -102,7 +102,7 @@ def test_never_two_believe_in_it_however_slow_answers_are_and_whoever_stands_sti
 def test_a_question_that_fails_is_asked_again_and_takes_nothing_away() -> None:
     lease = Lease(next_ask_at=0.0)
     lease.answered(0.0, held=True, expires_in_seconds=LEASE_SECONDS)
-    lease.failed(RENEW_AFTER_SECONDS)
-    assert lease.is_held(RENEW_AFTER_SECONDS)
-    assert RENEW_AFTER_SECONDS < lease.next_ask_at < LEASE_SECONDS
+    lease.failed(ASK_AFTER_SECONDS)
+    assert lease.is_held(ASK_AFTER_SECONDS)
+    assert ASK_AFTER_SECONDS < lease.next_ask_at < LEASE_SECONDS
     assert not lease.is_held(LEASE_SECONDS)

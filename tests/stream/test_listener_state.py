@@ -17,6 +17,7 @@ from priorityd.core.stream.listener_state import (
     RENEWAL_RETRY_SECONDS,
     Action,
     BeatOverdue,
+    BeatSeen,
     Failed,
     Input,
     ListenerState,
@@ -63,10 +64,29 @@ def test_a_join_that_is_never_confirmed_times_out() -> None:
     assert late.last_failure == Failed("join_timeout")
 
 
-@pytest.mark.parametrize("events", [(), (Opened(),), (Opened(), Subscribed())])
-def test_a_failure_in_any_phase_backs_off_and_closes(events: tuple[Input, ...]) -> None:
+def test_the_first_heartbeat_row_ends_the_gap_that_the_system_ok_left() -> None:
+    state, actions = after(Opened(), Subscribed(), BeatSeen())
+    assert (state.name, state.confirmed, actions) == ("live", True, [Action.ASK_FOR_SWEEP])
+    assert transition(state, BeatSeen(), 1.0, 0.0) == (state, [])
+
+
+@pytest.mark.parametrize("end", [Failed("closed"), BeatOverdue()])
+def test_the_next_connection_is_confirmed_by_a_heartbeat_row_of_its_own(end: Input) -> None:
+    state, _ = after(Opened(), Subscribed(), BeatSeen(), end)
+    assert not state.confirmed
+    assert transition(state, BeatSeen(), 1.0, 0.0) == (state, [])
+
+
+@pytest.mark.parametrize("events", [(), (Opened(),)])
+def test_a_failure_before_it_is_live_backs_off_and_closes(events: tuple[Input, ...]) -> None:
     state, actions = after(*events, Failed("closed", "1012"))
     assert (state.name, state.failures, actions) == ("backing_off", 1, [Action.CLOSE])
+
+
+def test_a_live_connection_that_is_lost_asks_for_a_sweep_at_once() -> None:
+    state, actions = after(Opened(), Subscribed(), Failed("closed", "1012"))
+    assert (state.name, state.failures) == ("backing_off", 1)
+    assert actions == [Action.CLOSE, Action.ASK_FOR_SWEEP]
 
 
 def test_reconnects_for_ever_with_growing_but_bounded_delays() -> None:
@@ -91,10 +111,18 @@ def test_health_resets_the_delay_and_a_short_life_does_not() -> None:
 
 
 def test_a_missing_heartbeat_makes_it_stale_and_reconnects_at_once() -> None:
-    state, actions = after(Opened(), Subscribed(), BeatOverdue())
-    assert (state.name, actions) == ("stale", [Action.CLOSE])
+    state, actions = after(Opened(), Subscribed(), BeatSeen(), BeatOverdue())
+    assert (state.name, actions) == ("stale", [Action.CLOSE, Action.ASK_FOR_SWEEP])
     state, actions = transition(state, Tick(), 0.0, 0.0)
     assert (state.name, actions) == ("connecting", [Action.OPEN])
+
+
+def test_a_connection_that_never_delivered_is_a_failure_like_any_other() -> None:
+    state, actions = after(Opened(), Subscribed(), BeatOverdue())
+    assert (state.name, state.failures) == ("backing_off", 1)
+    assert state.last_failure is not None
+    assert state.last_failure.reason == "stale"
+    assert actions == [Action.CLOSE, Action.ASK_FOR_SWEEP]
 
 
 def test_late_news_of_a_connection_given_up_changes_nothing() -> None:
@@ -169,7 +197,7 @@ def test_the_attempts_at_renewal_are_several_before_the_day_is_over() -> None:
 @pytest.mark.parametrize("event", [Failed("closed"), BeatOverdue()])
 def test_a_connection_that_fails_during_its_renewal_takes_the_successor_with_it(event: Input) -> None:
     state, actions = transition(renewing()[0], event, RENEW_AFTER_SECONDS + 1, 0.0)
-    assert actions == [Action.CLOSE]
+    assert actions == [Action.CLOSE, Action.ASK_FOR_SWEEP]
     assert transition(state, SuccessorSubscribed(), RENEW_AFTER_SECONDS + 2, 0.0)[0] == state
 
 

@@ -109,8 +109,8 @@ class Daemon:
         return (await self.status()).get("listener", {}).get("state") == "live"
 
     async def settled(self) -> bool:
-        """Live, and the sweep that becoming live asks for is over."""
-        return await self.live() and await self.metric("resyncs_total", kind="sweep", trigger="reconnect") > 0
+        """Live and confirmed, and the two sweeps that this asks for are over."""
+        return await self.live() and await self.metric("resyncs_total", kind="sweep", trigger="reconnect") > 1
 
     async def metric(self, name: str, **labels: str) -> float:
         response = await self.get("/metrics")

@@ -15,6 +15,7 @@
 | `realtime/limit` | answers joins with the error of too many of them per second |
 | `realtime/deny` | answers joins, then refuses the subscription by `system` errors |
 | `realtime/withhold` | answers joins, then never says that the subscription has started |
+| `realtime/slotless` | has no slot, and says that subscriptions have started all the same (v2.129.8, while making a slot fails) |
 | `rest/fail?status=503` | lets RPCs fail, with `&function=` those of one function only; `&sqlstate=` and `&message=` word the answer, `&retry_after=` adds the header |
 
 All but the first three take `&seconds=N`, for how long; 0 ends it at once. RPC failures with different `&name=`
@@ -38,7 +39,7 @@ from priorityd.daemon.sandbox.server import SandboxServer
 
 AMOUNTS: Final = {"lose": ("share", 0.3), "delay": ("by", 3.0), "shuffle": ("by", 1.0)}
 """Of what there is more or less: the parameter that says how much, and what it is without."""
-TIMED_FAULTS: Final = ("silence", *AMOUNTS, "repeat", "refuse", "limit", "deny", "withhold")
+TIMED_FAULTS: Final = ("silence", *AMOUNTS, "repeat", "refuse", "limit", "deny", "withhold", "slotless")
 
 
 @dataclass

@@ -23,7 +23,12 @@ class Realtime:
         self._keys = keys
         self._faults = faults
         self._subscriptions = Subscriptions(database_url)
-        self._replication = Replication(database_url, self._subscriptions, lambda: faults.is_on("silence"))
+        self._replication = Replication(
+            database_url,
+            self._subscriptions,
+            is_silent=lambda: faults.is_on("silence"),
+            is_slotless=lambda: faults.is_on("slotless"),
+        )
         self._sockets: set[Socket] = set()
 
     async def run(self) -> None:

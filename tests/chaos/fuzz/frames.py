@@ -14,11 +14,10 @@ import anyio
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.stream.hints import Hint
 from priorityd.core.stream.listener_state import RECONNECT_REASONS
-from priorityd.daemon.clock import utc_now
 from priorityd.daemon.database.api_key import ApiKey
-from priorityd.daemon.database.rows import Beat
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.status.metrics import Metrics
@@ -42,13 +41,12 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
             url,
             ApiKey("key"),
             uuid4(),
-            _Heartbeats(),
+            Heartbeat(),
             on_hint=source.hear,
             on_gap=lambda _: None,
             metrics=metrics.stream,
             liveness=Liveness(),
-            # Heartbeats do not come back from this server; that is no matter here.
-            timings=Timings(beat_interval_seconds=7200, beat_grace_seconds=3600, backoff_max_seconds=0.02),
+            timings=Timings(backoff_max_seconds=0.02),
         )
         tasks.start_soon(_run, listener, outcome)
         await source.finished(outcome)
@@ -72,13 +70,6 @@ async def _run(listener: Listener, outcome: Outcome) -> None:
 
 def _value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
-
-
-class _Heartbeats:
-    """A database of nothing but heartbeats."""
-
-    async def beat(self, daemon_id: UUID) -> Beat:
-        return Beat(beat_at=utc_now())
 
 
 class _Source:

@@ -1,0 +1,51 @@
+"""The heartbeat row: the daemon writes it, and it must come back through the daemon's own change stream.
+
+A stream can lose changes while its socket is healthy and its heartbeats are answered. So a row that was
+written while a connection is live and did not come back in time makes that connection stale, whatever the
+socket says. A row that could not be written says nothing about the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from priorityd.core.news import News
+
+GRACE_SECONDS: Final = 10.0
+"""How long the row may take to come back; the stream's own delay is below a second."""
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """The row's way. Times are seconds of one monotonic clock.
+
+    `wanted` is told when a row would show whether a new connection delivers. `lag_seconds` is the age of the
+    row when it last came back, None before the first.
+    """
+
+    grace_seconds: float = GRACE_SECONDS
+    lag_seconds: float | None = None
+    wanted: News = field(default_factory=News)
+    _connected_at: float = math.inf
+    _awaited_since: float | None = None
+
+    def connected(self, now: float) -> None:
+        """A connection is live: what was written before may have missed it."""
+        self._connected_at, self._awaited_since = now, None
+        self.wanted.tell()
+
+    def written(self, sent_at: float) -> None:
+        """A row was written by a call that was sent then."""
+        if self._awaited_since is None and sent_at >= self._connected_at:
+            self._awaited_since = sent_at
+
+    def seen(self, lag_seconds: float) -> None:
+        """A row came through the stream."""
+        self._awaited_since, self.lag_seconds = None, lag_seconds
+
+    @property
+    def due_at(self) -> float | None:
+        """When a row must be back at the latest; None if none is on its way."""
+        return None if self._awaited_since is None else self._awaited_since + self.grace_seconds
