@@ -67,7 +67,7 @@ begin
     end if;
 
     -- The priority of a job: what it was queued with (`payload -> 'priority'`, a word or a score), else its
-    -- repository's, else medium. A score between two priorities is worth the lower one.
+    -- repository's, else medium. A score between two priorities is worth the lower one; critical ranks with high.
     create or replace function priorityd.queued_priority(p_queued_with jsonb, p_repository_priority text)
     returns text language plpgsql immutable parallel safe as $$
     declare
@@ -75,10 +75,10 @@ begin
     begin
         return case
             when v_word in ('high', 'medium', 'low') then v_word
+            when v_word = 'critical' then 'high'
             when v_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
                 case when v_word::numeric >= 100 then 'high' when v_word::numeric >= 50 then 'medium' else 'low' end
-            when p_repository_priority in ('high', 'medium', 'low') then p_repository_priority
-            else 'medium'
+            else priorityd.job_priority(p_repository_priority, false)
         end;
     end
     $$;

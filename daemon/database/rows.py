@@ -9,7 +9,7 @@ from uuid import UUID
 
 from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
-from priorityd.core.priorities import Expected, Priority
+from priorityd.core.priorities import Expected, Label, Priority
 from priorityd.core.vocabulary import JobStatus
 
 
@@ -41,20 +41,23 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRow:
-    """The tracked row of a repository as it is."""
+    """The tracked row of a repository as it is, its priority perhaps a word of the application's own."""
 
     id: UUID
-    priority: Priority | None
+    priority: str | None
     is_workspace_repo: bool | None
     workspace_count: int | None
-    manual_priority: Priority | None
+    manual_priority: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class HoldingWorkspace:
-    """A workspace that holds the repository. One that is switched off does not count."""
+    """A workspace that holds the repository. One that is switched off does not count.
 
-    id: UUID
+    Its `id` is a uuid, a number or a word, as the application names its workspaces.
+    """
+
+    id: str
     counts: bool
     name: str | None = None
     added_at: datetime | None = None
@@ -77,7 +80,7 @@ class Explanation:
 class PinAnswer(SyncAnswer):
     """The answer of `set_manual_priority`."""
 
-    manual_priority: Priority | None = None
+    manual_priority: Label | None = None
 
 
 @dataclass(frozen=True, slots=True)

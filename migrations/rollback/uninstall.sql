@@ -80,7 +80,10 @@ begin
     update public.tracked_repositories
     set is_workspace_repo = false,
         workspace_count = 0,
-        priority = case when is_workspace_repo then coalesce(manual_priority, 'medium') else priority end
+        priority = case
+            when is_workspace_repo and priority in ('high', 'medium', 'low') then coalesce(manual_priority, 'medium')
+            else priority
+        end
     where is_workspace_repo or workspace_count <> 0;
 
     for v_name in select p.oid::regprocedure from pg_proc p where p.oid = any (v_functions)
