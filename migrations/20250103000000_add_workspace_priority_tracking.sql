@@ -293,7 +293,9 @@ begin
         select p.oid, p.proname = 'default_memberships' or p.prosrc like '%from priorityd.default_memberships()%'
         from pg_proc p
         where p.oid in (to_regprocedure('priorityd.memberships()'), to_regprocedure('priorityd.default_memberships()'))
-            and pg_get_function_result(p.oid) <> v_result
+            and (p.proallargtypes, p.proargnames) is distinct from (
+                array[v_type, 'uuid'::regtype], array['workspace_id', 'repository_id']
+            )
     loop
         if not v_is_ours then
             raise exception 'priorityd.memberships() returns %, but must return %',

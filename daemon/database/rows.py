@@ -112,11 +112,20 @@ class LeaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PublicationCheck:
-    """The publication that Realtime reads, and which of our tables are in it."""
+    """What the publication that Realtime reads really publishes of the tables that are followed.
+
+    `tables` are published under their own names, as a subscription demands; `flaws` say, for a table, what
+    of it does not come through all the same. `missing` are in it in no way. `unidentified` have neither a
+    primary key nor a replica identity: once they are published their updates and deletes fail.
+    """
 
     exists: bool
+    owner: str | None
     tables: tuple[str, ...]
     missing: tuple[str, ...]
+    unidentified: tuple[str, ...]
+    partitioned: tuple[str, ...]
+    flaws: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,7 @@ class DatabaseCheck:
     server_version: str
     schema_version: SchemaVersion
     publication: PublicationCheck
+    refuses_wal2json: bool
     hidden: tuple[str, ...]
     memberships: MembershipsCheck
     missing_indexes: tuple[str, ...]

@@ -102,7 +102,12 @@ begin
             select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
             where p.pubname = 'supabase_realtime' and r.prrelid = to_regclass(v_name)
         ) then
-            execute format('alter publication supabase_realtime drop table %s', v_name);
+            begin
+                execute format('alter publication supabase_realtime drop table %s', v_name);
+            exception
+                when insufficient_privilege then
+                    raise notice '% is left in the publication supabase_realtime: %', v_name, sqlerrm;
+            end;
         end if;
     end loop;
     for v_name in select substr(n.what, 7) from unnest(v_created) n (what) where n.what like 'index %' loop
