@@ -85,7 +85,9 @@ begin
         join pg_class c on c.oid = to_regclass('public.' || n.name)
         left join pg_publication p on p.pubname = 'supabase_realtime'
         left join lateral (
-            select t.relid, t.attrs, t.qual from pg_get_publication_tables(p.pubname) t where t.relid = c.oid
+            select t.relid, t.attrs, t.qual
+            from pg_publication q cross join lateral pg_get_publication_tables(q.pubname) t
+            where q.oid = p.oid and t.relid = c.oid
         ) l on true
     $$;
 

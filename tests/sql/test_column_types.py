@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.sql.test_migrations import FINGERPRINT, Schema
+from tests.sql.test_migrations import FINGERPRINT, Schema, use
 from tests.sql.test_ordered_jobs import release
 from tests.support.world import Row, World, session
 
@@ -202,3 +202,80 @@ def test_what_can_t_be_worked_with_is_refused_before_anything_is_made(
 def first_statement() -> str:
     """The first unit of the first file, as psql sends it."""
     return migration_files()[0].read_text().split("\n$tables$;")[0] + "\n$tables$"
+
+
+# The application's table of jobs, whatever it is.
+
+COLUMNS = {
+    "id": "uuid primary key default gen_random_uuid()",
+    "type": "text",
+    "payload": "jsonb",
+    "status": "text default 'queued'",
+    "created_at": "timestamptz default now()",
+    "started_at": "timestamptz",
+    "completed_at": "timestamptz",
+    "failed_at": "timestamptz",
+    "repository_id": "uuid",
+}
+JOB_TABLES: dict[str, tuple[str, dict[str, str]]] = {
+    "an id that counts": ("select", {"id": "bigint generated always as identity primary key"}),
+    "a repository by name": ("select", {"repository_id": "text"}),
+    "times without a zone": (
+        "select",
+        dict.fromkeys(("created_at", "started_at", "completed_at", "failed_at"), "timestamp"),
+    ),
+    "times of two kinds": ("select", {"completed_at": "timestamp"}),
+    "times that are dates": ("select", {"failed_at": "date"}),
+    "times that are numbers": ("select", {"failed_at": "bigint"}),
+    "a status that counts": ("select", {"status": "integer default 0"}),
+    "a status with words of its own": (
+        "create type job_status as enum ('waiting', 'done')", {"status": "job_status default 'waiting'"}
+    ),
+    "a status of a domain": (
+        "create type job_status as enum ('queued', 'completed'); create domain job_state as job_status",
+        {"status": "job_state"},
+    ),
+    "a payload that is text": ("select", {"payload": "text"}),
+    "no columns of ours": ("select", dict.fromkeys(COLUMNS, "")),
+    "a type that counts": ("select", {"type": "integer"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "columns"), JOB_TABLES.values(), ids=JOB_TABLES.keys())
+def test_no_migration_fails_on_a_table_of_jobs(bare: World, first: str, columns: dict[str, str]) -> None:
+    Schema().create(bare.connection)
+    defined = [f"{name} {kind}" for name, kind in (COLUMNS | columns).items() if kind]
+    bare.connection.execute(f"{first}; create table background_jobs ({', '.join(defined)})".encode())
+    before = bare.connection.execute(FINGERPRINT.encode()).fetchall()
+    for _ in range(2):
+        apply_migrations(bare.connection)
+    use(bare)
+    check = bare.call("check_workspace_priorities")
+    assert check["missing_indexes"] == [], "nothing is advised that would fail"
+    poll = bare.call("poll_background_jobs", "2f6e1c1e-0000-4000-8000-0000000000aa")
+    assert poll["available"] or "background_jobs" in poll["reason"]
+    undo_migrations(bare.connection)
+    assert bare.connection.execute(FINGERPRINT.encode()).fetchall() == before
+
+
+def test_no_migration_fails_on_a_view_of_jobs(bare: World) -> None:
+    Schema().create(bare.connection)
+    bare.execute("create view background_jobs as select null::uuid as id, now() as created_at")
+    apply_migrations(bare.connection)
+    use(bare)
+    assert bare.call("check_workspace_priorities")["missing_indexes"] == []
+    undo_migrations(bare.connection)
+
+
+def test_a_table_of_jobs_that_has_become_readable_wants_its_indexes(bare: World) -> None:
+    Schema().create(bare.connection)
+    defined = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    bare.execute(
+        f"create table background_jobs ({defined.replace('failed_at timestamptz', 'failed_at date')})"
+    )
+    apply_migrations(bare.connection)
+    bare.execute("alter table background_jobs alter column failed_at type timestamptz")
+    poller = "2f6e1c1e-0000-4000-8000-0000000000aa"
+    assert "apply them again" in bare.call("poll_background_jobs", poller)["reason"]
+    apply_migrations(bare.connection)
+    assert bare.call("poll_background_jobs", poller)["available"]
