@@ -307,12 +307,14 @@ begin
     end loop;
 
     -- What counts unless an operator says otherwise: pairs whose workspace is not known to be switched off. Where the
-    -- rows of workspaces are hidden, everything counts. Ids of two types that differ are compared as texts.
+    -- rows of workspaces are hidden, everything counts. Ids of types that have no comparison are compared as texts.
     if (priorityd.base_type(c_workspaces, 'is_active')).type = 'boolean'::regtype and v_id_type is not null then
         v_switched_off := format('
             and (exists (select from public.workspaces w where %s and w.is_active is false)) is not true',
             case
-                when v_id_type = v_type then 'w.id = wr.workspace_id'
+                when v_id_type = v_type or exists (
+                    select from pg_operator o where o.oprname = '=' and o.oprleft = v_id_type and o.oprright = v_type
+                ) then 'w.id = wr.workspace_id'
                 else 'w.id::text = wr.workspace_id::text'
             end);
     end if;

@@ -91,15 +91,12 @@ begin
             group by m.repository_id
         ),
         found as (
-            select tr.id, tr.priority, tr.is_workspace_repo, coalesce(c.workspaces, 0) as workspaces, a.adopt,
-                case when a.adopt then tr.priority else tr.manual_priority end as manual_priority
-            from public.tracked_repositories tr
-            left join counted c on c.repository_id = tr.repository_id
-            cross join lateral (
-                select (c.workspaces is null or tr.priority::text = 'critical') and priorityd.is_override(
+            select tr.id, tr.priority, tr.manual_priority, tr.is_workspace_repo, coalesce(c.workspaces, 0) as workspaces,
+                (c.workspaces is null or tr.priority::text = 'critical') and priorityd.is_override(
                     tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
                 ) as adopt
-            ) a
+            from public.tracked_repositories tr
+            left join counted c on c.repository_id = tr.repository_id
             where (p_ids is null or tr.id = any (p_ids)) and (
                 tr.is_workspace_repo is null or tr.workspace_count is null
                 or (c.workspaces > 0 and (
@@ -117,11 +114,11 @@ begin
             set is_workspace_repo = f.workspaces > 0 or coalesce(tr.is_workspace_repo, false),
                 workspace_count = case when f.workspaces > 0 then f.workspaces else coalesce(tr.workspace_count, 0) end,
                 priority = case
-                    when f.workspaces = 0 then tr.priority
+                    when f.workspaces = 0 or f.adopt then tr.priority
                     when f.manual_priority not in ('high', 'medium', 'low') then f.manual_priority
                     else 'high'
                 end,
-                manual_priority = f.manual_priority
+                manual_priority = case when f.adopt then tr.priority else f.manual_priority end
             from found f
             where tr.id = f.id and (
                 f.workspaces > 0 or f.adopt or tr.is_workspace_repo is null or tr.workspace_count is null

@@ -26,7 +26,7 @@ class CountedRepositories:
 class Snapshot:
     """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
 
-    `inversions` are workspace repositories whose priority is not high.
+    `inversions` are workspace repositories whose priority is neither high nor critical.
     """
 
     repositories: tuple[CountedRepositories, ...]
