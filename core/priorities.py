@@ -11,9 +11,18 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 Priority: TypeAlias = Literal["high", "medium", "low"]
-"""The labels of `tracked_repositories.priority`."""
+"""What jobs, metrics and the queue know."""
 
 PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
+
+Label: TypeAlias = Literal["critical", "high", "medium", "low"]
+"""What `tracked_repositories.priority` may be made.
+
+`critical`, which an application may have beside the three, is only ever somebody's wish, and counts as high
+everywhere else.
+"""
+
+LABELS: Final[tuple[Label, ...]] = get_args(Label)
 
 DEFAULT_PRIORITY: Final[Priority] = "medium"
 """Of a repository in no workspace, and of any whose priority can't be looked up."""
@@ -41,21 +50,33 @@ TRIGGERS: Final[tuple[Trigger, ...]] = get_args(Trigger)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the columns of a tracked repository should hold."""
+    """What the columns of a tracked repository should hold.
 
-    priority: Priority
+    The priority is a `Label`, unless the application's own `manual_priority` has another word.
+    """
+
+    priority: str
     is_workspace_repo: bool
     workspace_count: int
 
 
-def expected(workspace_count: int, manual_priority: Priority | None) -> Expected:
-    """Apply the rules: in a workspace → high; in none → the manual priority, else medium.
+def expected(workspace_count: int, manual_priority: Label | None) -> Expected:
+    """Apply the rules: in a workspace → high, or critical if it is pinned there; in none → the manual
+    priority, else medium.
 
     `workspace_count` is the number of distinct workspaces that hold the repository.
     """
     if workspace_count >= 1:
-        return Expected("high", is_workspace_repo=True, workspace_count=workspace_count)
+        priority = "critical" if manual_priority == "critical" else "high"
+        return Expected(priority, is_workspace_repo=True, workspace_count=workspace_count)
     return Expected(manual_priority or DEFAULT_PRIORITY, is_workspace_repo=False, workspace_count=0)
+
+
+def level(word: str | None) -> Priority | None:
+    """What the word in a row counts as: critical as high, and None for one that means nothing here."""
+    if word == "critical":
+        return "high"
+    return next((known for known in PRIORITIES if known == word), None)
 
 
 def score(priority: Priority | None) -> int:

@@ -1,5 +1,4 @@
--- Workspace priority tracking: what tracked_repositories knows about workspaces, what counts as a membership, the
--- trail of every change, and the first fill of all that.
+-- Workspace priority tracking: what tracked_repositories knows about workspaces, and what counts as a membership.
 --
 -- How these files work. They are a set with a number; a file consists of units. A unit is one DO block, so that it is
 -- atomic under every client, and begins by asking start_unit: a unit older than what is installed is skipped with a
@@ -8,7 +7,8 @@
 -- and job telemetry are lines of their own, each of which may be left out.
 --
 -- The application's schema is taken as it is found. `priority` may be an enum of any name in any schema, a text type, or
--- missing; the columns may be there already, with nulls in them. What is created in the application's own objects is
+-- missing; workspaces may be named by uuids, integers or texts; the columns may be there already, with nulls in them.
+-- What can't be worked with is refused before anything is made. What is created in the application's own objects is
 -- written down in priorityd.created, so that rollback/uninstall.sql removes that and nothing else.
 --
 -- Adding columns locks tracked_repositories against everybody until the end of the transaction: seconds on a million
@@ -90,6 +90,92 @@ begin
         return true;
     end
     $$;
+
+    -- The type of a column beneath its domains; null where there is no such column.
+    create or replace function priorityd.base_type(p_table regclass, p_column name, out type oid, out modifier integer)
+    language plpgsql stable as $$
+    begin
+        select a.atttypid, a.atttypmod into type, modifier from pg_attribute a
+        where a.attrelid = p_table and a.attname = p_column and not a.attisdropped;
+        while exists (select from pg_type t where t.oid = type and t.typtype = 'd') loop
+            select t.typbasetype, t.typtypmod into type, modifier from pg_type t where t.oid = type;
+        end loop;
+    end
+    $$;
+
+    -- Raises for keys of types that nothing here could work with.
+    create or replace function priorityd.demand_keys()
+    returns void language plpgsql stable as $$
+    declare
+        v_wrong text;
+    begin
+        select string_agg(format('%s.%s %s', n.table_name, n.column_name, coalesce(
+            'is of type ' || format_type(a.atttypid, a.atttypmod), 'is missing')), ', ') into v_wrong
+        from (values
+            ('tracked_repositories', 'id', '{uuid}'::regtype[], ''),
+            ('tracked_repositories', 'repository_id', '{uuid}', ''),
+            ('workspace_repositories', 'repository_id', '{uuid}', ''),
+            ('workspace_repositories', 'workspace_id', '{uuid,smallint,integer,bigint}', 'S')
+        ) n (table_name, column_name, types, category)
+        left join pg_attribute a
+            on a.attrelid = to_regclass('public.' || n.table_name) and a.attname = n.column_name and not a.attisdropped
+        left join pg_type t on t.oid = a.atttypid
+        where (a.atttypid = any (n.types) or (t.typcategory = n.category and t.typtype = 'b')) is not true;
+        if v_wrong is not null then
+            raise exception 'priorityd can''t work with these keys: %', v_wrong
+                using errcode = 'datatype_mismatch', hint = 'tracked_repositories.id and both repository_id must be of'
+                    ' type uuid; workspace_repositories.workspace_id may be a uuid, an integer or a text.';
+        end if;
+    end
+    $$;
+
+    -- Raises for a type of tracked_repositories.priority that priorities can't be written to.
+    create or replace function priorityd.demand_priority()
+    returns void language plpgsql stable as $$
+    declare
+        c_table constant regclass := 'public.tracked_repositories';
+        v_declared text;
+        v_is_domain boolean;
+        v_type oid;
+        v_name text;
+        v_missing text[];
+    begin
+        select format_type(a.atttypid, a.atttypmod), t.typtype = 'd' into v_declared, v_is_domain
+        from pg_attribute a join pg_type t on t.oid = a.atttypid
+        where a.attrelid = c_table and a.attname = 'priority' and not a.attisdropped;
+        -- Where the column is missing it will be of this type, which may be there.
+        v_type := coalesce((priorityd.base_type(c_table, 'priority')).type, to_regtype('public.repository_priority'));
+        v_name := format_type(v_type, null);
+        if (select typtype from pg_type where oid = v_type) = 'e' then
+            if v_is_domain then
+                raise exception 'tracked_repositories.priority has the type %, a domain over the enum %', v_declared, v_name
+                    using errcode = 'datatype_mismatch',
+                          detail = 'PostgreSQL has no comparison for such a domain.',
+                          hint = format('Change it to the enum, then apply this migration again:'
+                              ' alter table public.tracked_repositories alter column priority type %s;', v_name);
+            end if;
+            select array_agg(n.label order by n.label) into v_missing
+            from unnest(array['high', 'medium', 'low']) as n (label)
+            where not exists (select from pg_enum e where e.enumtypid = v_type and e.enumlabel = n.label);
+            if v_missing is not null then
+                raise exception 'the enum % lacks %', v_name, array_to_string(v_missing, ', ')
+                    using errcode = 'undefined_object',
+                          detail = 'Priorities are written as the enum labels or texts high, medium and low.',
+                          hint = format(
+                              'Add what is missing in a transaction of its own, then apply this migration again: %s',
+                              (select string_agg(format('alter type %s add value %L;', v_name, m.label), ' ')
+                               from unnest(v_missing) as m (label)));
+            end if;
+        elsif (select typcategory from pg_type where oid = v_type) <> 'S' then
+            raise exception 'tracked_repositories.priority has the type %, which is neither an enum nor a text type', v_name
+                using errcode = 'datatype_mismatch',
+                      hint = 'Change it to text or to an enum of high, medium and low, then apply this migration again.';
+        end if;
+    end
+    $$;
+
+    perform priorityd.demand_keys();
+    perform priorityd.demand_priority();
 end
 $tables$;
 
@@ -103,7 +189,7 @@ declare
     v_type oid;
     v_modifier integer;
     v_name text;
-    v_missing text[];
+    v_unknown text;
     v_column text;
     v_definition text;
 begin
@@ -114,8 +200,18 @@ begin
     -- Whoever waits for the strongest lock makes everybody wait behind it: better to fail, and be tried again. Autovacuum
     -- gives way to whoever has waited for a second.
     perform set_config('lock_timeout', '2s', true);
-    select a.atttypid, a.atttypmod into v_type, v_modifier from pg_attribute a
-    where a.attrelid = c_table and a.attname = 'priority' and not a.attisdropped;
+    select b.type, b.modifier into v_type, v_modifier from priorityd.base_type(c_table, 'priority') b;
+    if v_type is not null and not exists (select from priorityd.created c where c.what = 'backfill') then
+        execute $$
+            select string_agg(distinct quote_literal(left(tr.priority::text, 40)), ', ') from public.tracked_repositories tr
+            where tr.priority::text not in ('critical', 'high', 'medium', 'low')
+        $$ into v_unknown;
+        if v_unknown is not null then
+            raise warning 'tracked_repositories.priority holds words that mean nothing to priorityd: %', left(v_unknown, 400)
+                using hint = 'The first resync makes such rows high in a workspace and medium outside. To keep a row where'
+                    ' it is, make it critical, high, or pin it.';
+        end if;
+    end if;
     if v_type is null then
         if to_regtype('public.repository_priority') is null then
             create type public.repository_priority as enum ('high', 'medium', 'low');
@@ -124,28 +220,7 @@ begin
         v_type := to_regtype('public.repository_priority');
     end if;
     -- A domain counts as the type beneath it: CASE and COALESCE yield that type, never the domain.
-    while exists (select from pg_type t where t.oid = v_type and t.typtype = 'd') loop
-        select t.typbasetype, t.typtypmod into v_type, v_modifier from pg_type t where t.oid = v_type;
-    end loop;
     v_name := format_type(v_type, v_modifier);
-    if (select typtype from pg_type where oid = v_type) = 'e' then
-        select array_agg(n.label order by n.label) into v_missing
-        from unnest(array['high', 'medium', 'low']) as n (label)
-        where not exists (select from pg_enum e where e.enumtypid = v_type and e.enumlabel = n.label);
-        if v_missing is not null then
-            raise exception 'the enum % lacks %', v_name, array_to_string(v_missing, ', ')
-                using errcode = 'undefined_object',
-                      detail = 'Priorities are written as the enum labels or texts high, medium and low.',
-                      hint = format(
-                          'Add what is missing in a transaction of its own, then apply this migration again: %s',
-                          (select string_agg(format('alter type %s add value %L;', v_name, m.label), ' ')
-                           from unnest(v_missing) as m (label)));
-        end if;
-    elsif (select typcategory from pg_type where oid = v_type) <> 'S' then
-        raise exception 'tracked_repositories.priority has the type %, which is neither an enum nor a text type', v_name
-            using errcode = 'datatype_mismatch',
-                  hint = 'Change it to text or to an enum of high, medium and low, then apply this migration again.';
-    end if;
     if exists (
         select from pg_attribute
         where attrelid = c_table and attname = 'manual_priority' and not attisdropped and atttypid <> v_type
@@ -162,7 +237,7 @@ begin
             -- The type of priority, so that the two can be assigned and compared without casts. Checked later: a
             -- constraint that comes with its column reads the whole table under the strongest lock.
             ('manual_priority', v_name || ', add constraint tracked_repositories_manual_priority_check'
-                ' check (manual_priority in (''high'', ''medium'', ''low'')) not valid'),
+                ' check (manual_priority::text in (''critical'', ''high'', ''medium'', ''low'')) not valid'),
             ('is_workspace_repo', 'boolean default false'),
             ('workspace_count', 'integer default 0'),
             ('tracking_enabled', 'boolean default true')
@@ -199,197 +274,71 @@ $tables$;
 
 do $tables$
 declare
-    c_as_created constant text := 'TABLE(workspace_id uuid, repository_id uuid)';
+    c_memberships constant regclass := 'public.workspace_repositories';
+    c_workspaces constant regclass := to_regclass('public.workspaces');
+    v_type oid := (priorityd.base_type(c_memberships, 'workspace_id')).type;
+    v_id_type oid := (priorityd.base_type(c_workspaces, 'id')).type;
+    v_result constant text := format('TABLE(workspace_id %s, repository_id uuid)', format_type(v_type, null));
+    v_function regprocedure;
+    v_is_ours boolean;
     v_switched_off text := '';
 begin
     if not priorityd.start_unit('20250103000000 membership', 1, '{20250103000000 columns}') then
         return;
     end if;
 
+    -- What the two return follows the application's type of workspace_id, so that nothing is cast and both are inlined;
+    -- a function in the way that was made for another type is dropped first. An operator's own is not.
+    for v_function, v_is_ours in
+        select p.oid, p.proname = 'default_memberships' or p.prosrc like '%from priorityd.default_memberships()%'
+        from pg_proc p
+        where p.oid in (to_regprocedure('priorityd.memberships()'), to_regprocedure('priorityd.default_memberships()'))
+            and (p.proallargtypes, p.proargnames) is distinct from (
+                array[v_type, 'uuid'::regtype], array['workspace_id', 'repository_id']
+            )
+    loop
+        if not v_is_ours then
+            raise exception 'priorityd.memberships() returns %, but must return %',
+                pg_get_function_result(v_function), v_result
+                using errcode = 'invalid_function_definition',
+                      hint = 'Drop it, create it so, and apply this migration again.';
+        end if;
+        execute format('drop function %s', v_function);
+    end loop;
+
     -- What counts unless an operator says otherwise: pairs whose workspace is not known to be switched off. Where the
-    -- rows of workspaces are hidden, everything counts.
-    if exists (
-        select from pg_attribute i
-        join pg_attribute a on a.attrelid = i.attrelid and a.attname = 'is_active' and a.atttypid = 'boolean'::regtype
-        where i.attrelid = to_regclass('public.workspaces') and i.attname = 'id' and i.atttypid = 'uuid'::regtype
-            and not a.attisdropped
-    ) then
-        v_switched_off := '
-            and (exists (select from public.workspaces w where w.id = wr.workspace_id and w.is_active is false)) is not true';
+    -- rows of workspaces are hidden, everything counts. Ids of types that have no comparison are compared as texts.
+    if (priorityd.base_type(c_workspaces, 'is_active')).type = 'boolean'::regtype and v_id_type is not null then
+        v_switched_off := format('
+            and (exists (select from public.workspaces w where %s and w.is_active is false)) is not true',
+            case
+                when v_id_type = v_type or exists (
+                    select from pg_operator o where o.oprname = '=' and o.oprleft = v_id_type and o.oprright = v_type
+                ) then 'w.id = wr.workspace_id'
+                else 'w.id::text = wr.workspace_id::text'
+            end);
     end if;
     execute format($definition$
         create or replace function priorityd.default_memberships()
-        returns table (workspace_id uuid, repository_id uuid)
+        returns %s
         language sql stable as $$
             select wr.workspace_id, wr.repository_id
             from public.workspace_repositories wr
             where wr.workspace_id is not null and wr.repository_id is not null %s
         $$
-    $definition$, v_switched_off);
+    $definition$, v_result, v_switched_off);
 
     -- The one place that says what counts as a membership. An operator may replace it, before installing or later; it
     -- is never overwritten. A SQL function of this form is inlined: with SET or SECURITY DEFINER, or in PL/pgSQL, a
     -- sweep takes three times as long. Pairs may repeat: whoever counts, counts distinct workspaces.
     if to_regprocedure('priorityd.memberships()') is null then
-        create function priorityd.memberships()
-        returns table (workspace_id uuid, repository_id uuid)
-        language sql stable as $$
-            select m.workspace_id, m.repository_id from priorityd.default_memberships() m
-        $$;
-    elsif pg_get_function_result('priorityd.memberships()'::regprocedure) <> c_as_created then
-        raise exception 'priorityd.memberships() returns %, but must return %',
-            pg_get_function_result('priorityd.memberships()'::regprocedure), c_as_created
-            using errcode = 'invalid_function_definition', hint = 'Drop it, create it so, and apply this migration again.';
-    end if;
-end
-$tables$;
-
--- ---------------------------------------------------------------------------------------------------------------
--- Audit trail and first fill
--- ---------------------------------------------------------------------------------------------------------------
-
-do $tables$
-begin
-    if not priorityd.start_unit('20250103000000 backfill', 1, '{20250103000000 membership}') then
-        return;
-    end if;
-
-    -- What may cause a change.
-    create or replace function priorityd.triggers()
-    returns text[] language sql immutable as $$
-        select array['event', 'sweep', 'resync', 'start', 'reconnect', 'signal', 'overflow', 'manual', 'pin',
-            'migration', 'rollback']
-    $$;
-
-    -- One row for each change of a priority or of the flag, written in the transaction that makes the change: the trail
-    -- can neither miss a change nor tell of one that was rolled back. Being read by the dispatcher makes the same row
-    -- the outbox. No foreign keys: the trail outlives the repository, and the application's deletes must not pay for it.
-    if to_regclass('public.repository_priority_changes') is null then
-        create table public.repository_priority_changes (
-            id bigint generated always as identity primary key,
-            tracked_repository_id uuid not null,
-            repository_id uuid,
-            old_priority text,
-            new_priority text not null,
-            old_is_workspace_repo boolean,
-            is_workspace_repo boolean not null,
-            workspace_count integer not null,
-            trigger text not null constraint repository_priority_changes_trigger_check
-                check (trigger = any (priorityd.triggers())),
-            changed_at timestamptz not null default clock_timestamp(),
-            -- Dispatching. A row is pending until it has been dispatched or given up; a claim that is never finished
-            -- (its holder died) runs out and is taken over.
-            daemon_id uuid,
-            claimed_at timestamptz,
-            attempts integer not null default 0,
-            next_attempt_at timestamptz not null default clock_timestamp(),
-            last_error text,
-            dispatched_at timestamptz,
-            abandoned_at timestamptz
-        );
-        alter table public.repository_priority_changes enable row level security;
-        -- The pending rows only, oldest first: as small as the backlog, however long the trail grows.
-        create index idx_repository_priority_changes_pending
-        on public.repository_priority_changes (id) where dispatched_at is null and abandoned_at is null;
-        -- The last changes of one repository.
-        create index idx_repository_priority_changes_repository
-        on public.repository_priority_changes (repository_id, id);
-        comment on table public.repository_priority_changes is
-        'Audit trail of priority changes and outbox of their announcements: one row for each change of priority or flag.';
-        insert into priorityd.created values ('table public.repository_priority_changes');
-    end if;
-
-    -- Whether 'high' was set by somebody and is to be remembered. Without the flag it was, but not where the
-    -- repository is held by any workspace, or a count is left: then flags were taken back, and nobody chose anything.
-    create or replace function priorityd.is_override(
-        p_priority text, p_flag boolean, p_count integer, p_manual text, p_repository_id uuid
-    )
-    returns boolean language plpgsql stable as $$
-    begin
-        if (p_priority = 'high' and p_flag is not true and coalesce(p_count, 0) = 0 and p_manual is null) is not true then
-            return false;
-        end if;
-        return not exists (select from public.workspace_repositories wr where wr.repository_id = p_repository_id);
-    end
-    $$;
-
-    -- The first fill, of these tracked rows or of all. Repositories in a workspace get their flag, count and priority;
-    -- of the others, overrides are remembered and unknown flags become known: the rest is left to the first resync.
-    -- Nobody kept flags before, so 'high' in a workspace says nothing about an override.
-    -- Recorded as dispatched: the change is on record, but nobody waits for announcements of the first fill.
-    create or replace function priorityd.backfill(p_ids uuid[] default null)
-    returns void language plpgsql
-    set plan_cache_mode = force_custom_plan
-    as $$
-    declare
-        v_repository_ids uuid[] := array(select tr.repository_id from public.tracked_repositories tr where tr.id = any (p_ids));
-    begin
-        if row_security_active('public.tracked_repositories') or row_security_active('public.workspace_repositories') then
-            raise exception 'row level security may hide rows from %, who applies this migration', current_user
-                using errcode = 'insufficient_privilege', hint = 'Apply it as a role with BYPASSRLS.';
-        end if;
-        with counted as (
-            select m.repository_id, count(distinct m.workspace_id)::integer as workspaces
-            from priorityd.memberships() m
-            where p_ids is null or m.repository_id = any (v_repository_ids)
-            group by m.repository_id
-        ),
-        found as (
-            select tr.id, tr.priority, tr.is_workspace_repo, coalesce(c.workspaces, 0) as workspaces,
-                c.workspaces is null and priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
-                ) as adopt
-            from public.tracked_repositories tr
-            left join counted c on c.repository_id = tr.repository_id
-            where (p_ids is null or tr.id = any (p_ids)) and (
-                tr.is_workspace_repo is null or tr.workspace_count is null
-                or (c.workspaces > 0 and (
-                    not tr.is_workspace_repo or tr.workspace_count <> c.workspaces or tr.priority is distinct from 'high'
-                ))
-                or (tr.priority = 'high' and c.workspaces is null and tr.manual_priority is null)
-            )
-            order by tr.id
-            -- A row that the application holds is left to the next time.
-            for no key update of tr skip locked
-        ),
-        written as (
-            update public.tracked_repositories tr
-            set is_workspace_repo = f.workspaces > 0 or coalesce(tr.is_workspace_repo, false),
-                workspace_count = case when f.workspaces > 0 then f.workspaces else coalesce(tr.workspace_count, 0) end,
-                priority = case when f.workspaces > 0 then 'high' else tr.priority end,
-                manual_priority = case when f.adopt then 'high' else tr.manual_priority end
-            from found f
-            where tr.id = f.id and (
-                f.workspaces > 0 or f.adopt or tr.is_workspace_repo is null or tr.workspace_count is null
-            )
-            returning tr.id, tr.repository_id
-        )
-        insert into public.repository_priority_changes (
-            tracked_repository_id, repository_id, old_priority, new_priority,
-            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger, dispatched_at
-        )
-        select w.id, w.repository_id, f.priority::text, 'high', f.is_workspace_repo, true, f.workspaces, 'migration',
-            clock_timestamp()
-        from written w join found f using (id)
-        where f.workspaces > 0 and (f.priority is distinct from 'high' or f.is_workspace_repo is not true)
-        order by w.id;
-    end
-    $$;
-
-    if current_setting('priorityd.part', true) = 'columns' then
-        return;
-    end if;
-    -- Ever after, what a change means is for the daemon to decide.
-    if not exists (select from priorityd.created c where c.what = 'backfill') then
-        perform priorityd.backfill();
-        insert into priorityd.created values ('backfill');
-    end if;
-    if exists (
-        select from pg_constraint
-        where conrelid = 'public.tracked_repositories'::regclass
-            and conname = 'tracked_repositories_manual_priority_check' and not convalidated
-    ) then
-        alter table public.tracked_repositories validate constraint tracked_repositories_manual_priority_check;
+        execute format($definition$
+            create function priorityd.memberships()
+            returns %s
+            language sql stable as $$
+                select m.workspace_id, m.repository_id from priorityd.default_memberships() m
+            $$
+        $definition$, v_result);
     end if;
 end
 $tables$;

@@ -7,11 +7,13 @@ declare
     -- None of the application's indexes may call a function of ours, or its own writes need rights on it; so this
     -- condition goes as text into the index and into the function that reads by it.
     c_drifted constant text := $drifted$(
-            (is_workspace_repo and workspace_count > 0 and priority = 'high' and repository_id is not null)
+            (is_workspace_repo and workspace_count > 0 and repository_id is not null and priority = case
+                when manual_priority not in ('high', 'medium', 'low') then manual_priority else 'high'
+            end)
             or (not is_workspace_repo and workspace_count = 0 and priority = coalesce(manual_priority, 'medium'))
         ) is not true$drifted$;
 begin
-    if not priorityd.start_unit('20250103000100 indexes', 1, '{20250103000000 backfill}') then
+    if not priorityd.start_unit('20250103000100 indexes', 1, '{20250103000050 backfill}') then
         return;
     end if;
 

@@ -1,9 +1,12 @@
 -- The rules, and how a tracked row is made right by them.
 --
 -- For a repository that is in n distinct workspaces, by priorityd.memberships():
---   n >= 1   is_workspace_repo = true,  workspace_count = n, priority = 'high'
+--   n >= 1   is_workspace_repo = true,  workspace_count = n, priority = 'high', or manual_priority if that is above high
 --   n  = 0   is_workspace_repo = false, workspace_count = 0, priority = coalesce(manual_priority, 'medium')
--- A high that somebody set (see priorityd.is_override) is remembered in manual_priority.
+-- A high or critical that somebody set (see priorityd.is_override) is remembered in manual_priority.
+--
+-- Above high is 'critical', where the application has it: a workspace never lowers it. An enum may lack the label, and a
+-- comparison with it would fail; so it is written as what is neither high, medium nor low, or compared as text.
 --
 -- How a concurrent change is never lost. A call first finds the rows that need a change, locks those alone
 -- (FOR NO KEY UPDATE), and then, in a later statement, reads membership again: under READ COMMITTED that statement sees
@@ -101,14 +104,18 @@ begin
         cross join lateral (
             select case
                 when p_pin then v_pinned
-                when tr.priority = 'high' and tr.is_workspace_repo is not true and priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
-                ) then 'high'
+                when (tr.priority not in ('high', 'medium', 'low') or (tr.priority = 'high' and tr.is_workspace_repo is not true))
+                    and priorityd.is_override(
+                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                    ) then tr.priority
                 else tr.manual_priority
             end as manual_priority
         ) o
         cross join lateral (
-            select case when m.workspaces > 0 then 'high' else coalesce(o.manual_priority, 'medium') end as priority
+            select case
+                when m.workspaces > 0 and (o.manual_priority not in ('high', 'medium', 'low')) is not true then 'high'
+                else coalesce(o.manual_priority, 'medium')
+            end as priority
         ) p
         where tr.id = any (p_ids);
     end

@@ -301,6 +301,20 @@ begin
     -- Manual override, rollback
     -- ---------------------------------------------------------------------------------------------------------------
 
+    -- The labels that a priority may be pinned to: those of these that its type has.
+    create or replace function priorityd.priority_labels()
+    returns text[] language sql stable as $$
+        select array(
+            select n.label from unnest(array['critical', 'high', 'medium', 'low']) with ordinality n (label, position)
+            where not exists (
+                select from pg_attribute a join pg_type t on t.oid = a.atttypid and t.typtype = 'e'
+                where a.attrelid = 'public.tracked_repositories'::regclass and a.attname = 'manual_priority'
+                    and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = n.label)
+            )
+            order by n.position
+        )
+    $$;
+
     -- Sets the override of a repository, or clears it with null, and makes its row right in the same write: a
     -- cleared override must not be found again as a 'high' that somebody set.
     create or replace function public.set_manual_priority(p_repository_id uuid, p_priority text)
@@ -318,9 +332,9 @@ begin
             raise exception 'p_repository_id is null, but must be the id of a repository'
                 using errcode = 'invalid_parameter_value';
         end if;
-        if p_priority not in ('high', 'medium', 'low') then
-            raise exception 'p_priority is %, but must be high, medium, low, or null to clear the override',
-                quote_literal(p_priority)
+        if p_priority <> all (priorityd.priority_labels()) then
+            raise exception 'p_priority is %, but must be %, or null to clear the override',
+                quote_literal(p_priority), array_to_string(priorityd.priority_labels(), ', ')
                 using errcode = 'invalid_parameter_value';
         end if;
         v_ids := array(select tr.id from public.tracked_repositories tr where tr.repository_id = p_repository_id);
@@ -374,7 +388,7 @@ begin
             select tr.id, tr.priority, tr.is_workspace_repo, case
                 when priorityd.is_override(
                     tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
-                ) then 'high'
+                ) then tr.priority
                 else tr.manual_priority
             end as manual_priority
             from public.tracked_repositories tr

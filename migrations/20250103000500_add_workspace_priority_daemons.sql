@@ -3,7 +3,9 @@
 
 do $tables$
 declare
-    v_table text;
+    v_owner name;
+    v_table record;
+    v_statement text;
 begin
     if not priorityd.start_unit('20250103000500 tables', 1, '{20250103000100 indexes}') then
         return;
@@ -32,39 +34,93 @@ begin
         );
     end if;
 
-    if not exists (select from pg_publication where pubname = 'supabase_realtime') then
+    -- What Realtime can hear of the tables that are followed. Decided by what PostgreSQL publishes, not by lists of names:
+    -- a table may be published by itself, with its schema, with all tables, or as its partitions. `listed`: under its own
+    -- name, which a subscription demands. `flaws`: what does not come through all the same. `identified`: its UPDATEs and
+    -- DELETEs can name their rows; publishing a table makes them fail where they can't.
+    create or replace function priorityd.followed_tables()
+    returns table (name text, partitioned boolean, listed boolean, identified boolean, flaws text[])
+    language sql stable as $$
+        select n.name, c.relkind = 'p', l.relid is not null,
+            not exists (
+                select from pg_class t
+                where (t.oid = c.oid or t.oid in (select r.relid from pg_partition_tree(c.oid) r)) and t.relkind = 'r'
+                    and t.relreplident <> 'f' and not exists (
+                        select from pg_index i
+                        where i.indrelid = t.oid and i.indisvalid and i.indimmediate and case t.relreplident
+                            when 'd' then i.indisprimary when 'i' then i.indisreplident else false
+                        end
+                    )
+            ),
+            case
+                when p.oid is null then '{}'
+                when l.relid is null then array_remove(array[
+                    case when c.relkind = 'p' and not p.pubviaroot then 'its changes come under the names of its partitions'
+                        ' (publish_via_partition_root is off)' end,
+                    (
+                        select format('its changes come under the name of %s, of which it is a partition', t.relid::regclass)
+                        from pg_get_publication_tables(p.pubname) t
+                        where t.relid in (select r.relid from pg_partition_ancestors(c.oid) r)
+                        limit 1
+                    )
+                ], null)
+                else array_remove(array[
+                    nullif(concat_ws(', ',
+                        case when not p.pubinsert then 'inserts' end,
+                        case when not p.pubupdate then 'updates' end,
+                        case when not p.pubdelete then 'deletes' end
+                    ), '') || ' are not published',
+                    case when l.qual is not null then 'a row filter leaves rows out' end,
+                    'a column list leaves out ' || (
+                        select string_agg(a.attname, ', ' order by a.attnum) from pg_attribute a
+                        where a.attrelid = c.oid and a.attname = any (n.keys) and a.attnum <> all (l.attrs::smallint[])
+                    )
+                ], null)
+            end
+        from (values
+            ('tracked_repositories', '{id,repository_id}'::name[]),
+            ('workspace_priority_heartbeats', '{daemon_id,beat_at}'),
+            ('workspace_repositories', '{id,repository_id}')
+        ) n (name, keys)
+        join pg_class c on c.oid = to_regclass('public.' || n.name)
+        left join pg_publication p on p.pubname = 'supabase_realtime'
+        left join lateral (
+            select t.relid, t.attrs, t.qual
+            from pg_publication q cross join lateral pg_get_publication_tables(q.pubname) t
+            where q.oid = p.oid and t.relid = c.oid
+        ) l on true
+    $$;
+
+    select pg_get_userbyid(p.pubowner) into v_owner from pg_publication p where p.pubname = 'supabase_realtime';
+    if v_owner is null then
         raise notice 'the publication supabase_realtime does not exist: changes will be found by sweeps only';
         return;
     end if;
     -- After a large first fill autovacuum is at work, and gives way to whoever has waited for a second.
     perform set_config('lock_timeout', '2s', true);
-    foreach v_table in array array[
-        'public.workspace_repositories', 'public.tracked_repositories', 'public.workspace_priority_heartbeats'
-    ] loop
-        -- Lists what FOR ALL TABLES and FOR TABLES IN SCHEMA bring in, too.
-        if exists (
-            select from pg_publication_tables p
-            where p.pubname = 'supabase_realtime' and format('%I.%I', p.schemaname, p.tablename) = v_table
-        ) then
-            continue;
-        end if;
-        -- Publishing a table that has no replica identity makes its UPDATEs and DELETEs fail. The
-        -- application's writes matter more than hearing of them at once.
-        if exists (
-            select from pg_class c
-            where c.oid = v_table::regclass and (
-                c.relreplident = 'n'
-                or (c.relreplident = 'd' and not exists (
-                    select from pg_index i where i.indrelid = c.oid and i.indisprimary
-                ))
-            )
-        ) then
-            raise warning '% has no primary key and no replica identity, so it was not added to supabase_realtime', v_table
+    for v_table in
+        select f.* from priorityd.followed_tables() f where not f.listed or f.flaws <> '{}' order by f.name
+    loop
+        v_statement := format('alter publication supabase_realtime add table public.%I', v_table.name);
+        if v_table.flaws <> '{}' then
+            raise warning 'supabase_realtime publishes not all of %: %', v_table.name, array_to_string(v_table.flaws, '; ')
+                using hint = 'What does not come through will be found by sweeps only.';
+        elsif not v_table.identified then
+            -- The application's writes matter more than hearing of them at once.
+            raise warning '% has no primary key and no replica identity, so it was not added to supabase_realtime',
+                v_table.name
                 using hint = 'Its changes will be found by sweeps only. Give it a primary key and apply this migration again.';
-            continue;
+        else
+            begin
+                execute v_statement;
+                insert into priorityd.created values ('published public.' || v_table.name) on conflict do nothing;
+            exception
+                when insufficient_privilege then
+                    raise warning '% was not added to supabase_realtime, which belongs to %', v_table.name, v_owner
+                        using detail = sqlerrm, hint = format(
+                            'Its changes will be found by sweeps only, until %s does this: %s', v_owner, v_statement);
+            end;
         end if;
-        execute format('alter publication supabase_realtime add table %s', v_table);
-        insert into priorityd.created values ('published ' || v_table) on conflict do nothing;
     end loop;
 end
 $tables$;
@@ -237,35 +293,45 @@ begin
         ) t
     $$;
 
+    -- What the publication really publishes of the tables that are followed.
+    create or replace function priorityd.check_publication()
+    returns jsonb language sql stable as $$
+        select jsonb_build_object(
+            'exists', exists (select from pg_publication p where p.pubname = 'supabase_realtime'),
+            'owner', (select pg_get_userbyid(p.pubowner) from pg_publication p where p.pubname = 'supabase_realtime'),
+            'tables', coalesce(jsonb_agg(f.name order by f.name) filter (where f.listed), '[]'),
+            'missing', coalesce(jsonb_agg(f.name order by f.name) filter (where not f.listed and f.flaws = '{}'), '[]'),
+            'unidentified', coalesce(jsonb_agg(f.name order by f.name) filter (where not f.identified), '[]'),
+            'partitioned', coalesce(jsonb_agg(f.name order by f.name) filter (where f.partitioned), '[]'),
+            'flaws', coalesce(jsonb_object_agg(f.name, f.flaws) filter (where f.flaws <> '{}'), '{}')
+        )
+        from priorityd.followed_tables() f
+    $$;
+
+    -- Whether PostgreSQL refuses to load wal2json, by which Realtime reads: the minor releases of 2026 do
+    -- unless output_plugin_libraries names it. Older ones do not have that setting, and refuse nothing.
+    create or replace function priorityd.refuses_wal2json()
+    returns boolean language sql stable as $$
+        select coalesce(
+            (select 'wal2json' <> all (regexp_split_to_array(translate(btrim(s.setting), '"', ''), '\s*,\s*'))
+             from pg_settings s where s.name = 'output_plugin_libraries'),
+            false
+        )
+    $$;
+
     -- What the database looks like to the daemon: for `priorityd check`, and to choose how to follow changes.
     create or replace function public.check_workspace_priorities()
     returns jsonb language plpgsql
     set search_path = public, extensions
     set statement_timeout = '10s'
     as $$
-    declare
-        c_published constant text[] := array[
-            'workspace_repositories', 'tracked_repositories', 'workspace_priority_heartbeats'
-        ];
-        v_published constant text[] := array(
-            select p.tablename::text from pg_publication_tables p
-            where p.pubname = 'supabase_realtime' and p.schemaname = 'public' and p.tablename = any (c_published)
-            order by p.tablename
-        );
     begin
         return jsonb_build_object(
             'role', current_user,
             'server_version', current_setting('server_version'),
             'schema_version', public.workspace_priority_schema_version(),
-            'publication', jsonb_build_object(
-                'exists', exists (select from pg_publication where pubname = 'supabase_realtime'),
-                'tables', to_jsonb(v_published),
-                'missing', (
-                    select coalesce(jsonb_agg(t.name order by t.name), '[]')
-                    from unnest(c_published) t (name)
-                    where t.name <> all (v_published)
-                )
-            ),
+            'publication', priorityd.check_publication(),
+            'refuses_wal2json', priorityd.refuses_wal2json(),
             'hidden', to_jsonb(priorityd.hidden_tables()),
             'memberships', priorityd.check_memberships(),
             'missing_indexes', (

@@ -9,7 +9,7 @@ begin
         return;
     end if;
 
-    -- What job queueing needs to know. Untracked repositories are absent.
+    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent.
     create or replace function public.get_repository_priorities(p_repository_ids uuid[])
     returns jsonb language sql stable
     set search_path = public, extensions
@@ -68,8 +68,8 @@ begin
                 and has_column_privilege(a.attrelid, a.attnum, 'select')
         ) then
             execute 'select coalesce(jsonb_object_agg(w.id, w.name), ''{}'') from public.workspaces w
-                where w.name is not null and w.id in (
-                    select wr.workspace_id from public.workspace_repositories wr where wr.repository_id = $1
+                where w.name is not null and w.id::text in (
+                    select wr.workspace_id::text from public.workspace_repositories wr where wr.repository_id = $1
                 )'
             into v_names using p_repository_id;
         end if;
@@ -77,7 +77,7 @@ begin
         select coalesce(
             jsonb_agg(
                 jsonb_strip_nulls(jsonb_build_object(
-                    'id', wr.workspace_id,
+                    'id', wr.workspace_id::text,
                     'name', v_names -> wr.workspace_id::text,
                     'added_at', to_jsonb(wr) -> 'added_at',
                     'counts', exists (
@@ -182,7 +182,7 @@ begin
         v_outbox jsonb := '{"pending": 0, "oldest_seconds": 0, "abandoned": 0}';
     begin
         select coalesce(jsonb_agg(to_jsonb(g) order by g.is_workspace_repo desc, g.priority), '[]'),
-            coalesce(sum(g.count) filter (where g.is_workspace_repo and g.priority is distinct from 'high'), 0)
+            coalesce(sum(g.count) filter (where g.is_workspace_repo and (g.priority::text in ('critical', 'high')) is not true), 0)
         into v_repositories, v_inversions
         from (
             select tr.is_workspace_repo, tr.priority, count(*) as count

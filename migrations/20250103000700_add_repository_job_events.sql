@@ -38,12 +38,12 @@ begin
     end if;
 
     -- The priority of the jobs of a repository with such a tracked row: high in a workspace whatever the row says, and
-    -- medium where there is no row or no word of ours in it.
+    -- medium where there is no row or no word of ours in it. Jobs have three priorities: critical ranks with high.
     create or replace function priorityd.job_priority(p_priority text, p_is_workspace_repo boolean)
     returns text language plpgsql immutable parallel safe as $$
     begin
         return case
-            when p_is_workspace_repo then 'high'
+            when p_is_workspace_repo or p_priority = 'critical' then 'high'
             when p_priority in ('high', 'medium', 'low') then p_priority
             else 'medium'
         end;

@@ -80,11 +80,11 @@ begin
         create index ordered_jobs_in_flight
         on priorityd.ordered_jobs (job_type) where released_at is not null;
 
-        -- The lanes, each once for every workspace in whose line it stands. In no workspace: the workspace of zeros.
+        -- The lanes, each once for every workspace in whose line it stands. In no workspace: the workspace ''.
         create table priorityd.job_lanes (
             job_type text not null,
             repository_id uuid not null,
-            workspace_id uuid not null,
+            workspace_id text collate "C" not null,
             priority text not null,
             head_queued_at timestamptz not null,
             head_number bigint not null,
@@ -98,7 +98,7 @@ begin
         -- lane; whoever finds that out says so.
         create table priorityd.job_turns (
             job_type text not null,
-            workspace_id uuid not null,
+            workspace_id text collate "C" not null,
             served bigint not null default 0,
             active boolean not null default true,
             primary key (job_type, workspace_id)

@@ -46,18 +46,22 @@ begin
     $$;
 
     -- The workspaces in whose lines a high repository stands: whichever has its turn first takes it, and no other turn is
-    -- used up by it. Only the first 16, so that a repository that thousands hold costs no more; the workspace of zeros
+    -- used up by it. Only the first 16, so that a repository that thousands hold costs no more; the workspace ''
     -- for one that nobody holds.
     create or replace function priorityd.workspaces_in_line(p_repository_id uuid)
-    returns uuid[] language plpgsql stable as $$
+    returns text[] language plpgsql stable as $$
     declare
-        c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+        c_nobody constant text := '';
         c_most constant integer := 16;
-        v_workspaces uuid[] := array(
-            select distinct m.workspace_id from priorityd.memberships() m
-            where m.repository_id = p_repository_id
-            order by m.workspace_id
-            limit c_most
+        v_workspaces text[] := array(
+            select w.workspace_id::text
+            from (
+                select distinct m.workspace_id from priorityd.memberships() m
+                where m.repository_id = p_repository_id
+                order by m.workspace_id
+                limit c_most
+            ) w
+            order by w.workspace_id::text collate "C"
         );
     begin
         return case when v_workspaces = '{}' then array[c_nobody] else v_workspaces end;
@@ -68,7 +72,7 @@ begin
     create or replace function priorityd.place_job_lanes(p_job_types text[], p_repository_ids uuid[])
     returns void language plpgsql as $$
     declare
-        c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+        c_nobody constant text := '';
     begin
         with named as (
             select distinct u.job_type, u.repository_id

@@ -37,7 +37,7 @@ begin
     $$;
 
     -- The lane of a priority, in the line of a workspace, whose head is the oldest.
-    create or replace function priorityd.first_lane(p_job_type text, p_priority text, p_workspace_id uuid)
+    create or replace function priorityd.first_lane(p_job_type text, p_priority text, p_workspace_id text)
     returns priorityd.job_lanes language plpgsql stable as $$
     declare
         v_lane priorityd.job_lanes;
@@ -57,13 +57,13 @@ begin
         p_promoted_last boolean,
         p_promote_after_seconds double precision,
         out lane priorityd.job_lanes,
-        out turn_of uuid,
+        out turn_of text,
         out promoted boolean,
         out again boolean
     )
     language plpgsql as $$
     declare
-        c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+        c_nobody constant text := '';
         v_now constant timestamptz := clock_timestamp();
         v_high priorityd.job_lanes;
         v_medium constant priorityd.job_lanes := priorityd.first_lane(p_job_type, 'medium', c_nobody);

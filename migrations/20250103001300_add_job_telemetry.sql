@@ -35,6 +35,33 @@ begin
         );
     end if;
 
+    -- The columns of background_jobs that are missing, or of types that can't be read; null where all is well.
+    create or replace function priorityd.unfit_job_columns()
+    returns text language sql stable as $$
+        select string_agg(n.name, ', ' order by n.position)
+        from unnest(
+            array['id', 'repository_id', 'status', 'payload', 'created_at', 'started_at', 'completed_at', 'failed_at']
+        ) with ordinality n (name, position)
+        where not exists (
+            select from pg_class c
+            join pg_attribute a on a.attrelid = c.oid and a.attname = n.name and not a.attisdropped
+            join pg_type t on t.oid = a.atttypid
+            where c.oid = to_regclass('public.background_jobs') and c.relkind in ('r', 'p')
+                and case
+                    when n.name in ('id', 'repository_id') then t.typname = 'uuid'
+                    when n.name = 'status' then t.typcategory = 'S'
+                        or exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = 'queued')
+                    when n.name = 'payload' then t.typname in ('json', 'jsonb')
+                    else t.typname = 'timestamptz'
+                end
+        )
+    $$;
+
+    -- A table that can't be read needs no indexes, and they might be impossible.
+    if to_regclass('public.background_jobs') is not null and priorityd.unfit_job_columns() is not null then
+        delete from priorityd.indexes n where n.table_name = 'background_jobs';
+        return;
+    end if;
     insert into priorityd.indexes (name, table_name, definition)
     values
         ('idx_background_jobs_finished', 'background_jobs',
@@ -43,13 +70,7 @@ begin
         ('idx_background_jobs_queued', 'background_jobs', '(created_at) where status = ''queued''')
     on conflict (name) do nothing;
     -- Building an index makes the writers of its table wait until the transaction ends: not on a large one.
-    if pg_relation_size(to_regclass('public.background_jobs')) <= c_small
-        and (
-            select count(*) from pg_attribute a
-            where a.attrelid = to_regclass('public.background_jobs') and not a.attisdropped
-                and a.attname in ('id', 'status', 'created_at', 'started_at', 'completed_at', 'failed_at')
-        ) = 6
-    then
+    if pg_relation_size(to_regclass('public.background_jobs')) <= c_small then
         perform priorityd.build_indexes('background_jobs');
     end if;
 end
@@ -67,7 +88,7 @@ begin
     end if;
 
     -- The priority of a job: what it was queued with (`payload -> 'priority'`, a word or a score), else its
-    -- repository's, else medium. A score between two priorities is worth the lower one.
+    -- repository's, else medium. A score between two priorities is worth the lower one; critical ranks with high.
     create or replace function priorityd.queued_priority(p_queued_with jsonb, p_repository_priority text)
     returns text language plpgsql immutable parallel safe as $$
     declare
@@ -75,10 +96,10 @@ begin
     begin
         return case
             when v_word in ('high', 'medium', 'low') then v_word
+            when v_word = 'critical' then 'high'
             when v_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
                 case when v_word::numeric >= 100 then 'high' when v_word::numeric >= 50 then 'medium' else 'low' end
-            when p_repository_priority in ('high', 'medium', 'low') then p_repository_priority
-            else 'medium'
+            else priorityd.job_priority(p_repository_priority, false)
         end;
     end
     $$;
@@ -98,22 +119,12 @@ begin
             return format('the role %s may not read background_jobs', current_user);
         end if;
 
-        select string_agg(n.name, ', ' order by n.position) into v_wrong
-        from unnest(
-            array['id', 'repository_id', 'status', 'payload', 'created_at', 'started_at', 'completed_at', 'failed_at']
-        ) with ordinality n (name, position)
-        where not exists (
-            select from pg_attribute a join pg_type t on t.oid = a.atttypid
-            where a.attrelid = v_table and a.attname = n.name and not a.attisdropped
-                and case
-                    when n.name in ('id', 'repository_id') then t.typname = 'uuid'
-                    when n.name = 'status' then t.typtype = 'e' or t.typcategory = 'S'
-                    when n.name = 'payload' then t.typname in ('json', 'jsonb')
-                    else t.typname = 'timestamptz'
-                end
-        );
+        v_wrong := priorityd.unfit_job_columns();
         if v_wrong is not null then
-            return format('background_jobs lacks columns, or has them with an unexpected type: %s', v_wrong);
+            return format('background_jobs is no table, lacks columns, or has them with an unexpected type: %s', v_wrong);
+        end if;
+        if not exists (select from priorityd.indexes n where n.table_name = 'background_jobs') then
+            return 'background_jobs could not be indexed when the migrations were applied: apply them again';
         end if;
 
         -- Without its indexes each look would read the whole table. A small one is read all the same.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from priorityd.core.priorities import DEFAULT_PRIORITY, PRIORITIES, Priority
+from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, level
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,14 @@ class PriorityUpdate:
 
     `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in),
     `name` is `owner/name` where the application's tables tell.
-    `old_priority` may be a word of the application's own, which is no priority here.
+    `old_priority` may be a word of the application's own, which is no priority here; so may `new_priority`
+    where the application has such words in a `manual_priority` of its own.
     """
 
     id: UUID
     repository_id: UUID | None
     old_priority: str | None
-    new_priority: Priority
+    new_priority: str
     is_workspace_repo: bool
     workspace_count: int
     name: str | None = None
@@ -84,10 +85,12 @@ class RepositoryPriority:
 
     @property
     def effective(self) -> Priority:
-        """What a job is queued with: high in a workspace whatever the row says; else that; else medium."""
+        """What a job is queued with: high in a workspace whatever the row says; else what that counts as;
+        else medium.
+        """
         if self.is_workspace_repo:
             return "high"
-        return next((known for known in PRIORITIES if known == self.priority), DEFAULT_PRIORITY)
+        return level(self.priority) or DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import structlog
 from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
 from priorityd.core.history import History
 from priorityd.core.news import News
-from priorityd.core.priorities import PRIORITIES, Trigger
+from priorityd.core.priorities import DEFAULT_PRIORITY, Trigger, level
 from priorityd.daemon.apply.metrics import ApplyMetrics, Kind, Outcome
 from priorityd.daemon.clock import utc_now
 from priorityd.daemon.metrics import NO_PRIORITY
@@ -117,13 +117,13 @@ class Recorder:
         self._history.add_drift(utc_now(), repositories)
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
-        old = change.old_priority if change.old_priority in PRIORITIES else NO_PRIORITY
-        self._metrics.changes.labels(old, change.new_priority, trigger).inc()
+        old, new = level(change.old_priority), level(change.new_priority) or DEFAULT_PRIORITY
+        self._metrics.changes.labels(old or NO_PRIORITY, new, trigger).inc()
         if latency is not None:
-            self._metrics.change_latency.labels(change.new_priority).observe(latency)
+            self._metrics.change_latency.labels(new).observe(latency)
             self.last_latency_seconds = latency
         self.last_change_at = utc_now()
-        self._history.add_change(self.last_change_at, change.new_priority, latency)
+        self._history.add_change(self.last_change_at, new, latency)
         self.recent.appendleft(RecentChange(self.last_change_at, change, trigger, latency))
         log.info(
             "priority_changed" if change.old_priority != change.new_priority else "workspaces_changed",

@@ -15,7 +15,7 @@ import click
 from priorityd.core import __version__
 from priorityd.core.errors import ExitCode, PriorityError
 from priorityd.core.jobs.events import EVENT_NAMES
-from priorityd.core.priorities import PRIORITIES
+from priorityd.core.priorities import LABELS
 from priorityd.core.vocabulary import QUEUE_MODES
 
 if TYPE_CHECKING:
@@ -197,10 +197,13 @@ def explain(**options: object) -> None:
 
 @cli.command()
 @click.argument("repository_id", type=click.UUID)
-@click.argument("priority", type=click.Choice(PRIORITIES))
+@click.argument("priority", type=click.Choice(LABELS))
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def pin(**options: object) -> None:
-    """Set a repository's manual priority: what it has whenever no workspace holds it."""
+    """Set a repository's manual priority: what it has whenever no workspace holds it.
+
+    Critical, which not every application has, is kept in a workspace, too.
+    """
     from priorityd.daemon.cli.operate import pin_command
 
     _operate(pin_command, options)

@@ -32,6 +32,7 @@ from priorityd.daemon.settings import Settings
 from priorityd.daemon.status.http import listen
 from priorityd.daemon.stream.connection import ChangeStream
 
+_STREAM: Final = "change stream"
 _BEAT_SECONDS: Final = 15.0
 _SLOTS: Final = "select slot_name, active, wal_status from pg_replication_slots"
 
@@ -77,7 +78,7 @@ async def _supabase(settings: Settings, store: Store) -> AsyncIterator[Finding]:
         return
     for finding in database_findings(database):
         yield finding
-    yield await _subscription(settings, store)
+    yield await _subscription(settings, store, refuses_wal2json=database.refuses_wal2json)
 
 
 async def _reachable(settings: Settings) -> Finding:
@@ -113,8 +114,7 @@ async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
         return None, from_error(step, error, remedy, psql("select check_workspace_priorities()"))
 
 
-async def _subscription(settings: Settings, store: Store) -> Finding:
-    step = "change stream"
+async def _subscription(settings: Settings, store: Store, *, refuses_wal2json: bool) -> Finding:
     daemon_id = uuid4()
     subscribed, seen = anyio.Event(), anyio.Event()
     failures: list[Failed] = []
@@ -143,7 +143,7 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
             detail = failures[0].detail if failures else "no confirmation came"
             remedy = "Is Realtime enabled for the project? The daemon works by sweeps alone meanwhile."
             text = f"the subscription does not go live: {detail}"
-            return Finding(step, "failed", text, remedy, psql(_SLOTS), ExitCode.FAILED)
+            return not_streaming(text, remedy, refuses_wal2json=refuses_wal2json)
         await store.beat(daemon_id)
         with anyio.move_on_after(_BEAT_SECONDS):
             await seen.wait()
@@ -153,8 +153,18 @@ async def _subscription(settings: Settings, store: Store) -> Finding:
     if not seen.is_set():
         remedy = "Restart Realtime in the project's settings; check that its replication slot is not blocked."
         text = "it is joined but rows do not come"
-        return Finding(step, "failed", text, remedy, psql(_SLOTS), ExitCode.FAILED)
-    return Finding(step, "ok", "the subscription is live and a row came through")
+        return not_streaming(text, remedy, refuses_wal2json=refuses_wal2json)
+    return Finding(_STREAM, "ok", "the subscription is live and a row came through")
+
+
+def not_streaming(text: str, remedy: str, *, refuses_wal2json: bool) -> Finding:
+    """Changes do not come; where PostgreSQL refuses Realtime's decoder, that is why."""
+    command = psql(_SLOTS)
+    if refuses_wal2json:
+        text = f"{text}; PostgreSQL refuses wal2json, by which Realtime reads"
+        remedy = "Have wal2json added to output_plugin_libraries, which lists what PostgreSQL may load."
+        command = psql("show output_plugin_libraries")
+    return Finding(_STREAM, "failed", text, remedy, command, ExitCode.FAILED)
 
 
 async def _own_daemon(settings: Settings) -> bool:

@@ -7,8 +7,8 @@ from typing import Final
 
 from priorityd.core.database.schema import APPLY_MIGRATIONS, demand_version
 from priorityd.core.errors import ContractError, ExitCode
-from priorityd.daemon.cli.finding import Finding, from_error, psql
-from priorityd.daemon.database.rows import DatabaseCheck
+from priorityd.daemon.cli.finding import Finding, Outcome, from_error, psql
+from priorityd.daemon.database.rows import DatabaseCheck, PublicationCheck
 from priorityd.daemon.migration_files import migration_files
 
 _MEMBERSHIPS: Final = "select pg_get_functiondef('priorityd.memberships()'::regprocedure)"
@@ -21,7 +21,7 @@ def database_findings(database: DatabaseCheck) -> Iterator[Finding]:
     yield _migrations(database)
     yield _memberships(database)
     yield _indexes(database)
-    yield _publication(database)
+    yield from _publication(database.publication)
     yield _deletes(database)
 
 
@@ -91,32 +91,74 @@ def _indexes(database: DatabaseCheck) -> Finding:
     )
 
 
-def _publication(database: DatabaseCheck) -> Finding:
-    publication = database.publication
+def _publication(publication: PublicationCheck) -> Iterator[Finding]:
+    """What keeps changes from coming, and nothing that would make the application's writes fail."""
+    findings = [
+        *_unpublished(publication),
+        *(_unidentified(publication, table) for table in publication.unidentified),
+        *(_flawed(publication, table) for table in sorted(publication.flaws)),
+        *(_partitioned(table) for table in publication.tables if table in publication.partitioned),
+    ]
+    yield from findings or [_found("ok", f"{', '.join(publication.tables)} are published")]
+
+
+def _found(outcome: Outcome, text: str, remedy: str = "", command: str = "") -> Finding:
+    code = ExitCode.FAILED if outcome == "failed" else ExitCode.DONE
+    return Finding("publication", outcome, text, remedy, command, code)
+
+
+def _unpublished(publication: PublicationCheck) -> Iterator[Finding]:
+    tables = ", ".join(
+        f"public.{name}" for name in publication.missing if name not in publication.unidentified
+    )
     if not publication.exists:
-        return Finding(
-            "publication",
+        yield _found(
             "failed",
             "there is no publication supabase_realtime, so nothing is streamed",
             "Create it with the tables that are followed.",
-            psql(f"create publication supabase_realtime for table {_tables(publication.missing)}"),
-            ExitCode.FAILED,
+            psql("create publication supabase_realtime" + (f" for table {tables}" if tables else "")),
         )
-    if publication.missing:
-        tables = _tables(publication.missing)
-        return Finding(
-            "publication",
+    elif tables:
+        yield _found(
             "failed",
             f"not in the publication supabase_realtime: {tables}",
-            "Add what is missing.",
+            f"Add what is missing, as {publication.owner}, to whom it belongs.",
             psql(f"alter publication supabase_realtime add table {tables}"),
-            ExitCode.FAILED,
         )
-    return Finding("publication", "ok", f"{', '.join(publication.tables)} are published")
 
 
-def _tables(names: tuple[str, ...]) -> str:
-    return ", ".join(f"public.{name}" for name in names)
+def _unidentified(publication: PublicationCheck, table: str) -> Finding:
+    partitioned = table in publication.partitioned
+    effect = "it is not published, or its updates and deletes would fail"
+    if table not in publication.missing:
+        effect = "as it is published, its updates and deletes fail"
+    return _found(
+        "failed",
+        f"{table} has no primary key and no replica identity{' in each partition' if partitioned else ''}; "
+        f"{effect}",
+        "Give it a primary key, or at least a replica identity, and then apply the migrations again.",
+        "" if partitioned else psql(f"alter table public.{table} replica identity full"),
+    )
+
+
+def _flawed(publication: PublicationCheck, table: str) -> Finding:
+    return _found(
+        "warning" if table in publication.tables else "failed",
+        f"of {table} not all comes through supabase_realtime: {'; '.join(publication.flaws[table])}",
+        "What does not come is found by sweeps. Before you change a publication, see that each of its tables "
+        "has a primary key or a replica identity.",
+        psql("select * from pg_publication_tables where pubname = 'supabase_realtime'"),
+    )
+
+
+def _partitioned(table: str) -> Finding:
+    # eulerto/wal2json, issue 259: "This is not supported."
+    return _found(
+        "warning",
+        f"{table} is partitioned, and wal2json, by which Realtime reads, names its partitions instead: "
+        "its changes are found by sweeps",
+        "If that is too slow, shorten PRIORITYD_SWEEP_INTERVAL_SECONDS.",
+    )
 
 
 def _deletes(database: DatabaseCheck) -> Finding:

@@ -38,6 +38,8 @@ def _why(explanation: Explanation) -> str:
     if row is None:
         return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
     subject = f"Repository {_subject(explanation)} is {row.priority or 'without priority'}"
+    if not explanation.correct and row.priority == explanation.expected.priority:
+        return f"{subject}, as it should be, but its row is not up to date."
     if not explanation.correct:
         return f"{subject}, which is wrong: it should be {explanation.expected.priority}."
     return f"{subject} because {_cause(explanation, row)}."
@@ -58,6 +60,8 @@ def _what_else(explanation: Explanation) -> str:
         mend = f"priorityd sync --repository {explanation.repository_id}"
         return f"{cause[:1].upper()}{cause[1:]}; to mend it now, type: {mend}"
     counting = _counting(explanation)
+    if counting and _outranks_workspaces(explanation):
+        return f"Workspaces don't lower it: {_holders(explanation)}."
     if counting:
         pinned = f"its manual priority, {row.manual_priority}" if row.manual_priority else DEFAULT_PRIORITY
         return f"Without {_it(counting)} it would be at {pinned}."
@@ -68,11 +72,17 @@ def _what_else(explanation: Explanation) -> str:
 
 def _cause(explanation: Explanation, row: TrackedRow) -> str:
     holders = _holders(explanation)
+    if _outranks_workspaces(explanation):
+        return f"somebody has set it to {explanation.expected.priority}"
     if _counting(explanation):
         return holders
     if row.manual_priority:
         return f"{holders} and its manual priority is {row.manual_priority}"
     return f"{holders} and it is not pinned, which means {DEFAULT_PRIORITY}"
+
+
+def _outranks_workspaces(explanation: Explanation) -> bool:
+    return bool(_counting(explanation)) and explanation.expected.priority != "high"
 
 
 def _counting(explanation: Explanation) -> int:

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from priorityd.core.database.schema import missing_schema
 from priorityd.core.errors import ExitCode, PriorityError, TransientError
-from priorityd.core.priorities import Priority
+from priorityd.core.priorities import Label
 from priorityd.daemon.cli.run import first_of
 from priorityd.daemon.cli.sync import show_changes
 from priorityd.daemon.database.api_key import ApiKey
@@ -52,7 +52,7 @@ async def _with_store(command: Command, settings: Settings, options: dict[str, A
 
 
 async def pin_command(
-    _: Settings, store: Store, *, repository_id: UUID, priority: Priority | None, as_json: bool
+    _: Settings, store: Store, *, repository_id: UUID, priority: Label | None, as_json: bool
 ) -> ExitCode:
     """`priorityd pin` and `priorityd unpin`."""
     answer = await store.set_manual_priority(repository_id, priority)

@@ -20,7 +20,7 @@ from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
 
-_COLOURS = {"high": "green", "medium": "yellow", "low": "red"}
+_COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "red"}
 
 
 async def sync_command(
@@ -102,7 +102,7 @@ def show_changes(changes: Sequence[PriorityUpdate]) -> None:
     """One line for each: what it was, what it is (or would be), and why."""
     for change in changes:
         old, new = change.old_priority or "none", change.new_priority
-        arrow = f"{old} → {click.style(new, fg=_COLOURS[new])}" if old != new else f"{old} as before"
+        arrow = f"{old} → {click.style(new, fg=_COLOURS.get(new))}" if old != new else f"{old} as before"
         click.echo(f"{change.repository_id or '(no repository)'}  {arrow}  {_where(change)}")
 
 

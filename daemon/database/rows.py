@@ -9,7 +9,7 @@ from uuid import UUID
 
 from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
-from priorityd.core.priorities import Expected, Priority
+from priorityd.core.priorities import Expected, Label, Priority
 from priorityd.core.vocabulary import JobStatus
 
 
@@ -26,7 +26,7 @@ class CountedRepositories:
 class Snapshot:
     """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
 
-    `inversions` are workspace repositories whose priority is not high.
+    `inversions` are workspace repositories whose priority is neither high nor critical.
     """
 
     repositories: tuple[CountedRepositories, ...]
@@ -41,20 +41,23 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRow:
-    """The tracked row of a repository as it is."""
+    """The tracked row of a repository as it is, its priority perhaps a word of the application's own."""
 
     id: UUID
-    priority: Priority | None
+    priority: str | None
     is_workspace_repo: bool | None
     workspace_count: int | None
-    manual_priority: Priority | None
+    manual_priority: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class HoldingWorkspace:
-    """A workspace that holds the repository. One that is switched off does not count."""
+    """A workspace that holds the repository. One that is switched off does not count.
 
-    id: UUID
+    Its `id` is a uuid, a number or a word, as the application names its workspaces.
+    """
+
+    id: str
     counts: bool
     name: str | None = None
     added_at: datetime | None = None
@@ -77,7 +80,7 @@ class Explanation:
 class PinAnswer(SyncAnswer):
     """The answer of `set_manual_priority`."""
 
-    manual_priority: Priority | None = None
+    manual_priority: Label | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +112,20 @@ class LeaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PublicationCheck:
-    """The publication that Realtime reads, and which of our tables are in it."""
+    """What the publication that Realtime reads really publishes of the tables that are followed.
+
+    `tables` are published under their own names, as a subscription demands; `flaws` say, for a table, what
+    of it does not come through all the same. `missing` are in it in no way. `unidentified` have neither a
+    primary key nor a replica identity: once they are published their updates and deletes fail.
+    """
 
     exists: bool
+    owner: str | None
     tables: tuple[str, ...]
     missing: tuple[str, ...]
+    unidentified: tuple[str, ...]
+    partitioned: tuple[str, ...]
+    flaws: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,7 @@ class DatabaseCheck:
     server_version: str
     schema_version: SchemaVersion
     publication: PublicationCheck
+    refuses_wal2json: bool
     hidden: tuple[str, ...]
     memberships: MembershipsCheck
     missing_indexes: tuple[str, ...]

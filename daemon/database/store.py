@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
 from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
-from priorityd.core.priorities import Priority, Trigger
+from priorityd.core.priorities import Label, Trigger
 from priorityd.daemon.backoff import retrying
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rest_client import open_http
@@ -139,7 +139,7 @@ class Store:
             _IDS_PAGE, "get_workspace_repository_ids", p_after=str(after) if after else None, p_limit=limit
         )
 
-    async def set_manual_priority(self, repository_id: UUID, priority: Priority | None) -> PinAnswer:
+    async def set_manual_priority(self, repository_id: UUID, priority: Label | None) -> PinAnswer:
         """Set or (None) clear the manual priority, and make the row right."""
         return await self._call(
             _PIN, "set_manual_priority", p_repository_id=str(repository_id), p_priority=priority

@@ -40,7 +40,9 @@ class SnapshotMetrics:
     """The snapshotter's: what the whole database looks like."""
 
     def __init__(self, made: MetricRegistry) -> None:
-        self.inversions = made.gauge("inversions", "Workspace repositories whose priority is not high.")
+        self.inversions = made.gauge(
+            "inversions", "Workspace repositories whose priority is neither high nor critical."
+        )
         self.untracked = made.gauge(
             "untracked_repositories", "Repositories in a workspace that have no tracked row."
         )

@@ -94,7 +94,7 @@ class Change(Part):
     at: datetime
     repository_id: UUID | None
     old_priority: str | None
-    new_priority: Priority
+    new_priority: str
     workspace_count: int
     trigger: Trigger
     latency_seconds: float | None

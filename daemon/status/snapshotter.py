@@ -15,6 +15,7 @@ import structlog
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.news import News
 from priorityd.core.pacing import LookPace
+from priorityd.core.priorities import level
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import Snapshot
@@ -80,7 +81,7 @@ class Snapshotter(Agent):
         old, self.latest = self.latest, snapshot
         counts: Counter[tuple[bool, str]] = Counter()
         for row in snapshot.repositories:
-            counts[row.is_workspace_repo, row.priority or NO_PRIORITY] += row.count
+            counts[row.is_workspace_repo, level(row.priority) or NO_PRIORITY] += row.count
         self._metrics.repositories.replace(counts)
         self._metrics.inversions.set(snapshot.inversions)
         self._metrics.untracked.set(snapshot.untracked)

@@ -1,4 +1,4 @@
--- For large tables: does beforehand, and without making anybody wait, what the first two files of the set would do in
+-- For large tables: does beforehand, and without making anybody wait, what the first three files of the set would do in
 -- one transaction. Afterwards apply the set as usual; it finds everything there. Run later, it builds what indexes are
 -- missing, those of a large background_jobs for job telemetry among them. For psql, from any directory, outside a
 -- transaction and not through a transaction pooler:
@@ -36,6 +36,7 @@ end
 $$;
 set local priorityd.part = 'columns';
 \ir ../20250103000000_add_workspace_priority_tracking.sql
+\ir ../20250103000050_add_workspace_priority_trail.sql
 \ir ../20250103000100_add_workspace_priority_indexes.sql
 commit;
 

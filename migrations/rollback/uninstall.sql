@@ -80,7 +80,10 @@ begin
     update public.tracked_repositories
     set is_workspace_repo = false,
         workspace_count = 0,
-        priority = case when is_workspace_repo then coalesce(manual_priority, 'medium') else priority end
+        priority = case
+            when is_workspace_repo and priority in ('high', 'medium', 'low') then coalesce(manual_priority, 'medium')
+            else priority
+        end
     where is_workspace_repo or workspace_count <> 0;
 
     for v_name in select p.oid::regprocedure from pg_proc p where p.oid = any (v_functions)
@@ -99,7 +102,12 @@ begin
             select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
             where p.pubname = 'supabase_realtime' and r.prrelid = to_regclass(v_name)
         ) then
-            execute format('alter publication supabase_realtime drop table %s', v_name);
+            begin
+                execute format('alter publication supabase_realtime drop table %s', v_name);
+            exception
+                when insufficient_privilege then
+                    raise notice '% is left in the publication supabase_realtime: %', v_name, sqlerrm;
+            end;
         end if;
     end loop;
     for v_name in select substr(n.what, 7) from unnest(v_created) n (what) where n.what like 'index %' loop

@@ -135,6 +135,29 @@ async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
     assert "neither tracked nor in a workspace" in err
 
 
+async def test_a_fourth_priority_can_be_pinned_and_is_explained(stack: Stack) -> None:
+    app, repository = stack.app, stack.app.repository()
+    code, _, err = await stack.priorityd("pin", str(repository), "critical")
+    assert code == 1
+    assert "p_priority is 'critical', but must be high, medium, low, or null" in err
+    app.connection.execute("alter type repository_priority add value 'critical'")
+    _, out, _ = await stack.priorityd("pin", str(repository), "critical")
+    assert "medium → critical" in out
+    workspace = app.workspace()
+    app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
+    app.add(workspace, repository)
+    await stack.priorityd("sync")
+    _, out, _ = await stack.priorityd("explain", str(repository))
+    assert out.splitlines()[0] == (
+        f"Repository {repository} is critical because somebody has set it to critical. "
+        "Workspaces don't lower it: 1 workspace holds it (Acme)."
+    )
+    app.connection.execute("alter type repository_priority add value 'urgent'")
+    app.connection.execute("update tracked_repositories set priority = 'urgent', manual_priority = null")
+    _, out, _ = await stack.priorityd("explain", str(repository))
+    assert f"Repository {repository} is urgent, which is wrong: it should be high." in out
+
+
 async def test_what_changes_something_tells_scripts_what_it_changed(stack: Stack) -> None:
     repository = stack.app.repository()
     _, out, _ = await stack.priorityd("pin", str(repository), "low", "--json")

@@ -57,3 +57,19 @@ async def test_told_to_stop_it_finishes_what_is_waiting(database: Database, part
     worker.stop()
     await worker.run()
     assert app.row(repository) == ("high", True, 1)
+
+
+async def test_a_label_above_high_is_kept_and_counts_as_high(database: Database, parts: Parts) -> None:
+    app, worker = Application(database.connect()), parts.agents.worker
+    app.connection.execute("alter type repository_priority add value 'critical'")
+    (repository,) = app.repositories(1)
+    app.connection.execute("update tracked_repositories set priority = 'critical'")
+    app.add(app.workspace(), repository)
+    parts.shared.intake.add([repository])
+    await worker.turn()
+    assert app.row(repository) == ("critical", True, 1)
+    assert parts.metric("changes_total", old="high", new="high", trigger="event") == 1
+    (recent,) = parts.shared.recorder.recent
+    assert (recent.update.old_priority, recent.update.new_priority) == ("critical", "critical")
+    await parts.agents.snapshotter.turn()
+    assert parts.metric("repositories", is_workspace_repo="true", priority="high") == 1

@@ -264,7 +264,7 @@ PLANS = {
     "the first lane": """
         select l.* from priorityd.job_lanes l
         where l.job_type = 'recent-prs' and l.priority = 'medium'
-            and l.workspace_id = '00000000-0000-0000-0000-000000000000'
+            and l.workspace_id = ''
         order by l.head_queued_at, l.head_number limit 1""",
     "the next job of a lane": """
         select o.queued_at, o.number, o.job_id from priorityd.ordered_jobs o

@@ -277,8 +277,12 @@ def test_the_check_describes_the_database(world: World) -> None:
     assert check["server_version"] == world.value("show server_version")
     assert check["publication"] == {
         "exists": True,
+        "owner": world.value("select pubowner::regrole::text from pg_publication"),
         "tables": ["tracked_repositories", "workspace_priority_heartbeats", "workspace_repositories"],
         "missing": [],
+        "unidentified": [],
+        "partitioned": [],
+        "flaws": {},
     }
     assert check["workspace_repositories"] == {
         "exists": True, "row_level_security": True, "replica_identity": "default", "primary_key": ["id"],

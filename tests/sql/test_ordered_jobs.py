@@ -195,7 +195,7 @@ def test_workspaces_take_turns_whoever_has_more(world: World) -> None:
     pinned = world.tracked()
     world.pin(pinned, "high")
     jobs = queue(world, *many, many[0], one, pinned)
-    # In no workspace is one more turn: that of the workspace of zeros.
+    # In no workspace is one more turn: that of the workspace ''.
     assert released(world) == [jobs[5], jobs[0], jobs[4], jobs[1], jobs[2], jobs[3]]
     end(world, *jobs)
     # Who comes back has not lost his place.

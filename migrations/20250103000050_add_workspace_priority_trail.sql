@@ -1,0 +1,156 @@
+-- The trail of every change, and the first fill of the columns.
+
+do $tables$
+begin
+    if not priorityd.start_unit('20250103000050 backfill', 1, '{20250103000000 membership}') then
+        return;
+    end if;
+
+    -- What may cause a change.
+    create or replace function priorityd.triggers()
+    returns text[] language sql immutable as $$
+        select array['event', 'sweep', 'resync', 'start', 'reconnect', 'signal', 'overflow', 'manual', 'pin',
+            'migration', 'rollback']
+    $$;
+
+    -- One row for each change of a priority or of the flag, written in the transaction that makes the change: the trail
+    -- can neither miss a change nor tell of one that was rolled back. Being read by the dispatcher makes the same row
+    -- the outbox. No foreign keys: the trail outlives the repository, and the application's deletes must not pay for it.
+    if to_regclass('public.repository_priority_changes') is null then
+        create table public.repository_priority_changes (
+            id bigint generated always as identity primary key,
+            tracked_repository_id uuid not null,
+            repository_id uuid,
+            old_priority text,
+            new_priority text not null,
+            old_is_workspace_repo boolean,
+            is_workspace_repo boolean not null,
+            workspace_count integer not null,
+            trigger text not null constraint repository_priority_changes_trigger_check
+                check (trigger = any (priorityd.triggers())),
+            changed_at timestamptz not null default clock_timestamp(),
+            -- Dispatching. A row is pending until it has been dispatched or given up; a claim that is never finished
+            -- (its holder died) runs out and is taken over.
+            daemon_id uuid,
+            claimed_at timestamptz,
+            attempts integer not null default 0,
+            next_attempt_at timestamptz not null default clock_timestamp(),
+            last_error text,
+            dispatched_at timestamptz,
+            abandoned_at timestamptz
+        );
+        alter table public.repository_priority_changes enable row level security;
+        -- The pending rows only, oldest first: as small as the backlog, however long the trail grows.
+        create index idx_repository_priority_changes_pending
+        on public.repository_priority_changes (id) where dispatched_at is null and abandoned_at is null;
+        -- The last changes of one repository.
+        create index idx_repository_priority_changes_repository
+        on public.repository_priority_changes (repository_id, id);
+        comment on table public.repository_priority_changes is
+        'Audit trail of priority changes and outbox of their announcements: one row for each change of priority or flag.';
+        insert into priorityd.created values ('table public.repository_priority_changes');
+    end if;
+
+    -- Whether a priority was set by somebody and is to be remembered. 'critical' was: no rule ever makes it. 'high' was
+    -- where the flag is off, but not where the repository is held by any workspace, or a count is left: then flags were
+    -- taken back, and nobody chose anything.
+    create or replace function priorityd.is_override(
+        p_priority text, p_flag boolean, p_count integer, p_manual text, p_repository_id uuid
+    )
+    returns boolean language plpgsql stable as $$
+    begin
+        if p_priority = 'critical' then
+            return true;
+        end if;
+        if (p_priority = 'high' and p_flag is not true and coalesce(p_count, 0) = 0 and p_manual is null) is not true then
+            return false;
+        end if;
+        return not exists (select from public.workspace_repositories wr where wr.repository_id = p_repository_id);
+    end
+    $$;
+
+    -- The first fill, of these tracked rows or of all. Repositories in a workspace get their flag, count and priority;
+    -- of the others, overrides are remembered and unknown flags become known: the rest is left to the first resync.
+    -- Nobody kept flags before, so 'high' in a workspace says nothing about an override; 'critical' does, and stays.
+    -- Recorded as dispatched: the change is on record, but nobody waits for announcements of the first fill.
+    create or replace function priorityd.backfill(p_ids uuid[] default null)
+    returns void language plpgsql
+    set plan_cache_mode = force_custom_plan
+    as $$
+    declare
+        v_repository_ids uuid[] := array(select tr.repository_id from public.tracked_repositories tr where tr.id = any (p_ids));
+    begin
+        if row_security_active('public.tracked_repositories') or row_security_active('public.workspace_repositories') then
+            raise exception 'row level security may hide rows from %, who applies this migration', current_user
+                using errcode = 'insufficient_privilege', hint = 'Apply it as a role with BYPASSRLS.';
+        end if;
+        with counted as (
+            select m.repository_id, count(distinct m.workspace_id)::integer as workspaces
+            from priorityd.memberships() m
+            where p_ids is null or m.repository_id = any (v_repository_ids)
+            group by m.repository_id
+        ),
+        found as (
+            select tr.id, tr.priority, tr.manual_priority, tr.is_workspace_repo, coalesce(c.workspaces, 0) as workspaces,
+                (c.workspaces is null or tr.priority::text = 'critical') and priorityd.is_override(
+                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                ) as adopt
+            from public.tracked_repositories tr
+            left join counted c on c.repository_id = tr.repository_id
+            where (p_ids is null or tr.id = any (p_ids)) and (
+                tr.is_workspace_repo is null or tr.workspace_count is null
+                or (c.workspaces > 0 and (
+                    not tr.is_workspace_repo or tr.workspace_count <> c.workspaces or tr.priority is distinct from 'high'
+                ))
+                or (tr.priority = 'high' and c.workspaces is null and tr.manual_priority is null)
+                or (tr.priority::text = 'critical' and tr.manual_priority is distinct from tr.priority)
+            )
+            order by tr.id
+            -- A row that the application holds is left to the next time.
+            for no key update of tr skip locked
+        ),
+        written as (
+            update public.tracked_repositories tr
+            set is_workspace_repo = f.workspaces > 0 or coalesce(tr.is_workspace_repo, false),
+                workspace_count = case when f.workspaces > 0 then f.workspaces else coalesce(tr.workspace_count, 0) end,
+                priority = case
+                    when f.workspaces = 0 or f.adopt then tr.priority
+                    when f.manual_priority not in ('high', 'medium', 'low') then f.manual_priority
+                    else 'high'
+                end,
+                manual_priority = case when f.adopt then tr.priority else f.manual_priority end
+            from found f
+            where tr.id = f.id and (
+                f.workspaces > 0 or f.adopt or tr.is_workspace_repo is null or tr.workspace_count is null
+            )
+            returning tr.id, tr.repository_id, tr.priority
+        )
+        insert into public.repository_priority_changes (
+            tracked_repository_id, repository_id, old_priority, new_priority,
+            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger, dispatched_at
+        )
+        select w.id, w.repository_id, f.priority::text, w.priority::text, f.is_workspace_repo, true, f.workspaces, 'migration',
+            clock_timestamp()
+        from written w join found f using (id)
+        where f.workspaces > 0 and (f.priority is distinct from w.priority or f.is_workspace_repo is not true)
+        order by w.id;
+    end
+    $$;
+
+    if current_setting('priorityd.part', true) = 'columns' then
+        return;
+    end if;
+    -- Ever after, what a change means is for the daemon to decide.
+    if not exists (select from priorityd.created c where c.what = 'backfill') then
+        perform priorityd.backfill();
+        insert into priorityd.created values ('backfill');
+    end if;
+    if exists (
+        select from pg_constraint
+        where conrelid = 'public.tracked_repositories'::regclass
+            and conname = 'tracked_repositories_manual_priority_check' and not convalidated
+    ) then
+        alter table public.tracked_repositories validate constraint tracked_repositories_manual_priority_check;
+    end if;
+end
+$tables$;
