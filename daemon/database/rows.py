@@ -41,20 +41,22 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRow:
-    """The tracked row of a repository as it is."""
+    """A tracked row of a repository as it is, and what its priority should be."""
 
     id: UUID
     priority: Priority | None
     is_workspace_repo: bool | None
     workspace_count: int | None
     manual_priority: Priority | None
+    expected_priority: Priority
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
 class HoldingWorkspace:
     """A workspace that holds the repository. One that is switched off does not count."""
 
-    id: UUID
+    id: str
     counts: bool
     name: str | None = None
     added_at: datetime | None = None
@@ -62,14 +64,20 @@ class HoldingWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository."""
+    """The answer of `explain_repository_priority`.
+
+    `tracked` are the rows of the repository, the one that means most first: one in most applications. Of the
+    `workspaces_in_all` that hold it, and of its `changes_in_all`, only so many are listed.
+    """
 
     repository_id: UUID
-    tracked: TrackedRow | None
+    tracked: tuple[TrackedRow, ...]
     workspaces: tuple[HoldingWorkspace, ...]
+    workspaces_in_all: int
     expected: Expected
     correct: bool
     last_changes: tuple[dict[str, Any], ...]
+    changes_in_all: int
     name: str | None = None
 
 
@@ -82,9 +90,10 @@ class PinAnswer(SyncAnswer):
 
 @dataclass(frozen=True, slots=True)
 class RollbackAnswer:
-    """The answer of `rollback_workspace_priorities`."""
+    """The answer of `rollback_workspace_priorities`; `locked` counts rows that others held: call again."""
 
     changed: int
+    locked: int
     applied_at: datetime
 
 
