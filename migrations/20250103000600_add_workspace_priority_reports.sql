@@ -144,8 +144,8 @@ begin
         cross join lateral priorityd.decide(array[s.id]) d
     $$;
 
-    -- Everything that explains why a repository has the priority that it has. `tracked` are all its rows, where the
-    -- application has several. `workspaces` are those with a membership, `expected` is what those that count make of it.
+    -- Everything that explains why a repository has the priority that it has: its row (`other_rows` where the application
+    -- has several), the workspaces with a membership, and in `expected` what those that count make of it.
     create or replace function public.explain_repository_priority(p_repository_id uuid)
     returns jsonb language plpgsql stable
     set search_path = public, extensions
@@ -155,16 +155,16 @@ begin
     declare
         c_shown constant integer := 100;
         c_changes constant integer := 10;
-        v_tracked jsonb;
+        v_rows jsonb;
         v_workspaces jsonb;
         v_count constant integer := (
             select count(distinct m.workspace_id) from priorityd.memberships() m where m.repository_id = p_repository_id
         );
     begin
         perform priorityd.check_repository(p_repository_id);
-        v_tracked := priorityd.explained_rows(p_repository_id, c_shown);
+        v_rows := priorityd.explained_rows(p_repository_id, c_shown);
         v_workspaces := priorityd.holding_workspaces(p_repository_id, c_shown);
-        if v_tracked = '[]' and v_workspaces ->> 'count' = '0' then
+        if v_rows = '[]' and v_workspaces ->> 'count' = '0' then
             raise exception 'repository % is neither tracked nor in a workspace', p_repository_id
                 using errcode = 'PT404',
                       hint = 'The id of a repository is what tracked_repositories.repository_id holds.';
@@ -172,17 +172,18 @@ begin
         return jsonb_build_object(
             'repository_id', p_repository_id,
             'name', (select n.name from priorityd.repository_names(array[p_repository_id]) n),
-            'tracked', v_tracked,
+            'tracked', v_rows -> 0,
+            'other_rows', v_rows - 0,
             'workspaces', v_workspaces -> 'shown',
             'workspaces_in_all', v_workspaces -> 'count',
             'expected', jsonb_build_object(
                 'priority', coalesce(
-                    v_tracked #>> '{0,expected_priority}', case when v_count > 0 then 'high' else 'medium' end
+                    v_rows #>> '{0,expected_priority}', case when v_count > 0 then 'high' else 'medium' end
                 ),
                 'is_workspace_repo', v_count > 0,
                 'workspace_count', v_count
             ),
-            'correct', not v_tracked @> '[{"correct": false}]',
+            'correct', not v_rows @> '[{"correct": false}]',
             'last_changes', (
                 select coalesce(jsonb_agg(to_jsonb(c) order by c.id desc), '[]')
                 from (

@@ -34,18 +34,18 @@ async def explain_command(_: Settings, store: Store, *, repository_id: UUID, as_
 
 
 def _why(explanation: Explanation) -> str:
-    if not explanation.tracked:
-        return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
     row = _telling(explanation)
+    if row is None:
+        return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
     subject = f"Repository {_subject(explanation)} is {row.priority or 'without priority'}"
     if not row.correct:
         return f"{subject}, which is wrong: it should be {row.expected_priority}."
     return f"{subject} because {_cause(explanation, row)}."
 
 
-def _telling(explanation: Explanation) -> TrackedRow:
+def _telling(explanation: Explanation) -> TrackedRow | None:
     """The row to speak of: one that is wrong, else the one that means most."""
-    return next((row for row in explanation.tracked if not row.correct), explanation.tracked[0])
+    return next((row for row in explanation.rows if not row.correct), explanation.tracked)
 
 
 def _subject(explanation: Explanation) -> str:
@@ -55,9 +55,9 @@ def _subject(explanation: Explanation) -> str:
 
 
 def _what_else(explanation: Explanation) -> str:
-    if not explanation.tracked:
-        return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
     row = _telling(explanation)
+    if row is None:
+        return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
     if not row.correct:
         cause = _cause(explanation, row)
         mend = f"priorityd sync --repository {explanation.repository_id}"
@@ -98,7 +98,7 @@ def _it(count: int) -> str:
 
 
 def _evidence(explanation: Explanation) -> Iterator[str]:
-    for row in explanation.tracked:
+    for row in explanation.rows:
         yield (
             f"tracked row {row.id}: priority {row.priority or 'none'}, "
             f"is_workspace_repo {_shown(row.is_workspace_repo)}, "

@@ -64,14 +64,15 @@ class HoldingWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer of `explain_repository_priority`.
+    """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository.
 
-    `tracked` are the rows of the repository, the one that means most first: one in most applications. Of the
-    `workspaces_in_all` that hold it, and of its `changes_in_all`, only so many are listed.
+    Of several rows it is the one that means most; the rest are `other_rows`. Of the `workspaces_in_all` that
+    hold the repository, and of its `changes_in_all`, only so many are listed.
     """
 
     repository_id: UUID
-    tracked: tuple[TrackedRow, ...]
+    tracked: TrackedRow | None
+    other_rows: tuple[TrackedRow, ...]
     workspaces: tuple[HoldingWorkspace, ...]
     workspaces_in_all: int
     expected: Expected
@@ -79,6 +80,11 @@ class Explanation:
     last_changes: tuple[dict[str, Any], ...]
     changes_in_all: int
     name: str | None = None
+
+    @property
+    def rows(self) -> tuple[TrackedRow, ...]:
+        """All rows, the one that means most first."""
+        return (self.tracked, *self.other_rows) if self.tracked else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,8 @@ def test_explains_every_row_of_a_repository(world: World) -> None:
     repository = world.tracked(priority="low", manual_priority="low")
     world.track(repository, priority="medium", manual_priority="high")
     explained = world.call("explain_repository_priority", repository)
-    assert [(row["priority"], row["expected_priority"], row["correct"]) for row in explained["tracked"]] == [
+    found = [explained["tracked"], *explained["other_rows"]]
+    assert [(row["priority"], row["expected_priority"], row["correct"]) for row in found] == [
         ("medium", "high", False),
         ("low", "low", True),
     ]
