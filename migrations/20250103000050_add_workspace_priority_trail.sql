@@ -13,9 +13,10 @@ begin
             'migration', 'rollback']
     $$;
 
-    -- One row for each change of a priority or of the flag, written in the transaction that makes the change: the trail
-    -- can neither miss a change nor tell of one that was rolled back. Being read by the dispatcher makes the same row
-    -- the outbox. No foreign keys: the trail outlives the repository, and the application's deletes must not pay for it.
+    -- One row for each change of a priority, the flag or the manual override, written in the transaction that makes the
+    -- change: the trail can neither miss a change nor tell of one that was rolled back. Being read by the dispatcher makes
+    -- the same row the outbox. No foreign keys: the trail outlives the repository, and the application's deletes must not
+    -- pay for it.
     if to_regclass('public.repository_priority_changes') is null then
         create table public.repository_priority_changes (
             id bigint generated always as identity primary key,
@@ -26,6 +27,8 @@ begin
             old_is_workspace_repo boolean,
             is_workspace_repo boolean not null,
             workspace_count integer not null,
+            old_manual_priority text,
+            manual_priority text,
             trigger text not null constraint repository_priority_changes_trigger_check
                 check (trigger = any (priorityd.triggers())),
             changed_at timestamptz not null default clock_timestamp(),
@@ -47,7 +50,7 @@ begin
         create index idx_repository_priority_changes_repository
         on public.repository_priority_changes (repository_id, id);
         comment on table public.repository_priority_changes is
-        'Audit trail of priority changes and outbox of their announcements: one row for each change of priority or flag.';
+        'Audit trail and outbox of announcements: one row for each change of a priority, the flag or the manual override.';
         insert into priorityd.created values ('table public.repository_priority_changes');
     end if;
 
@@ -123,16 +126,17 @@ begin
             where tr.id = f.id and (
                 f.workspaces > 0 or f.adopt or tr.is_workspace_repo is null or tr.workspace_count is null
             )
-            returning tr.id, tr.repository_id, tr.priority
+            returning tr.*
         )
         insert into public.repository_priority_changes (
-            tracked_repository_id, repository_id, old_priority, new_priority,
-            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger, dispatched_at
+            tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
+            workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
         )
-        select w.id, w.repository_id, f.priority::text, w.priority::text, f.is_workspace_repo, true, f.workspaces, 'migration',
-            clock_timestamp()
+        select w.id, w.repository_id, f.priority, w.priority, f.is_workspace_repo, w.is_workspace_repo,
+            w.workspace_count, f.manual_priority, w.manual_priority, 'migration', clock_timestamp()
         from written w join found f using (id)
-        where f.workspaces > 0 and (f.priority is distinct from w.priority or f.is_workspace_repo is not true)
+        where f.manual_priority is distinct from w.manual_priority
+            or (f.workspaces > 0 and (f.priority is distinct from w.priority or f.is_workspace_repo is not true))
         order by w.id;
     end
     $$;

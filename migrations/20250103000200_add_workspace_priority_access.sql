@@ -202,6 +202,42 @@ begin
     end
     $$;
 
+    create or replace function priorityd.check_repository(p_repository_id uuid)
+    returns void language plpgsql immutable as $$
+    begin
+        if p_repository_id is null then
+            raise exception 'p_repository_id is null, but must be the id of a repository'
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- Whether no two rows of the table can have the same in these columns, all of them known: a unique index sees to it.
+    create or replace function priorityd.is_unique(p_table regclass, p_columns name[])
+    returns boolean language sql stable as $$
+        select exists (
+            select from pg_index i
+            where i.indrelid = p_table
+                and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
+                and array(
+                    select a.attname
+                    from unnest(i.indkey::smallint[]) with ordinality k (attnum, position)
+                    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+                    where k.position <= i.indnkeyatts
+                ) <@ p_columns
+        )
+    $$;
+
+    -- Whether no pair can repeat: memberships are counted as installed, and unique.
+    create or replace function priorityd.pairs_are_unique()
+    returns boolean language sql stable as $$
+        select priorityd.is_unique('public.workspace_repositories', '{workspace_id, repository_id}') and exists (
+            select from pg_proc p
+            where p.oid = 'priorityd.memberships()'::regprocedure
+                and p.prosrc like '%from priorityd.default_memberships()%'
+        )
+    $$;
+
     -- Those columns of a table of the application that there are and that the caller may read.
     create or replace function priorityd.readable_columns(p_table text, p_columns name[])
     returns name[] language sql stable as $$

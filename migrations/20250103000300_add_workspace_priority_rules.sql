@@ -60,7 +60,8 @@ begin
         is_workspace_repo boolean,
         workspace_count integer,
         wrong boolean,
-        contended boolean
+        contended boolean,
+        old_manual_priority text
     )
     language plpgsql stable as $$
     #variable_conflict use_column
@@ -91,7 +92,8 @@ begin
                 or tr.priority is distinct from p.priority
                 or tr.manual_priority is distinct from o.manual_priority,
             -- Locked or being written by somebody, or left so by a transaction that is over.
-            tr.xmax <> '0'::xid
+            tr.xmax <> '0'::xid,
+            tr.manual_priority::text
         from public.tracked_repositories tr
         left join (
             -- Grouped once for all rows: looking each row's memberships up by itself takes twice as long.
@@ -152,6 +154,7 @@ begin
             repository_id uuid,
             old_priority text,
             old_is_workspace_repo boolean,
+            old_manual_priority text,
             new_priority text,
             is_workspace_repo boolean,
             workspace_count integer,
@@ -213,7 +216,7 @@ begin
                 returning tr.id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text
             )
             select coalesce(array_agg(row(
-                    d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo,
+                    d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority,
                     d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
                     d.wrong, d.locked,
                     u.id is not null, u.priority, u.is_workspace_repo, u.workspace_count, u.manual_priority,
@@ -237,7 +240,7 @@ begin
         end if;
         return array(
             select row(
-                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo,
+                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority,
                 d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
                 -- Held: its own lock, or one that a trigger of the application waited for.
                 d.wrong, v_state not in ('55P03', '40P01'), false, null, null, null, null,
@@ -248,20 +251,25 @@ begin
     end
     $$;
 
-    -- Records what these rows have become: what the UPDATE returned, not what was meant.
+    -- Records what these rows have become: what the UPDATE returned, not what was meant. Where only the manual override
+    -- has changed there is nothing to announce: such a record is written as dispatched.
     create or replace function priorityd.record_changes(p_outcomes priorityd.outcome[], p_trigger text)
     returns void language sql as $$
         insert into public.repository_priority_changes (
-            tracked_repository_id, repository_id, old_priority, new_priority,
-            old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
+            tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
+            workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
         )
         select o.id, o.repository_id, o.old_priority, o.written_priority, o.old_is_workspace_repo,
-            coalesce(o.written_is_workspace_repo, false), coalesce(o.written_workspace_count, 0), p_trigger
+            coalesce(o.written_is_workspace_repo, false), coalesce(o.written_workspace_count, 0),
+            o.old_manual_priority, o.written_manual_priority, p_trigger,
+            case when not s.shows then clock_timestamp() end
         from unnest(p_outcomes) o
-        where o.reached
-            -- An unknown flag that becomes false changes nothing for anybody.
-            and (o.old_priority is distinct from o.written_priority
-                or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false))
+        -- An unknown flag that becomes false changes nothing for anybody.
+        cross join lateral (
+            select o.old_priority is distinct from o.written_priority
+                or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false) as shows
+        ) s
+        where o.reached and (s.shows or o.old_manual_priority is distinct from o.written_manual_priority)
         order by o.id
     $$;
 
@@ -347,68 +355,6 @@ begin
         perform priorityd.record_changes(v_outcomes, p_trigger);
         return priorityd.describe(v_outcomes, p_dry_run);
     end
-    $$;
-
-    -- The answer that sync, sweep, resync and pin share: what was written, and what was right before.
-    create or replace function priorityd.answer(p_written jsonb, p_right bigint, p_right_in_workspace bigint)
-    returns jsonb language plpgsql as $$
-    declare
-        v_examined constant bigint := p_right + (p_written ->> 'examined')::bigint;
-        v_in_workspace constant bigint := p_right_in_workspace + (p_written ->> 'workspace_repos')::bigint;
-    begin
-        return p_written || jsonb_build_object(
-            'examined', v_examined,
-            'workspace_repos', v_in_workspace,
-            'tracked_only_repos', v_examined - v_in_workspace,
-            'applied_at', clock_timestamp()
-        );
-    end
-    $$;
-
-    -- Makes these tracked rows right.
-    -- p_careful: also lock rows that look right but have an xmax, and decide on them again (see the top). Calls
-    -- that speak for a certain change need it. Sweep and resync do without: to them a row that another call is just
-    -- writing is that call's business, and a row can keep the xmax of a finished transaction for long.
-    create or replace function priorityd.apply(
-        p_ids uuid[],
-        p_trigger text,
-        p_dry_run boolean,
-        p_careful boolean default false,
-        p_pin boolean default false,
-        p_manual_priority text default null
-    )
-    returns jsonb language plpgsql
-    set plan_cache_mode = force_custom_plan
-    as $$
-    declare
-        v_dry_run constant boolean := coalesce(p_dry_run, false);
-        v_suspects uuid[];
-        v_right bigint;
-        v_right_in_workspace bigint;
-    begin
-        select
-            coalesce(array_agg(d.id) filter (where s.suspect), '{}'),
-            count(*) filter (where not s.suspect),
-            count(*) filter (where not s.suspect and d.is_workspace_repo)
-        into v_suspects, v_right, v_right_in_workspace
-        from priorityd.decide(p_ids, p_pin, p_manual_priority) d
-        cross join lateral (select d.wrong or (p_careful and d.contended and not v_dry_run) as suspect) s;
-
-        return priorityd.answer(
-            priorityd.lock_and_write(v_suspects, p_trigger, v_dry_run, p_pin, p_manual_priority),
-            v_right,
-            v_right_in_workspace
-        );
-    end
-    $$;
-
-    -- How many of these repositories are in a workspace and have no tracked row.
-    create or replace function priorityd.count_untracked(p_repository_ids uuid[])
-    returns bigint language sql stable as $$
-        select count(*)
-        from (select distinct u.repository_id from unnest(p_repository_ids) u (repository_id)) r
-        where not exists (select from public.tracked_repositories tr where tr.repository_id = r.repository_id)
-            and exists (select from priorityd.memberships() m where m.repository_id = r.repository_id)
     $$;
 
     perform priorityd.grant_access();

@@ -136,12 +136,14 @@ begin
         return;
     end if;
 
-    -- A sign of life that comes back through the change stream. Rows of daemons that are gone are cleared away.
+    -- A sign of life that comes back through the change stream. Rows of daemons that are gone are cleared away, as are rows
+    -- that were written while the clock was wrong.
     create or replace function public.beat_workspace_priorities(p_daemon_id uuid)
     returns jsonb language plpgsql
     set search_path = public, extensions
     set lock_timeout = '1s'
     set statement_timeout = '5s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_beat_at timestamptz := clock_timestamp();
@@ -155,7 +157,7 @@ begin
         delete from public.workspace_priority_heartbeats h
         where h.daemon_id in (
             select old.daemon_id from public.workspace_priority_heartbeats old
-            where old.beat_at < v_beat_at - interval '1 day'
+            where abs(extract(epoch from old.beat_at - v_beat_at)) > 86400
             for update skip locked
         );
         return jsonb_build_object('beat_at', v_beat_at);
@@ -164,13 +166,15 @@ begin
 
     -- Takes the lease for p_daemon_id if nobody has it or it has expired, and prolongs it for who has it.
     -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long whoever has it may keep it without
-    -- asking again. Durations only, so that the clocks of daemon and database need not agree. Either way the daemon's
-    -- heartbeat row is written, which saves a call.
+    -- asking again. Durations only, so that the clocks of daemon and database need not agree; and a lease that would last
+    -- longer than any can be asked for was given while the database's clock was wrong, and is nobody's. Either way the
+    -- daemon's heartbeat row is written, which saves a call.
     create or replace function public.hold_workspace_priority_lease(p_daemon_id uuid, p_seconds double precision)
     returns jsonb language plpgsql
     set search_path = public, extensions
     set lock_timeout = '1s'
     set statement_timeout = '4s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         c_longest constant double precision := 3600;
@@ -187,7 +191,8 @@ begin
         values ('timer', p_daemon_id, clock_timestamp() + make_interval(secs => p_seconds))
         on conflict (name) do update set daemon_id = excluded.daemon_id, expires_at = excluded.expires_at
         -- The time after the row was locked: whoever was waited for may have prolonged the lease.
-        where l.daemon_id = excluded.daemon_id or l.expires_at <= clock_timestamp();
+        where l.daemon_id = excluded.daemon_id
+            or l.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => c_longest);
 
         select jsonb_build_object(
                 'held', l.daemon_id = p_daemon_id,
@@ -207,8 +212,10 @@ begin
     set search_path = public, extensions
     set lock_timeout = '1s'
     set statement_timeout = '4s'
+    set default_transaction_isolation = 'read committed'
     as $$
     begin
+        perform priorityd.check_daemon(p_daemon_id);
         delete from priorityd.leases l where l.daemon_id = p_daemon_id;
         return jsonb_build_object('released', found);
     end
@@ -219,6 +226,7 @@ begin
     create or replace function public.workspace_priority_schema_version()
     returns jsonb language sql stable
     set search_path = public, extensions
+    set default_transaction_isolation = 'read committed'
     as $$
         select jsonb_build_object(
             'set', min(m.set_number),
@@ -324,6 +332,7 @@ begin
     returns jsonb language plpgsql
     set search_path = public, extensions
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
     begin
         return jsonb_build_object(

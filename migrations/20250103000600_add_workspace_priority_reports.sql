@@ -1,33 +1,40 @@
--- What others ask about workspace priorities: job queueing, explanations, dashboards.
+-- What others ask about workspace priorities (job queueing, explanations, dashboards), and what they order: manual
+-- overrides and the rollback.
 
 do $functions$
 begin
     if not priorityd.start_unit('20250103000600 functions', 1, '{20250103000500 functions}', array[
         'get_repository_priorities', 'get_workspace_repository_ids', 'explain_repository_priority',
-        'workspace_priority_snapshot'
+        'workspace_priority_snapshot', 'set_manual_priority', 'rollback_workspace_priorities'
     ]) then
         return;
     end if;
 
-    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent.
+    -- The place of a priority among others, the highest first. A word of the application's own comes between high and
+    -- medium.
+    create or replace function priorityd.rank(p_priority text)
+    returns integer language sql immutable as $$
+        select case coalesce(p_priority, 'medium')
+            when 'critical' then 1 when 'high' then 2 when 'medium' then 4 when 'low' then 5 else 3
+        end
+    $$;
+
+    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent. Where the application has several rows of one
+    -- repository, the one that means most for its jobs answers.
     create or replace function public.get_repository_priorities(p_repository_ids uuid[])
     returns jsonb language sql stable
     set search_path = public, extensions
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
-        select coalesce(
-            jsonb_object_agg(
-                tr.repository_id,
-                jsonb_build_object(
-                    'priority', tr.priority,
-                    'is_workspace_repo', tr.is_workspace_repo,
-                    'workspace_count', tr.workspace_count
-                )
-            ),
-            '{}'
-        )
-        from public.tracked_repositories tr
-        where tr.repository_id = any (p_repository_ids);
+        select coalesce(jsonb_object_agg(p.repository_id, to_jsonb(p) - 'repository_id'), '{}')
+        from (
+            select distinct on (tr.repository_id)
+                tr.repository_id, tr.priority, tr.is_workspace_repo, tr.workspace_count
+            from public.tracked_repositories tr
+            where tr.repository_id = any (p_repository_ids)
+            order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
+        ) p
     $$;
 
     -- The distinct repositories that are in a workspace, a page at a time.
@@ -38,6 +45,7 @@ begin
     set search_path = public, extensions
     set statement_timeout = '30s'
     set plan_cache_mode = force_custom_plan
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_ids uuid[];
@@ -55,113 +63,144 @@ begin
     end
     $$;
 
-    -- The workspaces that hold a repository, whether each counts, and what the application calls it.
-    create or replace function priorityd.holding_workspaces(p_repository_id uuid)
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- Explaining: of everything so many are shown, and how many there are is told.
+    -- ---------------------------------------------------------------------------------------------------------------
+
+    -- What the application calls these workspaces of a repository, if it does and the caller may read it.
+    create or replace function priorityd.workspace_names(p_repository_id uuid, p_ids text[])
     returns jsonb language plpgsql stable as $$
     declare
-        v_workspaces jsonb;
-        v_names jsonb := '{}';
+        v_names jsonb;
     begin
-        if has_column_privilege(to_regclass('public.workspaces'), 'id', 'select') and exists (
-            select from pg_attribute a
-            where a.attrelid = to_regclass('public.workspaces') and a.attname = 'name' and not a.attisdropped
-                and has_column_privilege(a.attrelid, a.attnum, 'select')
-        ) then
-            execute 'select coalesce(jsonb_object_agg(w.id, w.name), ''{}'') from public.workspaces w
-                where w.name is not null and w.id::text in (
-                    select wr.workspace_id::text from public.workspace_repositories wr where wr.repository_id = $1
-                )'
-            into v_names using p_repository_id;
+        if cardinality(priorityd.readable_columns('public.workspaces', '{id, name}')) < 2 then
+            return '{}';
         end if;
-        -- Columns that an application may not have are read through jsonb, where a missing one is null.
-        select coalesce(
-            jsonb_agg(
-                jsonb_strip_nulls(jsonb_build_object(
-                    'id', wr.workspace_id::text,
-                    'name', v_names -> wr.workspace_id::text,
-                    'added_at', to_jsonb(wr) -> 'added_at',
-                    'counts', exists (
-                        select from priorityd.memberships() m
-                        where m.repository_id = p_repository_id and m.workspace_id = wr.workspace_id
-                    )
-                ))
-                order by to_jsonb(wr) ->> 'added_at', wr.workspace_id
-            ),
-            '[]'
-        )
-        into v_workspaces
-        from public.workspace_repositories wr
-        where wr.repository_id = p_repository_id;
-        return v_workspaces;
+        execute 'select jsonb_object_agg(w.id, w.name) from public.workspaces w
+            where w.id in (
+                select wr.workspace_id from public.workspace_repositories wr
+                where wr.repository_id = $1 and wr.workspace_id::text = any ($2)
+            )'
+        into v_names using p_repository_id, p_ids;
+        return coalesce(v_names, '{}');
     end
     $$;
 
-    -- Everything that explains why a repository has the priority that it has.
+    -- The workspaces that hold a repository, whatever counts; those that count come first.
+    create or replace function priorityd.holding_workspaces(p_repository_id uuid, p_most integer)
+    returns jsonb language sql stable as $$
+        with counting as (
+            select distinct m.workspace_id::text as id from priorityd.memberships() m where m.repository_id = p_repository_id
+        ),
+        -- A column that an application may not have is read through jsonb, where a missing one is null.
+        holding as (
+            select wr.workspace_id::text as id, min(to_jsonb(wr) ->> 'added_at') as added_at
+            from public.workspace_repositories wr
+            where wr.repository_id = p_repository_id and wr.workspace_id is not null
+            group by wr.workspace_id
+        ),
+        shown as (
+            select h.id, h.added_at, c.id is not null as counts
+            from holding h
+            left join counting c using (id)
+            order by counts desc, h.added_at, h.id
+            limit p_most
+        )
+        select jsonb_build_object(
+            'count', (select count(*) from holding),
+            'shown', coalesce(
+                jsonb_agg(
+                    jsonb_strip_nulls(jsonb_build_object(
+                        'id', s.id, 'name', n.names -> s.id, 'added_at', s.added_at, 'counts', s.counts
+                    ))
+                    order by s.counts desc, s.added_at, s.id
+                ),
+                '[]'
+            )
+        )
+        from shown s
+        cross join (select priorityd.workspace_names(p_repository_id, array(select id from shown)) as names) n
+    $$;
+
+    -- The tracked rows of a repository, each with what it should be; the one that means most comes first.
+    create or replace function priorityd.explained_rows(p_repository_id uuid, p_most integer)
+    returns jsonb language sql stable as $$
+        select coalesce(
+            jsonb_agg(
+                jsonb_build_object(
+                    'id', s.id,
+                    'priority', s.priority,
+                    'is_workspace_repo', s.is_workspace_repo,
+                    'workspace_count', s.workspace_count,
+                    'manual_priority', s.manual_priority,
+                    'tracking_enabled', s.tracking_enabled,
+                    'expected_priority', d.new_priority,
+                    'correct', not d.wrong
+                )
+                order by priorityd.rank(d.new_priority::text), s.id
+            ),
+            '[]'
+        )
+        from (
+            select tr.* from public.tracked_repositories tr where tr.repository_id = p_repository_id order by tr.id limit p_most
+        ) s
+        cross join lateral priorityd.decide(array[s.id]) d
+    $$;
+
+    -- Everything that explains why a repository has the priority that it has: its row (`other_rows` where the application
+    -- has several), the workspaces with a membership, and in `expected` what those that count make of it.
     create or replace function public.explain_repository_priority(p_repository_id uuid)
     returns jsonb language plpgsql stable
     set search_path = public, extensions
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
-        v_tracked public.tracked_repositories;
-        v_workspaces constant jsonb := priorityd.holding_workspaces(p_repository_id);
+        c_shown constant integer := 100;
+        c_changes constant integer := 10;
+        v_rows jsonb;
+        v_workspaces jsonb;
         v_count constant integer := (
             select count(distinct m.workspace_id) from priorityd.memberships() m where m.repository_id = p_repository_id
         );
-        v_expected jsonb;
-        v_correct boolean := true;
     begin
-        select tr.* into v_tracked from public.tracked_repositories tr
-        where tr.repository_id = p_repository_id
-        order by tr.id
-        limit 1;
-        if v_tracked.id is not null then
-            select jsonb_build_object(
-                    'priority', d.new_priority,
-                    'is_workspace_repo', d.is_workspace_repo,
-                    'workspace_count', d.workspace_count
-                ),
-                not d.wrong
-            into v_expected, v_correct
-            from priorityd.decide(array[v_tracked.id]) d;
-        elsif v_workspaces = '[]' then
+        perform priorityd.check_repository(p_repository_id);
+        v_rows := priorityd.explained_rows(p_repository_id, c_shown);
+        v_workspaces := priorityd.holding_workspaces(p_repository_id, c_shown);
+        if v_rows = '[]' and v_workspaces ->> 'count' = '0' then
             raise exception 'repository % is neither tracked nor in a workspace', p_repository_id
                 using errcode = 'PT404',
                       hint = 'The id of a repository is what tracked_repositories.repository_id holds.';
-        else
-            v_expected := jsonb_build_object(
-                'priority', case when v_count > 0 then 'high' else 'medium' end,
-                'is_workspace_repo', v_count > 0,
-                'workspace_count', v_count
-            );
         end if;
-
         return jsonb_build_object(
             'repository_id', p_repository_id,
             'name', (select n.name from priorityd.repository_names(array[p_repository_id]) n),
-            'tracked', case
-                when v_tracked.id is not null then jsonb_build_object(
-                    'id', v_tracked.id,
-                    'priority', v_tracked.priority,
-                    'is_workspace_repo', v_tracked.is_workspace_repo,
-                    'workspace_count', v_tracked.workspace_count,
-                    'manual_priority', v_tracked.manual_priority,
-                    'tracking_enabled', v_tracked.tracking_enabled
-                )
-            end,
-            'workspaces', v_workspaces,
-            'expected', v_expected,
-            'correct', v_correct,
+            'tracked', v_rows -> 0,
+            'other_rows', v_rows - 0,
+            'workspaces', v_workspaces -> 'shown',
+            'workspaces_in_all', v_workspaces -> 'count',
+            'expected', jsonb_build_object(
+                'priority', coalesce(
+                    v_rows #>> '{0,expected_priority}', case when v_count > 0 then 'high' else 'medium' end
+                ),
+                'is_workspace_repo', v_count > 0,
+                'workspace_count', v_count
+            ),
+            'correct', not v_rows @> '[{"correct": false}]',
             'last_changes', (
                 select coalesce(jsonb_agg(to_jsonb(c) order by c.id desc), '[]')
                 from (
-                    select ch.id, ch.old_priority, ch.new_priority, ch.old_is_workspace_repo, ch.is_workspace_repo,
-                        ch.workspace_count, ch.trigger, ch.changed_at, ch.dispatched_at
+                    select ch.id, ch.tracked_repository_id, ch.old_priority, ch.new_priority, ch.old_is_workspace_repo,
+                        ch.is_workspace_repo, ch.workspace_count, ch.old_manual_priority, ch.manual_priority, ch.trigger,
+                        ch.changed_at, ch.dispatched_at
                     from public.repository_priority_changes ch
                     where ch.repository_id = p_repository_id
                     order by ch.id desc
-                    limit 10
+                    limit c_changes
                 ) c
+            ),
+            'changes_in_all', (
+                select count(*) from public.repository_priority_changes ch where ch.repository_id = p_repository_id
             )
         );
     end
@@ -175,6 +214,7 @@ begin
     returns jsonb language plpgsql stable
     set search_path = public, extensions
     set statement_timeout = '30s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_repositories jsonb;
@@ -182,7 +222,9 @@ begin
         v_outbox jsonb := '{"pending": 0, "oldest_seconds": 0, "abandoned": 0}';
     begin
         select coalesce(jsonb_agg(to_jsonb(g) order by g.is_workspace_repo desc, g.priority), '[]'),
-            coalesce(sum(g.count) filter (where g.is_workspace_repo and (g.priority::text in ('critical', 'high')) is not true), 0)
+            coalesce(sum(g.count) filter (
+                where g.is_workspace_repo and (g.priority::text in ('critical', 'high')) is not true
+            ), 0)
         into v_repositories, v_inversions
         from (
             select tr.is_workspace_repo, tr.priority, count(*) as count
@@ -201,6 +243,135 @@ begin
             'outbox_abandoned', v_outbox -> 'abandoned',
             'schema_version', (select max(m.set_number) from priorityd.migrations m),
             'taken_at', clock_timestamp()
+        );
+    end
+    $$;
+
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- Manual override, rollback
+    -- ---------------------------------------------------------------------------------------------------------------
+
+    -- The labels that a priority may be pinned to: those of these that its type has.
+    create or replace function priorityd.priority_labels()
+    returns text[] language sql stable as $$
+        select array(
+            select n.label from unnest(array['critical', 'high', 'medium', 'low']) with ordinality n (label, position)
+            where not exists (
+                select from pg_attribute a join pg_type t on t.oid = a.atttypid and t.typtype = 'e'
+                where a.attrelid = 'public.tracked_repositories'::regclass and a.attname = 'manual_priority'
+                    and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = n.label)
+            )
+            order by n.position
+        )
+    $$;
+
+    -- Sets the override of a repository, or clears it with null, and makes its row right in the same write: a cleared
+    -- override must not be found again as a 'high' that somebody set. Of several rows of the repository all are pinned, or
+    -- none if one of them is held or refused.
+    create or replace function public.set_manual_priority(p_repository_id uuid, p_priority text)
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '1s'
+    set statement_timeout = '30s'
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        v_ids uuid[];
+        v_answer jsonb;
+    begin
+        perform priorityd.check_repository(p_repository_id);
+        if p_priority <> all (priorityd.priority_labels()) then
+            raise exception 'p_priority is %, but must be %, or null to clear the override',
+                quote_literal(p_priority), array_to_string(priorityd.priority_labels(), ', ')
+                using errcode = 'invalid_parameter_value';
+        end if;
+        v_ids := array(select tr.id from public.tracked_repositories tr where tr.repository_id = p_repository_id);
+        if v_ids = '{}' then
+            raise exception 'repository % is not tracked', p_repository_id
+                using errcode = 'PT404', hint = 'Only a repository with a row in tracked_repositories has a priority.';
+        end if;
+
+        v_answer := priorityd.apply(
+            v_ids, 'pin', false, p_careful => true, p_pin => true, p_manual_priority => p_priority
+        );
+        if v_answer -> 'refused' <> '[]' then
+            raise exception 'repository % can''t be written: % (%)', p_repository_id,
+                v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
+                using errcode = 'P0001', hint = 'Nothing was changed.';
+        end if;
+        -- Nobody comes back for this one by themselves, so it may not just be reported.
+        if v_answer -> 'locked' <> '[]' then
+            raise exception 'repository % is being changed by another transaction', p_repository_id
+                using errcode = 'PT409', hint = 'Nothing was changed. Try again in a moment.';
+        end if;
+        return v_answer || jsonb_build_object('untracked', 0, 'manual_priority', p_priority);
+    end
+    $$;
+
+    -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
+    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. Rows that
+    -- somebody else holds are not waited for: `locked` says how many there were, and another call does them.
+    create or replace function public.rollback_workspace_priorities()
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '10s'
+    set statement_timeout = '10min'
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        v_ids uuid[];
+        v_locked uuid[];
+        v_changed bigint;
+    begin
+        perform priorityd.demand_sight();
+        v_ids := array(
+            select tr.id from public.tracked_repositories tr
+            where tr.is_workspace_repo is distinct from false
+                or tr.workspace_count is distinct from 0
+                or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+        );
+        v_locked := priorityd.lock_tracked_rows(v_ids, false);
+
+        with before as (
+            select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
+                when priorityd.is_override(
+                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                ) then tr.priority
+                else tr.manual_priority
+            end as manual_priority
+            from public.tracked_repositories tr
+            join unnest(v_locked) l (id) on l.id = tr.id
+        ),
+        written as (
+            update public.tracked_repositories tr
+            set is_workspace_repo = false,
+                workspace_count = 0,
+                priority = coalesce(b.manual_priority, 'medium'),
+                manual_priority = b.manual_priority
+            from before b
+            where tr.id = b.id
+            returning tr.*
+        ),
+        recorded as (
+            insert into public.repository_priority_changes (
+                tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
+                workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
+            )
+            select w.id, w.repository_id, b.priority, w.priority, b.is_workspace_repo, w.is_workspace_repo,
+                w.workspace_count, b.old_manual_priority, w.manual_priority, 'rollback',
+                case when not s.shows then clock_timestamp() end
+            from written w
+            join before b on b.id = w.id
+            cross join lateral (select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows) s
+            where s.shows or b.old_manual_priority is distinct from w.manual_priority
+            order by w.id
+        )
+        select count(*) into v_changed from written;
+
+        return jsonb_build_object(
+            'changed', v_changed,
+            'locked', cardinality(v_ids) - cardinality(v_locked),
+            'applied_at', clock_timestamp()
         );
     end
     $$;

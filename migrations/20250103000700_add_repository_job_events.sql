@@ -162,6 +162,7 @@ begin
     returns jsonb language plpgsql
     set search_path = public, extensions
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_answer jsonb;

@@ -59,6 +59,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '2s'
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_now timestamptz := clock_timestamp();
@@ -108,6 +109,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '2s'
     set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_now timestamptz := clock_timestamp();
@@ -194,6 +196,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_count integer;
@@ -212,6 +215,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_count integer;
@@ -237,6 +241,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_count integer;
@@ -266,6 +271,7 @@ begin
     returns jsonb language sql stable
     set search_path = public, extensions
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
         select jsonb_build_object(
             'pending', (
@@ -302,6 +308,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '2s'
     set statement_timeout = '20s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_before timestamptz;

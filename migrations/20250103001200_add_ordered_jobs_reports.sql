@@ -15,6 +15,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_now timestamptz := clock_timestamp();
@@ -42,6 +43,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_ids uuid[];
@@ -71,6 +73,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_ids uuid[];
@@ -174,6 +177,7 @@ begin
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '20s'
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_chosen uuid[];
@@ -240,6 +244,7 @@ begin
     set search_path = public, extensions
     set statement_timeout = '30s'
     set jit = off
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         v_jobs jsonb;
@@ -319,6 +324,7 @@ begin
     set search_path = public, extensions
     set statement_timeout = '30s'
     set jit = off
+    set default_transaction_isolation = 'read committed'
     as $$
     begin
         return (

@@ -356,6 +356,7 @@ begin
     set enable_seqscan = off
     set jit = off
     set plan_cache_mode = force_custom_plan
+    set default_transaction_isolation = 'read committed'
     as $$
     declare
         -- Nothing waits for a transaction that stays open for longer: it may have been forgotten.

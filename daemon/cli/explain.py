@@ -34,15 +34,20 @@ async def explain_command(_: Settings, store: Store, *, repository_id: UUID, as_
 
 
 def _why(explanation: Explanation) -> str:
-    row = explanation.tracked
+    row = _telling(explanation)
     if row is None:
         return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
     subject = f"Repository {_subject(explanation)} is {row.priority or 'without priority'}"
-    if not explanation.correct and row.priority == explanation.expected.priority:
+    if not row.correct and row.priority == row.expected_priority:
         return f"{subject}, as it should be, but its row is not up to date."
-    if not explanation.correct:
-        return f"{subject}, which is wrong: it should be {explanation.expected.priority}."
+    if not row.correct:
+        return f"{subject}, which is wrong: it should be {row.expected_priority}."
     return f"{subject} because {_cause(explanation, row)}."
+
+
+def _telling(explanation: Explanation) -> TrackedRow | None:
+    """The row to speak of: one that is wrong, else the one that means most."""
+    return next((row for row in explanation.rows if not row.correct), explanation.tracked)
 
 
 def _subject(explanation: Explanation) -> str:
@@ -52,15 +57,15 @@ def _subject(explanation: Explanation) -> str:
 
 
 def _what_else(explanation: Explanation) -> str:
-    row = explanation.tracked
+    row = _telling(explanation)
     if row is None:
         return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
-    if not explanation.correct:
+    if not row.correct:
         cause = _cause(explanation, row)
         mend = f"priorityd sync --repository {explanation.repository_id}"
         return f"{cause[:1].upper()}{cause[1:]}; to mend it now, type: {mend}"
-    counting = _counting(explanation)
-    if counting and _outranks_workspaces(explanation):
+    counting = explanation.expected.workspace_count
+    if counting and row.expected_priority != "high":
         return f"Workspaces don't lower it: {_holders(explanation)}."
     if counting:
         pinned = f"its manual priority, {row.manual_priority}" if row.manual_priority else DEFAULT_PRIORITY
@@ -72,31 +77,23 @@ def _what_else(explanation: Explanation) -> str:
 
 def _cause(explanation: Explanation, row: TrackedRow) -> str:
     holders = _holders(explanation)
-    if _outranks_workspaces(explanation):
-        return f"somebody has set it to {explanation.expected.priority}"
-    if _counting(explanation):
+    counting = explanation.expected.workspace_count
+    if counting and row.expected_priority != "high":
+        return f"somebody has set it to {row.expected_priority}"
+    if counting:
         return holders
     if row.manual_priority:
         return f"{holders} and its manual priority is {row.manual_priority}"
     return f"{holders} and it is not pinned, which means {DEFAULT_PRIORITY}"
 
 
-def _outranks_workspaces(explanation: Explanation) -> bool:
-    return bool(_counting(explanation)) and explanation.expected.priority != "high"
-
-
-def _counting(explanation: Explanation) -> int:
-    return sum(workspace.counts for workspace in explanation.workspaces)
-
-
 def _holders(explanation: Explanation) -> str:
-    count = len(explanation.workspaces)
+    count, counting = explanation.workspaces_in_all, explanation.expected.workspace_count
     if not count:
         return "no workspace holds it"
-    names = [workspace.name or str(workspace.id) for workspace in explanation.workspaces]
+    names = [workspace.name or workspace.id for workspace in explanation.workspaces]
     more = f" and {count - _NAMED_WORKSPACES} more" if count > _NAMED_WORKSPACES else ""
     listed = ", ".join(names[:_NAMED_WORKSPACES]) + more
-    counting = _counting(explanation)
     counted = (
         "" if counting == count else f", of which {counting or 'none'} count{'s' if counting < 2 else ''}"
     )
@@ -108,8 +105,7 @@ def _it(count: int) -> str:
 
 
 def _evidence(explanation: Explanation) -> Iterator[str]:
-    row = explanation.tracked
-    if row is not None:
+    for row in explanation.rows:
         yield (
             f"tracked row {row.id}: priority {row.priority or 'none'}, "
             f"is_workspace_repo {_shown(row.is_workspace_repo)}, "
@@ -117,11 +113,23 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
         )
     for workspace in explanation.workspaces:
         added = f", added {workspace.added_at:%Y-%m-%d %H:%M} UTC" if workspace.added_at else ""
-        name = f"{workspace.name} ({workspace.id})" if workspace.name else str(workspace.id)
+        name = f"{workspace.name} ({workspace.id})" if workspace.name else workspace.id
         yield f"in workspace {name}{added}{'' if workspace.counts else ', which does not count'}"
+    yield from _more(explanation.workspaces_in_all - len(explanation.workspaces), "workspace")
     for change in explanation.last_changes:
-        old, new = change["old_priority"] or "none", change["new_priority"]
-        yield f"{_moment(change)}  {old} → {new}  ({change['trigger']})"
+        yield f"{_moment(change)}  {_change(change)}  ({change['trigger']})"
+    yield from _more(explanation.changes_in_all - len(explanation.last_changes), "older change")
+
+
+def _more(count: int, what: str) -> Iterator[str]:
+    if count > 0:
+        yield f"and {count} more {what}{'s' if count > 1 else ''}"
+
+
+def _change(change: dict[str, Any]) -> str:
+    old, new = change["old_manual_priority"] or "none", change["manual_priority"] or "none"
+    manual = f", manual priority {old} → {new}" if old != new else ""
+    return f"{change['old_priority'] or 'none'} → {change['new_priority']}{manual}"
 
 
 def _shown(value: object) -> str:

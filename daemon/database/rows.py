@@ -41,13 +41,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class TrackedRow:
-    """The tracked row of a repository as it is, its priority perhaps a word of the application's own."""
+    """A tracked row of a repository as it is, and what its priority should be.
+
+    A priority may be a word of the application's own.
+    """
 
     id: UUID
     priority: str | None
     is_workspace_repo: bool | None
     workspace_count: int | None
     manual_priority: str | None
+    expected_priority: str
+    correct: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +70,27 @@ class HoldingWorkspace:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository."""
+    """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository.
+
+    Of several rows it is the one that means most; the rest are `other_rows`. Of the `workspaces_in_all` that
+    hold the repository, and of its `changes_in_all`, only so many are listed.
+    """
 
     repository_id: UUID
     tracked: TrackedRow | None
+    other_rows: tuple[TrackedRow, ...]
     workspaces: tuple[HoldingWorkspace, ...]
+    workspaces_in_all: int
     expected: Expected
     correct: bool
     last_changes: tuple[dict[str, Any], ...]
+    changes_in_all: int
     name: str | None = None
+
+    @property
+    def rows(self) -> tuple[TrackedRow, ...]:
+        """All rows, the one that means most first."""
+        return (self.tracked, *self.other_rows) if self.tracked else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +102,10 @@ class PinAnswer(SyncAnswer):
 
 @dataclass(frozen=True, slots=True)
 class RollbackAnswer:
-    """The answer of `rollback_workspace_priorities`."""
+    """The answer of `rollback_workspace_priorities`; `locked` counts rows that others held: call again."""
 
     changed: int
+    locked: int
     applied_at: datetime
 
 

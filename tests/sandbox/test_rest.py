@@ -13,9 +13,11 @@ import pytest
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.rest.pool import Pool
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import PLAIN
-from tests.support.faults import misbehave
+from tests.support.faults import Faults, misbehave
 from tests.support.patience import PATIENCE_SECONDS
+from tests.upgrade.contract import CALLS, populate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -366,6 +368,36 @@ async def test_a_failed_call_leaves_nothing_behind(api: Api, database: Database)
     assert (response.status_code, response.json()["code"]) == (400, "P0001")
     assert session.execute("select count(*) from public.repositories").fetchone() == (0,)
     assert (await api.call("add", {"a": 1})).json() == 11
+
+
+_LEVELS = """
+create function public.level() returns text language sql stable
+    as $$ select current_setting('transaction_isolation') $$;
+create function public.own_level() returns text language sql stable
+    set default_transaction_isolation = 'repeatable read'
+    as $$ select current_setting('transaction_isolation') $$;
+do $$ begin
+    execute format('alter database %I set default_transaction_isolation = serializable', current_database());
+end $$;
+"""
+
+
+async def test_the_isolation_of_a_call_is_the_function_s_own_and_never_the_database_s(
+    database: Database,
+) -> None:
+    connection = database.connect()
+    connection.execute(_LEVELS)
+    populate(connection)
+    async with (
+        serve_sandbox(database.url, faults=Faults()) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_SECONDS) as http,
+    ):
+        api = Api(http, server.keys.service_role)
+        assert (await api.call("level")).json() == "read committed"
+        assert (await api.call("own_level")).json() == "repeatable read"
+        for function, arguments in CALLS:
+            answer = await api.call(function, arguments)
+            assert answer.status_code == 200, (function, answer.text)
 
 
 async def test_failures_can_be_asked_for(api: Api, sandbox: SandboxServer) -> None:

@@ -65,12 +65,20 @@ def test_a_pin_answers_like_a_sync_and_is_recorded_once(world: World) -> None:
     assert world.audit() == [("medium", "low", False, False, 0, "pin")]
 
 
-def test_a_pin_on_a_workspace_repository_is_a_change_without_a_record(world: World) -> None:
+def test_a_pin_on_a_workspace_repository_is_on_record_and_not_announced(world: World) -> None:
+    world.call("open_priority_outbox")
     repository = world.tracked()
     world.add(repository)
     world.sync(repository)
-    assert world.pin(repository, "low")["changed"] == 1
-    assert len(world.audit()) == 1, "neither priority nor flag has changed"
+    world.pin(repository, "low")
+    world.pin(repository, None)
+    assert world.audit()[1:] == [("high", "high", True, True, 1, "pin")] * 2
+    overrides = world.execute(
+        "select old_manual_priority, manual_priority from repository_priority_changes order by id"
+    ).fetchall()
+    assert overrides == [(None, None), (None, "low"), ("low", None)]
+    claimed = world.call("claim_priority_changes", uuid.uuid4())["changes"]
+    assert [(change["old_priority"], change["new_priority"]) for change in claimed] == [("medium", "high")]
 
 
 def test_refuses_to_pin_what_is_not_tracked(world: World) -> None:
@@ -87,10 +95,18 @@ def test_refuses_a_priority_outside_the_vocabulary(world: World, priority: str) 
     assert refused.value.sqlstate == "22023"
 
 
-@pytest.mark.parametrize("call", ["set_manual_priority", "beat_workspace_priorities"])
-def test_refuses_a_null_id(world: World, call: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        ("set_manual_priority", "p_repository_id"),
+        ("explain_repository_priority", "p_repository_id"),
+        ("beat_workspace_priorities", "p_daemon_id"),
+        ("release_workspace_priority_lease", "p_daemon_id"),
+    ],
+)
+def test_refuses_a_null_id(world: World, call: str, argument: str) -> None:
     args = [None, "high"] if call == "set_manual_priority" else [None]
-    with pytest.raises(psycopg.Error, match="is null, but must be") as refused:
+    with pytest.raises(psycopg.Error, match=f"{argument} is null, but must be") as refused:
         world.call(call, *args)
     assert refused.value.sqlstate == "22023"
 
@@ -150,16 +166,20 @@ def test_explains_a_repository(world: World) -> None:
     world.pin(repository, "low")
     after = world.call("explain_repository_priority", repository)
     assert after["correct"] is True
+    assert after["other_rows"] == []
     assert after["tracked"] | {"id": None} == {
         "id": None, "priority": "high", "is_workspace_repo": True, "workspace_count": 2,
-        "manual_priority": "low", "tracking_enabled": True,
+        "manual_priority": "low", "tracking_enabled": True, "expected_priority": "high", "correct": True,
     }  # fmt: skip
     assert [(w["id"], w.get("name")) for w in after["workspaces"]] == [
         (str(named), "Ours"),
         (str(nameless), None),
     ]
     assert all(w["added_at"] for w in after["workspaces"])
-    assert [(c["old_priority"], c["new_priority"]) for c in after["last_changes"]] == [("medium", "high")]
+    assert [
+        (c["old_priority"], c["new_priority"], c["old_manual_priority"], c["manual_priority"])
+        for c in after["last_changes"]
+    ] == [("high", "high", None, "low"), ("medium", "high", None, None)]
 
 
 def test_explains_with_the_ten_newest_changes_first(world: World) -> None:
@@ -169,26 +189,46 @@ def test_explains_with_the_ten_newest_changes_first(world: World) -> None:
         world.sync(repository)
         world.remove(repository, workspace)
         world.sync(repository)
-    changes = world.call("explain_repository_priority", repository)["last_changes"]
-    assert len(changes) == 10
+    explained = world.call("explain_repository_priority", repository)
+    changes = explained["last_changes"]
+    assert (len(changes), explained["changes_in_all"]) == (10, 12)
     assert [c["id"] for c in changes] == sorted((c["id"] for c in changes), reverse=True)
     assert changes[0]["new_priority"] == "medium"
+
+
+def test_explains_with_a_hundred_workspaces_those_that_count_first(world: World) -> None:
+    repository = world.tracked()
+    world.execute(
+        """with w as (
+               insert into workspaces (name, is_active)
+               select 'w' || n, n > 500 from generate_series(1, 20000) n
+               returning id, is_active
+           )
+           insert into workspace_repositories (workspace_id, repository_id, added_at)
+           select id, %s, case when is_active then now() else now() - interval '1 day' end from w""",
+        repository,
+    )
+    world.sync(repository)
+    explained = world.call("explain_repository_priority", repository)
+    assert (explained["workspaces_in_all"], explained["expected"]["workspace_count"]) == (20_000, 19_500)
+    assert len(explained["workspaces"]) == 100
+    assert all(workspace["counts"] and workspace["name"] for workspace in explained["workspaces"])
+    assert len(str(explained)) < 30_000
 
 
 def test_explains_an_untracked_repository_by_its_workspaces(world: World) -> None:
     repository = world.repository()
     world.add(repository)
     explained = world.call("explain_repository_priority", repository)
-    assert explained["tracked"] is None
+    assert (explained["tracked"], explained["other_rows"]) == (None, [])
     assert explained["expected"] == {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
     assert explained["correct"] is True, "there is no row that could be wrong"
 
 
 def test_says_when_there_is_nothing_to_explain(world: World) -> None:
-    for unknown in (world.repository(), None):
-        with pytest.raises(psycopg.Error, match="neither tracked nor in a workspace") as refused:
-            world.call("explain_repository_priority", unknown)
-        assert refused.value.sqlstate == "PT404"
+    with pytest.raises(psycopg.Error, match="neither tracked nor in a workspace") as refused:
+        world.call("explain_repository_priority", world.repository())
+    assert refused.value.sqlstate == "PT404"
 
 
 def test_the_snapshot_counts(world: World) -> None:
@@ -239,25 +279,50 @@ def test_the_rollback_takes_everything_back_but_overrides(world: World) -> None:
     assert world.row(explicit) == Row("high", False, 0, "high")
     assert world.row(unknown) == Row("medium", False, 0)
     assert sorted(world.audit(), key=str) == [
+        ("high", "high", False, False, 0, "rollback"),
         ("high", "high", True, False, 0, "rollback"),
         ("high", "low", True, False, 0, "rollback"),
         ("high", "medium", True, False, 0, "rollback"),
         (None, "medium", None, False, 0, "rollback"),
     ]
+    adopted_only = world.execute(
+        "select manual_priority from repository_priority_changes where dispatched_at is not null"
+    ).fetchall()
+    assert adopted_only == [("high",)], "an override that was only adopted is no change of priority"
     assert world.call("rollback_workspace_priorities")["changed"] == 0
     world.sweep()
     assert world.row(plain) == Row("high", True, 1), "a daemon that still runs sets it all again"
 
 
+def test_the_rollback_waits_for_nobody_and_tells_what_is_left(database: Database) -> None:
+    world, holder = session(database), session(database, autocommit=False)
+    workspace = world.workspace()
+    free, held = world.tracked(), world.tracked()
+    for repository in (free, held):
+        world.add(repository, workspace)
+    world.sync(free, held)
+    holder.execute("select from tracked_repositories where repository_id = %s for update", held)
+    answer = world.call("rollback_workspace_priorities")
+    assert (answer["changed"], answer["locked"]) == (1, 1)
+    assert world.row(held) == Row("high", True, 1)
+    holder.connection.rollback()
+    answer = world.call("rollback_workspace_priorities")
+    assert (answer["changed"], answer["locked"]) == (1, 0)
+
+
 # The daemon.
 
 
-def test_a_beat_is_kept_and_beats_of_the_dead_are_cleared(world: World) -> None:
+def test_a_beat_is_kept_and_beats_of_the_dead_and_of_a_wrong_clock_are_cleared(world: World) -> None:
     daemon, dead = uuid.uuid4(), uuid.uuid4()
+    from_the_future = uuid.uuid4()
     first = world.call("beat_workspace_priorities", daemon)["beat_at"]
     second = world.call("beat_workspace_priorities", daemon)["beat_at"]
     assert second > first
     world.execute("insert into workspace_priority_heartbeats values (%s, now() - interval '25 hours')", dead)
+    world.execute(
+        "insert into workspace_priority_heartbeats values (%s, now() + interval '25 hours')", from_the_future
+    )
     third = world.call("beat_workspace_priorities", daemon)["beat_at"]
     rows = world.execute("select daemon_id, to_jsonb(beat_at) from workspace_priority_heartbeats").fetchall()
     assert rows == [(daemon, third)]
@@ -331,6 +396,17 @@ def test_the_check_knows_whether_a_delete_names_its_repository(
         world.execute(change)
     check = world.call("check_workspace_priorities")["workspace_repositories"]
     assert check["delete_names_repository"] is names_it
+
+
+def test_every_call_asks_for_read_committed_whatever_a_role_or_database_has(world: World) -> None:
+    """An older snapshot hides memberships, and PostgREST 14 retries what fails by it (40001) for ever."""
+    others = world.execute(
+        """select p.proname from pg_proc p
+           where p.pronamespace = 'public'::regnamespace
+               and p.proname = any (array(select unnest(m.functions) from priorityd.migrations m))
+               and ('default_transaction_isolation=read committed' = any (p.proconfig)) is not true"""
+    )
+    assert others.fetchall() == []
 
 
 def test_service_role_can_do_all_of_it(database: Database) -> None:

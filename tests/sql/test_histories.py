@@ -38,6 +38,10 @@ class Tracked:
     def state(self) -> tuple[object, ...]:
         return (self.priority, self.flag, self.count, self.manual)
 
+    def on_record(self) -> tuple[object, ...]:
+        """What the trail tells the changes of."""
+        return (self.priority, bool(self.flag), self.manual)
+
 
 @dataclass
 class Oracle:
@@ -53,9 +57,9 @@ class Oracle:
         for key in sorted(rows):
             row = self.tracked[key]
             before = row.state()
-            old_priority, old_flag, old_count = row.priority, bool(row.flag), row.count
+            old_priority, old_count, on_record = row.priority, row.count, row.on_record()
             row.count = sum(row.repository in members for members in self.members.values())
-            chosen = row.manual is None and row.priority == "high" and not row.flag and not old_count
+            chosen = row.manual is None and old_priority == "high" and not row.flag and not old_count
             if chosen and not row.count:
                 row.manual = "high"
             row.flag = row.count > 0
@@ -67,8 +71,8 @@ class Oracle:
                 row.priority = "medium"
             if row.state() != before:
                 written.add(key)
-            if (old_priority, old_flag) != (row.priority, row.flag):
-                self.trail.append((key, old_priority, row.priority, row.flag, row.count, trigger))
+            if on_record != row.on_record():
+                self.trail.append((key, old_priority, row.priority, row.flag, row.count, row.manual, trigger))
         return written
 
     def wrong(self) -> list[UUID]:
@@ -77,12 +81,9 @@ class Oracle:
         return sorted(copy.mend(list(copy.tracked), ""))
 
     def pages(self, limit: int) -> list[list[UUID]]:
-        """The rows as a resync looks at them: in the order of repositories, those without one at the end."""
-        with_one = [key for key, row in self.tracked.items() if row.repository is not None]
-        with_one.sort(key=lambda key: self.tracked[key].repository)
-        without = [key for key, row in self.tracked.items() if row.repository is None]
-        pages = [with_one[start : start + limit] for start in range(0, len(with_one), limit)] or [[]]
-        return [*pages[:-1], pages[-1] + without]
+        """The rows as a resync looks at them: by their repositories, those without one by their own ids."""
+        rows = sorted(self.tracked, key=lambda key: self.tracked[key].repository or key)
+        return [rows[start : start + limit] for start in range(0, len(rows), limit)]
 
     def rows_of(self, repositories: set[UUID]) -> list[UUID]:
         return [key for key, row in self.tracked.items() if row.repository in repositories]
@@ -167,14 +168,16 @@ class Histories(RuleBasedStateMachine):
     def pin(self, repository: UUID, priority: str | None) -> None:
         for key in self.oracle.rows_of({repository}):
             row = self.oracle.tracked[key]
-            before = (row.priority, bool(row.flag))
+            old_priority, on_record = row.priority, row.on_record()
             self.world.pin(repository, priority)
             row.manual = priority
             row.count = sum(repository in members for members in self.oracle.members.values())
             row.flag = row.count > 0
             row.priority = "high" if row.flag else priority or "medium"
-            if before != (row.priority, row.flag):
-                self.oracle.trail.append((key, before[0], row.priority, row.flag, row.count, "pin"))
+            if on_record != row.on_record():
+                self.oracle.trail.append(
+                    (key, old_priority, row.priority, row.flag, row.count, row.manual, "pin")
+                )
 
     @rule(chosen=st.lists(repositories, max_size=5), stranger=st.booleans(), dry=st.booleans())
     def sync(self, chosen: list[UUID], stranger: bool, dry: bool) -> None:
@@ -222,7 +225,7 @@ class Histories(RuleBasedStateMachine):
         }
         trail = self.world.execute(
             """select tracked_repository_id, old_priority, new_priority, is_workspace_repo, workspace_count,
-                   trigger
+                   manual_priority, trigger
                from repository_priority_changes order by id"""
         )
         assert trail.fetchall() == self.oracle.trail

@@ -33,6 +33,16 @@ def test_an_expired_one_goes_to_whoever_asks(world: World) -> None:
     assert hold(world, first)["held"] is False
 
 
+def test_one_that_would_last_longer_than_any_may_is_nobody_s(world: World) -> None:
+    """It was given while the database's clock was wrong, and would be respected until that time has come."""
+    first, second = uuid4(), uuid4()
+    assert hold(world, first, 3600)["held"] is True
+    assert hold(world, second)["held"] is False
+    world.execute("update priorityd.leases set expires_at = clock_timestamp() + interval '1 day'")
+    assert hold(world, second) | {"expires_in_seconds": 0} == {"held": True, "expires_in_seconds": 0}
+    assert hold(world, first)["held"] is False
+
+
 def test_only_its_holder_can_give_it_up(world: World) -> None:
     first, second = uuid4(), uuid4()
     hold(world, first)
@@ -60,6 +70,7 @@ def test_of_two_who_ask_at_once_one_gets_it(database: Database, world: World) ->
         ("null", "10"),
         ("gen_random_uuid()", "null"),
         ("gen_random_uuid()", "0"),
+        ("gen_random_uuid()", "3601"),
         ("gen_random_uuid()", "'NaN'"),
     ],
 )

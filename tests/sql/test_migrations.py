@@ -362,7 +362,9 @@ def test_the_first_backfill_marks_workspace_repositories_and_adopts_overrides_ou
         == "high"
     )
     trail = application.audit()
-    assert len(trail) == 8, "one for each repository in a workspace"
+    assert len([entry for entry in trail if entry[3]]) == 8, "one for each repository in a workspace"
+    adopted = [entry[:2] for entry in trail if not entry[3]]
+    assert adopted == [("high", "high")] * 2, "one for each override"
     assert {entry[-1] for entry in trail} == {"migration"}
     assert application.call("workspace_priority_snapshot")["outbox_pending"] == 0, "nobody waits for these"
     assert application.value("select count(*) from priorityd.mismatched_between(null, null)") == 0

@@ -321,10 +321,13 @@ def test_records_a_change_of_the_flag_alone(world: World) -> None:
     assert world.audit(repository) == [("high", "high", False, True, 1, "manual")]
 
 
-def test_records_nothing_when_only_an_override_is_adopted(world: World) -> None:
+def test_records_that_an_override_is_adopted_and_has_nothing_announced(world: World) -> None:
     repository = world.tracked(priority="high")
     assert world.sync(repository)["changed"] == 1
-    assert world.audit() == []
+    assert world.audit() == [("high", "high", False, False, 0, "manual")]
+    assert world.execute(
+        "select old_manual_priority, manual_priority, dispatched_at is null from repository_priority_changes"
+    ).fetchall() == [(None, "high", False)]
 
 
 def test_the_trail_goes_with_the_transaction(world: World, database: Database) -> None:
@@ -409,6 +412,46 @@ def test_the_resync_pages_through_every_tracked_row_once(world: World) -> None:
     assert sum(page["tracked_only_repos"] for page in pages) == 5
     assert sum(page["changed"] for page in pages) == 3
     assert sum(page["untracked"] for page in pages) == 1
+
+
+def test_the_resync_pages_through_rows_without_a_repository(world: World) -> None:
+    for _ in range(25):
+        world.track(None, priority="low")
+    for _ in range(5):
+        world.add(world.tracked())
+    for dry in (True, False):
+        pages = world.resync(10, p_dry_run=dry)
+        assert [page["changed"] for page in pages] == [10, 10, 10]
+        assert [page["examined"] for page in pages] == [10, 10, 10]
+    assert [page["changed"] for page in world.resync(10)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong", [0, 2_000])
+def test_rows_without_a_repository_are_counted_whether_many_are_wrong_or_few(
+    world: World, wrong: int
+) -> None:
+    world.execute(
+        """insert into tracked_repositories (priority)
+           select (case when n <= %s then 'low' else 'medium' end)::repository_priority
+           from generate_series(1, 3000) n""",
+        wrong,
+    )
+    held = world.tracked()
+    world.add(held)
+    pages = world.resync(1_000)
+    assert [page["examined"] for page in pages] == [1_000, 1_000, 1_000, 1]
+    assert sum(page["changed"] for page in pages) == wrong + 1
+    assert sum(page["tracked_only_repos"] for page in pages) == 3_000
+
+
+def test_a_repository_that_has_the_id_of_another_row_is_examined_as_well(world: World) -> None:
+    """Keys of both kinds are one order: an application may use the same ids for both."""
+    nameless = [world.track(None, priority="low") for _ in range(3)]
+    for repository in nameless:
+        world.execute("insert into repositories (id) values (%s)", repository)
+        world.track(repository, priority="low")
+    pages = world.resync(1)
+    assert [page["changed"] for page in pages] == [2, 2, 2]
 
 
 def test_the_resync_examines_the_smallest_and_the_greatest_uuid(world: World) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncConnection, Error, sql
+from psycopg import AsyncConnection, Error, IsolationLevel, sql
 
 from priorityd.daemon.sandbox.rest.errors import from_database
 
@@ -41,6 +41,7 @@ async def execute(pool: Pool, call: Call) -> Result:
     """Call the function. Raises `ApiError`; then nothing has happened."""
     async with pool.connection() as connection:
         try:
+            await connection.set_isolation_level(_isolation(call))
             async with connection.transaction():
                 await _prepare(connection, call)
                 cursor = await connection.execute(_statement(call.function, call.arguments))
@@ -49,6 +50,13 @@ async def execute(pool: Pool, call: Call) -> Result:
             raise from_database(error, call.role) from error
     text, rows = row or (None, 0)
     return Result(None if call.function.returns_nothing else text, rows)
+
+
+def _isolation(call: Call) -> IsolationLevel:
+    """The function's own, else the role's, never the database's (PostgREST 14, `planIsoLvl` in Query.hs)."""
+    settings = {**call.settings, **call.function.hoisted_settings}
+    level = settings.get("default_transaction_isolation", "read committed")
+    return IsolationLevel[level.upper().replace(" ", "_")]
 
 
 async def _prepare(connection: AsyncConnection[Any], call: Call) -> None:
