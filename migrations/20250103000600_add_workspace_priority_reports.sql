@@ -67,8 +67,8 @@ begin
     -- Explaining: of everything so many are shown, and how many there are is told.
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- What the application calls these workspaces of a repository, if it does and the caller may read it.
-    create or replace function priorityd.workspace_names(p_repository_id uuid, p_ids text[])
+    -- What the application calls these workspaces, if it does and the caller may read it.
+    create or replace function priorityd.workspace_names(p_ids text[])
     returns jsonb language plpgsql stable as $$
     declare
         v_names jsonb;
@@ -76,12 +76,9 @@ begin
         if cardinality(priorityd.readable_columns('public.workspaces', '{id, name}')) < 2 then
             return '{}';
         end if;
-        execute 'select jsonb_object_agg(w.id, w.name) from public.workspaces w
-            where w.id in (
-                select wr.workspace_id from public.workspace_repositories wr
-                where wr.repository_id = $1 and wr.workspace_id::text = any ($2)
-            )'
-        into v_names using p_repository_id, p_ids;
+        -- As texts: an application may name the same workspaces by different types.
+        execute 'select jsonb_object_agg(w.id, w.name) from public.workspaces w where w.id::text = any ($1)'
+        into v_names using p_ids;
         return coalesce(v_names, '{}');
     end
     $$;
@@ -119,7 +116,7 @@ begin
             )
         )
         from shown s
-        cross join (select priorityd.workspace_names(p_repository_id, array(select id from shown)) as names) n
+        cross join (select priorityd.workspace_names(array(select id from shown)) as names) n
     $$;
 
     -- The tracked rows of a repository, each with what it should be; the one that means most comes first.
