@@ -74,10 +74,17 @@ begin
         v_part record;
         v_attached boolean;
         v_valid boolean;
-        v_statements text[] := case when to_regclass('public.' || p_name) is null then
-            array[format('create index %I on only %s %s', p_name, p_table, p_definition)]
-        else '{}' end;
+        v_statements text[] := '{}';
     begin
+        -- The name may be that of an index of the table that was there before this one.
+        if not exists (
+            select from pg_index i where i.indexrelid = to_regclass('public.' || p_name) and i.indrelid = p_table
+        ) then
+            if to_regclass('public.' || p_name) is not null then
+                v_statements := v_statements || format('drop index concurrently public.%I', p_name);
+            end if;
+            v_statements := v_statements || format('create index %I on only %s %s', p_name, p_table, p_definition);
+        end if;
         for v_part in
             select t.relid, t.isleaf, format('%I.%I', n.nspname, p_name || '_' || t.relid) as index_name,
                 format('%I', p_name || '_' || t.relid) as bare_name,

@@ -52,10 +52,10 @@ begin
 
     -- What a job was queued with. A json column takes what jsonb can't hold (\u0000, numbers without end): such a payload
     -- is none, and whoever reads many jobs goes on with the next.
-    create or replace function priorityd.read_payload(p_payload jsonb)
+    create or replace function priorityd.parsed_payload(p_payload jsonb)
     returns jsonb language sql immutable parallel safe as 'select p_payload';
 
-    create or replace function priorityd.read_payload(p_payload json)
+    create or replace function priorityd.parsed_payload(p_payload json)
     returns jsonb language plpgsql immutable as $$
     begin
         return p_payload::jsonb;

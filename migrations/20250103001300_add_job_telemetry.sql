@@ -195,7 +195,7 @@ begin
                 select s.*, row_number() over (order by s.created_at, s.id) as n
                 from (
                     select j.id, j.created_at, j.repository_id, j.started_at is null as never_started, %s as type,
-                        coalesce(priorityd.priority_word(priorityd.read_payload(j.payload)), '') as word
+                        coalesce(priorityd.priority_word(priorityd.parsed_payload(j.payload)), '') as word
                     from public.background_jobs j
                     where j.status = 'queued' and (j.created_at, j.id) > (p_after, p_after_id)
                     order by j.created_at, j.id
@@ -313,7 +313,7 @@ begin
         return (
             with finished as materialized (
                 select j.status::text as status, j.created_at, j.started_at, j.repository_id,
-                    priorityd.queued_priority(priorityd.priority_word(priorityd.read_payload(j.payload))) as priority,
+                    priorityd.queued_priority(priorityd.priority_word(priorityd.parsed_payload(j.payload))) as priority,
                     greatest(j.completed_at, j.failed_at) as finished_at
                 from public.background_jobs j
                 where greatest(j.completed_at, j.failed_at) is not null

@@ -37,11 +37,11 @@ begin
         begin
             with read as materialized (
                 select j.id, j.created_at, j.started_at, j.started_at as waited_until, j.repository_id, %1$s as type,
-                    priorityd.read_payload(j.payload) as payload, (j.failed_at < j.started_at) is not true as first_turn
+                    priorityd.parsed_payload(j.payload) as payload, (j.failed_at < j.started_at) is not true as first_turn
                 from public.background_jobs j
                 where j.started_at > p_from
                 union all
-                select j.id, j.created_at, null, 'infinity', j.repository_id, %1$s, priorityd.read_payload(j.payload), true
+                select j.id, j.created_at, null, 'infinity', j.repository_id, %1$s, priorityd.parsed_payload(j.payload), true
                 from (
                     select distinct q.first_at, q.first_id
                     from jsonb_to_recordset(p_queue) q (first_at timestamptz, first_id uuid)
@@ -50,7 +50,7 @@ begin
                 where j.status = 'queued' and j.started_at is null
                 union all
                 select j.id, j.created_at, null, greatest(j.completed_at, j.failed_at), j.repository_id, %1$s,
-                    priorityd.read_payload(j.payload), true
+                    priorityd.parsed_payload(j.payload), true
                 from public.background_jobs j
                 where greatest(j.completed_at, j.failed_at) is not null
                     and greatest(j.completed_at, j.failed_at) > p_from
