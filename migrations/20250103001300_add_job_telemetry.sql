@@ -227,10 +227,10 @@ begin
                 from grouped g
                 left join slice f on f.n = g.first_n
             )
-            select max(s.n), (array_agg(s.created_at order by s.n desc))[1], (array_agg(s.id order by s.n desc))[1],
-                (select jsonb_agg(to_jsonb(d)) from described d)
+            select s.n, s.created_at, s.id, (select jsonb_agg(to_jsonb(d)) from described d)
             into jobs, last_at, last_id, groups
-            from slice s;
+            from slice s
+            where s.n = (select max(a.n) from slice a);
         end
         $$;
     $definition$, v_type);
@@ -239,7 +239,7 @@ begin
     create or replace function priorityd.walk_queue(p_cursor priorityd.job_cursor, p_seconds double precision)
     returns priorityd.job_cursor language plpgsql as $$
     declare
-        c_slice constant integer := 2000;
+        c_slice constant integer := 5000;
         v_ends_at constant timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
         v_slice record;
     begin

@@ -22,7 +22,8 @@ class JobMetrics:
             "job_queue_oldest_seconds", "How long the oldest of them had been.", priority=PRIORITIES
         )
         self.age = made.gauge(
-            "job_queue_age_seconds", "How old that count was when it was read: a long queue takes a while to count."
+            "job_queue_age_seconds",
+            "How old that count was when it was read: a long queue takes a while to count.",
         )
         self.wait = made.histogram(
             "job_wait_seconds", "From a job's creation to its start.", _WAIT_BUCKETS, priority=PRIORITIES

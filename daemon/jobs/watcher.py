@@ -47,8 +47,8 @@ INVERSIONS_KEPT: Final = 20
 class JobWatcher(Agent):
     """See the module's text. Only the leader reads; the others show an empty queue.
 
-    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read, `queue` what is
-    known of the jobs that wait.
+    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read, `queue`
+    what is known of the jobs that wait.
     """
 
     name = "job_watcher"

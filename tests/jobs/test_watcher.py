@@ -108,6 +108,9 @@ async def test_ended_jobs_become_counters_and_times_and_queued_ones_gauges(
         insert(connection, 50, "queued", 4)
         await eventually(lambda: it.value("jobs_total", priority="high", status="completed") == 3)
         await eventually(lambda: it.value("jobs_total", priority="low", status="failed") == 2)
+        assert it.watcher.queue is not None
+        assert it.watcher.queue.whole
+        assert 0 < it.value("job_queue_age_seconds") < 5
         await eventually(lambda: it.value("job_queue_depth", priority="medium") == 4)
         assert 30 <= it.value("job_queue_oldest_seconds", priority="medium") < 60
         assert it.value("job_wait_seconds_sum", priority="high") == pytest.approx(30)

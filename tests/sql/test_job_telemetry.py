@@ -246,9 +246,9 @@ def test_each_repository_is_looked_up_once_a_poll(world: World) -> None:
 def test_a_long_queue_is_counted_slice_by_slice(world: World, jobs: Jobs) -> None:
     world.execute(
         """insert into background_jobs (payload, created_at)
-           select jsonb_build_object('priority', case when n > 4500 then 'high' else 'low' end),
+           select jsonb_build_object('priority', case when n > 11000 then 'high' else 'low' end),
                now() - make_interval(secs => 6000 - n / 10)
-           from generate_series(1, 5000) n"""
+           from generate_series(1, 12000) n"""
     )
 
     def described(cursor: str) -> dict[str, Any]:
@@ -261,10 +261,10 @@ def test_a_long_queue_is_counted_slice_by_slice(world: World, jobs: Jobs) -> Non
         seen.append((found["whole"], {each["priority"]: each["jobs"] for each in found["jobs"]}))
         cursor = world.value("select priorityd.walk_queue(%s::text::priorityd.job_cursor, 0)::text", cursor)
     assert seen == [
-        (False, {"low": 2000}),
-        (False, {"low": 4000}),
-        (True, {"low": 4500, "high": 500}),
-        (True, {"low": 4500, "high": 500}),  # while the next walk is under way
+        (False, {"low": 5000}),
+        (False, {"low": 10_000}),
+        (True, {"low": 11_000, "high": 1000}),
+        (True, {"low": 11_000, "high": 1000}),  # while the next walk is under way
     ]
     jobs.add("medium", created=7000)
     found = described(cursor)
@@ -275,7 +275,7 @@ def test_a_long_queue_is_counted_slice_by_slice(world: World, jobs: Jobs) -> Non
 def test_a_job_that_is_queued_behind_a_long_queue_is_found_to_be_overtaken(world: World, jobs: Jobs) -> None:
     world.execute(
         """insert into background_jobs (payload, created_at)
-           select '{"priority": "low"}', now() - interval '1 h' from generate_series(1, 5000)"""
+           select '{"priority": "low"}', now() - interval '1 h' from generate_series(1, 12000)"""
     )
     jobs.add("high", created=60)
     jobs.add("high", created=61)
@@ -356,7 +356,9 @@ def test_a_forgotten_transaction_is_waited_for_no_longer_than(
     assert reader.poll().jobs == [("low", "completed")]
 
 
-def test_transactions_of_other_databases_hold_nothing_up(server: Server, database: Database, jobs: Jobs) -> None:
+def test_transactions_of_other_databases_hold_nothing_up(
+    server: Server, database: Database, jobs: Jobs
+) -> None:
     reader = Reader(session(database)).poll()
     with server.database() as other:
         forgotten = session(other, autocommit=False)
@@ -367,13 +369,21 @@ def test_transactions_of_other_databases_hold_nothing_up(server: Server, databas
 
 def test_a_prepared_transaction_is_waited_for_as_one_that_was_open_before(world: World) -> None:
     """Looked at with what an earlier look has met: whatever became prepared may have begun long before."""
-    earlier = {"3/7 of 42": {"pid": 42, "since": "2025-01-03T00:00:00+00:00", "first_seen": "2025-01-03T00:00:00+00:00"}}
+    earlier = {
+        "3/7 of 42": {
+            "pid": 42,
+            "since": "2025-01-03T00:00:00+00:00",
+            "first_seen": "2025-01-03T00:00:00+00:00",
+        }
+    }
     world.execute("create view prepared as select '17'::xid as transaction, current_database() as database")
     body = world.value("select prosrc from pg_proc where proname = 'look_at_transactions'")
     found = world.value(
-        "select (" + body.replace("pg_prepared_xacts", "prepared").replace("p_before", "%s::jsonb").replace(
-            "p_looked_at", "'2025-01-04Z'::timestamptz"
-        ) + ")",
+        "select ("
+        + body.replace("pg_prepared_xacts", "prepared")
+        .replace("p_before", "%s::jsonb")
+        .replace("p_looked_at", "'2025-01-04Z'::timestamptz")
+        + ")",
         *[json.dumps(earlier)] * 2,
     )
     assert found["prepared 17"]["since"].startswith("2025-01-03")
@@ -659,7 +669,10 @@ def test_a_small_partitioned_table_is_read_like_any(world: World, jobs: Jobs) ->
     jobs.add("high", job_type="reviews")
     assert reader.poll().jobs == [("low", "completed")]
     assert [each["priority"] for each in reader.queued] == ["high"]
-    assert world.value("select count(*) from priorityd.missing_indexes() where table_name = 'background_jobs'") == 0
+    assert (
+        world.value("select count(*) from priorityd.missing_indexes() where table_name = 'background_jobs'")
+        == 0
+    )
 
 
 def test_a_large_partitioned_table_gets_its_indexes_without_anybody_waiting(world: World, jobs: Jobs) -> None:
@@ -672,7 +685,8 @@ def test_a_large_partitioned_table_gets_its_indexes_without_anybody_waiting(worl
     apply_migrations(world.connection)
     reason = Reader(world).ask()["reason"]
     assert "create index concurrently" in reason, "not built by the migration"
-    missing = "select statements from priorityd.missing_indexes(true) where table_name = 'background_jobs' order by name"
+    missing = """select statements from priorityd.missing_indexes(true)
+                 where table_name = 'background_jobs' order by name"""
     for (statements,) in world.execute(missing).fetchall():
         world.execute(statements[0])
         world.execute(statements[1])  # and is interrupted: the rest is left for the next time

@@ -448,7 +448,11 @@ def test_settling_and_trimming_read_no_more_than_their_rows(long_trail: World) -
 
 @pytest.mark.million
 def test_the_depth_is_counted_from_the_index_of_pending_rows(long_trail: World) -> None:
-    counting = source_of(long_trail, "priority_outbox_depth").replace("o.announce_after", "500000").replace("o.pending_after", "0")
+    counting = (
+        source_of(long_trail, "priority_outbox_depth")
+        .replace("o.announce_after", "500000")
+        .replace("o.pending_after", "0")
+    )
     plan = explain(long_trail, counting)
     used = {node["Index Name"] for node in plan if node.get("Index Name")}
     assert used >= {"idx_repository_priority_changes_pending"}
