@@ -50,18 +50,23 @@ begin
     end
     $$;
 
-    -- What a job was queued with. A json column takes what jsonb can't hold (\u0000, numbers without end): such a payload
-    -- is none, and whoever reads many jobs goes on with the next.
-    create or replace function priorityd.parsed_payload(p_payload jsonb)
-    returns jsonb language sql immutable parallel safe as 'select p_payload';
-
-    create or replace function priorityd.parsed_payload(p_payload json)
+    -- What a job was queued with, from a column of type json or jsonb. json takes what jsonb can't hold (\u0000, numbers
+    -- without end): such a payload is none, and whoever reads many jobs goes on with the next.
+    create or replace function priorityd.parsed_payload(p_payload anyelement)
     returns jsonb language plpgsql immutable as $$
+    declare
+        v_payload jsonb;
     begin
-        return p_payload::jsonb;
-    exception
-        when data_exception or program_limit_exceeded or statement_too_complex then
-            return null;
+        if pg_typeof(p_payload) = 'jsonb'::regtype then
+            return p_payload;
+        end if;
+        begin
+            v_payload := p_payload;
+            return v_payload;
+        exception
+            when data_exception or program_limit_exceeded or statement_too_complex then
+                return null;
+        end;
     end
     $$;
 

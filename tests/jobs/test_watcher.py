@@ -176,6 +176,22 @@ async def test_only_the_leader_reads_and_one_that_loses_the_lead_shows_no_queue(
         assert one.value("jobs_total", priority="high", status="completed") == 0
 
 
+async def test_what_holds_the_count_back_is_known_by_its_backend(store: Store, database: Database) -> None:
+    holder = database.connect(autocommit=False)
+    async with watching(store) as it:
+        await eventually(lambda: it.watcher.latest)
+        await anyio.to_thread.run_sync(lambda: holder.execute("select from background_jobs"))
+        await eventually(
+            lambda: (
+                it.watcher.latest
+                and it.watcher.latest.held_back_by
+                and it.watcher.latest.held_back_by.pid == holder.info.backend_pid
+            )
+        )
+        holder.rollback()
+        await eventually(lambda: it.watcher.latest and not it.watcher.latest.held_back_by)
+
+
 async def test_a_missing_table_is_said_once_and_found_when_it_comes(store: Store, database: Database) -> None:
     connection = database.connect()
     connection.execute("drop table background_jobs")
