@@ -56,22 +56,90 @@ begin
     where (n.table_name, n.definition, n.unless_led_by)
         is distinct from (excluded.table_name, excluded.definition, excluded.unless_led_by);
 
+    -- The bytes of a table with all its partitions: one that has partitions has no rows itself. Null without a table.
+    create or replace function priorityd.table_size(p_table regclass)
+    returns bigint language sql stable as $$
+        with recursive tree as (
+            select p_table::oid as relid
+            union
+            select i.inhrelid from pg_inherits i join tree t on t.relid = i.inhparent
+        )
+        select sum(coalesce(pg_relation_size(t.relid), 0))::bigint from tree t where t.relid is not null
+    $$;
+
+    -- The statements that build an index on a partitioned table without making writers wait: an empty one on the table,
+    -- one `concurrently` on each partition, and each attached to the one above it, by which that becomes valid. What is
+    -- done already is left out. The index of a partition has the partition's oid in its name.
+    create or replace function priorityd.partitioned_index_statements(p_table regclass, p_name name, p_definition text)
+    returns text[] language plpgsql stable as $$
+    declare
+        v_part record;
+        v_attached boolean;
+        v_valid boolean;
+        v_statements text[] := '{}';
+    begin
+        -- The name may be that of an index of the table that was there before this one.
+        if not exists (
+            select from pg_index i where i.indexrelid = to_regclass('public.' || p_name) and i.indrelid = p_table
+        ) then
+            if to_regclass('public.' || p_name) is not null then
+                v_statements := v_statements || format('drop index concurrently public.%I', p_name);
+            end if;
+            v_statements := v_statements || format('create index %I on only %s %s', p_name, p_table, p_definition);
+        end if;
+        for v_part in
+            select t.relid, t.isleaf, format('%I.%I', n.nspname, p_name || '_' || t.relid) as index_name,
+                format('%I', p_name || '_' || t.relid) as bare_name,
+                case when t.level = 1 then format('public.%I', p_name)
+                    else format('%I.%I', a.nspname, p_name || '_' || t.parentrelid) end as index_above
+            from pg_partition_tree(p_table) t
+            join pg_class c on c.oid = t.relid
+            join pg_namespace n on n.oid = c.relnamespace
+            join pg_class b on b.oid = t.parentrelid
+            join pg_namespace a on a.oid = b.relnamespace
+            order by t.level, t.relid
+        loop
+            v_attached := exists (
+                select from pg_inherits h join pg_index i on i.indexrelid = h.inhrelid
+                where h.inhparent = to_regclass(v_part.index_above) and i.indrelid = v_part.relid
+            );
+            v_valid := (select i.indisvalid from pg_index i where i.indexrelid = to_regclass(v_part.index_name));
+            if not v_attached and v_part.isleaf and not v_valid then
+                v_statements := v_statements || format('drop index concurrently %s', v_part.index_name);
+            end if;
+            if not v_attached and (v_valid is null or (v_part.isleaf and not v_valid)) then
+                v_statements := v_statements || format(
+                    'create index %s %s on %s %s', case when v_part.isleaf then 'concurrently' end, v_part.bare_name,
+                    case when v_part.isleaf then '' else 'only ' end || v_part.relid::regclass, p_definition
+                );
+            end if;
+            if not v_attached then
+                v_statements := v_statements || format('alter index %s attach partition %s', v_part.index_above, v_part.index_name);
+            end if;
+        end loop;
+        return v_statements;
+    end
+    $$;
+
     -- The indexes that are missing, with the statements that make them. One whose building was interrupted is there,
     -- and of no use.
     create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
     returns table (name name, table_name name, statements text[])
     language sql stable as $$
-        select n.name, n.table_name, array_remove(array[
+        select n.name, n.table_name, case when p_concurrently and t.relkind = 'p' then
+                priorityd.partitioned_index_statements(t.oid, n.name, n.definition)
+            else array_remove(array[
                 case when to_regclass('public.' || n.name) is not null then
                     format('drop index%s public.%I', w.concurrently, n.name)
                 end,
                 format('create index%s %I on public.%I %s', w.concurrently, n.name, n.table_name, n.definition)
-            ], null)
+            ], null) end
         from priorityd.indexes n
         cross join (select case when p_concurrently then ' concurrently' else '' end as concurrently) w
+        left join pg_class t on t.oid = to_regclass('public.' || n.table_name)
         where not exists (
             select from pg_index i
-            where i.indrelid = to_regclass('public.' || n.table_name) and i.indisvalid
+            where i.indrelid = t.oid and i.indisvalid
                 and (i.indexrelid = to_regclass('public.' || n.name)
                     or (i.indpred is null and n.unless_led_by = array(
                         select a.attname

@@ -193,6 +193,19 @@ begin
     end
     $$;
 
+    -- Numbers that are not finite are in no range.
+    create or replace function priorityd.check_range(
+        p_name text, p_value double precision, p_least double precision, p_most double precision
+    )
+    returns void language plpgsql immutable as $$
+    begin
+        if (p_value between p_least and p_most) is not true then
+            raise exception '% is %, but must be between % and %', p_name, coalesce(p_value::text, 'null'), p_least, p_most
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
     create or replace function priorityd.check_daemon(p_daemon_id uuid)
     returns void language plpgsql immutable as $$
     begin

@@ -50,6 +50,58 @@ begin
     end
     $$;
 
+    -- What a job was queued with, from a column of type json or jsonb. json takes what jsonb can't hold (\u0000, numbers
+    -- without end): such a payload is none, and whoever reads many jobs goes on with the next.
+    create or replace function priorityd.parsed_payload(p_payload anyelement)
+    returns jsonb language plpgsql immutable as $$
+    declare
+        v_payload jsonb;
+    begin
+        if pg_typeof(p_payload) = 'jsonb'::regtype then
+            return p_payload;
+        end if;
+        begin
+            v_payload := p_payload;
+            return v_payload;
+        exception
+            when data_exception or program_limit_exceeded or statement_too_complex then
+                return null;
+        end;
+    end
+    $$;
+
+    -- What a payload says about its priority, no more of it than could mean anything.
+    create or replace function priorityd.priority_word(p_payload jsonb)
+    returns text language sql immutable parallel safe as $$
+        select left(p_payload #>> '{priority}', 33)
+    $$;
+
+    -- The priority that such a word or score asks for: a score between two priorities is worth the lower one. Null where
+    -- it is neither.
+    create or replace function priorityd.queued_priority(p_word text)
+    returns text language plpgsql immutable parallel safe as $$
+    begin
+        return case
+            when p_word in ('high', 'medium', 'low') then p_word
+            when p_word = 'critical' then 'high'
+            when length(p_word) <= 32 and p_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
+                case when p_word::numeric >= 100 then 'high' when p_word::numeric >= 50 then 'medium' else 'low' end
+        end;
+    end
+    $$;
+
+    -- The priority of the jobs of each of these repositories, looked up once each. Of several rows the one that means
+    -- most answers.
+    create or replace function priorityd.job_priorities(p_repository_ids uuid[])
+    returns table (repository_id uuid, priority text)
+    language sql stable as $$
+        select distinct on (tr.repository_id) tr.repository_id,
+            priorityd.job_priority(tr.priority::text, tr.is_workspace_repo)
+        from public.tracked_repositories tr
+        where tr.repository_id = any (p_repository_ids)
+        order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
+    $$;
+
     create or replace function priorityd.score(p_priority text)
     returns integer language plpgsql immutable parallel safe as $$
     begin

@@ -4,6 +4,12 @@
 -- which announcing began, and neither dispatched nor abandoned. A dispatcher claims pending rows, sends them, and
 -- marks them. A claim is a next_attempt_at in the future: that of a dispatcher that died runs out by itself, and
 -- a row may then be sent again, under the same id.
+--
+-- While somebody holds a snapshot open, what was dispatched stays in the index of pending rows, and whoever looks there
+-- goes past it. So there is a low-water mark, `pending_after`: no row up to it is pending. A row may become visible long
+-- after one with a higher id, but its transaction has an id before the row has one. So a mark is proposed together with
+-- the newest transaction there was, and counts when none of those is open any more. Once a minute a claim looks at the
+-- rows before the mark as well: somebody may have had an abandoned one tried again.
 
 do $tables$
 begin
@@ -19,7 +25,12 @@ begin
             only_row boolean primary key default true constraint outbox_one_row check (only_row),
             database_id uuid not null default gen_random_uuid(),
             announce_after bigint,
-            dispatcher_seen_at timestamptz
+            dispatcher_seen_at timestamptz,
+            pending_after bigint not null default 0,
+            -- The mark to be, when every transaction before that one has ended.
+            proposed_after bigint not null default 0,
+            proposed_before xid8,
+            looked_before_at timestamptz
         );
     end if;
     insert into priorityd.outbox default values on conflict (only_row) do nothing;
@@ -66,10 +77,7 @@ begin
         v_outbox priorityd.outbox;
         v_from_now_on boolean;
     begin
-        if p_forget_after_days is null or p_forget_after_days < 1 then
-            raise exception 'p_forget_after_days is %, but must be at least 1', coalesce(p_forget_after_days::text, 'null')
-                using errcode = 'invalid_parameter_value';
-        end if;
+        perform priorityd.check_range('p_forget_after_days', p_forget_after_days, 1, 36500);
         select * into strict v_outbox from priorityd.outbox for no key update;
 
         v_from_now_on := v_outbox.announce_after is null
@@ -95,6 +103,50 @@ begin
     -- Claiming
     -- ---------------------------------------------------------------------------------------------------------------
 
+    -- Moves the low-water mark of the outbox, having looked from p_after on: back where a row before it is pending again,
+    -- forward where that spares the next claim more than a few looks. Of several dispatchers one does it.
+    create or replace function priorityd.move_outbox_mark(p_after bigint)
+    returns void language plpgsql as $$
+    declare
+        c_worth_it constant bigint := 100;
+        v_outbox priorityd.outbox;
+        v_seen record;
+    begin
+        select * into v_outbox from priorityd.outbox o where o.only_row for no key update skip locked;
+        if not found or (
+            p_after >= v_outbox.pending_after and v_outbox.proposed_before > pg_snapshot_xmin(pg_current_snapshot())
+        ) then
+            return;
+        end if;
+        -- In one statement: what this does not see was written by a transaction that is still open, or has not begun.
+        select p.id - 1 as clear_to, (select max(c.id) from public.repository_priority_changes c) as last,
+            pg_snapshot_xmin(pg_current_snapshot()) as oldest_open, pg_snapshot_xmax(pg_current_snapshot()) as next
+        into v_seen
+        from (select) one
+        left join lateral (
+            select c.id from public.repository_priority_changes c
+            where c.dispatched_at is null and c.abandoned_at is null and c.id > p_after
+            order by c.id
+            limit 1
+        ) p on true;
+        if v_outbox.proposed_before <= v_seen.oldest_open then
+            v_outbox.pending_after := v_outbox.proposed_after;
+            v_outbox.proposed_before := null;
+        end if;
+        v_outbox.pending_after := least(v_outbox.pending_after, v_seen.clear_to);
+        if v_outbox.proposed_before is null
+            and coalesce(v_seen.clear_to, v_seen.last) >= v_outbox.pending_after + c_worth_it then
+            v_outbox.proposed_after := coalesce(v_seen.clear_to, v_seen.last);
+            v_outbox.proposed_before := v_seen.next;
+        end if;
+        update priorityd.outbox o
+        set pending_after = v_outbox.pending_after, proposed_after = v_outbox.proposed_after,
+            proposed_before = v_outbox.proposed_before
+        where o.only_row and (o.pending_after, o.proposed_before)
+            is distinct from (v_outbox.pending_after, v_outbox.proposed_before);
+    end
+    $$;
+
     -- The oldest pending rows that nobody else is busy with. They are this dispatcher's for p_claim_seconds.
     -- A row whose repository has an older one claimed or put back waits for it, so that the changes of a repository
     -- are announced in order; except for two dispatchers that claim in the same instant.
@@ -114,13 +166,12 @@ begin
     declare
         v_now timestamptz := clock_timestamp();
         v_outbox priorityd.outbox;
+        v_after bigint;
         v_changes jsonb;
     begin
         perform priorityd.check_limit(p_limit);
-        if p_daemon_id is null or p_claim_seconds is null or p_claim_seconds not between 1 and 3600 then
-            raise exception 'p_daemon_id must be an id, and p_claim_seconds between 1 and 3600'
-                using errcode = 'invalid_parameter_value';
-        end if;
+        perform priorityd.check_daemon(p_daemon_id);
+        perform priorityd.check_range('p_claim_seconds', p_claim_seconds, 1, 3600);
         select * into strict v_outbox from priorityd.outbox;
         -- Once a minute is enough to be seen; another dispatcher may be writing the same.
         if v_outbox.dispatcher_seen_at is null or v_outbox.dispatcher_seen_at < v_now - interval '1 minute' then
@@ -128,17 +179,26 @@ begin
             set dispatcher_seen_at = v_now
             where o.only_row in (select true from priorityd.outbox for no key update skip locked);
         end if;
+        v_after := case
+            when v_outbox.announce_after is not null then greatest(v_outbox.announce_after, v_outbox.pending_after)
+        end;
+        if v_outbox.looked_before_at is null or v_outbox.looked_before_at < v_now - interval '1 minute' then
+            v_after := v_outbox.announce_after;
+            update priorityd.outbox o
+            set looked_before_at = v_now
+            where o.only_row in (select true from priorityd.outbox for no key update skip locked);
+        end if;
 
         with due as (
             select c.id
             from public.repository_priority_changes c
             where c.dispatched_at is null and c.abandoned_at is null
-                and c.id > v_outbox.announce_after
+                and c.id > v_after
                 and c.next_attempt_at <= v_now
                 and not exists (
                     select from public.repository_priority_changes earlier
                     where earlier.tracked_repository_id = c.tracked_repository_id
-                        and earlier.id < c.id and earlier.id > v_outbox.announce_after
+                        and earlier.id < c.id and earlier.id > v_after
                         and earlier.dispatched_at is null and earlier.abandoned_at is null and earlier.attempts > 0
                         and earlier.next_attempt_at > v_now
                 )
@@ -181,6 +241,7 @@ begin
         left join priorityd.repository_names(
             array(select distinct k.repository_id from claimed k where k.repository_id is not null)
         ) n on n.repository_id = c.repository_id;
+        perform priorityd.move_outbox_mark(v_after);
 
         return jsonb_build_object('database_id', v_outbox.database_id, 'changes', v_changes);
     end
@@ -246,10 +307,7 @@ begin
     declare
         v_count integer;
     begin
-        if p_delay_seconds is null or p_delay_seconds not between 0 and 86400 then
-            raise exception 'p_delay_seconds is %, but must be between 0 and 86400', coalesce(p_delay_seconds::text, 'null')
-                using errcode = 'invalid_parameter_value';
-        end if;
+        perform priorityd.check_range('p_delay_seconds', p_delay_seconds, 0, 86400);
         update public.repository_priority_changes c
         set daemon_id = null,
             claimed_at = null,
@@ -272,17 +330,22 @@ begin
     set search_path = public, extensions
     set statement_timeout = '15s'
     set default_transaction_isolation = 'read committed'
+    -- Statistics know nothing of a backlog that comes and goes within minutes.
+    set enable_seqscan = off
+    set enable_bitmapscan = off
     as $$
         select jsonb_build_object(
             'pending', (
                 select count(*) from public.repository_priority_changes c
-                where c.dispatched_at is null and c.abandoned_at is null and c.id > o.announce_after
+                where c.dispatched_at is null and c.abandoned_at is null
+                    and o.announce_after is not null and c.id > greatest(o.announce_after, o.pending_after)
             ),
             'oldest_seconds', coalesce(
                 (
                     select greatest(extract(epoch from clock_timestamp() - c.changed_at), 0)
                     from public.repository_priority_changes c
-                    where c.dispatched_at is null and c.abandoned_at is null and c.id > o.announce_after
+                    where c.dispatched_at is null and c.abandoned_at is null
+                        and o.announce_after is not null and c.id > greatest(o.announce_after, o.pending_after)
                     order by c.id
                     limit 1
                 ),
@@ -319,9 +382,9 @@ begin
         v_trimmed integer;
     begin
         perform priorityd.check_limit(p_limit);
-        if p_keep_days is null or p_keep_days < 1 then
-            raise exception 'p_keep_days is %, but must be at least 1', coalesce(p_keep_days::text, 'null')
-                using errcode = 'invalid_parameter_value';
+        perform priorityd.check_range('p_keep_days', p_keep_days, 1, 36500);
+        if p_after is null then
+            raise exception 'p_after is null, but must be a key' using errcode = 'invalid_parameter_value';
         end if;
         v_before := clock_timestamp() - make_interval(days => p_keep_days);
 

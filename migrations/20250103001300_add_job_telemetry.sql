@@ -1,11 +1,17 @@
 -- Job telemetry: what ended in public.background_jobs since the daemon last looked, what waits there now, and
 -- which jobs overtook one of a higher priority. The table is the application's and may be missing; everything
--- here then says so and does nothing: apply this again when the table has been added since. May be left out.
+-- here then says so and does nothing: apply this again when the table has been added since. May be left out, this file
+-- and the next together.
 --
--- Each job is to be counted once, over restarts and changes of the daemon that counts, although jobs end in
+-- *Ended jobs.* Each is to be counted once, over restarts and changes of the daemon that counts, although jobs end in
 -- any order and a commit becomes visible later than the time that its row carries. So the cursor is here and
--- not in a daemon, and it moves over the past only: over times so long ago that no transaction which was
--- writing then is still open. That past is one keyset, which nobody adds to any more.
+-- not in a daemon, and it moves over the past only: over times so long ago that no transaction which began
+-- then is still open (see look_at_transactions). That past is one keyset, which nobody adds to any more.
+--
+-- *The queue.* It may be long, and no index of ours may know a job's priority. So a poll walks along it for a moment only,
+-- from its oldest job on, and the next one goes on from there: a short queue is counted by every poll, and of a
+-- long one the last whole count is told, with its age. Inversions are judged by the first job of each priority that the
+-- walk has met and that still waits: in a long queue some may be missed, and none is invented.
 
 do $tables$
 declare
@@ -22,23 +28,35 @@ begin
             only_row boolean primary key default true constraint job_cursor_one_row check (only_row),
             page bigint not null default 0,
             daemon_id uuid,
-            finished_from timestamptz not null,
+            finished_from timestamptz not null default now(),
             finished_from_id uuid not null default 'ffffffff-ffff-ffff-ffff-ffffffffffff',
-            finished_to timestamptz not null,
+            finished_to timestamptz not null default now(),
             finished_to_id uuid not null default 'ffffffff-ffff-ffff-ffff-ffffffffffff',
-            started_from timestamptz not null,
-            started_to timestamptz not null,
-            -- At checkpoint_at every transaction below checkpoint_xid had begun to write, and no other.
-            checkpoint_at timestamptz not null,
-            checkpoint_xid xid8 not null,
-            settled_until timestamptz not null
+            started_from timestamptz not null default now(),
+            started_to timestamptz not null default now(),
+            settled_until timestamptz not null default now(),
+            -- The transactions that were open at looked_at: see look_at_transactions.
+            looked_at timestamptz not null default now(),
+            transactions jsonb not null default '{}',
+            -- The walk under way has counted what is queued up to this job; null: none is. The last whole one began at
+            -- queue_counted_at. A count is an array of groups, by type and priority.
+            queue_after timestamptz,
+            queue_after_id uuid,
+            queue_walk_began timestamptz,
+            queue_walk jsonb not null default '[]',
+            queue_counted_at timestamptz,
+            queue_counted jsonb not null default '[]'
         );
     end if;
 
-    -- The columns of background_jobs that are missing, or of types that can't be read; null where all is well.
-    create or replace function priorityd.unfit_job_columns()
-    returns text language sql stable as $$
-        select string_agg(n.name, ', ' order by n.position)
+    -- What is wrong with the columns of background_jobs, or null.
+    create or replace function priorityd.explain_job_columns()
+    returns text language plpgsql stable as $$
+    declare
+        c_table constant regclass := to_regclass('public.background_jobs');
+        v_wrong text;
+    begin
+        select string_agg(n.name, ', ' order by n.position) into v_wrong
         from unnest(
             array['id', 'repository_id', 'status', 'payload', 'created_at', 'started_at', 'completed_at', 'failed_at']
         ) with ordinality n (name, position)
@@ -46,19 +64,31 @@ begin
             select from pg_class c
             join pg_attribute a on a.attrelid = c.oid and a.attname = n.name and not a.attisdropped
             join pg_type t on t.oid = a.atttypid
-            where c.oid = to_regclass('public.background_jobs') and c.relkind in ('r', 'p')
+            where c.oid = c_table and c.relkind in ('r', 'p')
                 and case
                     when n.name in ('id', 'repository_id') then t.typname = 'uuid'
-                    when n.name = 'status' then t.typcategory = 'S'
-                        or exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = 'queued')
+                    when n.name = 'status' then t.typtype = 'e' or t.typcategory = 'S'
                     when n.name = 'payload' then t.typname in ('json', 'jsonb')
                     else t.typname = 'timestamptz'
                 end
-        )
+        );
+        if v_wrong is not null then
+            return format('background_jobs is no table, lacks columns, or has them with an unexpected type: %s', v_wrong);
+        end if;
+        if exists (
+            select from pg_attribute a join pg_type t on t.oid = a.atttypid
+            where a.attrelid = c_table and a.attname = 'status' and t.typtype = 'e' and not exists (
+                select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = 'queued'
+            )
+        ) then
+            return 'the status of background_jobs is an enum without the label queued';
+        end if;
+        return null;
+    end
     $$;
 
     -- A table that can't be read needs no indexes, and they might be impossible.
-    if to_regclass('public.background_jobs') is not null and priorityd.unfit_job_columns() is not null then
+    if to_regclass('public.background_jobs') is not null and priorityd.explain_job_columns() is not null then
         delete from priorityd.indexes n where n.table_name = 'background_jobs';
         return;
     end if;
@@ -67,10 +97,10 @@ begin
         ('idx_background_jobs_finished', 'background_jobs',
          '(greatest(completed_at, failed_at), id) where greatest(completed_at, failed_at) is not null'),
         ('idx_background_jobs_started', 'background_jobs', '(started_at) where started_at is not null'),
-        ('idx_background_jobs_queued', 'background_jobs', '(created_at) where status = ''queued''')
+        ('idx_background_jobs_queued', 'background_jobs', '(created_at, id) where status = ''queued''')
     on conflict (name) do nothing;
     -- Building an index makes the writers of its table wait until the transaction ends: not on a large one.
-    if pg_relation_size(to_regclass('public.background_jobs')) <= c_small then
+    if priorityd.table_size(to_regclass('public.background_jobs')) <= c_small then
         perform priorityd.build_indexes('background_jobs');
     end if;
 end
@@ -81,28 +111,9 @@ declare
     v_type text;
     v_reason text;
 begin
-    if not priorityd.start_unit(
-        '20250103001300 functions', 1, '{20250103000700 functions, 20250103001300 tables}', '{poll_background_jobs}'
-    ) then
+    if not priorityd.start_unit('20250103001300 functions', 1, '{20250103000700 functions, 20250103001300 tables}') then
         return;
     end if;
-
-    -- The priority of a job: what it was queued with (`payload -> 'priority'`, a word or a score), else its
-    -- repository's, else medium. A score between two priorities is worth the lower one; critical ranks with high.
-    create or replace function priorityd.queued_priority(p_queued_with jsonb, p_repository_priority text)
-    returns text language plpgsql immutable parallel safe as $$
-    declare
-        v_word constant text := p_queued_with #>> '{}';
-    begin
-        return case
-            when v_word in ('high', 'medium', 'low') then v_word
-            when v_word = 'critical' then 'high'
-            when v_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
-                case when v_word::numeric >= 100 then 'high' when v_word::numeric >= 50 then 'medium' else 'low' end
-            else priorityd.job_priority(p_repository_priority, false)
-        end;
-    end
-    $$;
 
     -- Why background_jobs can't be read, in words for an operator, or null if it can.
     create or replace function priorityd.explain_background_jobs()
@@ -118,10 +129,9 @@ begin
         if not has_table_privilege(v_table, 'select') then
             return format('the role %s may not read background_jobs', current_user);
         end if;
-
-        v_wrong := priorityd.unfit_job_columns();
+        v_wrong := priorityd.explain_job_columns();
         if v_wrong is not null then
-            return format('background_jobs is no table, lacks columns, or has them with an unexpected type: %s', v_wrong);
+            return v_wrong;
         end if;
         if not exists (select from priorityd.indexes n where n.table_name = 'background_jobs') then
             return 'background_jobs could not be indexed when the migrations were applied: apply them again';
@@ -130,7 +140,7 @@ begin
         -- Without its indexes each look would read the whole table. A small one is read all the same.
         select string_agg(array_to_string(n.statements, '; '), '; ' order by n.name) into v_wrong
         from priorityd.missing_indexes(true) n
-        where n.table_name = 'background_jobs' and pg_relation_size(v_table) > c_small;
+        where n.table_name = 'background_jobs' and priorityd.table_size(v_table) > c_small;
         if v_wrong is not null then
             return format('background_jobs lacks indexes; these hold nobody up, outside a transaction: %s', v_wrong);
         end if;
@@ -138,158 +148,163 @@ begin
     end
     $$;
 
-    -- Jobs that started after p_from and not after p_until while a job of a higher priority was waiting that had
-    -- been created before them: how many, and some of them with one that each overtook.
-    --
-    -- A job waits until it starts or, if it never does, until it is cancelled. Going backwards through the ends of
-    -- all waits, the earliest creation seen so far by priority tells whether a start came too early: one pass, no
-    -- comparison of every job with every other. One that had failed before its start has had its turn already,
-    -- and is nobody that was overtaken. A job waits
-    -- for others of its type, where the table has types. A promotion is counted by itself and is none.
+    -- Null where one of them is missing or infinite.
+    create or replace function priorityd.seconds_between(p_from timestamptz, p_until timestamptz)
+    returns numeric language sql immutable parallel safe as $$
+        select case
+            when isfinite(p_from) and isfinite(p_until) then round(greatest(extract(epoch from p_until - p_from), 0), 3)
+        end
+    $$;
+
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- The queue
+    -- ---------------------------------------------------------------------------------------------------------------
+
+    -- The groups of several counts as those of one. Only 100 types are kept apart: a type may be anything.
+    create or replace function priorityd.add_job_groups(p_groups jsonb)
+    returns jsonb language sql immutable as $$
+        select coalesce(jsonb_agg(to_jsonb(a)), '[]')
+        from (
+            select t.type, t.priority, sum(t.jobs) as jobs, min(t.oldest_at) as oldest_at,
+                min(t.first_at) as first_at, (array_agg(t.first_id order by t.first_at, t.first_id))[1] as first_id
+            from (
+                select case when dense_rank() over (order by g.type) <= 100 then g.type end as type,
+                    g.priority, g.jobs, g.oldest_at, g.first_at, g.first_id
+                from jsonb_to_recordset(p_groups) g (
+                    type text, priority text, jobs bigint, oldest_at timestamptz, first_at timestamptz, first_id uuid
+                )
+            ) t
+            group by t.type, t.priority
+        ) a
+    $$;
+
+    -- The next p_limit queued jobs after a key: how many there were, the key of the last, and their groups. The first job
+    -- of a group is the oldest that has never started. A job waits for others of its type, where the table has types.
     v_type := case
         when exists (
             select from pg_attribute
             where attrelid = to_regclass('public.background_jobs') and attname = 'type' and not attisdropped
-        ) then 'j.type::text'
+        ) then 'left(j.type::text, 200)'
         else 'null::text'
     end;
     execute format($definition$
-        create or replace function priorityd.find_job_inversions(
-            p_from timestamptz, p_until timestamptz, p_sample integer default 5
+        create or replace function priorityd.read_queue(
+            p_after timestamptz, p_after_id uuid, p_limit integer,
+            out jobs bigint, out last_at timestamptz, out last_id uuid, out groups jsonb
         )
-        returns jsonb language plpgsql stable
+        language plpgsql stable
         set enable_seqscan = off
         set jit = off
         set plan_cache_mode = force_custom_plan
         as $$
-        declare
-            v_found jsonb;
         begin
-            with waits as (
-                select j.id, j.created_at, j.started_at, j.started_at as waited_until, j.repository_id, %1$s as type,
-                    j.payload::jsonb -> 'priority' as queued_with, (j.failed_at < j.started_at) is not true as first_turn,
-                    j.payload::jsonb #>> '{metadata,promoted}' is not distinct from 'true' as promoted
-                from public.background_jobs j
-                where j.started_at > p_from
-                union all
-                select j.id, j.created_at, null, 'infinity', j.repository_id, %1$s, j.payload::jsonb -> 'priority', true,
-                    false
-                from public.background_jobs j
-                where j.status = 'queued' and j.started_at is null
-                union all
-                select j.id, j.created_at, null, greatest(j.completed_at, j.failed_at), j.repository_id, %1$s,
-                    j.payload::jsonb -> 'priority', true, false
-                from public.background_jobs j
-                where greatest(j.completed_at, j.failed_at) is not null
-                    and greatest(j.completed_at, j.failed_at) > p_from
-                    and j.started_at is null and j.status <> 'queued'
+            with slice as materialized (
+                select s.*, row_number() over (order by s.created_at, s.id) as n
+                from (
+                    select j.id, j.created_at, j.repository_id, j.started_at is null as never_started, %s as type,
+                        coalesce(priorityd.priority_word(priorityd.parsed_payload(j.payload)), '') as word
+                    from public.background_jobs j
+                    where j.status = 'queued' and (j.created_at, j.id) > (p_after, p_after_id)
+                    order by j.created_at, j.id
+                    limit p_limit
+                ) s
             ),
-            placed as (
-                select w.*, tr.priority as repository_priority
-                from waits w
-                left join lateral (
-                    select tr.priority::text from public.tracked_repositories tr
-                    where tr.repository_id = w.repository_id
-                    limit 1
-                ) tr on true
+            words as materialized (
+                select d.word, priorityd.queued_priority(d.word) as priority
+                from (select distinct s.word from slice s) d
             ),
-            -- Of the many that may be queued only the earliest can make a difference.
-            telling as (
-                select p.* from placed p where p.waited_until < 'infinity'
-                union all
-                (
-                    select distinct on (p.type, p.queued_with, p.repository_priority) p.* from placed p
-                    where p.waited_until = 'infinity'
-                    order by p.type, p.queued_with, p.repository_priority, p.created_at, p.id
-                )
+            queued as materialized (
+                select s.*, w.priority from slice s join words w on w.word = s.word
             ),
-            ranked as materialized (
-                select t.id, t.type, t.created_at, t.started_at, t.waited_until, t.first_turn, t.promoted, p.priority,
-                    array_position(array['low', 'medium', 'high'], p.priority) as rank
-                from telling t
-                cross join lateral (
-                    select priorityd.queued_priority(t.queued_with, t.repository_priority) as priority
+            -- Repositories are looked up once each, and only where they decide.
+            looked_up as materialized (
+                select p.* from priorityd.job_priorities(
+                    array(select distinct q.repository_id from queued q where q.priority is null)
                 ) p
             ),
-            judged as (
-                select r.*,
-                    min(r.created_at) filter (where r.first_turn and r.rank = 3) over later as earliest_high,
-                    min(r.created_at) filter (where r.first_turn and r.rank >= 2) over later as earliest_medium
-                from ranked r
-                -- Strictly later: two that start in one transaction have the same time, and neither waits for the other.
-                window later as (
-                    partition by r.type
-                    order by r.waited_until desc groups between unbounded preceding and 1 preceding
-                )
+            grouped as (
+                select q.type, coalesce(q.priority, l.priority, 'medium') as priority, count(*) as jobs,
+                    min(q.created_at) as oldest_at, min(q.n) filter (where q.never_started) as first_n
+                from queued q
+                left join looked_up l on l.repository_id = q.repository_id
+                group by 1, 2
             ),
-            inverted as (
-                select j.id, j.type, j.priority, j.rank, j.created_at, j.started_at
-                from judged j
-                where j.started_at <= p_until and not j.promoted
-                    and j.created_at > case j.rank when 1 then j.earliest_medium when 2 then j.earliest_high end
-            ),
-            sample as (
-                select i.* from inverted i order by i.started_at desc, i.id limit p_sample
+            described as (
+                select g.type, g.priority, g.jobs, g.oldest_at, f.created_at as first_at, f.id as first_id
+                from grouped g
+                left join slice f on f.n = g.first_n
             )
-            select jsonb_build_object(
-                'count', (select count(*) from inverted),
-                'sample', coalesce(
-                    (
-                        select jsonb_agg(
-                            jsonb_build_object(
-                                'job_id', s.id, 'priority', s.priority, 'started_at', s.started_at,
-                                'waiting_job_id', h.id, 'waiting_priority', h.priority
-                            )
-                            order by s.started_at desc, s.id
-                        )
-                        from sample s
-                        cross join lateral (
-                            select r.id, r.priority from ranked r
-                            where r.first_turn and r.rank > s.rank and r.type is not distinct from s.type
-                                and r.created_at < s.created_at and r.waited_until > s.started_at
-                            order by r.created_at, r.id
-                            limit 1
-                        ) h
-                    ),
-                    '[]'
-                )
-            )
-            into v_found;
-            return v_found;
+            select s.n, s.created_at, s.id, (select jsonb_agg(to_jsonb(d)) from described d)
+            into jobs, last_at, last_id, groups
+            from slice s
+            where s.n = (select max(a.n) from slice a);
         end
         $$;
     $definition$, v_type);
 
-    -- What is queued now, by priority. Reads the queue and nothing else of the table.
-    create or replace function priorityd.count_queued_jobs()
-    returns jsonb language plpgsql stable
-    set enable_seqscan = off
-    set jit = off
-    as $$
+    -- Goes on with the walk along the queue until p_seconds are over, by one slice at least, to its end at most.
+    create or replace function priorityd.walk_queue(p_cursor priorityd.job_cursor, p_seconds double precision)
+    returns priorityd.job_cursor language plpgsql as $$
+    declare
+        c_slice constant integer := 5000;
+        v_ends_at constant timestamptz := clock_timestamp() + make_interval(secs => p_seconds);
+        v_slice record;
     begin
-        return (
-            select coalesce(jsonb_agg(to_jsonb(w) order by w.priority), '[]')
-            from (
-                select priorityd.queued_priority(g.queued_with, g.repository_priority) as priority,
-                    sum(g.jobs)::bigint as jobs,
-                    greatest(extract(epoch from clock_timestamp() - min(g.oldest)), 0) as oldest_seconds
+        if p_cursor.queue_after is null then
+            p_cursor.queue_after := '-infinity';
+            p_cursor.queue_after_id := '00000000-0000-0000-0000-000000000000';
+            p_cursor.queue_walk_began := clock_timestamp();
+            p_cursor.queue_walk := '[]';
+        end if;
+        loop
+            v_slice := priorityd.read_queue(p_cursor.queue_after, p_cursor.queue_after_id, c_slice);
+            p_cursor.queue_walk := priorityd.add_job_groups(p_cursor.queue_walk || coalesce(v_slice.groups, '[]'));
+            if coalesce(v_slice.jobs, 0) < c_slice then
+                p_cursor.queue_counted := p_cursor.queue_walk;
+                p_cursor.queue_counted_at := p_cursor.queue_walk_began;
+                p_cursor.queue_after := null;
+                p_cursor.queue_walk := '[]';
+                return p_cursor;
+            end if;
+            p_cursor.queue_after := v_slice.last_at;
+            p_cursor.queue_after_id := v_slice.last_id;
+            if clock_timestamp() >= v_ends_at then
+                return p_cursor;
+            end if;
+        end loop;
+    end
+    $$;
+
+    -- What was queued, by priority, at counted_at. Before the first walk has come to its end it is what that has met so
+    -- far (`whole` is false): at least so many.
+    create or replace function priorityd.describe_queue(p_cursor priorityd.job_cursor)
+    returns jsonb language plpgsql stable as $$
+    declare
+        v_whole constant boolean := p_cursor.queue_counted_at is not null;
+        v_counted_at constant timestamptz := coalesce(p_cursor.queue_counted_at, p_cursor.queue_walk_began);
+    begin
+        return jsonb_build_object(
+            'whole', v_whole,
+            'counted_at', v_counted_at,
+            'age_seconds', priorityd.seconds_between(v_counted_at, clock_timestamp()),
+            'jobs', (
+                select coalesce(jsonb_agg(to_jsonb(w) order by w.priority), '[]')
                 from (
-                    select j.payload::jsonb -> 'priority' as queued_with, tr.priority as repository_priority,
-                        count(*) as jobs, min(j.created_at) as oldest
-                    from public.background_jobs j
-                    left join lateral (
-                        select tr.priority::text from public.tracked_repositories tr
-                        where tr.repository_id = j.repository_id
-                        limit 1
-                    ) tr on true
-                    where j.status = 'queued'
-                    group by 1, 2
-                ) g
-                group by 1
-            ) w
+                    select g.priority, sum(g.jobs) as jobs,
+                        coalesce(priorityd.seconds_between(min(g.oldest_at), v_counted_at), 0) as oldest_seconds
+                    from jsonb_to_recordset(case when v_whole then p_cursor.queue_counted else p_cursor.queue_walk end) g (
+                        priority text, jobs bigint, oldest_at timestamptz
+                    )
+                    group by g.priority
+                ) w
+            )
         );
     end
     $$;
+
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- Ended jobs
+    -- ---------------------------------------------------------------------------------------------------------------
 
     -- The jobs that ended within a page, by priority and status, with the seconds that each waited, ran, and took
     -- from its creation to its end.
@@ -303,28 +318,29 @@ begin
     as $$
     begin
         return (
-            with finished as (
+            with finished as materialized (
                 select j.status::text as status, j.created_at, j.started_at, j.repository_id,
-                    j.payload::jsonb -> 'priority' as queued_with,
+                    priorityd.queued_priority(priorityd.priority_word(priorityd.parsed_payload(j.payload))) as priority,
                     greatest(j.completed_at, j.failed_at) as finished_at
                 from public.background_jobs j
                 where greatest(j.completed_at, j.failed_at) is not null
                     and (greatest(j.completed_at, j.failed_at), j.id) > (p_from, p_from_id)
                     and (greatest(j.completed_at, j.failed_at), j.id) <= (p_until, p_until_id)
+                    -- Others carry the end of an attempt before the one that is waiting or running now.
+                    and j.status::text in ('completed', 'failed', 'cancelled')
+            ),
+            looked_up as materialized (
+                select p.* from priorityd.job_priorities(
+                    array(select distinct f.repository_id from finished f where f.priority is null)
+                ) p
             ),
             timed as (
-                select priorityd.queued_priority(f.queued_with, tr.priority) as priority, f.status,
-                    round(greatest(extract(epoch from f.started_at - f.created_at), 0), 3) as wait,
-                    round(greatest(extract(epoch from f.finished_at - f.started_at), 0), 3) as run,
-                    round(greatest(extract(epoch from f.finished_at - f.created_at), 0), 3) as total
+                select coalesce(f.priority, l.priority, 'medium') as priority, f.status,
+                    priorityd.seconds_between(f.created_at, f.started_at) as wait,
+                    priorityd.seconds_between(f.started_at, f.finished_at) as run,
+                    priorityd.seconds_between(f.created_at, f.finished_at) as total
                 from finished f
-                left join lateral (
-                    select tr.priority::text from public.tracked_repositories tr
-                    where tr.repository_id = f.repository_id
-                    limit 1
-                ) tr on true
-                -- Others carry the end of an attempt before the one that is waiting or running now.
-                where f.status in ('completed', 'failed', 'cancelled')
+                left join looked_up l on l.repository_id = f.repository_id
             )
             select coalesce(jsonb_agg(to_jsonb(g) order by g.priority, g.status), '[]')
             from (
@@ -335,123 +351,6 @@ begin
                 from timed t
                 group by t.priority, t.status
             ) g
-        );
-    end
-    $$;
-
-    -- The next page of ended jobs for this daemon and, with the last page, what waits now and what was overtaken.
-    --
-    -- p_counted_page is the page that this daemon has counted last (null before the first). Asked again with the
-    -- same number, because the answer was lost, the same page comes again; so a call may be repeated. With the
-    -- first call ever everything before it is history, and not looked at.
-    -- p_settle_seconds: how far the clock that writes the times of jobs may be behind the database's.
-    create or replace function public.poll_background_jobs(
-        p_daemon_id uuid, p_counted_page bigint default null, p_limit integer default 1000,
-        p_settle_seconds double precision default 5
-    )
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '1s'
-    set statement_timeout = '10s'
-    set enable_seqscan = off
-    set jit = off
-    set plan_cache_mode = force_custom_plan
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        -- Nothing waits for a transaction that stays open for longer: it may have been forgotten.
-        c_longest_transaction constant interval := '1 hour';
-        -- Starts before that are not judged any more: a daemon that was down for days must not read days of starts.
-        c_judged constant interval := '1 hour';
-        v_began timestamptz := clock_timestamp();
-        v_reason text := priorityd.explain_background_jobs();
-        v_cursor priorityd.job_cursor;
-        v_jobs bigint;
-        v_more boolean;
-    begin
-        perform priorityd.check_limit(p_limit);
-        perform priorityd.check_daemon(p_daemon_id);
-        if v_reason is not null then
-            return jsonb_build_object('available', false, 'reason', v_reason);
-        end if;
-
-        insert into priorityd.job_cursor (
-            finished_from, finished_to, started_from, started_to, checkpoint_at, checkpoint_xid, settled_until
-        )
-        values (now(), now(), now(), now(), now(), pg_snapshot_xmax(pg_current_snapshot()), now())
-        on conflict do nothing;
-        select c.* into v_cursor from priorityd.job_cursor c for update;
-
-        if v_cursor.daemon_id is distinct from p_daemon_id or v_cursor.page is not distinct from p_counted_page then
-            if v_cursor.checkpoint_xid <= pg_snapshot_xmin(pg_current_snapshot())
-                or v_cursor.checkpoint_at < now() - c_longest_transaction then
-                v_cursor.settled_until := greatest(
-                    v_cursor.settled_until, v_cursor.checkpoint_at - make_interval(secs => p_settle_seconds)
-                );
-                -- now() is before the snapshot: whoever began to write after it has begun after that time, too.
-                v_cursor.checkpoint_at := now();
-                v_cursor.checkpoint_xid := pg_snapshot_xmax(pg_current_snapshot());
-            end if;
-
-            v_cursor.page := v_cursor.page + 1;
-            v_cursor.daemon_id := p_daemon_id;
-            v_cursor.finished_from := v_cursor.finished_to;
-            v_cursor.finished_from_id := v_cursor.finished_to_id;
-            select p.finished_at, p.id, p.n into v_cursor.finished_to, v_cursor.finished_to_id, v_jobs
-            from (
-                select f.finished_at, f.id, row_number() over (order by f.finished_at, f.id) as n
-                from (
-                    select greatest(j.completed_at, j.failed_at) as finished_at, j.id
-                    from public.background_jobs j
-                    where greatest(j.completed_at, j.failed_at) is not null
-                        and (greatest(j.completed_at, j.failed_at), j.id)
-                            > (v_cursor.finished_from, v_cursor.finished_from_id)
-                        and greatest(j.completed_at, j.failed_at) <= v_cursor.settled_until
-                    order by 1, 2
-                    limit p_limit
-                ) f
-            ) p
-            order by p.n desc
-            limit 1;
-            v_more := coalesce(v_jobs, 0) >= p_limit;
-            if v_jobs is null then
-                v_cursor.finished_to := v_cursor.finished_from;
-                v_cursor.finished_to_id := v_cursor.finished_from_id;
-            end if;
-            v_cursor.started_from := v_cursor.started_to;
-            if not v_more then
-                v_cursor.started_from := greatest(v_cursor.started_to, v_cursor.settled_until - c_judged);
-                v_cursor.started_to := greatest(v_cursor.started_to, v_cursor.settled_until);
-            end if;
-
-            update priorityd.job_cursor c
-            set page = v_cursor.page, daemon_id = v_cursor.daemon_id,
-                finished_from = v_cursor.finished_from, finished_from_id = v_cursor.finished_from_id,
-                finished_to = v_cursor.finished_to, finished_to_id = v_cursor.finished_to_id,
-                started_from = v_cursor.started_from, started_to = v_cursor.started_to,
-                checkpoint_at = v_cursor.checkpoint_at, checkpoint_xid = v_cursor.checkpoint_xid,
-                settled_until = v_cursor.settled_until
-            where c.only_row;
-        else
-            -- A repeated page may be followed by another; the next call tells.
-            v_more := true;
-        end if;
-
-        return jsonb_build_object(
-            'available', true,
-            'page', v_cursor.page,
-            'finished', priorityd.read_finished_jobs(
-                v_cursor.finished_from, v_cursor.finished_from_id, v_cursor.finished_to, v_cursor.finished_to_id
-            ),
-            'inversions', case
-                when v_cursor.started_from < v_cursor.started_to then
-                    priorityd.find_job_inversions(v_cursor.started_from, v_cursor.started_to)
-                else '{"count": 0, "sample": []}'
-            end,
-            'waiting', case when not v_more then priorityd.count_queued_jobs() end,
-            'more', v_more,
-            'counted_until', v_cursor.settled_until,
-            'database_seconds', extract(epoch from clock_timestamp() - v_began)
         );
     end
     $$;

@@ -137,7 +137,15 @@ def _jobs(jobs: Facts) -> str:
     if jobs["off_because"]:
         return f"not read ({jobs['off_because']})"
     queued = ", ".join(f"{priority} {each['count']}" for priority, each in jobs["queued"].items())
-    return f"waiting: {queued}; {jobs['inversions']} overtook a more urgent one"
+    least = "" if jobs["queued_whole"] else "at least "
+    held = jobs["held_back_by"]
+    behind = f"; the count waits for {_holder(held)}" if held else ""
+    return f"waiting: {least}{queued}; {jobs['inversions']} overtook a more urgent one{behind}"
+
+
+def _holder(held: Facts) -> str:
+    what = f"the transaction of backend {held['pid']}" if held["pid"] else "a prepared transaction"
+    return f"{what}, open for {held['seconds']:,.0f} s"
 
 
 def _ordered_jobs(jobs: Facts) -> str:

@@ -201,11 +201,37 @@ class FinishedJobs:
 
 @dataclass(frozen=True, slots=True)
 class WaitingJobs:
-    """Jobs of one priority that are queued now, and how long the oldest has been."""
+    """Jobs of one priority that are queued, and how long the oldest has been."""
 
     priority: Priority
     jobs: int
     oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobQueue:
+    """What was queued at `counted_at`, by the database's clock, and how long ago that is.
+
+    A long queue is counted over several polls. `whole` is False until the first count is complete: there are
+    at least so many.
+    """
+
+    jobs: tuple[WaitingJobs, ...]
+    whole: bool
+    counted_at: datetime
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The transaction because of which ended jobs are not counted, and for how long it has been met.
+
+    `pid` is its backend's, None if it is a prepared one; `writes`: it has written or locked a row.
+    """
+
+    pid: int | None
+    writes: bool
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +255,7 @@ class JobInversions:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """A page of ended jobs from `poll_background_jobs`; `waiting` comes with the last page only.
+    """A page of ended jobs from `poll_background_jobs`; `queue` comes with the last page only.
 
     `counted_until` is by the database's clock: what ended before it is in this page or an earlier one.
     """
@@ -237,9 +263,10 @@ class JobPage:
     page: int
     finished: tuple[FinishedJobs, ...]
     inversions: JobInversions
-    waiting: tuple[WaitingJobs, ...] | None
+    queue: JobQueue | None
     more: bool
     counted_until: datetime
+    held_back_by: Holder | None
     database_seconds: float
 
 

@@ -17,9 +17,13 @@ class JobMetrics:
     """The job watcher's: of all jobs, whoever queued them."""
 
     def __init__(self, made: MetricRegistry) -> None:
-        self.depth = made.gauge("job_queue_depth", "Jobs that are queued.", priority=PRIORITIES)
+        self.depth = made.gauge("job_queue_depth", "Jobs that were queued when counted.", priority=PRIORITIES)
         self.oldest = made.gauge(
-            "job_queue_oldest_seconds", "How long the oldest queued job has been.", priority=PRIORITIES
+            "job_queue_oldest_seconds", "How long the oldest of them had been.", priority=PRIORITIES
+        )
+        self.age = made.gauge(
+            "job_queue_age_seconds",
+            "How old that count was when it was read: a long queue takes a while to count.",
         )
         self.wait = made.histogram(
             "job_wait_seconds", "From a job's creation to its start.", _WAIT_BUCKETS, priority=PRIORITIES

@@ -24,7 +24,7 @@ from priorityd.core.pacing import LookPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, NoJobs, WaitingJobs
+from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, JobQueue, NoJobs
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.metrics import JobMetrics
 from priorityd.daemon.liveness import Liveness
@@ -47,7 +47,8 @@ INVERSIONS_KEPT: Final = 20
 class JobWatcher(Agent):
     """See the module's text. Only the leader reads; the others show an empty queue.
 
-    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read.
+    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read, `queue`
+    what is known of the jobs that wait.
     """
 
     name = "job_watcher"
@@ -73,13 +74,13 @@ class JobWatcher(Agent):
         self._next_at = monotonic()
         self.off_because: str | None = None
         self.latest: JobPage | None = None
-        self.waiting: tuple[WaitingJobs, ...] = ()
+        self.queue: JobQueue | None = None
         self.inversions: deque[JobInversion] = deque(maxlen=INVERSIONS_KEPT)
 
     async def turn(self) -> float:
         """Poll if it is time to, while this daemon is the leader."""
         if not self._is_leader():
-            self._show_waiting(())
+            self._show(None)
             self.latest = None
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:
@@ -104,7 +105,7 @@ class JobWatcher(Agent):
                 return OFF_POLL_SECONDS
             self._take(answer)
             database_seconds += answer.database_seconds
-            quiet = quiet and not answer.finished and not answer.waiting
+            quiet = quiet and not answer.finished and not (answer.queue and answer.queue.jobs)
             if not answer.more:
                 break
             self.tick()
@@ -114,7 +115,7 @@ class JobWatcher(Agent):
         if reason != self.off_because:
             log.warning("job_telemetry_off", reason=reason)
         self.off_because, self.latest = reason, None
-        self._show_waiting(())
+        self._show(None)
 
     def _take(self, page: JobPage) -> None:
         if self.off_because is not None:
@@ -127,8 +128,8 @@ class JobWatcher(Agent):
             self._history.add_job_inversions(utc_now(), page.inversions.count)
             self.inversions.extendleft(reversed(page.inversions.sample))
             log.warning("jobs_inverted", jobs=page.inversions.count)
-        if page.waiting is not None:
-            self._show_waiting(page.waiting)
+        if page.queue is not None:
+            self._show(page.queue)
 
     def _count(self, finished: FinishedJobs) -> None:
         metrics, priority = self._metrics, finished.priority
@@ -142,9 +143,10 @@ class JobWatcher(Agent):
             for each in seconds:
                 labelled.observe(each)
 
-    def _show_waiting(self, waiting: tuple[WaitingJobs, ...]) -> None:
-        self.waiting = waiting
-        known = {each.priority: each for each in waiting}
+    def _show(self, queue: JobQueue | None) -> None:
+        self.queue = queue
+        self._metrics.age.set(queue.age_seconds if queue else 0.0)
+        known = {each.priority: each for each in queue.jobs} if queue else {}
         for priority in PRIORITIES:
             found = known.get(priority)
             self._metrics.depth.labels(priority).set(found.jobs if found else 0)

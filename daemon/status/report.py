@@ -160,10 +160,20 @@ class FunctionOff(Part):
 
 
 class QueuedJobs(Part):
-    """Jobs that wait now."""
+    """Jobs that waited when they were counted."""
 
     count: int
     oldest_seconds: float
+
+
+class HeldBack(Part):
+    """A transaction that was open whenever somebody looked, for so long."""
+
+    pid: int | None
+    """Its backend in `pg_stat_activity`; None for one in `pg_prepared_xacts`."""
+    writes: bool
+    """It has written or locked a row."""
+    seconds: float
 
 
 class JobReport(Part):
@@ -175,7 +185,13 @@ class JobReport(Part):
     """Why there is nothing to read; None while there is."""
     counted_until: datetime | None
     """What ended before is counted; a little behind the present, so that no late commit is missed."""
+    held_back_by: HeldBack | None
+    """Because of what `counted_until` does not move, if it has been so for more than one look."""
     queued: dict[Priority, QueuedJobs]
+    queued_at: datetime | None
+    """When these were counted; a long queue takes minutes to count."""
+    queued_whole: bool
+    """False until a long queue has been counted once: there are at least so many."""
     ended: dict[Priority, dict[JobStatus, int]]
     """In the last hour."""
     inversions: int

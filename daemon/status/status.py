@@ -27,6 +27,7 @@ from priorityd.daemon.status.report import (
     Failure,
     FunctionOff,
     FunctionReport,
+    HeldBack,
     HistoryReport,
     JobReport,
     LastChange,
@@ -221,11 +222,15 @@ def _latency(latencies: Iterable[Latencies]) -> LatencyReport:
 
 
 def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobReport:
-    queued = {each.priority: each for each in watcher.waiting}
+    queue, holder = watcher.queue, watcher.latest.held_back_by if watcher.latest else None
+    queued = {each.priority: each for each in queue.jobs} if queue else {}
     return JobReport(
         read_by_this_daemon=leader,
         off_because=watcher.off_because,
         counted_until=watcher.latest.counted_until if watcher.latest else None,
+        held_back_by=HeldBack(pid=holder.pid, writes=holder.writes, seconds=round(holder.seconds, 3))
+        if holder
+        else None,
         queued={
             priority: QueuedJobs(
                 count=queued[priority].jobs if priority in queued else 0,
@@ -233,6 +238,8 @@ def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobRep
             )
             for priority in PRIORITIES
         },
+        queued_at=queue.counted_at if queue else None,
+        queued_whole=queue.whole if queue else True,
         ended={
             priority: {
                 status: sum(minute.jobs[priority, status] for minute in minutes) for status in JOB_STATUSES

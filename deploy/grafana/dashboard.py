@@ -263,8 +263,9 @@ def jobs() -> Row:
         ),
         lines(
             "Oldest queued",
-            "How long it has been.",
+            "How long it had been when the queue was counted, and how old that count is.",
             (f"max by (priority) ({m('job_queue_oldest_seconds')})", "{{priority}}"),
+            (f"max({m('job_queue_age_seconds')})", "counted before"),
             unit="s",
         ),
         lines(

@@ -5,5 +5,8 @@ select
     pair ->> 'priority' as priority,
     pair ->> 'waiting_job_id' as waiting_job_id,
     pair ->> 'waiting_priority' as waiting_priority
-from priorityd.find_job_inversions(now() - interval '1 hour', now(), 100) found
+from priorityd.walk_queue(null, 60) q
+cross join lateral priorityd.find_job_inversions(
+    now() - interval '1 hour', now(), q.queue_counted || q.queue_walk, 100
+) found
 left join lateral jsonb_array_elements(found -> 'sample') pair on true;

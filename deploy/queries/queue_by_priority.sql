@@ -7,7 +7,10 @@ select
 from public.background_jobs j
 left join public.tracked_repositories tr on tr.repository_id = j.repository_id
 cross join lateral (
-    select priorityd.queued_priority(j.payload::jsonb -> 'priority', tr.priority::text) as priority
+    select coalesce(
+        priorityd.queued_priority(priorityd.priority_word(priorityd.parsed_payload(j.payload))),
+        priorityd.job_priority(tr.priority::text, tr.is_workspace_repo)
+    ) as priority
 ) p
 where j.status = 'queued'
 group by p.priority

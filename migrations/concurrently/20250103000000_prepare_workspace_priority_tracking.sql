@@ -12,25 +12,30 @@ set client_min_messages = warning;
 
 \echo 'Adding the columns'
 begin;
--- Whoever waits for the strongest lock makes everybody wait behind it. So it is tried for a moment only, again and
--- again, and for half a minute at most; the moments between are the application's.
+-- Autovacuum gives way to whoever has waited for a second (deadlock_timeout), but whoever waits for the strongest lock makes
+-- everybody wait behind it. So first comes a lock that autovacuum is in the way of, and no reader or writer: it keeps
+-- autovacuum away. Then the strongest is tried for a moment only, again and again; the moments between are the
+-- application's. Half a minute at most.
 do $$
 declare
     v_give_up_at constant timestamptz := clock_timestamp() + interval '30 s';
+    v_lock text;
 begin
-    perform set_config('lock_timeout', '50ms', true);
-    loop
-        begin
-            lock table public.tracked_repositories in access exclusive mode;
-            exit;
-        exception
-            when lock_not_available then
-                if clock_timestamp() > v_give_up_at then
-                    raise exception 'tracked_repositories is in use by a transaction that does not end'
-                        using errcode = 'lock_not_available', hint = 'Run this again when it has ended.';
-                end if;
-                perform pg_sleep(0.2 + random() * 0.3);
-        end;
+    foreach v_lock in array array['share update exclusive', 'access exclusive'] loop
+        perform set_config('lock_timeout', case v_lock when 'access exclusive' then '50ms' else '2s' end, true);
+        loop
+            begin
+                execute format('lock table public.tracked_repositories in %s mode', v_lock);
+                exit;
+            exception
+                when lock_not_available then
+                    if clock_timestamp() > v_give_up_at then
+                        raise exception 'tracked_repositories is in use by a transaction that does not end'
+                            using errcode = 'lock_not_available', hint = 'Run this again when it has ended.';
+                    end if;
+                    perform pg_sleep(0.2 + random() * 0.3);
+            end;
+        end loop;
     end loop;
 end
 $$;
@@ -49,12 +54,13 @@ where exists (
 ) \gexec
 
 \echo 'Building the indexes of look-ups'
-select
-    format('insert into priorityd.created values (%L) on conflict do nothing', 'index ' || m.name),
-    m.statements[1],
-    m.statements[2]
+select s.statement
 from priorityd.missing_indexes(true) m
 join priorityd.indexes n on n.name = m.name and n.unless_led_by is not null
+cross join lateral unnest(
+    array[format('insert into priorityd.created values (%L) on conflict do nothing', 'index ' || m.name)] || m.statements
+) with ordinality s (statement, position)
+order by m.name, s.position
 \gexec
 
 \echo 'Filling the columns, 5,000 rows at a time'
@@ -80,12 +86,13 @@ end
 $$;
 
 \echo 'Building the indexes of what was filled'
-select
-    format('insert into priorityd.created values (%L) on conflict do nothing', 'index ' || m.name),
-    m.statements[1],
-    m.statements[2]
+select s.statement
 from priorityd.missing_indexes(true) m
+cross join lateral unnest(
+    array[format('insert into priorityd.created values (%L) on conflict do nothing', 'index ' || m.name)] || m.statements
+) with ordinality s (statement, position)
 where to_regclass('public.' || m.table_name) is not null
+order by m.name, s.position
 \gexec
 
 reset client_min_messages;

@@ -108,6 +108,9 @@ async def test_ended_jobs_become_counters_and_times_and_queued_ones_gauges(
         insert(connection, 50, "queued", 4)
         await eventually(lambda: it.value("jobs_total", priority="high", status="completed") == 3)
         await eventually(lambda: it.value("jobs_total", priority="low", status="failed") == 2)
+        assert it.watcher.queue is not None
+        assert it.watcher.queue.whole
+        assert 0 < it.value("job_queue_age_seconds") < 5
         await eventually(lambda: it.value("job_queue_depth", priority="medium") == 4)
         assert 30 <= it.value("job_queue_oldest_seconds", priority="medium") < 60
         assert it.value("job_wait_seconds_sum", priority="high") == pytest.approx(30)
@@ -171,6 +174,22 @@ async def test_only_the_leader_reads_and_one_that_loses_the_lead_shows_no_queue(
         insert(connection, 100, "completed", 6)
         await eventually(lambda: other.value("jobs_total", priority="high", status="completed") == 6)
         assert one.value("jobs_total", priority="high", status="completed") == 0
+
+
+async def test_what_holds_the_count_back_is_known_by_its_backend(store: Store, database: Database) -> None:
+    holder = database.connect(autocommit=False)
+    async with watching(store) as it:
+        await eventually(lambda: it.watcher.latest)
+        await anyio.to_thread.run_sync(lambda: holder.execute("select from background_jobs"))
+        await eventually(
+            lambda: (
+                it.watcher.latest
+                and it.watcher.latest.held_back_by
+                and it.watcher.latest.held_back_by.pid == holder.info.backend_pid
+            )
+        )
+        holder.rollback()
+        await eventually(lambda: it.watcher.latest and not it.watcher.latest.held_back_by)
 
 
 async def test_a_missing_table_is_said_once_and_found_when_it_comes(store: Store, database: Database) -> None:

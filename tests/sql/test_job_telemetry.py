@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -10,11 +11,11 @@ import pytest
 
 from priorityd.core.priorities import PRIORITIES, SCORES
 from priorityd.daemon.sandbox.migrate import apply_migrations
-from tests.support.database import schema_sql
+from tests.support.database import schema_sql, superuser_beside
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
-    from tests.support.database import Database
+    from tests.support.database import Database, Server
 
 RANK = {"low": 1, "medium": 2, "high": 3}
 
@@ -93,12 +94,18 @@ class Reader:
             self.jobs += [(group["priority"], group["status"])] * group["jobs"]
 
     def poll(self) -> Reader:
-        """Twice: what the first call sees as the present is settled by the second."""
-        for _ in range(2):
+        """Until there is no more."""
+        self.count(self.ask())
+        while self.last["more"]:
             self.count(self.ask())
-            while self.last["more"]:
-                self.count(self.ask())
         return self
+
+    @property
+    def queued(self) -> list[dict[str, Any]]:
+        """What waits, by priority, as the last poll told it."""
+        assert self.last["queue"]["whole"]
+        queued: list[dict[str, Any]] = self.last["queue"]["jobs"]
+        return queued
 
 
 @pytest.fixture
@@ -124,7 +131,6 @@ def test_each_job_is_counted_once_with_its_times(world: World, jobs: Jobs) -> No
 def test_the_times_are_wait_run_and_total(world: World, jobs: Jobs) -> None:
     reader = Reader(world).poll()
     jobs.end("high")
-    reader.count(reader.ask())
     (group,) = reader.ask()["finished"]
     assert (group["wait_seconds"], group["run_seconds"], group["total_seconds"]) == ([10], [20], [30])
 
@@ -155,7 +161,7 @@ def test_a_job_has_the_priority_it_was_queued_with_else_its_repository_s(
         (-1, priority),
     ):
         jobs.add(queued_with, repository=repository)
-        (waiting,) = Reader(world).poll().last["waiting"]
+        (waiting,) = Reader(world).poll().queued
         assert (waiting["priority"], waiting["jobs"]) == (expected, 1), queued_with
         world.execute("delete from background_jobs")
 
@@ -163,7 +169,7 @@ def test_a_job_has_the_priority_it_was_queued_with_else_its_repository_s(
 def test_a_job_of_nobody_is_medium(world: World, jobs: Jobs) -> None:
     jobs.add()
     jobs.add(repository=world.repository())
-    (waiting,) = Reader(world).poll().last["waiting"]
+    (waiting,) = Reader(world).poll().queued
     assert (waiting["priority"], waiting["jobs"]) == ("medium", 2)
     assert 100 <= waiting["oldest_seconds"] < 200
 
@@ -171,8 +177,117 @@ def test_a_job_of_nobody_is_medium(world: World, jobs: Jobs) -> None:
 def test_payloads_of_any_shape_are_read(world: World, jobs: Jobs) -> None:
     for payload in ("null", "[]", '"x"', '{"priority": {}}', '{"priority": []}', '{"priority": 1e400}'):
         world.execute("insert into background_jobs (payload) values (%s)", payload)
-    (waiting,) = Reader(world).poll().last["waiting"]
+    (waiting,) = Reader(world).poll().queued
     assert (waiting["priority"], waiting["jobs"]) == ("medium", 6)
+
+
+NONSENSE = [
+    '{"priority": "1.' + "0" * 16_384 + '"}',
+    '{"priority": 1.' + "0" * 16_380 + "}",
+    '{"priority": "' + "9" * 1_000_000 + '"}',
+]
+NOT_JSONB = [r'{"priority": "\u0000"}', '{"priority": 1e200000}', "[" * 3_000 + "]" * 3_000]
+
+
+@pytest.mark.parametrize("type_", ["json", "jsonb"])
+def test_the_nonsense_of_a_job_is_that_job_s(world: World, jobs: Jobs, type_: str) -> None:
+    world.execute(
+        f"""alter table background_jobs alter column payload drop default,
+            alter column payload type {type_} using payload::{type_}"""
+    )
+    apply_migrations(world.connection)
+    reader = Reader(world).poll()
+    payloads = NONSENSE + (NOT_JSONB if type_ == "json" else [])
+    for payload in payloads:
+        world.execute(
+            "insert into background_jobs (payload, created_at) values (%s, now() - interval '90 s')", payload
+        )
+        world.execute(
+            """insert into background_jobs (payload, status, created_at, started_at, completed_at)
+               values (%s, 'completed', now() - interval '30 s', now() - interval '20 s', now())""",
+            payload,
+        )
+    jobs.add("high", status="completed", created=100, started=90, ended=0)
+    reader.poll()
+    assert {each["priority"]: each["jobs"] for each in reader.queued} == {"medium": len(payloads)}
+    assert sorted(reader.jobs) == [("high", "completed"), *[("medium", "completed")] * len(payloads)]
+
+
+def test_times_without_end_are_told_of_by_nobody(world: World) -> None:
+    reader = Reader(world).poll()
+    world.execute(
+        """insert into background_jobs (status, created_at, started_at, completed_at)
+           values ('completed', '-infinity', '-infinity', now()), ('queued', '-infinity', null, null),
+               ('queued', 'infinity', null, null), ('completed', now(), 'infinity', now())"""
+    )
+    (group,) = reader.ask()["finished"]
+    assert (group["jobs"], group["wait_seconds"]) == (2, [])
+    (waiting,) = reader.poll().queued
+    assert (waiting["jobs"], waiting["oldest_seconds"]) == (2, 0)
+
+
+def test_each_repository_is_looked_up_once_a_poll(world: World) -> None:
+    """However many jobs it has."""
+    world.execute(
+        """with r as (insert into repositories select from generate_series(1, 3) returning id),
+               t as (insert into tracked_repositories (repository_id, priority) select id, 'low' from r)
+           insert into background_jobs (repository_id) select r.id from r, generate_series(1, 500)"""
+    )
+    world.execute("vacuum analyze tracked_repositories")
+    with world.connection.transaction():
+        looked_up = """select idx_scan + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables
+                       where relname = 'tracked_repositories'"""
+        before = world.value(looked_up)
+        reader = Reader(world).poll()
+        assert world.value(looked_up) - before <= 20
+    assert [(each["priority"], each["jobs"]) for each in reader.queued] == [("low", 1500)]
+
+
+def test_a_long_queue_is_counted_slice_by_slice(world: World, jobs: Jobs) -> None:
+    world.execute(
+        """insert into background_jobs (payload, created_at)
+           select jsonb_build_object('priority', case when n > 11000 then 'high' else 'low' end),
+               now() - make_interval(secs => 6000 - n / 10)
+           from generate_series(1, 12000) n"""
+    )
+
+    def described(cursor: str) -> dict[str, Any]:
+        return world.value("select priorityd.describe_queue(%s::text::priorityd.job_cursor)", cursor)
+
+    cursor = world.value("select priorityd.walk_queue(null, 0)::text")
+    seen = []
+    for _ in range(4):
+        found = described(cursor)
+        seen.append((found["whole"], {each["priority"]: each["jobs"] for each in found["jobs"]}))
+        cursor = world.value("select priorityd.walk_queue(%s::text::priorityd.job_cursor, 0)::text", cursor)
+    assert seen == [
+        (False, {"low": 5000}),
+        (False, {"low": 10_000}),
+        (True, {"low": 11_000, "high": 1000}),
+        (True, {"low": 11_000, "high": 1000}),  # while the next walk is under way
+    ]
+    jobs.add("medium", created=7000)
+    found = described(cursor)
+    assert found["age_seconds"] >= 0
+    assert [each["priority"] for each in found["jobs"]] == ["high", "low"], "as of counted_at"
+
+
+def test_a_job_that_is_queued_behind_a_long_queue_is_found_to_be_overtaken(world: World, jobs: Jobs) -> None:
+    world.execute(
+        """insert into background_jobs (payload, created_at)
+           select '{"priority": "low"}', now() - interval '1 h' from generate_series(1, 12000)"""
+    )
+    jobs.add("high", created=60)
+    jobs.add("high", created=61)
+    jobs.add("medium", status="processing", created=30, started=10)
+    assert inversions(world)["count"] == 1
+
+
+def test_types_without_end_are_counted_all_the_same(world: World) -> None:
+    world.execute("insert into background_jobs (type) select 'type ' || n from generate_series(1, 3000) n")
+    (waiting,) = Reader(world).poll().queued
+    assert waiting["jobs"] == 3000
+    assert world.value("select jsonb_array_length(queue_counted) <= 101 from priorityd.job_cursor")
 
 
 def test_a_late_commit_is_counted_although_others_ended_after_it(database: Database, jobs: Jobs) -> None:
@@ -189,12 +304,90 @@ def test_a_late_commit_is_counted_although_others_ended_after_it(database: Datab
     assert sorted(priority for priority, _ in reader.jobs) == ["high", "low", "medium"]
 
 
-def test_a_transaction_that_only_reads_holds_nothing_up(database: Database, jobs: Jobs) -> None:
-    idle = session(database, autocommit=False)
-    idle.execute("select count(*) from background_jobs")
+@pytest.mark.parametrize("role", ["service_role", None])
+def test_a_transaction_that_writes_late_is_waited_for_by_whoever_polls(
+    database: Database, jobs: Jobs, role: str | None
+) -> None:
+    """Until it writes it has no transaction id; what it writes then is the time at which it began."""
+    reader = Reader(World(database.connect(role))).poll()
+    worker = session(database, autocommit=False)
+    worker.execute("select count(*) from background_jobs")
+    jobs.end("low")
+    assert reader.poll().jobs == []
+    Jobs(worker).end("high")
+    assert reader.poll().jobs == []
+    worker.connection.commit()
+    assert sorted(priority for priority, _ in reader.poll().jobs) == ["high", "low"]
+
+
+def test_what_holds_the_count_back_is_named(database: Database, jobs: Jobs) -> None:
     reader = Reader(session(database)).poll()
-    jobs.end()
-    assert len(reader.poll().jobs) == 1
+    assert reader.last["held_back_by"] is None
+    worker = session(database, autocommit=False)
+    worker.execute("select 1")
+    assert reader.poll().last["held_back_by"] is None, "it has just begun"
+    held = reader.poll().last["held_back_by"]
+    assert (held["pid"], held["writes"]) == (worker.pid, False)
+    assert held["seconds"] > 0
+    Jobs(worker).end()
+    assert reader.poll().last["held_back_by"]["writes"] is True
+    worker.connection.commit()
+    assert reader.poll().last["held_back_by"] is None
+
+
+@pytest.mark.parametrize(("writes", "longest"), [(False, "5 minutes"), (True, "1 hour")])
+def test_a_forgotten_transaction_is_waited_for_no_longer_than(
+    database: Database, jobs: Jobs, writes: bool, longest: str
+) -> None:
+    reader = Reader(session(database)).poll()
+    forgotten = session(database, autocommit=False)
+    if writes:
+        Jobs(forgotten).add("high")
+    else:
+        forgotten.execute("select count(*) from background_jobs")
+    jobs.end("low")
+    assert reader.poll().jobs == []
+    age = """update priorityd.job_cursor set transactions = (
+                 select jsonb_object_agg(key, value || jsonb_build_object('first_seen', now() - %s::interval))
+                 from jsonb_each(transactions))"""
+    jobs.world.execute(f"{age} where only_row", f"{longest} -10 s")
+    assert reader.poll().jobs == []
+    jobs.world.execute(f"{age} where only_row", f"{longest} 10 s")
+    assert reader.poll().jobs == [("low", "completed")]
+
+
+def test_transactions_of_other_databases_hold_nothing_up(
+    server: Server, database: Database, jobs: Jobs
+) -> None:
+    reader = Reader(session(database)).poll()
+    with server.database() as other:
+        forgotten = session(other, autocommit=False)
+        forgotten.execute("create table written ()")
+        jobs.end()
+        assert reader.poll().jobs == [("high", "completed")]
+
+
+def test_a_prepared_transaction_is_waited_for_as_one_that_was_open_before(world: World) -> None:
+    """Looked at with what an earlier look has met: whatever became prepared may have begun long before."""
+    earlier = {
+        "3/7 of 42": {
+            "pid": 42,
+            "since": "2025-01-03T00:00:00+00:00",
+            "first_seen": "2025-01-03T00:00:00+00:00",
+        }
+    }
+    world.execute("create view prepared as select '17'::xid as transaction, current_database() as database")
+    body = world.value("select prosrc from pg_proc where proname = 'look_at_transactions'")
+    found = world.value(
+        "select ("
+        + body.replace("pg_prepared_xacts", "prepared")
+        .replace("p_before", "%s::jsonb")
+        .replace("p_looked_at", "'2025-01-04Z'::timestamptz")
+        + ")",
+        *[json.dumps(earlier)] * 2,
+    )
+    assert found["prepared 17"]["since"].startswith("2025-01-03")
+    assert found["prepared 17"]["pid"] is None
 
 
 def test_a_restart_goes_on_where_the_last_daemon_was(world: World, jobs: Jobs) -> None:
@@ -210,7 +403,6 @@ def test_a_restart_goes_on_where_the_last_daemon_was(world: World, jobs: Jobs) -
 def test_a_page_whose_answer_was_lost_comes_again(world: World, jobs: Jobs) -> None:
     reader = Reader(world).poll()
     jobs.end()
-    reader.count(reader.ask())
     lost = reader.ask()
     assert [group["jobs"] for group in lost["finished"]] == [1]
     jobs.end()
@@ -249,7 +441,10 @@ def test_an_attempt_that_is_tried_again_counts_when_it_ends(world: World, jobs: 
 
 def inversions(world: World, since: float = 1000) -> dict[str, Any]:
     return world.value(
-        "select priorityd.find_job_inversions(now() - make_interval(secs => %s), now())", since
+        """select priorityd.find_job_inversions(
+               now() - make_interval(secs => %s), now(), (priorityd.walk_queue(null, 60)).queue_counted
+           )""",
+        since,
     )
 
 
@@ -374,13 +569,8 @@ def test_a_promoted_job_overtakes_nobody_and_a_type_is_overtaken_by_no_other(
     inverted = jobs.add("low", status="completed", created=40, started=0, ended=0, job_type="reviews")
     reader.poll()
     assert reader.inversions == 1
-    found = world.call("priorityd.find_job_inversions", *judged(world))
+    found = inversions(world, 60)
     assert [UUID(pair["job_id"]) for pair in found["sample"]] == [inverted]
-
-
-def judged(world: World) -> tuple[object, object]:
-    """The last minute."""
-    return world.value("select now() - interval '1 minute'"), world.value("select now()")
 
 
 @pytest.mark.parametrize(
@@ -444,6 +634,114 @@ def test_a_large_table_gets_its_indexes_from_whoever_can_wait(world: World) -> N
     for statement in statements:
         world.execute(statement)
     assert Reader(world).ask()["available"] is True
+
+
+def partitioned(world: World) -> None:
+    """The application's table of jobs, divided twice."""
+    world.execute(
+        """alter table background_jobs rename to flat;
+           create table background_jobs (like flat including defaults) partition by range (created_at)"""
+    )
+    world.execute(
+        """create table jobs_old partition of background_jobs for values from (minvalue) to ('2025-01-01');
+           create table jobs_now partition of background_jobs for values from ('2025-01-01') to (maxvalue)
+               partition by list (type);
+           create table jobs_now_reviews partition of jobs_now for values in ('reviews');
+           create table jobs_now_others partition of jobs_now default"""
+    )
+
+
+def test_a_partitioned_table_is_as_large_as_its_partitions(world: World, jobs: Jobs) -> None:
+    partitioned(world)
+    size = "select priorityd.table_size('background_jobs')"
+    assert world.value(size) == 0
+    jobs.add(job_type="reviews")
+    jobs.add()
+    assert world.value(size) == 2 * 8192
+    assert world.value("select priorityd.table_size(to_regclass('nothing'))") is None
+
+
+def test_a_small_partitioned_table_is_read_like_any(world: World, jobs: Jobs) -> None:
+    partitioned(world)
+    apply_migrations(world.connection)
+    reader = Reader(world).poll()
+    jobs.end("low")
+    jobs.add("high", job_type="reviews")
+    assert reader.poll().jobs == [("low", "completed")]
+    assert [each["priority"] for each in reader.queued] == ["high"]
+    assert (
+        world.value("select count(*) from priorityd.missing_indexes() where table_name = 'background_jobs'")
+        == 0
+    )
+
+
+def test_a_large_partitioned_table_gets_its_indexes_without_anybody_waiting(world: World, jobs: Jobs) -> None:
+    partitioned(world)
+    world.execute("alter table jobs_now_others alter column error set storage plain")
+    world.execute(
+        "insert into background_jobs (error) select repeat('x', 7000) from generate_series(1, 13000)"
+    )
+    world.execute("delete from priorityd.indexes where table_name <> 'background_jobs'")
+    apply_migrations(world.connection)
+    reason = Reader(world).ask()["reason"]
+    assert "create index concurrently" in reason, "not built by the migration"
+    missing = """select statements from priorityd.missing_indexes(true)
+                 where table_name = 'background_jobs' order by name"""
+    for (statements,) in world.execute(missing).fetchall():
+        world.execute(statements[0])
+        world.execute(statements[1])  # and is interrupted: the rest is left for the next time
+    leaf = "idx_background_jobs_queued_%"
+    with superuser_beside(world.connection) as superuser:
+        superuser.execute(
+            "update pg_index set indisvalid = false where indexrelid in"
+            f" (select oid from pg_class where relname like '{leaf}' and relkind = 'i')".encode()
+        )
+    for (statements,) in world.execute(missing).fetchall():
+        for statement in statements:
+            world.execute(statement)
+    assert world.execute(missing).fetchall() == []
+    assert Reader(world).poll().last["available"] is True
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ("'queued', 'running', 'completed'", None),
+        ("'waiting', 'done'", "the status of background_jobs is an enum without the label queued"),
+    ],
+)
+def test_a_status_may_lack_words(world: World, labels: str, reason: str | None) -> None:
+    world.execute(
+        f"""drop index idx_background_jobs_queued;
+            alter table background_jobs drop constraint background_jobs_status_check;
+            create type job_status as enum ({labels});
+            alter table background_jobs alter column status drop default,
+                alter column status type job_status using status::job_status"""
+    )
+    apply_migrations(world.connection)
+    if reason:
+        assert Reader(world).ask() == {"available": False, "reason": reason}
+        return
+    reader = Reader(world).poll()
+    world.execute(
+        """insert into background_jobs (status, created_at, started_at, completed_at)
+           values ('completed', now() - interval '9 s', now() - interval '5 s', now()),
+               ('running', now(), now(), null), ('queued', now(), null, null)"""
+    )
+    assert reader.poll().jobs == [("medium", "completed")]
+    assert [each["jobs"] for each in reader.queued] == [1]
+
+
+def test_other_words_for_a_status_count_as_none_of_ours(world: World) -> None:
+    world.execute("alter table background_jobs drop constraint background_jobs_status_check")
+    reader = Reader(world).poll()
+    world.execute(
+        """insert into background_jobs (status, created_at, started_at, completed_at)
+           values ('done', now() - interval '9 s', now(), now()), ('cancelled', now(), null, now()),
+               ('waiting', now(), null, null)"""
+    )
+    assert reader.poll().jobs == [("medium", "cancelled")]
+    assert reader.queued == []
 
 
 # Plans.

@@ -182,8 +182,8 @@ def test_two_who_apply_it_at_once_wait_for_each_other(bare: World, empty_databas
     [
         ("0008",),
         ("0009", "0010", "0011", "0012"),
-        ("0013",),
-        ("0008", "0009", "0010", "0011", "0012", "0013"),
+        ("0013", "0014"),
+        ("0008", "0009", "0010", "0011", "0012", "0013", "0014"),
     ],
 )
 def test_lines_may_be_left_out(bare: World, left_out: tuple[str, ...]) -> None:

@@ -217,20 +217,38 @@ def test_the_snapshot_tells_how_much_waits_and_for_how_long(outbox: World) -> No
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments"),
+    ("function", "wrong"),
     [
-        ("claim_priority_changes", [None, 500, 60]),
-        ("claim_priority_changes", [ME, 0, 60]),
-        ("claim_priority_changes", [ME, 500, 0]),
-        ("return_priority_changes", [ME, [1], "x", -1]),
-        ("open_priority_outbox", [0]),
-        ("trim_priority_changes", [0, 0, 10]),
-        ("trim_priority_changes", [90, 0, 0]),
+        ("claim_priority_changes", {"p_daemon_id": None}),
+        ("claim_priority_changes", {"p_limit": 0}),
+        ("claim_priority_changes", {"p_claim_seconds": 0}),
+        ("claim_priority_changes", {"p_claim_seconds": float("nan")}),
+        ("claim_priority_changes", {"p_claim_seconds": 3601}),
+        ("return_priority_changes", {"p_delay_seconds": -1}),
+        ("return_priority_changes", {"p_delay_seconds": float("inf")}),
+        ("open_priority_outbox", {"p_forget_after_days": 0}),
+        ("open_priority_outbox", {"p_forget_after_days": 2_000_000_000}),
+        ("trim_priority_changes", {"p_keep_days": 0}),
+        ("trim_priority_changes", {"p_keep_days": 2_000_000_000}),
+        ("trim_priority_changes", {"p_keep_days": None}),
+        ("trim_priority_changes", {"p_after": None}),
+        ("trim_priority_changes", {"p_limit": 100_001}),
+        ("poll_background_jobs", {"p_settle_seconds": -1}),
+        ("poll_background_jobs", {"p_settle_seconds": 1e300}),
+        ("poll_background_jobs", {"p_settle_seconds": None}),
+        ("poll_background_jobs", {"p_limit": None}),
     ],
 )
-def test_arguments_out_of_range_are_refused(outbox: World, function: str, arguments: list[object]) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue):
-        outbox.call(function, *arguments)
+def test_arguments_out_of_range_are_refused_by_name(
+    outbox: World, function: str, wrong: dict[str, object]
+) -> None:
+    right: dict[str, dict[str, object]] = {
+        "claim_priority_changes": {"p_daemon_id": ME},
+        "return_priority_changes": {"p_daemon_id": ME, "p_ids": [1], "p_error": "x", "p_delay_seconds": 1},
+        "poll_background_jobs": {"p_daemon_id": ME},
+    }
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"^{next(iter(wrong))} is "):
+        outbox.call(function, **right.get(function, {}) | wrong)
 
 
 # Trimming.
@@ -276,6 +294,74 @@ def test_what_was_never_to_be_announced_is_trimmed(outbox: World) -> None:
     opened(outbox)
     aged(outbox, 91)
     assert sum(page["trimmed"] for page in trim(outbox)) == 3
+
+
+# The low-water mark.
+
+
+def recorded(world: World, times: int) -> None:
+    """So many changes on record, of so many repositories."""
+    world.execute(
+        """insert into repository_priority_changes (
+               tracked_repository_id, old_priority, new_priority, is_workspace_repo, workspace_count, trigger
+           ) select gen_random_uuid(), 'medium', 'high', true, 1, 'event' from generate_series(1, %s)""",
+        times,
+    )
+
+
+def dispatch_all(world: World) -> int:
+    """All there is to claim; how many."""
+    dispatched = 0
+    while changes := claim(world):
+        world.call("mark_priority_changes_dispatched", ids(changes))
+        dispatched += len(changes)
+    return dispatched
+
+
+def test_a_snapshot_held_open_makes_no_claim_dearer(outbox: World, database: Database) -> None:
+    holder = session(database, autocommit=False)
+    holder.execute("set transaction isolation level repeatable read")
+    holder.execute("select count(*) from repository_priority_changes")
+    recorded(outbox, 6000)
+    assert dispatch_all(outbox) == 6000
+    claim(outbox)
+    pages, _ = rows_read(outbox, "claim_priority_changes", ME, 500)
+    assert pages < 300
+    assert rows_read(outbox, "priority_outbox_depth")[0] < 300
+    holder.connection.rollback()
+
+
+def test_a_change_that_is_seen_late_is_claimed_although_the_mark_has_moved(
+    outbox: World, database: Database
+) -> None:
+    late, later = session(database, autocommit=False), session(database)
+    late.execute("insert into repositories default values")  # as a sync has written before it records
+    recorded(late, 1)
+    recorded(later, 3000)
+    assert dispatch_all(outbox) == 3000
+    assert claim(outbox) == []
+    late.connection.commit()
+    (change,) = claim(outbox)
+    assert depth(outbox)[0] == 1
+    outbox.call("mark_priority_changes_dispatched", [change["id"]])
+    for _ in range(3):
+        claim(outbox)
+    mark = "select pending_after >= 3000 from priorityd.outbox"
+    assert outbox.value(mark)
+
+
+def test_an_abandoned_change_that_is_tried_again_is_found_before_the_mark(outbox: World) -> None:
+    recorded(outbox, 1)
+    (change,) = claim(outbox)
+    outbox.call("abandon_priority_changes", [change["id"]], ["no"])
+    recorded(outbox, 2000)
+    dispatch_all(outbox)
+    claim(outbox)
+    assert outbox.value("select pending_after > %s from priorityd.outbox", change["id"])
+    outbox.execute("update repository_priority_changes set abandoned_at = null, next_attempt_at = now()")
+    outbox.execute("update priorityd.outbox set looked_before_at = now() - interval '61 s' where only_row")
+    assert ids(claim(outbox)) == [change["id"]]
+    assert depth(outbox) == (1, 0), "it is pending, and counts"
 
 
 # Plans, with a million changes on record and a hundred thousand of them pending.
@@ -362,7 +448,11 @@ def test_settling_and_trimming_read_no_more_than_their_rows(long_trail: World) -
 
 @pytest.mark.million
 def test_the_depth_is_counted_from_the_index_of_pending_rows(long_trail: World) -> None:
-    counting = source_of(long_trail, "priority_outbox_depth").replace("o.announce_after", "500000")
+    counting = (
+        source_of(long_trail, "priority_outbox_depth")
+        .replace("o.announce_after", "500000")
+        .replace("o.pending_after", "0")
+    )
     plan = explain(long_trail, counting)
     used = {node["Index Name"] for node in plan if node.get("Index Name")}
     assert used >= {"idx_repository_priority_changes_pending"}

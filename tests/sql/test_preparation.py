@@ -139,6 +139,34 @@ def test_after_the_first_backfill_it_fills_nothing(application: World, server: S
     assert application.everything() == before
 
 
+def test_autovacuum_gives_way_to_it(application: World, server: Server, empty_database: Database) -> None:
+    """To whoever waits for a second: so it has to wait that long, without making others wait."""
+    populate(application)
+    with superuser_beside(application.connection) as superuser:
+        # A vacuum that takes its time, of the kind that gives way.
+        superuser.execute("alter system set autovacuum_naptime = 1")
+        superuser.execute("select pg_reload_conf()")
+        try:
+            application.execute(
+                "insert into tracked_repositories (repository_id) select null from generate_series(1, 20000)"
+            )
+            application.execute("delete from tracked_repositories where repository_id is null")
+            application.execute(
+                """alter table tracked_repositories set (
+                       autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0,
+                       autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"""
+            )
+            application.wait_for(
+                """select exists (
+                       select from pg_stat_progress_vacuum where relid = 'tracked_repositories'::regclass)"""
+            )
+            run_psql(_url(application, server), SCRIPT)
+        finally:
+            superuser.execute("alter system reset autovacuum_naptime")
+            superuser.execute("select pg_reload_conf()")
+    assert application.value("select count(*) from tracked_repositories where is_workspace_repo") == 160
+
+
 def test_waits_for_a_long_transaction_without_making_others_wait(
     application: World, server: Server, empty_database: Database
 ) -> None:

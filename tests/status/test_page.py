@@ -181,6 +181,19 @@ def test_says_what_waits_to_be_announced() -> None:
     assert "Inngest" not in document().text
 
 
+def test_says_when_what_waits_was_counted_and_what_holds_the_count_of_ended_jobs_back() -> None:
+    jobs = a_report().model_dump()["jobs"]
+    text = document().text
+    assert "Queued at " in text
+    assert "open for" not in text
+    jobs |= {"queued_whole": False, "held_back_by": {"pid": 4711, "writes": True, "seconds": 90.0}}
+    text = document(jobs=jobs).text
+    assert "At least so many queued at " in text
+    assert "Backend 4711 has had a transaction open for " in text
+    jobs |= {"held_back_by": {"pid": None, "writes": True, "seconds": 90.0}}
+    assert "A prepared transaction has been open for " in document(jobs=jobs).text
+
+
 def test_problems_stand_above_everything_else_that_is_shown() -> None:
     page = render(
         a_report(problems=[{"severity": "critical", "text": "sweeps <fail>"}]),

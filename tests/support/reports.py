@@ -107,6 +107,9 @@ def _well() -> dict[str, Any]:
             "read_by_this_daemon": True,
             "off_because": None,
             "counted_until": NOW - timedelta(seconds=10),
+            "held_back_by": None,
+            "queued_at": NOW - timedelta(seconds=2),
+            "queued_whole": True,
             "queued": {
                 "high": {"count": 3, "oldest_seconds": 4.2},
                 "medium": {"count": 1250, "oldest_seconds": 5400},
