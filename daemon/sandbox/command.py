@@ -2,8 +2,8 @@
 
 Order matters both ways. Up: ports (so that a busy one is known before anything is started), PostgreSQL,
 schema and data, REST and Realtime, the daemon, traffic. Down: the same backwards, each given the time to end
-in order. SIGINT, SIGTERM and SIGHUP (the terminal is gone) end it at any point; a second one does not wait for
-the daemon to drain.
+in order. SIGINT, SIGTERM and SIGHUP (the terminal is gone) end it at any point; a second one does not wait
+for the daemon to drain.
 """
 
 from __future__ import annotations

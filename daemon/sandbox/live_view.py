@@ -27,7 +27,7 @@ _COLOURS = {"high": "bold red", "medium": "yellow", "low": "dim", "live": "green
 
 
 class _Terminal:
-    """stdout. When its terminal is gone, what is drawn is lost; the SIGHUP that comes then ends the sandbox."""
+    """stdout. When its terminal is gone, what is drawn is lost; the SIGHUP that comes ends the sandbox."""
 
     def write(self, text: str) -> int:
         """Write what can be written."""

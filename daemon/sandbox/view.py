@@ -53,7 +53,7 @@ class View(ABC):
 
     @abstractmethod
     def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
-        """Everything is up; `doors` are named places where a person can look, each a URL or a line to type."""
+        """Everything is up; `doors` are places where a person can look: names and URLs or lines to type."""
 
     @abstractmethod
     def event(self, event: dict[str, Any]) -> None:
