@@ -32,7 +32,7 @@ def test_every_setting_in_the_readme_exists() -> None:
 
 
 def test_every_metric_is_in_the_readme_with_its_labels_and_no_other() -> None:
-    table = README[README.index("| metric (prefix") : README.index("## As a library")]
+    table = README[README.index("| metric (prefix") : README.index("## Glossary")]
     documented = {
         (name, tuple(labels.split(",")) if labels else ())
         for name, labels in re.findall(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`", table)
