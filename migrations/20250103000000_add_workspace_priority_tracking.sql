@@ -241,6 +241,15 @@ begin
             pg_get_function_result('priorityd.memberships()'::regprocedure), c_as_created
             using errcode = 'invalid_function_definition', hint = 'Drop it, create it so, and apply this migration again.';
     end if;
+
+    -- Whether it is as it was created. An operator's own may well begin with the default one, and join what repeats pairs.
+    create or replace function priorityd.memberships_are_as_installed()
+    returns boolean language sql stable as $$
+        select btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
+            = 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
+        from pg_proc p
+        where p.oid = 'priorityd.memberships()'::regprocedure
+    $$;
 end
 $tables$;
 

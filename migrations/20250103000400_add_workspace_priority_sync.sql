@@ -44,11 +44,7 @@ begin
     -- Whether no pair can repeat: memberships are counted as installed, and a unique index sees to it.
     create or replace function priorityd.pairs_are_unique()
     returns boolean language sql stable as $$
-        select exists (
-            select from pg_proc p
-            where p.oid = 'priorityd.memberships()'::regprocedure
-                and p.prosrc like '%from priorityd.default_memberships()%'
-        ) and exists (
+        select priorityd.memberships_are_as_installed() and exists (
             select from pg_index i
             where i.indrelid = 'public.workspace_repositories'::regclass
                 and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
