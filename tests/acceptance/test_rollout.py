@@ -1,4 +1,4 @@
-"""What `docs/rollout.md` says of the commands: a dry run before and after another definition of membership."""
+"""What `docs/rollout.md` says of the commands: a dry run before and after another definition is in force."""
 
 from __future__ import annotations
 
