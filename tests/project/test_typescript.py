@@ -7,8 +7,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ def app(built: Path, stack: Stack, event_api: StandIn) -> Application:
     return Application(built, stack, event_api)
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
 def sync_event(repository: object, **data: object) -> dict[str, Any]:
     data = {"repositoryId": str(repository), "priority": 100, **data}
     return {"name": "capture/repository.sync.graphql", "id": "e", "ts": 1, "data": data}
@@ -216,13 +224,17 @@ async def test_one_is_queued_once_by_its_id_and_a_malformed_one_is_an_error(app:
 
 
 @pytest.mark.supabase_js
-@pytest.mark.parametrize("how", ["an error", "nobody there"])
-async def test_without_a_look_up_jobs_are_queued_at_medium_and_it_is_said(app: Application, how: str) -> None:
+@pytest.mark.parametrize("how", ["an error", "nobody there", "no answer"])
+async def test_without_a_look_up_jobs_are_queued_at_medium_and_it_is_said(
+    app: Application, silent: str, how: str
+) -> None:
     repository = await in_a_workspace(app)
     if how == "an error":
         misbehave(app.stack.server, "rest/fail?status=503&function=build_repository_job_events", seconds=60)
-    else:
+    elif how == "nobody there":
         app.environment["SUPABASE_URL"] = f"http://127.0.0.1:{free_port()}"
+    else:
+        app.environment["SUPABASE_URL"] = silent
     job = {
         "repository_id": str(repository),
         "repository_name": "acme/web",
