@@ -287,10 +287,19 @@ begin
         return;
     end if;
 
+    -- Whether priorityd.memberships() is as it is created below. An operator's own may well begin with the default one, and join what repeats pairs.
+    create or replace function priorityd.memberships_are_as_installed()
+    returns boolean language sql stable as $$
+        select btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
+            = 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
+        from pg_proc p
+        where p.oid = to_regprocedure('priorityd.memberships()')
+    $$;
+
     -- What the two return follows the application's type of workspace_id, so that nothing is cast and both are inlined;
     -- a function in the way that was made for another type is dropped first. An operator's own is not.
     for v_function, v_is_ours in
-        select p.oid, p.proname = 'default_memberships' or p.prosrc like '%from priorityd.default_memberships()%'
+        select p.oid, p.proname = 'default_memberships' or priorityd.memberships_are_as_installed()
         from pg_proc p
         where p.oid in (to_regprocedure('priorityd.memberships()'), to_regprocedure('priorityd.default_memberships()'))
             and (p.proallargtypes, p.proargnames) is distinct from (

@@ -244,11 +244,8 @@ begin
     -- Whether no pair can repeat: memberships are counted as installed, and unique.
     create or replace function priorityd.pairs_are_unique()
     returns boolean language sql stable as $$
-        select priorityd.is_unique('public.workspace_repositories', '{workspace_id, repository_id}') and exists (
-            select from pg_proc p
-            where p.oid = 'priorityd.memberships()'::regprocedure
-                and p.prosrc like '%from priorityd.default_memberships()%'
-        )
+        select priorityd.is_unique('public.workspace_repositories', '{workspace_id, repository_id}')
+            and priorityd.memberships_are_as_installed()
     $$;
 
     -- Those columns of a table of the application that there are and that the caller may read.

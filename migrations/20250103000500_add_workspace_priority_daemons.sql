@@ -255,10 +255,7 @@ begin
         v_began := clock_timestamp();
         select count(*) into v_memberships from priorityd.memberships();
         return jsonb_build_object(
-            'own', not exists (
-                select from pg_proc p
-                where p.oid = 'priorityd.memberships()'::regprocedure and p.prosrc like '%from priorityd.default_memberships()%'
-            ),
+            'own', not priorityd.memberships_are_as_installed(),
             'inlined', v_plan::text not like '%"Function Name": "memberships"%',
             'memberships', v_memberships,
             'one_ms', round(v_one::numeric, 3),

@@ -103,7 +103,7 @@ def sandbox(
     """Run everything on this machine: PostgreSQL, a stand-in for Supabase, and the daemon.
 
     For development and for a first look. No account, no Docker; nothing is left behind. The PostgreSQL is
-    real; /rest/v1/rpc and /realtime/v1 are stand-ins for Supabase's. Needs the extra "sandbox".
+    real; /rest/v1 and /realtime/v1 are stand-ins for Supabase's. Needs the extra "sandbox".
     """
     from priorityd.daemon.cli.sandbox import run_sandbox_command
 

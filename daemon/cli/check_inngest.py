@@ -74,7 +74,7 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[
         remedy = "Copy the signing key again from Inngest's dashboard, of the environment of your functions."
         yield Finding(key, "failed", str(error), remedy, "export INNGEST_SIGNING_KEY=…", error.exit_code)
     except PermanentError as error:
-        yield Finding(_STEP, "skipped", str(error), "Compare priority.run with the README by hand.")
+        yield Finding(_STEP, "skipped", str(error), "Compare priority.run with docs/application.md by hand.")
     except PriorityError as error:
         yield Finding(_STEP, "skipped", str(error), _AGAIN, "priorityd check")
     else:

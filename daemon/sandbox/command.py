@@ -2,7 +2,8 @@
 
 Order matters both ways. Up: ports (so that a busy one is known before anything is started), PostgreSQL,
 schema and data, REST and Realtime, the daemon, traffic. Down: the same backwards, each given the time to end
-in order. SIGINT and SIGTERM end it at any point; a second one does not wait for the daemon to drain.
+in order. SIGINT, SIGTERM and SIGHUP (the terminal is gone) end it at any point; a second one does not wait
+for the daemon to drain.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DONE, FAILED = 0, 1
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,12 @@ class _Stop:
 @contextmanager
 def _stop_on_signals() -> Iterator[_Stop]:
     loop, stop = asyncio.get_running_loop(), _Stop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDING:
         loop.add_signal_handler(number, stop.signalled)
     try:
         yield stop
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             loop.remove_signal_handler(number)
 
 
@@ -136,7 +138,7 @@ class _Sandbox:
             self._view.step("priorityd")
             if not await self._first_of(daemon.process.ready(), daemon):
                 return self._verdict(daemon)
-        self._view.ready(_facts(server, postgres.url(), daemon))
+        self._view.ready(_facts(server, postgres.url(), daemon), _doors(postgres, daemon))
         self._start_show(stack, postgres.url(), daemon)
         await self._first_of(server.ended.wait(), daemon)
         return self._verdict(daemon)
@@ -240,3 +242,9 @@ def _facts(server: SandboxServer, database_url: str, daemon: _Daemon | None) -> 
         database_url=database_url,
         metrics_url=f"{daemon.process.url}/metrics" if daemon else None,
     )
+
+
+def _doors(postgres: EmbeddedPostgres, daemon: _Daemon | None) -> list[tuple[str, str]]:
+    """Where a person can look, beside the facts for programs."""
+    page = [("Status page", f"{daemon.process.url}/")] if daemon else []
+    return [*page, ("SQL", postgres.psql_line())]

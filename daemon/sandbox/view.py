@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from priorityd.daemon.sandbox.pulse import Pulse
@@ -51,8 +52,8 @@ class View(ABC):
         """Something is being done on the way to being ready."""
 
     @abstractmethod
-    def ready(self, facts: Facts) -> None:
-        """Everything is up."""
+    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
+        """Everything is up; `doors` are places where a person can look: names and URLs or lines to type."""
 
     @abstractmethod
     def event(self, event: dict[str, Any]) -> None:
@@ -63,9 +64,10 @@ class View(ABC):
         """How things are now."""
 
     def say(self, text: str) -> None:
-        """Words for a person, on stderr."""
-        sys.stderr.write(f"priorityd sandbox: {text}\n")
-        sys.stderr.flush()
+        """Words for a person, on stderr; nowhere once the terminal is gone."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"priorityd sandbox: {text}\n")
+            sys.stderr.flush()
 
     @abstractmethod
     def close(self) -> None:
@@ -86,9 +88,11 @@ class JsonView(View):
         """Progress, as words."""
         self.say(text)
 
-    def ready(self, facts: Facts) -> None:
-        """The one line that a caller waits for."""
+    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
+        """The one line that a caller waits for; the doors are words."""
         self.say(STAND_IN)
+        for name, place in doors:
+            self.say(f"{name}: {place}")
         self._write(asdict(facts))
         for event in self._waiting or []:
             self._write(event)

@@ -70,7 +70,9 @@ begin
     end if;
     if exists (
         select from pg_proc p
-        where p.oid = to_regprocedure('priorityd.memberships()') and p.prosrc not like '%from priorityd.default_memberships()%'
+        where p.oid = to_regprocedure('priorityd.memberships()')
+            and btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
+                <> 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
     ) then
         raise notice 'removed with the rest: %', pg_get_functiondef('priorityd.memberships()'::regprocedure);
     end if;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from pydantic_core import PydanticUndefined
@@ -13,7 +14,14 @@ from priorityd.daemon.cli import cli
 from priorityd.daemon.settings import Settings, variable_name
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.database import Database
-from tests.support.repository import README, ROOT
+from tests.support.repository import DEPLOY, DOCS, README, ROOT
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(DOCS.glob("*.md")),
+    *sorted(DEPLOY.glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("field", Settings.model_fields)
@@ -32,7 +40,7 @@ def test_every_setting_in_the_readme_exists() -> None:
 
 
 def test_every_metric_is_in_the_readme_with_its_labels_and_no_other() -> None:
-    table = README[README.index("| metric (prefix") : README.index("## As a library")]
+    table = README[README.index("| metric (prefix") : README.index("## Glossary")]
     documented = {
         (name, tuple(labels.split(",")) if labels else ())
         for name, labels in re.findall(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`", table)
@@ -60,9 +68,43 @@ def test_every_command_is_in_the_readme() -> None:
         assert f"`priorityd {command}" in README, command
 
 
-def test_the_readme_points_at_files_that_exist() -> None:
-    for path in re.findall(r"`((?:core|daemon|migrations|deploy|tests)/[\w./*]*)`", README):
-        assert list(ROOT.glob(path.rstrip("/"))), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_points_at_files_and_headings_that_exist(page: Path) -> None:
+    text = page.read_text()
+    for path in re.findall(r"`((?:core|daemon|docs|migrations|deploy|tests)/[\w./*]*)`", text):
+        # X stands for any room.
+        assert list(ROOT.glob(path.rstrip("/").replace("/X", "/*"))), path
+    for target in re.findall(r"\]\(([^)\s]+)\)", _without_code(text)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in _anchors(linked.read_text()), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        text = page.read_text()
+        named = re.findall(r"(?:\]\(|`)([\w./-]+\.md)", text)
+        linked = {root / path for path in named for root in (page.parent, ROOT)}
+        ahead += [
+            each for each in {path.resolve() for path in linked} if each.exists() and each not in reached
+        ]
+    assert set(PAGES) <= reached
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_sql_and_python_use_the_same_words(database: Database) -> None:

@@ -1,4 +1,7 @@
-"""What the README says about queueing is what the code does: configurations to paste, job types, examples."""
+"""What the application guide says is what the code does: configurations to paste, job types, examples, SQL.
+
+Its TypeScript is type-checked and run by `test_typescript.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.events import EVENT_NAMES, REPOSITORY_SYNC, Job, event_data
 from tests.support.database import Database
-from tests.support.repository import README
+from tests.support.repository import DOCS
+from tests.support.world import session
+
+GUIDE = (DOCS / "application.md").read_text()
 
 
 def blocks(language: str, holding: str) -> list[str]:
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
     return [block for block in found if holding in block]
 
 
@@ -38,15 +44,15 @@ def test_the_configuration_for_python_is_what_the_sdk_registers() -> None:
     assert config.triggers[0].event == REPOSITORY_SYNC
 
 
-def test_what_the_readme_imports_is_there() -> None:
+def test_what_the_guide_imports_is_there() -> None:
     for block in blocks("python", "import"):
-        compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compile(block, "application.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         for line in re.findall(r"^(?:from|import) .*$", block, re.MULTILINE):
             exec(line, {})
 
 
-def test_every_job_type_is_in_the_readme_with_its_event() -> None:
-    table = README[README.index("| job type | event |") : README.index("An event's `data`")]
+def test_every_job_type_is_in_the_guide_with_its_event() -> None:
+    table = GUIDE[GUIDE.index("| job type | event |") : GUIDE.index("An event's `data`")]
     documented = {
         job_type: event
         for types, event in re.findall(r"^\| (`[a-z].*`) \| `(capture/[a-z.]+)` \|$", table, re.MULTILINE)
@@ -63,43 +69,23 @@ def test_the_example_of_an_event_has_the_fields_that_events_have() -> None:
     assert example | {"repositoryId": data["repositoryId"]} == data
 
 
-def test_the_function_for_other_languages_takes_and_answers_what_is_shown(database: Database) -> None:
-    (block,) = blocks("ts", "queue_repository_jobs")
-    connection = database.connect("service_role")
-    call, _, answer = block.partition("// data:")
-    repository = database.connect().execute("insert into repositories default values returning id").fetchone()
-    assert repository is not None
-    jobs = [
-        {
-            "repository_id": str(repository[0]),
-            "repository_name": "acme/web",
-            "data": {},
-            "job_id": str(uuid4()),
-        },
-        {"repository_id": str(uuid4()), "job_id": str(uuid4())},
-    ]
-    row = connection.execute(
-        "select queue_repository_jobs(p_jobs => %s, p_job_type => 'recent-prs')", (json.dumps(jobs),)
-    ).fetchone()
-    assert row is not None
-    assert set(re.findall(r"\b(\w+):", call)) - {"days"} == {"p_job_type", "p_jobs", "data"} | set(jobs[0])
-    shown = set(re.findall(r"\w+", answer)) - {"2"}
-    assert shown == set(row[0]) | set(row[0]["jobs"][0]) | set(row[0]["refused"][0])
+def test_typescript_knows_the_same_job_types() -> None:
+    (block,) = blocks("ts", "EVENT_NAMES = {")
+    shown = block[: block.index("};")]
+    assert dict(re.findall(r"""^  "?([a-z-]+)"?: "(.*)",$""", shown, re.MULTILINE)) == EVENT_NAMES
 
 
-def test_the_function_that_builds_events_takes_and_answers_what_is_shown(database: Database) -> None:
-    (block,) = blocks("ts", "build_repository_job_events")
-    job = {"repository_id": str(uuid4()), "job_id": str(uuid4())}
-    row = (
-        database.connect("service_role")
-        .execute(
-            "select build_repository_job_events(p_job_type => 'recent-prs', p_jobs => %s)",
-            (json.dumps([job, {}]),),
-        )
-        .fetchone()
-    )
-    assert row is not None
-    assert {"p_job_type", "p_jobs", *job} <= set(re.findall(r"\b(\w+):", block))
-    assert re.findall(r"data\.(\w+)", block) == ["events", "refused"]
-    (shown,) = re.findall(r"refused: \[\{ (.*) \}\]", block)
-    assert set(shown.split(", ")) == set(row[0]["refused"][0])
+def test_the_sql_does_what_its_comment_says(database: Database) -> None:
+    world = session(database)
+    web, api = world.tracked(), world.tracked()
+    for name, repository in (("web", web), ("api", api)):
+        world.execute("update repositories set owner = 'acme', name = %s where id = %s", name, repository)
+    workspace = world.add(web)
+    world.execute("update workspaces set slug = 'platform' where id = %s", workspace)
+    world.sync(web, api)
+    in_order, events, priorities = (world.value(block) for block in blocks("sql", "select"))
+    assert (in_order["queued"], in_order["refused"]) == (1, [])
+    assert in_order["jobs"][0]["repository_id"] == str(web)
+    names = {event["data"]["repositoryName"]: event["data"]["priority"] for event in events["events"]}
+    assert names == {"acme/web": 100, "acme/api": 50}
+    assert {key: row["priority"] for key, row in priorities.items()} == {str(web): "high", str(api): "medium"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +20,9 @@ import psycopg
 import pytest
 
 from priorityd.daemon.sandbox.server import reserve_port
+from tests.support.daemon_process import eventually
 from tests.support.secrecy import look, look_at_process
+from tests.support.terminal import Shell, shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +105,7 @@ def running(*options: str) -> Iterator[Sandbox]:
                 process.communicate(timeout=_TIMEOUT_SECONDS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> None:
     with running("--no-daemon", "--empty") as sandbox:
         facts = sandbox.facts()
@@ -229,3 +233,52 @@ def test_what_a_killed_sandbox_left_running_is_taken_over() -> None:
             second.facts()
             assert second.end(signal.SIGINT) == 0
             assert _postgres_of(Path(name)) == []
+
+
+@contextmanager
+def on_a_terminal(*options: str) -> Iterator[tuple[Shell, Path]]:
+    """The command on a terminal of its own, and its directory for temporary files.
+
+    Leaving closes the terminal, which has to end everything and leave nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        temporary = Path(name)
+        temporary.chmod(0o755)
+        # The shell outlives Ctrl-C, to say how the command ended.
+        script = f"trap : INT; {shlex.join([*_COMMAND, *options])}; echo ended $?"
+        with shell(["sh", "-c", script], os.environ | {"TMPDIR": name, "TERM": "xterm"}) as screen:
+            yield screen, temporary
+            family = [*_at_work_in(temporary), *_postgres_of(temporary)]
+        _, alive = psutil.wait_procs(family, _TIMEOUT_SECONDS)
+        assert alive == []
+        assert list(temporary.iterdir()) == []
+
+
+def _at_work_in(directory: Path) -> list[psutil.Process]:
+    return [
+        p
+        for p in psutil.process_iter(["environ"])
+        if (p.info["environ"] or {}).get("TMPDIR") == str(directory)
+    ]
+
+
+def test_its_screen_leads_to_the_page_and_to_sql_and_ends_with_its_terminal() -> None:
+    with on_a_terminal("--http-port", "0", "--traffic", "20") as (screen, temporary):
+        page = screen.expect(r"Status page: \S*http://[\d.:]+/").partition("http")[2]
+        assert httpx.get(f"http{page}").status_code == 200
+        line = re.search(r"/.*", screen.expect(r"SQL: .*?'[^']+'"))
+        assert line is not None
+        typed = subprocess.run(f"{line[0]} -Atc 'select 1'", shell=True, capture_output=True, text=True)
+        assert (typed.stdout, typed.stderr) == ("1\n", "")
+        screen.expect(r"[a-z]+/[a-z]+: medium → ")
+        assert len(_at_work_in(temporary)) > 3
+
+
+async def test_ctrl_c_while_postgresql_is_being_set_up_is_no_failure() -> None:
+    with on_a_terminal("--no-daemon") as (screen, temporary):
+        await eventually(lambda: [p for p in _postgres_of(temporary) if p.name() == "initdb"])
+        screen.type("\x03")
+        drawn = screen.expect(r"(?s).*ended \d+")
+        assert "initdb" not in drawn
+        assert "Traceback" not in drawn
+        assert drawn.endswith("ended 0")

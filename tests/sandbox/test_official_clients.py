@@ -126,7 +126,7 @@ def supabase_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.supabase_js
-async def test_javascript_calls_functions_and_hears_of_every_change(
+async def test_javascript_calls_functions_uses_tables_and_hears_of_every_change(
     supabase_js: Path, sandbox: SandboxServer, database: Database
 ) -> None:
     node = await asyncio.create_subprocess_exec(
@@ -151,6 +151,16 @@ async def test_javascript_calls_functions_and_hears_of_every_change(
     assert heard["rpc"][0]["status"] == 200
     assert "inversions" in heard["rpc"][0]["keys"]
     assert heard["missing"] == [{"status": 404, "code": "PGRST202"}]
+    assert heard["tables"] == [
+        {
+            "two": [206, [{"slug": "a"}, {"slug": "b"}], 3],
+            "renamed": {"name": "A"},
+            "none": [None, None],
+            "without": [400, "UPDATE requires a WHERE clause"],
+            "upsert": [400, "PGRST127"],
+            "gone": [204, 3],
+        }
+    ]
     assert heard["status"][0] == {"status": "SUBSCRIBED", "error": None}
     assert heard["system"][0]["status"] == "ok"
     assert [change["type"] for change in heard["change"]] == ["INSERT", "UPDATE", "DELETE"]

@@ -346,9 +346,9 @@ async def test_a_body_that_is_no_object_is_refused(api: Api) -> None:
 
 
 async def test_what_is_not_served_says_so(api: Api) -> None:
-    table = await api.request("GET", "/rest/v1/repositories", params={"select": "*"})
-    assert table.status_code == 404
-    assert "/rest/v1/rpc/" in table.json()["hint"]
+    path = await api.request("GET", "/rest/v1/repositories/1")
+    assert (path.status_code, path.json()["code"]) == (404, "PGRST125")
+    assert "/rest/v1/rpc/" in path.json()["hint"]
     filtered = await api.request("POST", "/rest/v1/rpc/pairs?x=eq.1", json={"n": 2})
     assert (filtered.status_code, filtered.json()["code"]) == (400, "PGRST100")
     schema = await api.call("add", {"a": 1}, **{"Content-Profile": "private"})

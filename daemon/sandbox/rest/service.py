@@ -13,6 +13,7 @@ from priorityd.daemon.sandbox.rest.errors import ApiError, gateway_refusal
 from priorityd.daemon.sandbox.rest.pool import Pool
 from priorityd.daemon.sandbox.rest.rpc import Call, Result, execute
 from priorityd.daemon.sandbox.rest.schema_cache import SchemaCache
+from priorityd.daemon.sandbox.rest.tables import Caller, use_table
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -55,12 +56,27 @@ class Rest:
         except ApiError as error:
             return error.response()
 
+    async def use_table(self, request: Request) -> Response:
+        """`/rest/v1/{table}`."""
+        refusal = self._gateway(request)
+        if refusal is not None:
+            return refusal
+        try:
+            claims = self._claims(request)
+            _check_schema(request)
+            role = claims.role if claims else "anon"
+            everything = claims.everything if claims else {"role": role}
+            caller = Caller(role, everything, self._cache.role_settings(role))
+            return await use_table(self._pool, caller, request)
+        except ApiError as error:
+            return error.response()
+
     async def anything_else(self, request: Request) -> Response:
         """What the sandbox has no stand-in for."""
         refusal = self._gateway(request)
         if refusal is not None:
             return refusal
-        hint = "This sandbox serves /rest/v1/rpc/<function> only; use SQL on its database_url for tables."
+        hint = "This sandbox serves /rest/v1/<table> and /rest/v1/rpc/<function> only."
         return ApiError(404, "PGRST125", "Invalid path specified in request URL", None, hint).response()
 
     def _gateway(self, request: Request) -> Response | None:
