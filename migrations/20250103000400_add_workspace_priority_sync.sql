@@ -68,22 +68,20 @@ begin
     set enable_hashagg = off
     set work_mem = '64MB'
     as $$
+    declare
+        v_one_row constant boolean := priorityd.is_unique('public.tracked_repositories', '{repository_id}');
     begin
         return query execute format($query$
             select coalesce(m.repository_id, f.repository_id)
             from priorityd.%I($1, $2) m
             full join (
-                select t.repository_id, nullif(t.workspace_count, 0) as workspace_count
-                from priorityd.tracked_between($1, $2) t
-                where %s
+                select t.repository_id, %s as workspace_count from priorityd.tracked_between($1, $2) t where %s
             ) f on f.repository_id = m.repository_id
             where m.workspaces is distinct from f.workspace_count
         $query$,
             case when priorityd.pairs_are_unique() then 'rows_between' else 'counted_between' end,
-            case
-                when priorityd.is_unique('public.tracked_repositories', '{repository_id}') then 't.is_workspace_repo'
-                else 'true'
-            end
+            case when v_one_row then 't.workspace_count' else 'nullif(t.workspace_count, 0)' end,
+            case when v_one_row then 't.is_workspace_repo' else 'true' end
         ) using p_after, p_until;
     end
     $$;
