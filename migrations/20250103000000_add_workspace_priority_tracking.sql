@@ -287,7 +287,8 @@ begin
         return;
     end if;
 
-    -- Whether priorityd.memberships() is as it is created below. An operator's own may well begin with the default one, and join what repeats pairs.
+    -- Whether priorityd.memberships() is as it is created below. An operator's own may well begin with the default one, and
+    -- join what repeats pairs.
     create or replace function priorityd.memberships_are_as_installed()
     returns boolean language sql stable as $$
         select btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
