@@ -163,7 +163,8 @@ class ReleaseOrder(RuleBasedStateMachine):
             """truncate repositories, workspaces, repository_priority_changes, background_jobs,
                    priorityd.ordered_jobs, priorityd.job_lanes,
                    priorityd.job_turns, priorityd.job_hints cascade;
-               update priorityd.job_types set served = 0, promoted_last = false;
+               update priorityd.job_types
+               set served = 0, promoted_last = false, turn_mark = 0, in_flight = '{}';
                update priorityd.release_state set turns = 0"""
         )
         self.oracle = Oracle()

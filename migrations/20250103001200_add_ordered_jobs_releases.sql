@@ -1,0 +1,398 @@
+-- Releasing ordered jobs, and what their daemon says of them. All of it is done by the holder of the only row of
+-- priorityd.release_state; the order is told at the top of 20250103000900.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001150 functions}', array[
+        'release_ordered_jobs', 'mark_jobs_sent', 'return_unsent_jobs', 'fail_refused_jobs', 'settle_lost_jobs'
+    ]) then
+        return;
+    end if;
+
+    -- Writes the payloads of released jobs. Those that the application's triggers or checks refuse are found as in
+    -- insert_job_rows.
+    create or replace function priorityd.write_payloads(p_jobs jsonb[], out written jsonb[], out refused jsonb[])
+    language plpgsql as $$
+    declare
+        v_half constant integer := cardinality(p_jobs) / 2;
+        v_first record;
+        v_second record;
+        v_state text;
+        v_message text;
+    begin
+        written := p_jobs;
+        refused := '{}';
+        begin
+            update public.background_jobs b set payload = j.job -> 'payload'
+            from unnest(p_jobs) j (job)
+            where b.id = (j.job ->> 'job_id')::uuid;
+            set constraints all immediate;
+            return;
+        exception
+            when others then
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+        end;
+        if cardinality(p_jobs) > 1 then
+            v_first := priorityd.write_payloads(p_jobs[:v_half]);
+            v_second := priorityd.write_payloads(p_jobs[v_half + 1:]);
+            written := v_first.written || v_second.written;
+            refused := v_first.refused || v_second.refused;
+            return;
+        end if;
+        written := '{}';
+        refused := array[
+            jsonb_build_object(
+                'job_id', p_jobs[1] -> 'job_id', 'repository_id', p_jobs[1] -> 'repository_id',
+                'reason', format('%s (%s)', left(v_message, 300), v_state)
+            )
+        ];
+    end
+    $$;
+
+    -- Sets jobs aside for a while whose rows can't be written: the application may have been changed by then.
+    create or replace function priorityd.set_aside(p_refused jsonb[])
+    returns void language plpgsql as $$
+    declare
+        c_while constant interval := '1 min';
+    begin
+        update priorityd.ordered_jobs o
+        set released_at = null, daemon_id = null, lease_until = null, releases = o.releases - 1,
+            aside_until = clock_timestamp() + c_while
+        where o.job_id = any (array(select (r.job ->> 'job_id')::uuid from unnest(p_refused) r (job)));
+    end
+    $$;
+
+    -- Releases jobs of a type as long as there is room for them in flight, up to p_limit. p_turn is the number of the last
+    -- release. `more`: call again at once.
+    create or replace function priorityd.release_jobs_of_type(
+        p_type priorityd.job_types,
+        p_turn bigint,
+        p_limit integer,
+        p_terms priorityd.release_terms,
+        out jobs jsonb[],
+        out refused jsonb[],
+        out last_turn bigint,
+        out more boolean
+    )
+    language plpgsql as $$
+    declare
+        v_free bigint := p_terms.in_flight - (
+            select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0
+        );
+        v_next record;
+        v_at_work uuid[] := '{}';
+        v_after priorityd.job_types := p_type;
+        v_promoted_last boolean := p_type.promoted_last;
+    begin
+        jobs := priorityd.release_lost_jobs(p_type, p_turn, p_limit, p_terms);
+        last_turn := p_turn;
+        more := false;
+        while v_free > 0 and cardinality(jobs) < p_limit loop
+            v_after.promoted_last := v_promoted_last;
+            v_next := priorityd.release_next_job(v_after, last_turn + 1, p_terms);
+            more := v_next.job ? 'passed_over';
+            exit when v_next.job is null or more;
+            if v_next.looks > 1 then
+                v_after := priorityd.with_marks(v_after);
+            end if;
+            last_turn := last_turn + 1;
+            v_promoted_last := (v_next.job ->> 'promoted')::boolean;
+            v_free := v_free - 1;
+            if v_next.job ? 'job_id' then
+                jobs := jobs || v_next.job;
+            else
+                v_at_work := v_at_work || (v_next.job ->> 'at_work')::uuid;
+            end if;
+        end loop;
+        more := coalesce(more, false);
+        select w.written, w.refused into jobs, refused from priorityd.write_payloads(jobs) w;
+        if refused <> '{}' then
+            perform priorityd.set_aside(refused);
+        end if;
+
+        -- Once for all jobs of the type: each of many versions of a row in one transaction would be looked at.
+        select k.* into v_after from priorityd.job_types k where k.job_type = p_type.job_type;
+        v_after := priorityd.raise_marks(v_after);
+        v_after.in_flight := array(
+            select f.job_id from priorityd.jobs_in_flight(
+                p_type.in_flight || v_at_work || array(select (j.job ->> 'job_id')::uuid from unnest(jobs) j (job))
+            ) f
+            order by f.job_id
+        );
+        if last_turn > p_turn then
+            v_after.served := last_turn;
+            v_after.promoted_last := v_promoted_last;
+        end if;
+        if v_after is distinct from p_type then
+            update priorityd.job_types k
+            set served = v_after.served, promoted_last = v_after.promoted_last, in_flight = v_after.in_flight,
+                medium_mark = v_after.medium_mark, low_mark = v_after.low_mark,
+                turn_mark = v_after.turn_mark, new_turns = v_after.new_turns
+            where k.job_type = p_type.job_type;
+        end if;
+    end
+    $$;
+
+    -- Whether a job waits in any lane.
+    create or replace function priorityd.jobs_wait()
+    returns boolean language plpgsql stable as $$
+    declare
+        c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
+        v_type priorityd.job_types;
+    begin
+        for v_type in select k.* from priorityd.job_types k loop
+            if (priorityd.next_turn(v_type)).workspace_id is not null
+                or (priorityd.first_lane(v_type.job_type, 'medium', c_nobody, v_type.medium_mark)).head_job_id is not null
+                or (priorityd.first_lane(v_type.job_type, 'low', c_nobody, v_type.low_mark)).head_job_id is not null then
+                return true;
+            end if;
+        end loop;
+        return false;
+    end
+    $$;
+
+    create or replace function priorityd.check_release_terms(p_terms priorityd.release_terms)
+    returns void language plpgsql immutable as $$
+    begin
+        if p_terms.daemon_id is null
+            or (p_terms.in_flight between 1 and 10000) is not true
+            or (p_terms.promote_after_seconds > 0 and p_terms.promote_after_seconds <= 31622400) is not true
+            or (p_terms.claim_seconds between 1 and 3600) is not true
+            or (p_terms.lease_seconds between 1 and 604800) is not true
+            or (p_terms.most_leases between 1 and 1000) is not true then
+            raise exception 'p_daemon_id must be an id, p_in_flight between 1 and 10000, p_promote_after_seconds above 0 and '
+                'at most 31622400, p_claim_seconds between 1 and 3600, p_lease_seconds between 1 and 604800, and '
+                'p_most_leases between 1 and 1000'
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- How many jobs are in flight, by the priority that they went with, and how many are lost.
+    create or replace function priorityd.count_flight(out in_flight jsonb, out lost bigint)
+    language plpgsql stable as $$
+    begin
+        select coalesce(jsonb_object_agg(f.released_priority, f.jobs), '{}') into in_flight
+        from (
+            select o.released_priority, count(*) as jobs from priorityd.jobs_in_flight(priorityd.ids_in_flight()) o
+            where o.losses = 0
+            group by o.released_priority
+        ) f;
+        lost := (select count(*) from priorityd.jobs_in_flight(priorityd.ids_in_flight()) o where o.losses > 0)
+            + (
+                select count(*) from priorityd.job_types k
+                join priorityd.ordered_jobs a on a.job_type = k.job_type and a.aside_until is not null
+                where a.losses > 0
+            );
+    end
+    $$;
+
+    -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
+    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight. A job in
+    -- flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
+    -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
+    -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
+    create or replace function public.release_ordered_jobs(
+        p_daemon_id uuid,
+        p_in_flight integer,
+        p_limit integer default 100,
+        p_promote_after_seconds double precision default 72000,
+        p_claim_seconds double precision default 60,
+        p_lease_seconds double precision default 3600,
+        p_most_leases integer default 3
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '2s'
+    set statement_timeout = '20s'
+    set jit = off
+    -- Every look is at the end of an index. What the planner knows of tables that fill and empty within seconds is
+    -- wrong more often than right.
+    set enable_seqscan = off
+    set enable_bitmapscan = off
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        c_hints constant integer := 10000;
+        v_terms constant priorityd.release_terms := row(
+            p_daemon_id, p_in_flight, p_promote_after_seconds, p_claim_seconds, p_lease_seconds, p_most_leases
+        );
+        v_queue priorityd.release_state;
+        v_lost jsonb;
+        v_given_up uuid[];
+        v_hints record;
+        v_type priorityd.job_types;
+        v_released record;
+        v_jobs jsonb[] := '{}';
+        v_refused jsonb[] := '{}';
+        v_turn bigint;
+        v_more boolean;
+        v_flight record;
+    begin
+        perform priorityd.check_limit(p_limit);
+        perform priorityd.check_release_terms(v_terms);
+        select q.* into v_queue from priorityd.release_state q for no key update skip locked;
+        if not found then
+            return jsonb_build_object('busy', true, 'more', false, 'jobs', '[]'::jsonb);
+        end if;
+        v_turn := v_queue.turns;
+        perform priorityd.forget_ended_jobs();
+        v_lost := priorityd.end_leases(v_terms);
+        v_given_up := priorityd.give_up_lost_jobs(v_terms);
+        -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
+        v_hints := priorityd.follow_job_hints(v_queue, c_hints);
+        v_more := v_hints.more;
+        if not v_more then
+            for v_type in select k.* from priorityd.job_types k order by k.served, k.job_type loop
+                v_released := priorityd.release_jobs_of_type(v_type, v_turn, p_limit - cardinality(v_jobs), v_terms);
+                v_jobs := v_jobs || v_released.jobs;
+                v_refused := v_refused || v_released.refused;
+                v_turn := v_released.last_turn;
+                v_more := v_more or v_released.more or cardinality(v_jobs) = p_limit;
+                exit when cardinality(v_jobs) = p_limit;
+            end loop;
+        end if;
+        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use then
+            update priorityd.release_state q
+            set turns = v_turn, in_use = true, hints_followed = coalesce(v_hints.seen, q.hints_followed),
+                followed_by = case when v_hints.seen is null then q.followed_by else pg_current_xact_id() end
+            where q.only_row;
+        end if;
+
+        v_flight := priorityd.count_flight();
+        return jsonb_build_object(
+            'busy', false,
+            'more', v_more,
+            'jobs', to_jsonb(v_jobs),
+            'refused', to_jsonb(v_refused),
+            'lost', v_lost,
+            'given_up', to_jsonb(v_given_up),
+            'waiting', priorityd.jobs_wait(),
+            'in_flight', v_flight.in_flight,
+            'lost_now', v_flight.lost
+        );
+    end
+    $$;
+
+    -- These were accepted by Inngest: each is in flight for p_lease_seconds from now. p_event_ids are Inngest's own for the
+    -- events: of a job that is sent again the first one is kept, because a repeat starts nothing.
+    create or replace function public.mark_jobs_sent(
+        p_job_ids uuid[], p_lease_seconds double precision default 3600, p_event_ids text[] default null
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_now timestamptz := clock_timestamp();
+        v_ids uuid[];
+    begin
+        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true then
+            raise exception 'p_lease_seconds must be between 1 and 604800' using errcode = 'invalid_parameter_value';
+        end if;
+        v_ids := array(
+            select f.job_id from priorityd.ordered_jobs f
+            where f.job_id = any (p_job_ids) and f.released_at is not null
+            order by f.job_id
+            for no key update
+        );
+        update priorityd.ordered_jobs o
+        set sent_at = v_now, lease_until = v_now + make_interval(secs => p_lease_seconds),
+            event_id = coalesce(o.event_id, u.event_id)
+        from unnest(p_job_ids, p_event_ids) u (id, event_id)
+        where o.job_id = any (v_ids) and o.job_id = u.id;
+        return jsonb_build_object('sent', cardinality(v_ids));
+    end
+    $$;
+
+    -- This daemon could not send these: they wait again, at their old places.
+    create or replace function public.return_unsent_jobs(p_daemon_id uuid, p_job_ids uuid[])
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_ids uuid[];
+    begin
+        v_ids := array(
+            select o.job_id from priorityd.ordered_jobs o
+            where o.job_id = any (p_job_ids) and o.daemon_id = p_daemon_id
+                and o.released_at is not null and o.sent_at is null
+            order by o.job_id
+            for no key update
+        );
+        with returned as (
+            update priorityd.ordered_jobs o
+            set released_at = null, daemon_id = null, lease_until = null,
+                aside_until = case when o.losses > 0 then clock_timestamp() end
+            where o.job_id = any (v_ids)
+            returning o.job_type, o.repository_id, o.losses
+        )
+        insert into priorityd.job_hints (job_type, repository_id)
+        select distinct r.job_type, r.repository_id from returned r where r.losses = 0;
+        return jsonb_build_object('returned', cardinality(v_ids));
+    end
+    $$;
+
+    -- Inngest will never accept these: each ends as failed, with its reason where the table has a column for it. Those
+    -- whose rows the application keeps from being written are `refused`; they are off the list as well.
+    create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_ended record;
+    begin
+        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
+        v_ended := priorityd.end_jobs(p_job_ids, p_reasons, 'failed');
+        delete from priorityd.ordered_jobs o where o.job_id = any (p_job_ids);
+        return jsonb_build_object('failed', cardinality(v_ended.ended), 'refused', to_jsonb(v_ended.refused));
+    end
+    $$;
+
+    -- What Inngest says of lost jobs: one that runs is in flight again, for p_lease_seconds from now; one that is over
+    -- ends so in background_jobs too.
+    create or replace function public.settle_lost_jobs(
+        p_job_ids uuid[], p_statuses text[], p_lease_seconds double precision default 3600
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '15s'
+    as $$
+    declare
+        v_status text;
+        v_ids uuid[];
+        v_ended record;
+        v_refused jsonb[] := '{}';
+    begin
+        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true
+            or not p_statuses <@ '{running,completed,failed,cancelled}' then
+            raise exception 'p_lease_seconds must be between 1 and 604800, and p_statuses running, completed, failed or cancelled'
+                using errcode = 'invalid_parameter_value';
+        end if;
+        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
+        foreach v_status in array array['completed', 'failed', 'cancelled'] loop
+            v_ids := array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status = v_status);
+            continue when v_ids = '{}';
+            v_ended := priorityd.end_jobs(
+                v_ids, array_fill('nobody reported on it; Inngest says: ' || v_status, array[cardinality(v_ids)]), v_status
+            );
+            v_refused := v_refused || v_ended.refused;
+            delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);
+        end loop;
+        v_ids := array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status = 'running');
+        update priorityd.ordered_jobs o
+        set losses = 0, sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
+        where o.job_id = any (v_ids) and o.released_at is not null;
+        return jsonb_build_object('refused', to_jsonb(v_refused));
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;
