@@ -204,7 +204,8 @@ begin
     -- The events of jobs, ready to be sent to Inngest by any language, each with the priority that its repository has
     -- now. Jobs look as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web", "data": {…},
     -- "job_id": "…", "job_type": "…"}, of which only the first is needed; job_id becomes the event's id, by which Inngest
-    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason.
+    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason, but
+    -- for its data.
     create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -256,7 +257,12 @@ begin
             'refused', (
                 select coalesce(
                     jsonb_agg(
-                        jsonb_build_object('position', j.position, 'job', j.job, 'reason', j.reason) order by j.position
+                        jsonb_build_object(
+                            'position', j.position,
+                            'job', case when jsonb_typeof(j.job) = 'object' then j.job - 'data' else j.job end,
+                            'reason', j.reason
+                        )
+                        order by j.position
                     ),
                     '[]'
                 )

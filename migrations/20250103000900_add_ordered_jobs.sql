@@ -213,6 +213,7 @@ begin
         v_second record;
         v_state text;
         v_message text;
+        v_constraint text;
     begin
         refused := '{}';
         foreach v_way in array priorityd.ways_to_end(p_status) loop
@@ -228,10 +229,11 @@ begin
                 return;
             exception
                 when others then
-                    get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+                    get stacked diagnostics
+                        v_state = returned_sqlstate, v_message = message_text, v_constraint = constraint_name;
             end;
-            -- A word or a time that the table wants otherwise; nothing else is tried otherwise.
-            exit when v_state not in ('22P02', '23502', '23514');
+            -- A word or a time that the table wants otherwise; what a trigger refuses is not tried otherwise.
+            exit when v_state not in ('22P02', '23502', '23514') or (v_state = '23514' and v_constraint = '');
         end loop;
         ended := '{}';
         if cardinality(p_job_ids) > 1 then

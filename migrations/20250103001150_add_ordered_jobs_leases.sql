@@ -127,6 +127,8 @@ begin
     )
     returns jsonb[] language plpgsql as $$
     declare
+        -- Those that are over may be many; the next release goes on.
+        c_most_looked_at constant integer := 1000;
         v_free constant bigint := greatest(p_terms.in_flight / 10, 1) - (
             select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses > 0
         );
@@ -142,10 +144,11 @@ begin
             select o.* from priorityd.ordered_jobs o
             where o.job_type = p_type.job_type and o.aside_until <= clock_timestamp()
                 and o.losses between 1 and p_terms.most_leases - 1
-            order by o.aside_until
-            limit least(v_free, p_limit)
+            order by o.aside_until, o.number
+            limit c_most_looked_at
             for update skip locked
         loop
+            exit when cardinality(v_jobs) >= least(v_free, p_limit);
             v_taken := priorityd.take_job(v_lost.job_id);
             continue when v_taken.status is null;
             v_tracked := priorityd.tracked_row(v_lost.repository_id);
