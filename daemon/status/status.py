@@ -274,6 +274,7 @@ def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsO
         releasing=True,
         waiting=release.waiting if release else None,
         in_flight={each: release.in_flight.get(each, 0) if release else 0 for each in PRIORITIES},
+        lost=release.lost_now if release else 0,
         last_sent_at=releaser.last_sent_at,
         held_back_because=releaser.held_back_because,
     )

@@ -95,9 +95,7 @@ class Oracle:
                     job.losses += 1
                 job.aside = self.releases
                 job.out = job.sent = job.claim_ended = False
-        self.jobs = [
-            job for job in self.jobs if job.out or job.losses < MOST_LEASES or job.id in locked
-        ]
+        self.jobs = [job for job in self.jobs if job.out or job.losses < MOST_LEASES or job.id in locked]
         released: list[tuple[UUID, str, bool]] = []
         left_alone: set[tuple[str, UUID]] = set()
         for job_type in sorted(ALL_TYPES, key=lambda each: (self.type_served[each], each)):
