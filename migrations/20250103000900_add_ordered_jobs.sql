@@ -96,6 +96,9 @@ begin
         on priorityd.ordered_jobs (job_type, aside_until) where aside_until is not null;
 
         -- The lanes, each once for every workspace in whose line it stands. In no workspace: the workspace of zeros.
+        -- What changes with each release is part of the keys here and below: where it is not, each new version of a row
+        -- is compared with all that are dead. Only the holder of the queue's row writes, so nothing else is needed
+        -- for there to be one row for each lane and line, and one turn for each workspace.
         create table priorityd.job_lanes (
             job_type text not null,
             repository_id uuid not null,
@@ -104,7 +107,7 @@ begin
             head_queued_at timestamptz not null,
             head_number bigint not null,
             head_job_id uuid not null,
-            primary key (job_type, repository_id, workspace_id)
+            primary key (job_type, repository_id, head_number, workspace_id)
         );
         create index job_lanes_line
         on priorityd.job_lanes (job_type, priority, workspace_id, head_queued_at, head_number);
@@ -117,7 +120,7 @@ begin
             served bigint not null default 0,
             active boolean not null default true,
             line_mark timestamptz not null default '-infinity',
-            primary key (job_type, workspace_id)
+            primary key (job_type, workspace_id, served)
         );
         create index job_turns_next on priorityd.job_turns (job_type, served, workspace_id) where active;
 

@@ -106,29 +106,52 @@ begin
                         and s.workspace_id = l.workspace_id
                 )
         ),
+        moved as (
+            update priorityd.job_lanes l
+            set priority = s.priority, head_queued_at = h.queued_at, head_number = h.number, head_job_id = h.job_id
+            from heads h
+            join lines s on s.repository_id = h.repository_id
+            where l.job_type = h.job_type and l.repository_id = h.repository_id and l.workspace_id = s.workspace_id
+                and (l.priority, l.head_queued_at, l.head_job_id) is distinct from (s.priority, h.queued_at, h.job_id)
+        ),
         placed as (
-            insert into priorityd.job_lanes as l (
+            insert into priorityd.job_lanes (
                 job_type, repository_id, workspace_id, priority, head_queued_at, head_number, head_job_id
             )
             select h.job_type, h.repository_id, s.workspace_id, s.priority, h.queued_at, h.number, h.job_id
             from heads h
             join lines s on s.repository_id = h.repository_id
-            on conflict (job_type, repository_id, workspace_id) do update
-            set priority = excluded.priority, head_queued_at = excluded.head_queued_at,
-                head_number = excluded.head_number, head_job_id = excluded.head_job_id
-            where (l.priority, l.head_queued_at, l.head_job_id)
-                is distinct from (excluded.priority, excluded.head_queued_at, excluded.head_job_id)
+            where not exists (
+                select from priorityd.job_lanes l
+                where l.job_type = h.job_type and l.repository_id = h.repository_id and l.workspace_id = s.workspace_id
+            )
+        ),
+        wanted as materialized (
+            select w.job_type, w.workspace_id, w.oldest, t.served, t.active, t.line_mark
+            from (
+                select h.job_type, s.workspace_id, min(h.queued_at) as oldest
+                from heads h
+                join lines s on s.repository_id = h.repository_id
+                where s.priority = 'high'
+                group by h.job_type, s.workspace_id
+            ) w
+            left join lateral (
+                select o.served, o.active, o.line_mark from priorityd.job_turns o
+                where o.job_type = w.job_type and o.workspace_id = w.workspace_id
+                order by o.served desc
+                limit 1
+            ) t on true
         ),
         turned as (
+            update priorityd.job_turns t set active = true, line_mark = least(w.line_mark, w.oldest)
+            from wanted w
+            where t.job_type = w.job_type and t.workspace_id = w.workspace_id and t.served = w.served
+                and (not w.active or w.line_mark > w.oldest)
+            returning t.job_type, t.served
+        ),
+        turned_first as (
             insert into priorityd.job_turns as t (job_type, workspace_id, line_mark)
-            select h.job_type, s.workspace_id, min(h.queued_at)
-            from heads h
-            join lines s on s.repository_id = h.repository_id
-            where s.priority = 'high'
-            group by h.job_type, s.workspace_id
-            on conflict (job_type, workspace_id) do update
-            set active = true, line_mark = least(t.line_mark, excluded.line_mark)
-            where not t.active or t.line_mark > excluded.line_mark
+            select w.job_type, w.workspace_id, w.oldest from wanted w where w.served is null
             returning t.job_type, t.served
         ),
         marks as (
@@ -140,7 +163,8 @@ begin
                 from heads h
                 join lines s on s.repository_id = h.repository_id
                 union all
-                select t.job_type, null, null, nullif(t.served, 0), t.served = 0 from turned t
+                select t.job_type, null, null, nullif(t.served, 0), t.served = 0
+                from (select * from turned union all select * from turned_first) t
             ) m
             group by m.job_type
         )
@@ -245,10 +269,12 @@ begin
         if found then
             update priorityd.job_lanes l
             set head_queued_at = v_next.queued_at, head_number = v_next.number, head_job_id = v_next.job_id
-            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id;
+            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
+                and l.head_number = p_lane.head_number;
         else
             delete from priorityd.job_lanes l
-            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id;
+            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
+                and l.head_number = p_lane.head_number;
         end if;
     end
     $$;

@@ -83,13 +83,13 @@ begin
         v_turn priorityd.job_turns;
     begin
         p_type.medium_mark := coalesce(
-            (priorityd.first_lane(p_type.job_type, 'medium', c_nobody, p_type.medium_mark)).head_queued_at, p_type.medium_mark);
+            (priorityd.first_lane(p_type.job_type, 'medium', c_nobody, p_type.medium_mark)).head_queued_at, 'infinity');
         p_type.low_mark := coalesce(
-            (priorityd.first_lane(p_type.job_type, 'low', c_nobody, p_type.low_mark)).head_queued_at, p_type.low_mark);
+            (priorityd.first_lane(p_type.job_type, 'low', c_nobody, p_type.low_mark)).head_queued_at, 'infinity');
         v_turn := priorityd.next_turn(p_type);
         p_type.new_turns := coalesce(v_turn.served = 0, false);
-        if v_turn.served > 0 then
-            p_type.turn_mark := v_turn.served;
+        if not p_type.new_turns then
+            p_type.turn_mark := coalesce(v_turn.served, p_type.served);
         end if;
         return p_type;
     end
@@ -106,13 +106,13 @@ begin
     end
     $$;
 
-    -- The lane from which the next job of a type is taken: none waits if it is null. turn_of is the workspace whose turn
-    -- it is, of a high one. `again`: something on the way was put right, so look again.
+    -- The lane from which the next job of a type is taken: none waits if it is null. `turn` is whose turn it is,
+    -- of a high one. `again`: something on the way was put right, so look again.
     create or replace function priorityd.choose_lane(
         p_type priorityd.job_types,
         p_promote_after_seconds double precision,
         out lane priorityd.job_lanes,
-        out turn_of uuid,
+        out turn priorityd.job_turns,
         out promoted boolean,
         out again boolean
     )
@@ -120,7 +120,6 @@ begin
     declare
         c_nobody constant uuid := '00000000-0000-0000-0000-000000000000';
         v_now constant timestamptz := clock_timestamp();
-        v_turn constant priorityd.job_turns := priorityd.next_turn(p_type);
         v_high priorityd.job_lanes;
         v_medium constant priorityd.job_lanes := priorityd.first_lane(
             p_type.job_type, 'medium', c_nobody, p_type.medium_mark);
@@ -128,12 +127,12 @@ begin
         v_choice record;
     begin
         again := false;
-        turn_of := v_turn.workspace_id;
-        if turn_of is not null then
-            v_high := priorityd.first_lane(p_type.job_type, 'high', turn_of, v_turn.line_mark);
+        turn := priorityd.next_turn(p_type);
+        if turn.workspace_id is not null then
+            v_high := priorityd.first_lane(p_type.job_type, 'high', turn.workspace_id, turn.line_mark);
             if v_high.head_job_id is null then
                 update priorityd.job_turns t set active = false
-                where t.job_type = p_type.job_type and t.workspace_id = turn_of;
+                where t.job_type = p_type.job_type and t.workspace_id = turn.workspace_id and t.served = turn.served;
                 again := true;
                 return;
             end if;
@@ -228,7 +227,8 @@ begin
             perform priorityd.advance_job_lane(p_lane);
         elsif status is null then
             delete from priorityd.job_lanes l
-            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id;
+            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
+                and l.head_number = p_lane.head_number;
             insert into priorityd.job_hints (job_type, repository_id) values (p_lane.job_type, p_lane.repository_id);
         end if;
     end
@@ -319,7 +319,8 @@ begin
 
         if v_lane.priority = 'high' then
             update priorityd.job_turns t set served = p_turn, line_mark = v_lane.head_queued_at
-            where t.job_type = p_type.job_type and t.workspace_id = v_choice.turn_of;
+            where t.job_type = p_type.job_type and t.workspace_id = (v_choice.turn).workspace_id
+                and t.served = (v_choice.turn).served;
         end if;
         v_job := priorityd.put_in_flight(v_lane.head_job_id, v_lane.priority, v_head.status = 'processing', p_terms);
         perform priorityd.advance_job_lane(v_lane);

@@ -112,6 +112,10 @@ begin
 
         -- Once for all jobs of the type: each of many versions of a row in one transaction would be looked at.
         select k.* into v_after from priorityd.job_types k where k.job_type = p_type.job_type;
+        if last_turn > p_turn then
+            v_after.served := last_turn;
+            v_after.promoted_last := v_promoted_last;
+        end if;
         v_after := priorityd.raise_marks(v_after);
         v_after.in_flight := array(
             select f.job_id from priorityd.jobs_in_flight(
@@ -119,10 +123,6 @@ begin
             ) f
             order by f.job_id
         );
-        if last_turn > p_turn then
-            v_after.served := last_turn;
-            v_after.promoted_last := v_promoted_last;
-        end if;
         if v_after is distinct from p_type then
             update priorityd.job_types k
             set served = v_after.served, promoted_last = v_after.promoted_last, in_flight = v_after.in_flight,
