@@ -94,6 +94,9 @@ begin
     create or replace function priorityd.explain_refused_data(p_data jsonb)
     returns text language plpgsql immutable as $$
     declare
+        -- JSON numbers are doubles to Inngest and to JavaScript.
+        c_too_large constant jsonpath := 'strict $.** ? (@.type() == "number"
+            && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))';
         c_large constant integer := 1000000;
         c_most_bytes constant integer := 3145728;
     begin
@@ -106,7 +109,7 @@ begin
         if jsonb_path_exists(p_data, '$.**{101 to last}') then
             return 'has data that are nested deeper than 100 levels';
         end if;
-        if jsonb_path_exists(p_data, 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))') then
+        if jsonb_path_exists(p_data, c_too_large) then
             return 'has data with a number that is too large';
         end if;
         if pg_column_size(p_data) > c_large and octet_length(p_data::text) > c_most_bytes then

@@ -218,7 +218,11 @@ begin
         v_message text;
         v_constraint text;
     begin
+        ended := '{}';
         refused := '{}';
+        if cardinality(p_job_ids) = 0 then
+            return;
+        end if;
         foreach v_way in array priorityd.ways_to_end(p_status) loop
             begin
                 execute format(

@@ -92,7 +92,11 @@ begin
         v_state text;
         v_message text;
     begin
+        inserted := '{}';
         refused := '{}';
+        if cardinality(p_named) = 0 then
+            return;
+        end if;
         begin
             with named as (
                 select (n.job ->> 'job_id')::uuid as job_id, n.job ->> 'job_type' as job_type, n.job -> 'payload' as payload,

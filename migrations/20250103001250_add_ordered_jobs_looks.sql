@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001250 functions', 1, '{20250103001200 functions}', array[
+    if not priorityd.start_unit('20250103001250 functions', 1, '{20250103001225 functions}', array[
         'check_job_lanes', 'cancel_ordered_jobs', 'list_ordered_jobs', 'count_ordered_jobs'
     ]) then
         return;
@@ -147,10 +147,11 @@ begin
     end
     $$;
 
-    -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then those that wait in the order in which they would be released, with `position` within
-    -- their type; of one type or one repository if wanted. The positions are those of this moment: they hold if nothing
-    -- is queued, changed, cancelled or promoted meanwhile, and a repository in several workspaces counts for the one of
-    -- them whose turn is next. Costs a look at every job that waits.
+    -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then those that wait in the
+    -- order in which they would be released, with `position` within their type; of one type or one repository if
+    -- wanted. The positions are those of this moment: they hold if nothing is queued, changed, cancelled or promoted
+    -- meanwhile, and a repository in several workspaces counts for the one of them whose turn is next. Costs a look at
+    -- every job that waits.
     create or replace function public.list_ordered_jobs(
         p_job_type text default null,
         p_repository_id uuid default null,
@@ -186,7 +187,8 @@ begin
             join public.background_jobs b on b.id = o.job_id
             left join lines s on s.job_type = o.job_type and s.repository_id = o.repository_id
             where o.job_type = coalesce(p_job_type, o.job_type)
-                and (b.status::text = 'queued' or (b.status::text = 'processing' and (o.released_at is not null or o.losses > 0)))
+                and b.status::text in ('queued', 'processing')
+                and (b.status::text = 'queued' or o.released_at is not null or o.losses > 0)
         ),
         turned as (
             select l.*, row_number() over (

@@ -66,7 +66,7 @@ def pages_of_the_next_release(world: World) -> int:
 
 
 def test_a_snapshot_held_open_makes_no_release_dearer(database: Database) -> None:
-    """It keeps every row that is over. 16 times as many were over in the end, and each was looked at before."""
+    """It keeps every row that is over, and in the end 16 times as many were over."""
     world, forgotten = session(database), session(database, autocommit=False)
     world.execute(FILL.format(repositories=100))
     world.call("release_ordered_jobs", uuid4(), 10, 10)
