@@ -24,16 +24,19 @@ from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.settings import Settings
 
 if TYPE_CHECKING:
+    from priorityd.daemon.inngest.api import InngestApi
     from priorityd.daemon.inngest.function_host import FunctionHost
     from priorityd.daemon.inngest.sender import EventSender
 
 
 @dataclass(frozen=True, slots=True)
 class Senders:
-    """What sends announcements, and what sends released jobs; None where the settings want or allow none."""
+    """What sends announcements, what sends released jobs, and what is asked of lost ones; None where the
+    settings want or allow none."""
 
     announcer: EventSender | None
     job_sender: EventSender | None
+    job_runs: InngestApi | None = None
 
 
 @asynccontextmanager
@@ -42,10 +45,11 @@ async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[
     if not settings.inngest_sends:
         yield Senders(None, None)
         return
+    from priorityd.daemon.inngest.api import open_inngest_api
     from priorityd.daemon.inngest.sender import open_event_sender
 
     async with AsyncExitStack() as opened:
-        announcer = job_sender = None
+        announcer = job_sender = job_runs = None
         if settings.dispatch_changes:
             opening = open_event_sender(settings, on_attempt=lambda: liveness.tick("dispatcher"))
             announcer = await opened.enter_async_context(opening)
@@ -55,7 +59,9 @@ async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[
                 settings, max_attempts=1, on_attempt=lambda: liveness.tick("releaser")
             )
             job_sender = await opened.enter_async_context(opening)
-        yield Senders(announcer, job_sender)
+            if settings.inngest_signing_key or settings.inngest_is_dev:
+                job_runs = await opened.enter_async_context(open_inngest_api(settings))
+        yield Senders(announcer, job_sender, job_runs)
 
 
 def make_dispatcher(
@@ -78,20 +84,24 @@ def make_dispatcher(
 def make_releaser(
     settings: Settings,
     jobs: OrderedJobs,
-    sender: EventSender | None,
+    senders: Senders,
     *,
     is_leader: Callable[[], bool],
     metrics: ReleaseMetrics,
     liveness: Liveness,
 ) -> Releaser | None:
     """What releases ordered jobs, if anything is to."""
-    if sender is None:
+    if senders.job_sender is None:
         return None
     return Releaser(
         jobs,
-        sender,
+        senders.job_sender,
+        senders.job_runs,
         limits=ReleaseLimits(
-            settings.jobs_in_flight, settings.job_deadline_seconds, settings.job_lease_seconds
+            settings.jobs_in_flight,
+            settings.job_deadline_seconds,
+            settings.job_lease_seconds,
+            settings.job_most_leases,
         ),
         form=settings.event_priority,
         is_leader=is_leader,

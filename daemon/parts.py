@@ -175,7 +175,7 @@ class Agents:
         self.releaser = make_releaser(
             settings,
             OrderedJobs(store, daemon_id),
-            means.senders.job_sender,
+            means.senders,
             is_leader=is_leader,
             metrics=metrics.releases,
             liveness=liveness,

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
         description="Ordered jobs of each type that may be in flight at once, over all daemons: as many as "
         "the function's concurrency. What is beyond waits in Inngest, where priorities no longer reach it.",
     )
-    job_deadline_seconds: Seconds = Field(
+    job_deadline_seconds: Annotated[float, Field(ge=1, le=31_622_400, allow_inf_nan=False)] = Field(
         86_400.0,
         description="Within this time an ordered job is to be done; when five sixths of it have passed, one "
         "of a lower priority is promoted.",
@@ -155,7 +155,13 @@ class Settings(BaseSettings):
     job_lease_seconds: Annotated[float, Field(ge=60, le=604_800, allow_inf_nan=False)] = Field(
         3600.0,
         description="How long an ordered job may be in flight without background_jobs saying that it is "
-        "over; then it counts as lost, and is released again under the same event id.",
+        "over; then it counts as lost, and is released again under the same event id, beside the others.",
+    )
+    job_most_leases: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="After how many of them without a report an ordered job has failed.",
     )
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."

@@ -6,14 +6,20 @@ begin
         return;
     end if;
 
-    -- The types of jobs and the event that asks for each. What ordered jobs remember of a type is whose turn it was last,
-    -- and whether the last release was a promotion.
+    -- The types of jobs and the event that asks for each. What ordered jobs remember of a type: when it had its turn,
+    -- whether the last release was a promotion, the jobs in flight, and from where on it is worth looking: no lane has an
+    -- older head than the marks say, no workspace had its turn before turn_mark, but new ones if there are any.
     if to_regclass('priorityd.job_types') is null then
         create table priorityd.job_types (
             job_type text primary key,
             event_name text not null,
             served bigint not null default 0,
-            promoted_last boolean not null default false
+            promoted_last boolean not null default false,
+            in_flight uuid[] not null default '{}',
+            medium_mark timestamptz not null default '-infinity',
+            low_mark timestamptz not null default '-infinity',
+            turn_mark bigint not null default 0,
+            new_turns boolean not null default false
         );
     end if;
     insert into priorityd.job_types as t (job_type, event_name)
@@ -135,13 +141,43 @@ begin
     end
     $$;
 
+    -- Why data can't become an event's, or null: the same as core/jobs/validation.py, as far as jsonb can hold what that
+    -- refuses.
+    create or replace function priorityd.explain_refused_data(p_data jsonb)
+    returns text language plpgsql immutable as $$
+    declare
+        -- JSON numbers are doubles to Inngest and to JavaScript.
+        c_too_large constant jsonpath := 'strict $.** ? (@.type() == "number"
+            && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))';
+        c_large constant integer := 1000000;
+        c_most_bytes constant integer := 3145728;
+    begin
+        if jsonb_typeof(p_data) <> 'object' then
+            return 'has data that are no object';
+        end if;
+        if jsonb_typeof(coalesce(p_data -> 'metadata', '{}')) <> 'object' then
+            return 'has data.metadata that are no object';
+        end if;
+        if jsonb_path_exists(p_data, '$.**{101 to last}') then
+            return 'has data that are nested deeper than 100 levels';
+        end if;
+        if jsonb_path_exists(p_data, c_too_large) then
+            return 'has data with a number that is too large';
+        end if;
+        if pg_column_size(p_data) > c_large and octet_length(p_data::text) > c_most_bytes then
+            return format('has data of more than %s bytes', c_most_bytes);
+        end if;
+        return null;
+    end
+    $$;
+
     -- Why this can't be queued, or null. The fields that are set when the event is built may not be given.
     create or replace function priorityd.explain_refused_job(p_job jsonb)
     returns text language plpgsql immutable as $$
     declare
         c_uuid constant text := '^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$';
-        v_data jsonb := coalesce(nullif(p_job -> 'data', 'null'), '{}');
-        v_metadata jsonb;
+        v_data constant jsonb := coalesce(nullif(p_job -> 'data', 'null'), '{}');
+        v_reason text;
         v_own text;
     begin
         if jsonb_typeof(p_job) is distinct from 'object' then
@@ -156,25 +192,39 @@ begin
         if coalesce(jsonb_typeof(p_job -> 'repository_name'), 'null') not in ('string', 'null') then
             return 'has a repository_name that is no text';
         end if;
-        if jsonb_typeof(v_data) <> 'object' then
-            return 'has data that are no object';
-        end if;
-        v_metadata := coalesce(v_data -> 'metadata', '{}');
-        if jsonb_typeof(v_metadata) <> 'object' then
-            return 'has data.metadata that are no object';
+        v_reason := priorityd.explain_refused_data(v_data);
+        if v_reason is not null then
+            return v_reason;
         end if;
         select string_agg(k.key, ', ' order by k.key) into v_own
         from (
             select 'data.' || d.key as key from jsonb_object_keys(v_data) d (key)
             where d.key in ('jobId', 'repositoryId', 'repositoryName', 'priority', 'priorityScore')
             union all
-            select 'data.metadata.' || m.key from jsonb_object_keys(v_metadata) m (key)
+            select 'data.metadata.' || m.key from jsonb_object_keys(coalesce(v_data -> 'metadata', '{}')) m (key)
             where m.key in (
                 'isWorkspaceRepo', 'workspaceCount', 'originalPriority', 'priority', 'priorityScore', 'priorityLookup',
                 'promoted'
             )
         ) k;
         return 'may not hold ' || v_own || ': that is set here';
+    end
+    $$;
+
+    -- The same of a list, with the type of each, its own or that of all. `reason` is null for those that can be queued.
+    create or replace function priorityd.judge_jobs(p_jobs jsonb, p_job_type text)
+    returns table (pos bigint, job jsonb, job_type text, reason text) language plpgsql stable as $$
+    begin
+        perform priorityd.check_job_list(p_jobs);
+        if p_job_type is not null then
+            perform priorityd.check_job_type(p_job_type);
+        end if;
+        return query
+            select e.pos, e.job, k.job_type, coalesce(
+                    priorityd.explain_refused_job(e.job), case when k.job_type is null then 'has no known job_type' end
+                )
+            from jsonb_array_elements(p_jobs) with ordinality e (job, pos)
+            left join priorityd.job_types k on k.job_type = coalesce(e.job ->> 'job_type', p_job_type);
     end
     $$;
 
@@ -209,7 +259,8 @@ begin
     -- The events of jobs, ready to be sent to Inngest by any language, each with the priority that its repository has
     -- now. Jobs look as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web", "data": {…},
     -- "job_id": "…", "job_type": "…"}, of which only the first is needed; job_id becomes the event's id, by which Inngest
-    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason.
+    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason, but
+    -- for its data.
     create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -219,18 +270,10 @@ begin
     declare
         v_answer jsonb;
     begin
-        perform priorityd.check_job_list(p_jobs);
-        if p_job_type is not null then
-            perform priorityd.check_job_type(p_job_type);
-        end if;
         with judged as (
-            select e.position, e.job, k.event_name,
-                coalesce(
-                    priorityd.explain_refused_job(e.job),
-                    case when k.job_type is null then 'has no known job_type' end
-                ) as reason
-            from jsonb_array_elements(p_jobs) with ordinality e (job, position)
-            left join priorityd.job_types k on k.job_type = coalesce(e.job ->> 'job_type', p_job_type)
+            select j.pos as position, j.job, k.event_name, j.reason
+            from priorityd.judge_jobs(p_jobs, p_job_type) j
+            left join priorityd.job_types k on k.job_type = j.job_type
         ),
         prioritised as (
             select j.*, r.tracked, priorityd.job_priority(
@@ -270,7 +313,12 @@ begin
             'refused', (
                 select coalesce(
                     jsonb_agg(
-                        jsonb_build_object('position', j.position, 'job', j.job, 'reason', j.reason) order by j.position
+                        jsonb_build_object(
+                            'position', j.position,
+                            'job', case when jsonb_typeof(j.job) = 'object' then j.job - 'data' else j.job end,
+                            'reason', j.reason
+                        )
+                        order by j.position
                     ),
                     '[]'
                 )

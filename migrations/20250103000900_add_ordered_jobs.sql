@@ -15,12 +15,16 @@
 -- follows all hints before it takes anything. What went past us (somebody writing a priority by hand) is found by
 -- check_job_lanes, and a lane that is too high by the release itself, which reads the tracked row of what it takes.
 --
+-- What a release never does: read rows that are over. Somebody's forgotten transaction keeps them all in the indexes, so
+-- every look begins at a mark below which nothing can be, jobs in flight are known by their ids, and hints by the
+-- transactions that left them.
+--
 -- Who waits for whom. One release at a time: it holds the only row of priorityd.release_state, alone writes lanes
 -- and turns, and is a matter of milliseconds; another that comes meanwhile goes away at once. Queueing jobs and
 -- changing priorities only ever insert; they never wait for a release. The application's tables get no trigger, no
 -- column and no index: a large background_jobs stays as it is.
 --
--- May be left out, these four files together.
+-- May be left out, the files of ordered jobs together.
 
 do $tables$
 declare
@@ -51,17 +55,24 @@ begin
     end if;
 
     if to_regclass('priorityd.release_state') is null then
-        -- One row. Whoever has it locked releases jobs. turns counts what was ever released.
+        -- One row. Whoever has it locked releases jobs. turns counts what was ever released; every hint that
+        -- hints_followed sees has been followed, but for those that the transaction left that looked.
         create table priorityd.release_state (
             only_row boolean primary key default true constraint release_state_one_row check (only_row),
             in_use boolean not null default false,
-            turns bigint not null default 0
+            turns bigint not null default 0,
+            hints_followed pg_snapshot,
+            followed_by xid8
         );
         insert into priorityd.release_state default values;
 
-        -- The ordered jobs that are not over: waiting (released_at is null) or in flight. The job itself is in
-        -- background_jobs; no foreign key, because the application's deletes must not pay for it.
-        -- Until it is sent, a release is no more than a claim: lease_until is near. After that it is far.
+        -- The ordered jobs that are not over: in flight (released_at is not null), set aside (aside_until is not null) or
+        -- waiting in their lanes. The job itself is in background_jobs; no foreign key, because the application's deletes
+        -- must not pay for it.
+        -- Until it is sent, a release is no more than a claim: lease_until is near. After that it is far. event_id is
+        -- Inngest's own for the first event that it took: a repeat starts nothing, so its id leads to no run.
+        -- Set aside are the lost, whose leases ended losses times without a report, and those whose row the application
+        -- would not let us write.
         create table priorityd.ordered_jobs (
             job_id uuid primary key,
             job_type text not null,
@@ -73,14 +84,21 @@ begin
             daemon_id uuid,
             released_priority text,
             sent_at timestamptz,
-            lease_until timestamptz
+            lease_until timestamptz,
+            event_id text,
+            losses integer not null default 0,
+            aside_until timestamptz
         );
         create index ordered_jobs_waiting
-        on priorityd.ordered_jobs (job_type, repository_id, queued_at, number, job_id) where released_at is null;
-        create index ordered_jobs_in_flight
-        on priorityd.ordered_jobs (job_type) where released_at is not null;
+        on priorityd.ordered_jobs (job_type, repository_id, queued_at, number, job_id)
+        where released_at is null and aside_until is null;
+        create index ordered_jobs_aside
+        on priorityd.ordered_jobs (job_type, aside_until) where aside_until is not null;
 
         -- The lanes, each once for every workspace in whose line it stands. In no workspace: the workspace ''.
+        -- What changes with each release is part of the keys here and below: where it is not, each new version of a row
+        -- is compared with all that are dead. Only the holder of the queue's row writes, so nothing else is needed
+        -- for there to be one row for each lane and line, and one turn for each workspace.
         create table priorityd.job_lanes (
             job_type text not null,
             repository_id uuid not null,
@@ -89,19 +107,20 @@ begin
             head_queued_at timestamptz not null,
             head_number bigint not null,
             head_job_id uuid not null,
-            primary key (job_type, repository_id, workspace_id)
+            primary key (job_type, repository_id, head_number, workspace_id)
         );
         create index job_lanes_line
         on priorityd.job_lanes (job_type, priority, workspace_id, head_queued_at, head_number);
 
         -- When a workspace last had its turn (0: never), of those that had or wait for one. Active ones may be without a
-        -- lane; whoever finds that out says so.
+        -- lane; whoever finds that out says so. No lane in its line has an older head than line_mark.
         create table priorityd.job_turns (
             job_type text not null,
             workspace_id text collate "C" not null,
             served bigint not null default 0,
             active boolean not null default true,
-            primary key (job_type, workspace_id)
+            line_mark timestamptz not null default '-infinity',
+            primary key (job_type, workspace_id, served)
         );
         create index job_turns_next on priorityd.job_turns (job_type, served, workspace_id) where active;
 
@@ -109,7 +128,19 @@ begin
         create table priorityd.job_hints (
             id bigint generated always as identity primary key,
             job_type text,
-            repository_id uuid not null
+            repository_id uuid not null,
+            left_by xid8 not null default pg_current_xact_id()
+        );
+        create index job_hints_left_by on priorityd.job_hints (left_by, id);
+
+        -- What a release keeps to; the parameters of release_ordered_jobs, where they are explained.
+        create type priorityd.release_terms as (
+            daemon_id uuid,
+            in_flight integer,
+            promote_after_seconds double precision,
+            claim_seconds double precision,
+            lease_seconds double precision,
+            most_leases integer
         );
 
         -- These are queues: their dead rows are in the way of the next one, and only few are alive.
@@ -127,196 +158,101 @@ $tables$;
 
 do $functions$
 begin
-    if not priorityd.start_unit(
-        '20250103000900 functions', 1, '{20250103000700 functions, 20250103000900 tables}', '{queue_repository_jobs}'
-    ) then
+    if not priorityd.start_unit('20250103000900 functions', 1, '{20250103000700 functions, 20250103000900 tables}') then
         return;
     end if;
 
-    -- Those of these repositories that background_jobs can't name, because a foreign key of it does not know them.
-    create or replace function priorityd.repositories_unknown_to_jobs(p_repository_ids uuid[])
-    returns uuid[] language plpgsql stable as $$
+    -- The ways to say in background_jobs that a job has ended so, each as what UPDATE sets, from the plainest on: some
+    -- tables want a start time where there is an end time, or an end time with every end, and some know no `cancelled`.
+    create or replace function priorityd.ways_to_end(p_status text)
+    returns text[] language plpgsql stable as $$
     declare
-        v_known regclass;
-        v_column name;
-        v_unknown uuid[];
-    begin
-        select c.confrelid, f.attname into v_known, v_column
-        from pg_constraint c
-        join pg_attribute a on a.attrelid = c.conrelid and a.attname = 'repository_id'
-        join pg_attribute f on f.attrelid = c.confrelid and f.attnum = c.confkey[1]
-        where c.conrelid = 'public.background_jobs'::regclass and c.contype = 'f' and c.conkey = array[a.attnum]
-        limit 1;
-        -- Where the caller may not see them all, the foreign key itself has to tell.
-        if v_known is null or not has_table_privilege(v_known, 'select') or row_security_active(v_known) then
-            return '{}';
-        end if;
-        execute format(
-            'select array(select distinct u.id from unnest($1) u (id)
-                 where not exists (select from %s r where r.%I = u.id))', v_known, v_column)
-        into v_unknown using p_repository_ids;
-        return v_unknown;
-    end
-    $$;
-
-    -- These jobs with what queueing adds to each: its position, an id, its type and its payload. Raises if one of them is
-    -- malformed.
-    create or replace function priorityd.name_jobs(p_jobs jsonb, p_job_type text)
-    returns jsonb language plpgsql as $$
-    declare
-        v_bad record;
-        v_type text;
-    begin
-        perform priorityd.check_job_list(p_jobs);
-        select e.position, priorityd.explain_refused_job(e.job) as reason into v_bad
-        from jsonb_array_elements(p_jobs) with ordinality e (job, position)
-        where priorityd.explain_refused_job(e.job) is not null
-        order by e.position
-        limit 1;
-        if v_bad.reason is not null then
-            raise exception 'job % %', v_bad.position, v_bad.reason using errcode = 'invalid_parameter_value';
-        end if;
-        for v_type in
-            select distinct coalesce(e.job ->> 'job_type', p_job_type) from jsonb_array_elements(p_jobs) e (job)
-        loop
-            perform priorityd.check_job_type(v_type);
-        end loop;
-        return (
-            select coalesce(
-                jsonb_agg(
-                    jsonb_build_object(
-                        'position', e.position,
-                        'job_id', coalesce((e.job ->> 'job_id')::uuid, gen_random_uuid()),
-                        'job_type', coalesce(e.job ->> 'job_type', p_job_type),
-                        'repository_id', (e.job ->> 'repository_id')::uuid,
-                        'payload', priorityd.job_data(e.job)
-                    )
-                    order by e.position
-                ),
-                '[]'
-            )
-            from jsonb_array_elements(p_jobs) with ordinality e (job, position)
+        c_sets constant jsonb := jsonb_build_object(
+            'started_at', 'started_at = coalesce(b.started_at, clock_timestamp())',
+            'completed_at', 'completed_at = coalesce(b.completed_at, clock_timestamp())',
+            'failed_at', 'failed_at = clock_timestamp()',
+            'error', 'error = left(coalesce(u.reason, b.error%s), %s)'
         );
-    end
-    $$;
-
-    -- Queues these named jobs, but for those that are queued already; how many.
-    create or replace function priorityd.insert_jobs(p_named jsonb)
-    returns bigint language plpgsql as $$
-    declare
-        v_now timestamptz := clock_timestamp();
-        v_queued bigint;
+        v_ends constant text := case p_status when 'failed' then 'failed_at' else 'completed_at' end;
+        v_columns jsonb;
+        v_ways text[];
     begin
-        with named as (
-            select distinct on (r.job_id) r.*
-            from jsonb_to_recordset(p_named) r (
-                position integer, job_id uuid, job_type text, repository_id uuid, payload jsonb
-            )
-            order by r.job_id, r.position
-        ),
-        inserted as (
-            insert into public.background_jobs (id, type, payload, status, repository_id, created_at)
-            select n.job_id, n.job_type, n.payload || jsonb_build_object('jobId', n.job_id), 'queued', n.repository_id, v_now
-            from named n
-            on conflict (id) do nothing
-            returning id
-        ),
-        ordered as (
-            insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
-            select n.job_id, n.job_type, n.repository_id, v_now
-            from named n
-            join inserted i on i.id = n.job_id
-            order by n.position
-            returning job_type, repository_id
-        ),
-        hinted as (
-            insert into priorityd.job_hints (job_type, repository_id)
-            select distinct o.job_type, o.repository_id from ordered o
-        )
-        select count(*) into v_queued from inserted;
-        return v_queued;
-    end
-    $$;
-
-    -- These named jobs with their repositories' priorities as they are now.
-    create or replace function priorityd.describe_jobs(p_named jsonb)
-    returns jsonb language sql stable as $$
-        select coalesce(
-            jsonb_agg(
-                jsonb_build_object(
-                    'job_id', n.job_id,
-                    'repository_id', n.repository_id,
-                    'priority', priorityd.job_priority(tr.priority::text, tr.is_workspace_repo),
-                    'tracked', case
-                        when tr.found then jsonb_build_object(
-                            'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo,
-                            'workspace_count', tr.workspace_count
-                        )
-                    end
+        select jsonb_object_agg(
+                a.attname, format(
+                    c_sets ->> a.attname::text, '::text', case when a.atttypmod > 4 then a.atttypmod - 4 else 1000 end
                 )
-                order by n.position
-            ),
-            '[]'
-        )
-        from jsonb_to_recordset(p_named) n (position integer, job_id uuid, repository_id uuid)
-        left join lateral (
-            select t.priority, t.is_workspace_repo, t.workspace_count, true as found
-            from public.tracked_repositories t
-            where t.repository_id = n.repository_id
-            order by t.id
-            limit 1
-        ) tr on true
+            )
+        into v_columns
+        from pg_attribute a
+        join pg_type t on t.oid = a.atttypid
+        where a.attrelid = 'public.background_jobs'::regclass and not a.attisdropped and c_sets ? a.attname::text
+            and (a.attname <> 'error' or t.typcategory = 'S');
+        v_ways := array(
+            select concat_ws(
+                ', ', format('status = %L', p_status), v_columns ->> 'error',
+                (select string_agg(v_columns ->> c.name, ', ') from unnest(w.columns) c (name))
+            )
+            from (
+                values (1, array[v_ends]), (2, array[v_ends, 'started_at']),
+                    (3, array['completed_at', 'started_at', 'failed_at'])
+            ) w (n, columns)
+            where w.n < 3 or p_status = 'failed'
+            order by w.n
+        );
+        return case p_status when 'cancelled' then v_ways || priorityd.ways_to_end('failed') else v_ways end;
+    end
     $$;
 
-    -- Queues jobs in order, for any application:
-    --
-    --     select queue_repository_jobs('[{"repository_id": "…", "repository_name": "acme/web", "data": {…},
-    --         "job_id": "…"}, …]', 'recent-prs')
-    --
-    -- Only repository_id is needed. data are fields of the event to be. A job_type beside them wins over p_job_type. Called
-    -- again with the same job_ids it queues nothing twice; without them it can't tell. Each job gets a row in
-    -- background_jobs, and the event the field jobId: by that row its worker has to say that it is at work (status
-    -- 'processing', started_at) and that it is done ('completed' or 'failed', with the time).
-    --
-    -- All are queued or, if one of them is malformed, none; but those of unknown repositories are left out, and listed
-    -- in `refused`. `jobs` has the others in their order, with their repositories' priorities as they are now.
-    create or replace function public.queue_repository_jobs(p_jobs jsonb, p_job_type text default null)
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '5s'
-    set statement_timeout = '20s'
-    set default_transaction_isolation = 'read committed'
-    as $$
+    -- Ends these jobs, as far as they have not ended; `ended` has those that did. A job that the application's triggers
+    -- or checks will have in no way is found as in insert_job_rows; `refused` has it with the reason.
+    create or replace function priorityd.end_jobs(
+        p_job_ids uuid[], p_reasons text[], p_status text, out ended uuid[], out refused jsonb[]
+    )
+    language plpgsql as $$
     declare
-        -- Ids are given out here, once, because they are read several times below.
-        v_named constant jsonb := priorityd.name_jobs(p_jobs, p_job_type);
-        v_unknown constant uuid[] := priorityd.repositories_unknown_to_jobs(
-            array(select (n.job ->> 'repository_id')::uuid from jsonb_array_elements(v_named) n (job))
-        );
-        v_known jsonb;
-        v_refused jsonb;
+        v_half constant integer := cardinality(p_job_ids) / 2;
+        v_way text;
+        v_first record;
+        v_second record;
+        v_state text;
+        v_message text;
+        v_constraint text;
     begin
-        if not exists (select from priorityd.release_state q where q.in_use) then
-            update priorityd.release_state q set in_use = true where q.only_row;
+        ended := '{}';
+        refused := '{}';
+        if cardinality(p_job_ids) = 0 then
+            return;
         end if;
-        select
-            coalesce(jsonb_agg(n.job order by n.position) filter (where not u.unknown), '[]'),
-            coalesce(
-                jsonb_agg(
-                    jsonb_build_object(
-                        'job_id', n.job -> 'job_id', 'repository_id', n.job -> 'repository_id',
-                        'reason', 'there is no such repository'
-                    )
-                    order by n.position
-                ) filter (where u.unknown),
-                '[]'
-            )
-        into v_known, v_refused
-        from jsonb_array_elements(v_named) with ordinality n (job, position)
-        cross join lateral (select (n.job ->> 'repository_id')::uuid = any (v_unknown) as unknown) u;
-        return jsonb_build_object(
-            'queued', priorityd.insert_jobs(v_known), 'jobs', priorityd.describe_jobs(v_known), 'refused', v_refused
-        );
+        foreach v_way in array priorityd.ways_to_end(p_status) loop
+            begin
+                execute format(
+                    'with e as (
+                         update public.background_jobs b set %s from unnest($1, $2) u (id, reason)
+                         where b.id = u.id and b.status::text in (''queued'', ''processing'') returning b.id
+                     )
+                     select coalesce(array_agg(e.id), ''{}'') from e', v_way)
+                into ended using p_job_ids, p_reasons;
+                set constraints all immediate;
+                return;
+            exception
+                when others then
+                    get stacked diagnostics
+                        v_state = returned_sqlstate, v_message = message_text, v_constraint = constraint_name;
+            end;
+            -- A word or a time that the table wants otherwise; what a trigger refuses is not tried otherwise.
+            exit when v_state not in ('22P02', '23502', '23514') or (v_state = '23514' and v_constraint = '');
+        end loop;
+        ended := '{}';
+        if cardinality(p_job_ids) > 1 then
+            v_first := priorityd.end_jobs(p_job_ids[:v_half], p_reasons[:v_half], p_status);
+            v_second := priorityd.end_jobs(p_job_ids[v_half + 1:], p_reasons[v_half + 1:], p_status);
+            ended := v_first.ended || v_second.ended;
+            refused := v_first.refused || v_second.refused;
+            return;
+        end if;
+        refused := array[
+            jsonb_build_object('job_id', p_job_ids[1], 'reason', format('%s (%s)', left(v_message, 300), v_state))
+        ];
     end
     $$;
 

@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001000 functions', 1, '{20250103000900 functions}') then
+    if not priorityd.start_unit('20250103001000 functions', 1, '{20250103000950 functions}') then
         return;
     end if;
 
@@ -84,7 +84,8 @@ begin
             cross join lateral (
                 select o.queued_at, o.number, o.job_id
                 from priorityd.ordered_jobs o
-                where o.job_type = n.job_type and o.repository_id = n.repository_id and o.released_at is null
+                where o.job_type = n.job_type and o.repository_id = n.repository_id
+                    and o.released_at is null and o.aside_until is null
                 order by o.queued_at, o.number
                 limit 1
             ) h
@@ -109,52 +110,130 @@ begin
                         and s.workspace_id = l.workspace_id
                 )
         ),
+        moved as (
+            update priorityd.job_lanes l
+            set priority = s.priority, head_queued_at = h.queued_at, head_number = h.number, head_job_id = h.job_id
+            from heads h
+            join lines s on s.repository_id = h.repository_id
+            where l.job_type = h.job_type and l.repository_id = h.repository_id and l.workspace_id = s.workspace_id
+                and (l.priority, l.head_queued_at, l.head_job_id) is distinct from (s.priority, h.queued_at, h.job_id)
+        ),
         placed as (
-            insert into priorityd.job_lanes as l (
+            insert into priorityd.job_lanes (
                 job_type, repository_id, workspace_id, priority, head_queued_at, head_number, head_job_id
             )
             select h.job_type, h.repository_id, s.workspace_id, s.priority, h.queued_at, h.number, h.job_id
             from heads h
             join lines s on s.repository_id = h.repository_id
-            on conflict (job_type, repository_id, workspace_id) do update
-            set priority = excluded.priority, head_queued_at = excluded.head_queued_at,
-                head_number = excluded.head_number, head_job_id = excluded.head_job_id
-            where (l.priority, l.head_queued_at, l.head_job_id)
-                is distinct from (excluded.priority, excluded.head_queued_at, excluded.head_job_id)
+            where not exists (
+                select from priorityd.job_lanes l
+                where l.job_type = h.job_type and l.repository_id = h.repository_id and l.workspace_id = s.workspace_id
+            )
+        ),
+        wanted as materialized (
+            select w.job_type, w.workspace_id, w.oldest, t.served, t.active, t.line_mark
+            from (
+                select h.job_type, s.workspace_id, min(h.queued_at) as oldest
+                from heads h
+                join lines s on s.repository_id = h.repository_id
+                where s.priority = 'high'
+                group by h.job_type, s.workspace_id
+            ) w
+            left join lateral (
+                select o.served, o.active, o.line_mark from priorityd.job_turns o
+                where o.job_type = w.job_type and o.workspace_id = w.workspace_id
+                order by o.served desc
+                limit 1
+            ) t on true
+        ),
+        turned as (
+            update priorityd.job_turns t set active = true, line_mark = least(w.line_mark, w.oldest)
+            from wanted w
+            where t.job_type = w.job_type and t.workspace_id = w.workspace_id and t.served = w.served
+                and (not w.active or w.line_mark > w.oldest)
+            returning t.job_type, t.served
+        ),
+        turned_first as (
+            insert into priorityd.job_turns as t (job_type, workspace_id, line_mark)
+            select w.job_type, w.workspace_id, w.oldest from wanted w where w.served is null
+            returning t.job_type, t.served
+        ),
+        marks as (
+            select m.job_type, min(m.medium) as medium, min(m.low) as low, min(m.served) as served,
+                coalesce(bool_or(m.is_new), false) as new_turns
+            from (
+                select h.job_type, case when s.priority = 'medium' then h.queued_at end as medium,
+                    case when s.priority = 'low' then h.queued_at end as low, null::bigint as served, null::boolean as is_new
+                from heads h
+                join lines s on s.repository_id = h.repository_id
+                union all
+                select t.job_type, null, null, nullif(t.served, 0), t.served = 0
+                from (select * from turned union all select * from turned_first) t
+            ) m
+            group by m.job_type
         )
-        insert into priorityd.job_turns as t (job_type, workspace_id)
-        select distinct h.job_type, s.workspace_id
-        from heads h
-        join lines s on s.repository_id = h.repository_id
-        where s.priority = 'high'
-        on conflict (job_type, workspace_id) do update set active = true where not t.active;
+        update priorityd.job_types k
+        set medium_mark = least(k.medium_mark, m.medium), low_mark = least(k.low_mark, m.low),
+            turn_mark = least(k.turn_mark, m.served), new_turns = k.new_turns or m.new_turns
+        from marks m
+        where m.job_type = k.job_type
+            and (m.medium < k.medium_mark or m.low < k.low_mark or m.served < k.turn_mark or (m.new_turns and not k.new_turns));
     end
     $$;
 
-    -- Follows the oldest hints, at most p_limit different ones; whether there were more. For the holder of the queue's row
-    -- only.
-    create or replace function priorityd.follow_job_hints(p_limit integer)
-    returns boolean language plpgsql as $$
+    -- The hints that are to be followed, at most p_limit of them, and what this look sees. Looked at are only those whose
+    -- transactions had not ended at the last look, and its own; all of them where transactions are numbered anew, as
+    -- after a restore.
+    create or replace function priorityd.next_job_hints(
+        p_queue priorityd.release_state, p_limit integer, out ids bigint[], out seen pg_snapshot
+    )
+    language plpgsql stable as $$
+    declare
+        v_from xid8 := '0';
+        v_open xid8[] := '{}';
+    begin
+        seen := pg_current_snapshot();
+        if pg_snapshot_xmax(p_queue.hints_followed) <= pg_snapshot_xmax(seen) then
+            v_from := pg_snapshot_xmax(p_queue.hints_followed);
+            v_open := array(select pg_snapshot_xip(p_queue.hints_followed)) || p_queue.followed_by;
+        end if;
+        ids := array(
+            select h.id from priorityd.job_hints h
+            where h.left_by = any (v_open) and h.left_by < v_from
+            limit p_limit
+        ) || array(
+            select h.id from priorityd.job_hints h where h.left_by >= v_from order by h.left_by, h.id limit p_limit
+        );
+        ids := ids[:p_limit];
+    end
+    $$;
+
+    -- Follows hints, at most p_limit different ones: whether there are more, and else what has been seen if any were
+    -- followed. For the holder of the queue's row only.
+    create or replace function priorityd.follow_job_hints(
+        p_queue priorityd.release_state, p_limit integer, out more boolean, out seen pg_snapshot
+    )
+    language plpgsql as $$
     declare
         -- Many of the hints of a busy time are the same, and the same once is enough.
         c_repeats constant integer := 5;
+        v_next record;
         v_ids bigint[];
-        v_hints priorityd.job_hints[];
         v_job_types text[];
         v_repository_ids uuid[];
     begin
-        v_hints := array(
-            select h from priorityd.job_hints h order by h.id limit p_limit * c_repeats + 1
-        );
-        if v_hints = '{}' then
-            return false;
+        v_next := priorityd.next_job_hints(p_queue, p_limit * c_repeats + 1);
+        more := false;
+        if v_next.ids = '{}' then
+            return;
         end if;
         with numbered as (
             select h.id, dense_rank() over (order by h.first_id) as n, h.job_type, h.repository_id
             from (
-                select u.id, u.job_type, u.repository_id,
-                    min(u.id) over (partition by u.job_type, u.repository_id) as first_id
-                from unnest(v_hints[:p_limit * c_repeats]) u
+                select g.id, g.job_type, g.repository_id,
+                    min(g.id) over (partition by g.job_type, g.repository_id) as first_id
+                from unnest(v_next.ids[:p_limit * c_repeats]) u (id)
+                join priorityd.job_hints g on g.id = u.id
             ) h
         ),
         chosen as (
@@ -170,29 +249,36 @@ begin
         from expanded e;
         delete from priorityd.job_hints h where h.id = any (v_ids);
         perform priorityd.place_job_lanes(v_job_types, v_repository_ids);
-        return cardinality(v_hints) > cardinality(v_ids);
+        more := cardinality(v_next.ids) > cardinality(v_ids);
+        if not more then
+            seen := v_next.seen;
+        end if;
     end
     $$;
 
     -- Puts the next job of a lane at its head after the first one has been taken, or ends the lane: what
     -- place_job_lanes would do if nothing else had changed, at a fifth of its cost. For the holder of the queue's row only.
-    create or replace function priorityd.advance_job_lane(p_job_type text, p_repository_id uuid)
+    create or replace function priorityd.advance_job_lane(p_lane priorityd.job_lanes)
     returns void language plpgsql as $$
     declare
         v_next record;
     begin
         select o.queued_at, o.number, o.job_id into v_next
         from priorityd.ordered_jobs o
-        where o.job_type = p_job_type and o.repository_id = p_repository_id and o.released_at is null
+        where o.job_type = p_lane.job_type and o.repository_id = p_lane.repository_id
+            and o.released_at is null and o.aside_until is null
+            and (o.queued_at, o.number) >= (p_lane.head_queued_at, p_lane.head_number)
         order by o.queued_at, o.number
         limit 1;
         if found then
             update priorityd.job_lanes l
             set head_queued_at = v_next.queued_at, head_number = v_next.number, head_job_id = v_next.job_id
-            where l.job_type = p_job_type and l.repository_id = p_repository_id;
+            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
+                and l.head_number = p_lane.head_number;
         else
             delete from priorityd.job_lanes l
-            where l.job_type = p_job_type and l.repository_id = p_repository_id;
+            where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
+                and l.head_number = p_lane.head_number;
         end if;
     end
     $$;
@@ -200,82 +286,22 @@ begin
     -- Puts right a lane whose place or head has been changed behind our back; whether there was anything to do. Asked
     -- before its head is passed over by a promotion: one that is over, or no longer higher, is not passed over. For the
     -- holder of the queue's row only.
-    create or replace function priorityd.mend_job_lane(
-        p_job_type text,
-        p_repository_id uuid,
-        p_priority text,
-        p_head_job_id uuid
-    )
+    create or replace function priorityd.mend_job_lane(p_lane priorityd.job_lanes)
     returns boolean language plpgsql as $$
     begin
-        if priorityd.current_job_priority(p_repository_id) <> p_priority then
-            perform priorityd.place_job_lanes(array[p_job_type], array[p_repository_id]);
+        if priorityd.current_job_priority(p_lane.repository_id) <> p_lane.priority then
+            perform priorityd.place_job_lanes(array[p_lane.job_type], array[p_lane.repository_id]);
             return true;
         end if;
         if exists (
             select from public.background_jobs b
-            where b.id = p_head_job_id and b.status::text in ('queued', 'processing')
+            where b.id = p_lane.head_job_id and b.status::text in ('queued', 'processing')
         ) then
             return false;
         end if;
-        delete from priorityd.ordered_jobs o where o.job_id = p_head_job_id;
-        perform priorityd.advance_job_lane(p_job_type, p_repository_id);
+        delete from priorityd.ordered_jobs o where o.job_id = p_lane.head_job_id;
+        perform priorityd.advance_job_lane(p_lane);
         return true;
-    end
-    $$;
-
-    -- Takes jobs in flight that are over off the list, and those whose lease has ended back into their lanes; with
-    -- them what this daemon took and did not send, for it asks for more only when it has nothing in hand: it never got
-    -- the answer. For the holder of the queue's row only. Rows that somebody is writing are left for the next time. The
-    -- answer counts, by the priority that they went with, those that were sent and that nobody has reported on: lost.
-    create or replace function priorityd.settle_ordered_jobs(p_daemon_id uuid)
-    returns jsonb language plpgsql as $$
-    declare
-        v_now timestamptz := clock_timestamp();
-        v_ids uuid[];
-        v_job_types text[];
-        v_repository_ids uuid[];
-        v_lost jsonb;
-    begin
-        -- Ids first, then rows by their ids: as one statement each would be a join, and planned as if it were large.
-        v_ids := array(
-            select f.job_id from priorityd.ordered_jobs f
-            where f.released_at is not null
-                -- One look-up each: there are few, however large background_jobs is. Null: deleted.
-                and coalesce((select b.status::text from public.background_jobs b where b.id = f.job_id), 'deleted')
-                    not in ('queued', 'processing')
-            for update skip locked
-        );
-        delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);
-
-        v_ids := array(
-            select f.job_id from priorityd.ordered_jobs f
-            where f.released_at is not null
-                and (f.lease_until <= v_now or (f.daemon_id = p_daemon_id and f.sent_at is null))
-            for update skip locked
-        );
-        if v_ids = '{}' then
-            return '{}';
-        end if;
-        with ended as (
-            select f.job_id, f.sent_at from priorityd.ordered_jobs f where f.job_id = any (v_ids)
-        ),
-        returned as (
-            update priorityd.ordered_jobs o
-            set released_at = null, daemon_id = null, sent_at = null, lease_until = null
-            from ended e
-            where o.job_id = any (v_ids) and o.job_id = e.job_id
-            returning o.job_type, o.repository_id, o.released_priority, e.sent_at
-        ),
-        counted as (
-            select r.released_priority, count(*) as jobs from returned r where r.sent_at is not null group by 1
-        )
-        select array_agg(r.job_type), array_agg(r.repository_id),
-            (select jsonb_object_agg(c.released_priority, c.jobs) from counted c)
-        into v_job_types, v_repository_ids, v_lost
-        from returned r;
-        perform priorityd.place_job_lanes(v_job_types, v_repository_ids);
-        return coalesce(v_lost, '{}');
     end
     $$;
 

@@ -39,9 +39,17 @@ EVENT_NAMES: Final[dict[JobType, str]] = {
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
 """What is known of a repository's priority: its row, that it has none, or nothing."""
 
-_OWN_FIELDS: Final = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})
+_OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
 _OWN_METADATA: Final = frozenset(
-    {"isWorkspaceRepo", "workspaceCount", "originalPriority", "priority", "priorityScore", "priorityLookup"}
+    {
+        "isWorkspaceRepo",
+        "workspaceCount",
+        "originalPriority",
+        "priority",
+        "priorityScore",
+        "priorityLookup",
+        "promoted",
+    }
 )
 
 
@@ -53,7 +61,7 @@ class Job:
     what Inngest recognises a repeat by, for 24 hours; None lets the queue make one up.
 
     Raises `PermanentError` for a job type that there is not, and if a field of the caller's has the name of
-    one of ours: neither may be lost.
+    one of ours, of those that ordered jobs get as well: neither may be lost.
     """
 
     job_type: JobType
@@ -64,6 +72,8 @@ class Job:
 
     def __post_init__(self) -> None:
         event_name(self.job_type)
+        if not isinstance(self.data, Mapping):
+            raise PermanentError("The data of a job must be an object", reason="rejected")
         _refuse_clash(_OWN_FIELDS & self.data.keys(), "")
         metadata = self.data.get("metadata", {})
         if not isinstance(metadata, Mapping):

@@ -8,18 +8,17 @@ release, and with two fields more: `jobId`, by which its worker reports in `back
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
-from priorityd.core.errors import PermanentError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.core.jobs.events import Job, job_event
 from priorityd.core.priorities import Priority
 from priorityd.core.vocabulary import JobType, PriorityForm
 
-_SET_HERE = frozenset({"repositoryId", "repositoryName", "priority", "priorityScore"})
+_SET_HERE = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,9 @@ class ReleasedJob:
     """One job of a release. `payload` is its row's, `tracked` its repository's row, None for an untracked
     one.
 
-    `releases` is 1 unless it was released before; `turn` counts every release of the database.
+    `releases` is 1 unless it was released before; `turn` counts every release of the database. `losses` is
+    how often its lease has ended without a report, `event_id` Inngest's own of the first event that was sent
+    for it.
     """
 
     job_id: UUID
@@ -40,25 +41,19 @@ class ReleasedJob:
     waited_seconds: float
     releases: int
     turn: int
+    losses: int = 0
+    event_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLimits:
-    """What a release keeps to: jobs in flight of each type, and times in seconds."""
+    """What a release keeps to: jobs in flight of each type, times in seconds, and after how many leases
+    without a report a job has failed."""
 
     in_flight: int
     deadline_seconds: float
     lease_seconds: float
-
-
-def refuse_clash(job: Job) -> None:
-    """Raise `PermanentError` if the job's own data hold a field that is set at the release."""
-    metadata = job.data.get("metadata", {})
-    if "jobId" in job.data or (isinstance(metadata, Mapping) and "promoted" in metadata):
-        raise PermanentError(
-            "The data of an ordered job may not hold jobId or metadata.promoted: that is set here",
-            reason="rejected",
-        )
+    most_leases: int = 3
 
 
 def event_id(job_id: UUID) -> str:
@@ -71,14 +66,20 @@ def released_event(released: ReleasedJob, form: PriorityForm = "score") -> Outgo
     name = released.payload.get("repositoryName")
     data = {key: value for key, value in released.payload.items() if key not in _SET_HERE}
     metadata = data.get("metadata", {})
-    if not isinstance(metadata, Mapping):
-        raise PermanentError("The field metadata of a job must be an object", reason="rejected")
-    data["metadata"] = {**metadata, "promoted": released.promoted}
-    # `Job` looks at the type: one that this version does not know is refused.
+    if isinstance(metadata, Mapping):
+        data["metadata"] = {key: value for key, value in metadata.items() if key != "promoted"}
+    # `Job` looks at the type and the metadata: what this version does not know is refused.
     job = Job(
         cast(JobType, released.job_type),
         released.repository_id,
         name if isinstance(name, str) else None,
         data,
     )
-    return job_event(job, released.tracked or "untracked", event_id(released.job_id), form)
+    event = job_event(job, released.tracked or "untracked", event_id(released.job_id), form)
+    return replace(event, data=_released_data(event.data, released))
+
+
+def _released_data(data: Mapping[str, object], released: ReleasedJob) -> dict[str, object]:
+    metadata = data["metadata"]
+    assert isinstance(metadata, Mapping)  # noqa: S101 - `job_event` has made it
+    return {**data, "jobId": str(released.job_id), "metadata": {**metadata, "promoted": released.promoted}}

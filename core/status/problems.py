@@ -54,6 +54,7 @@ class Facts:
     high_jobs_failed: int = 0
     oldest_jobs_seconds: dict[Priority, float] = field(default_factory=dict)
     jobs_held_back_because: str | None = None
+    jobs_lost: int = 0
 
 
 def headline(facts: Facts) -> str:
@@ -137,8 +138,11 @@ def _of_jobs(facts: Facts) -> list[Problem]:
         share = facts.high_jobs_completed / ended
         problems.append(Problem("warning", f"only {share:.0%} of the jobs of priority high succeeded"))
     if facts.jobs_held_back_because:
-        text = f"Inngest takes none of the jobs that wait in order: {facts.jobs_held_back_because}"
+        text = f"none of the jobs that wait in order can be released: {facts.jobs_held_back_because}"
         problems.append(Problem("warning", text))
+    if facts.jobs_lost:
+        lost = counted(facts.jobs_lost, "ordered job", "ordered jobs")
+        problems.append(Problem("warning", f"{lost} lost: nobody has reported within the lease"))
     if facts.jobs_off_because and "no table" not in facts.jobs_off_because:
         problems.append(Problem("warning", f"job telemetry is off: {facts.jobs_off_because}"))
     return problems

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Final
 from uuid import UUID
 
 import click
@@ -16,6 +17,9 @@ from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
 from priorityd.daemon.settings import Settings
+
+_SHOWN: Final = 5
+"""Of many alike, so many are named."""
 
 
 async def list_command(
@@ -62,11 +66,17 @@ async def cancel_command(
     """`priorityd jobs cancel`."""
     answer = await cancel_jobs(store, job_ids or None, repository_id, job_type)
     if as_json:
-        click.echo(json.dumps(asdict(answer)))
+        click.echo(json.dumps(to_jsonable_python(asdict(answer))))
     else:
         click.echo(f"{answer.cancelled:,} jobs cancelled")
+    for refused in answer.refused[:_SHOWN]:
+        click.echo(f"Not cancelled: job {refused.job_id}: {refused.reason}", err=True)
+    if len(answer.refused) > _SHOWN:
+        click.echo(f"… and {len(answer.refused) - _SHOWN:,} more.", err=True)
     if answer.in_flight:
         click.echo(f"{answer.in_flight:,} are in flight, and can't be called back.", err=True)
+    if answer.refused:
+        return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
 
 
@@ -77,10 +87,13 @@ def count_lines(counted: Sequence[CountedJobs]) -> Iterator[str]:
     for each in counted:
         waiting[each.priority] += each.waiting
         in_flight[each.priority] += each.in_flight
+    lost = sum(each.lost for each in counted)
     oldest = max((each.oldest_seconds for each in counted), default=0.0)
     since = f", the oldest for {oldest:,.0f} s" if waiting.total() else ""
     yield f"{waiting.total():>10}  jobs that wait in order{_by_priority(waiting)}{since}"
     yield f"{in_flight.total():>10}  ordered jobs in flight{_by_priority(in_flight)}"
+    if lost:
+        yield f"{lost:>10}  ordered jobs that nobody has reported on"
 
 
 def _by_priority(counts: Counter[str]) -> str:

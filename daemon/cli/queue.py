@@ -17,6 +17,7 @@ import click
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import ExitCode, PermanentError
 from priorityd.core.jobs.events import Job, event_name
+from priorityd.core.jobs.validation import MAX_LEVELS, why_data_refused
 from priorityd.core.priorities import PRIORITIES, score
 from priorityd.core.vocabulary import JobType, QueueMode
 from priorityd.daemon.clock import monotonic
@@ -89,8 +90,12 @@ def _read_data(data: str | None) -> dict[str, object]:
         fields = json.loads(data or "{}")
     except ValueError as error:
         raise click.UsageError(f"--data is no JSON: {error}") from None
+    except RecursionError:
+        raise click.UsageError(f"--data: nested deeper than {MAX_LEVELS} levels.") from None
     if not isinstance(fields, dict):
         raise click.UsageError("--data must be a JSON object.")
+    if reason := why_data_refused(fields):
+        raise click.UsageError(f"--data: a job {reason}.")
     return fields
 
 

@@ -155,7 +155,8 @@ def _ordered_jobs(jobs: Facts) -> str:
         return f"held back ({jobs['held_back_because']})"
     in_flight = ", ".join(f"{priority} {count}" for priority, count in jobs["in_flight"].items())
     waiting = "some wait" if jobs["waiting"] else "none waits"
-    return f"{waiting}; in flight: {in_flight}; last sent {_time(jobs['last_sent_at'])}"
+    lost = f"; {jobs['lost']} lost" if jobs["lost"] else ""
+    return f"{waiting}; in flight: {in_flight}{lost}; last sent {_time(jobs['last_sent_at'])}"
 
 
 def _leader(leader: Any) -> str:

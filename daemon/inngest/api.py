@@ -6,6 +6,10 @@
   open-source server, and the page "Authentication" of its API's documentation. The endpoints are marked as
   beta there, and older servers lack them. Names of enumerations lose their prefix in its answers
   (`pkg/api/v2/enum_json.go`): a trigger's type is `EVENT` or `CRON`.
+- `/v1/events/{id}/runs` lists the runs that an event has started, by the id that the event API answered: an
+  internal one, a ULID, and a repeat of an event gets another one that leads to no run. Source: `getEventRuns`
+  in `pkg/api/apiv1/events.go`, `pkg/cqrs/manager/cqrs.go` and `pkg/enums/runstatus_enumer.go` of 253303c
+  (August 2026).
 - The event API answers an empty list of events without taking anything, and refuses a wrong key.
 """
 
@@ -71,6 +75,10 @@ class _Page(BaseModel, Generic[Item]):
     page: _Place | None = None
 
 
+class _Run(BaseModel):
+    status: str
+
+
 class InngestApi:
     """See the module's text. Make one with `open_inngest_api`."""
 
@@ -100,6 +108,14 @@ class InngestApi:
                 found.append(InngestFunction(app.id, each.id, events, priority or None))
         return found
 
+    async def run_statuses(self, event_id: str) -> list[str]:
+        """The statuses of the runs that an event has started, by Inngest's own id of it.
+
+        Raises `InngestKeyRefusedError`; `PermanentError` if this server can't tell; `TransientError`.
+        """
+        page = await self._page(_Page[_Run], f"/v1/events/{quote(event_id, safe='')}/runs", {})
+        return [run.status for run in page.data or ()]
+
     async def _all(self, kind: type[_Page[Item]], path: str) -> AsyncIterator[Item]:
         cursor: str | None = None
         for _ in range(_MAX_PAGES):
@@ -121,9 +137,8 @@ class InngestApi:
                 f"Inngest refused the signing key (INNGEST_SIGNING_KEY, {response.status_code})"
             )
         if response.status_code in (404, 405, 501):
-            raise PermanentError(
-                f"This Inngest does not list functions ({response.status_code})", reason="rejected"
-            )
+            what = "list functions" if path.startswith("/v2/") else "tell of runs"
+            raise PermanentError(f"This Inngest does not {what} ({response.status_code})", reason="rejected")
         try:
             return kind.model_validate_json(response.raise_for_status().content)
         except (httpx.HTTPStatusError, ValidationError):

@@ -13,9 +13,10 @@ the repeat for 24 hours. One batch is under way at a time.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -26,6 +27,7 @@ from priorityd.core.errors import InngestKeyRefusedError, PermanentError, Transi
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import utc_now
+from priorityd.daemon.inngest.sender import OnSent
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
@@ -43,9 +45,7 @@ NotForNow: TypeAlias = TransientError | InngestKeyRefusedError
 class Sender(Protocol):
     """What is needed of Inngest."""
 
-    async def send(
-        self, events: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
-    ) -> list[Refused]: ...
+    async def send(self, events: Sequence[OutgoingEvent], on_sent: OnSent) -> list[Refused]: ...
 
 
 @dataclass(slots=True)
@@ -60,13 +60,15 @@ class _Claimed(Generic[Item]):
 class Batch(Generic[Item]):
     """Claimed items in their order, their events, and what became of them.
 
-    `error` is why not all of it was sent, `delay_seconds` the wait before that is tried again.
+    `error` is why not all of it was sent, `delay_seconds` the wait before that is tried again. `inngest_ids`
+    are Inngest's own ids of the events that it has taken, by ours.
     """
 
     def __init__(self) -> None:
         self.events: list[OutgoingEvent] = []
         self.error: str | None = None
         self.delay_seconds = 0.0
+        self.inngest_ids: dict[str, str] = {}
         self._claimed: list[_Claimed[Item]] = []
         self._by_event: dict[str, _Claimed[Item]] = {}
 
@@ -85,9 +87,11 @@ class Batch(Generic[Item]):
         """The item for which the event is sent."""
         return self._by_event[event.id].item
 
-    def accepted(self, event: OutgoingEvent) -> None:
-        """Inngest has taken this event."""
+    def accepted(self, event: OutgoingEvent, inngest_id: str | None = None) -> None:
+        """Inngest has taken this event, under this id of its own."""
         self._by_event[event.id].unsent.discard(event.id)
+        if inngest_id:
+            self.inngest_ids[event.id] = inngest_id
 
     def refused_for_good(self, event: OutgoingEvent, reason: str) -> None:
         """Inngest will never take this event; others of its item it may."""
@@ -164,7 +168,9 @@ class Delivery(Agent, Generic[Item]):
 
     async def _send(self, batch: Batch[Item]) -> NotForNow | None:
         try:
-            refused = await self._sender.send(batch.events, lambda events: self._accept(batch, events))
+            refused = await self._sender.send(
+                batch.events, lambda events, ids: self._accept(batch, events, ids)
+            )
         except (TransientError, InngestKeyRefusedError) as error:
             return error
         except Exception as error:
@@ -177,11 +183,11 @@ class Delivery(Agent, Generic[Item]):
             batch.refused_for_good(each.event, self.on_refused(batch.item_of(each.event), each))
         return None
 
-    def _accept(self, batch: Batch[Item], events: Sequence[OutgoingEvent]) -> None:
+    def _accept(self, batch: Batch[Item], events: Sequence[OutgoingEvent], ids: Sequence[str]) -> None:
         self.tick()
         self.last_sent_at = utc_now()
-        for event in events:
-            batch.accepted(event)
+        for event, inngest_id in zip_longest(events, ids[: len(events)]):
+            batch.accepted(event, inngest_id)
             self.on_sent(batch.item_of(event), event)
 
     async def _give_back(self) -> None:

@@ -40,8 +40,11 @@ class EventApi:
         self._http = http
         self._on_written = on_written
 
-    async def post(self, events: Sequence[OutgoingEvent]) -> None:
-        """Return when Inngest has accepted them all. Raises `core.errors` for everything else."""
+    async def post(self, events: Sequence[OutgoingEvent]) -> list[str]:
+        """Return when Inngest has accepted them all: its own ids for them, as far as it gave any.
+
+        Raises `core.errors` for everything else.
+        """
         body = [event.body for event in events]
         try:
             response = await self._http.post(
@@ -58,9 +61,11 @@ class EventApi:
                 self._clean(_message(response, fields)),
                 retry_after_seconds=_retry_after(response),
             )
-        if not isinstance(fields.get("ids"), list) or fields.get("error"):
+        ids = fields.get("ids")
+        if not isinstance(ids, list) or fields.get("error"):
             # A success that is not the event API's: something else answers at its address.
             raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
+        return [str(each) for each in ids]
 
     async def _trace(self, event: str, _: dict[str, Any]) -> None:
         if event.endswith("send_request_body.complete"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 import anyio
 import structlog
@@ -21,6 +22,9 @@ from priorityd.daemon.settings import Settings
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
+
+OnSent: TypeAlias = Callable[[Sequence[OutgoingEvent], Sequence[str]], None]
+"""Told of accepted events and of Inngest's own ids for them, of which some may be missing."""
 
 
 class EventSender:
@@ -50,29 +54,28 @@ class EventSender:
     async def send(
         self,
         events: Sequence[OutgoingEvent],
-        on_sent: Callable[[Sequence[OutgoingEvent]], None] = lambda _: None,
+        on_sent: OnSent = lambda _events, _ids: None,
     ) -> list[Refused]:
         """Send the events in their order, and return those that are refused for good.
 
-        `on_sent` is called with each batch as soon as it is accepted. Raises `TransientError` when Inngest
-        can't be reached, is slow, or asks to wait, and `InngestKeyRefusedError`; what `on_sent` was not
-        called for may or may not have been taken then, and is to be sent again.
+        `on_sent` is called with each batch as soon as it is accepted, and with Inngest's own ids for it.
+        Raises `TransientError` when Inngest can't be reached, is slow, or asks to wait, and
+        `InngestKeyRefusedError`; what `on_sent` was not called for may or may not have been taken then, and
+        is to be sent again.
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):
             refused.extend(await self._send_or_bisect(batch, on_sent))
         return refused
 
-    async def _send_or_bisect(
-        self, batch: Sequence[OutgoingEvent], on_sent: Callable[[Sequence[OutgoingEvent]], None]
-    ) -> list[Refused]:
+    async def _send_or_bisect(self, batch: Sequence[OutgoingEvent], on_sent: OnSent) -> list[Refused]:
         # Depth first, left half first: the order is kept.
         refused: list[Refused] = []
         waiting = [batch]
         while waiting:
             part = waiting.pop()
             try:
-                await self._send_batch(part)
+                ids = await self._send_batch(part)
             except PermanentError as error:
                 if len(part) == 1:
                     refused.append(Refused(part[0], str(error)))
@@ -80,24 +83,26 @@ class EventSender:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
             else:
-                on_sent(part)
+                on_sent(part, ids)
         return refused
 
-    async def _send_batch(self, batch: Sequence[OutgoingEvent]) -> None:
+    async def _send_batch(self, batch: Sequence[OutgoingEvent]) -> list[str]:
+        ids: list[str] = []
         async for attempt in retrying(self._max_attempts):
             with attempt:
                 self._on_attempt()
                 try:
-                    await self._send_once(batch)
+                    ids = await self._send_once(batch)
                 except PriorityError as error:
                     self._on_error(getattr(error, "reason", "key_refused"))
                     raise
+        return ids
 
-    async def _send_once(self, batch: Sequence[OutgoingEvent]) -> None:
+    async def _send_once(self, batch: Sequence[OutgoingEvent]) -> list[str]:
         try:
             # The client's own limit is for each read; this one is for the request as a whole.
             with anyio.fail_after(self._timeout_seconds):
-                await self._api.post(batch)
+                return await self._api.post(batch)
         except TimeoutError:
             raise TransientError("Inngest: no answer in time", reason="timeout") from None
 

@@ -21,6 +21,7 @@ from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, size_bytes
 from priorityd.core.jobs.events import Job, LookUp, is_urgent, job_event, priority_of
 from priorityd.core.jobs.send_order import SendOrder
+from priorityd.core.jobs.validation import split_jobs
 from priorityd.core.library.membership_cache import MembershipCache
 from priorityd.core.vocabulary import PriorityForm, QueueMode
 from priorityd.daemon.clock import monotonic
@@ -69,7 +70,10 @@ class DirectQueue(Queueing):
         Jobs that are refused are in the result. Raises `JobsNotSentError` when Inngest can't be reached or
         refuses the key.
         """
-        run = _Run(jobs, self._form, on_progress)
+        accepted, refused = split_jobs(jobs)
+        run = _Run(accepted, self._form, on_progress)
+        for job, reason in refused:
+            run.refuse_job(job, reason)
         cause: PriorityError | None = None
         ready, to_send = anyio.create_memory_object_stream[Sequence[OutgoingEvent]](0)
         async with to_send, anyio.create_task_group() as tasks:
@@ -199,7 +203,7 @@ class _Run:
         self.order.complete()
         self.more_known.set()
 
-    def accept(self, events: Sequence[OutgoingEvent]) -> None:
+    def accept(self, events: Sequence[OutgoingEvent], _ids: Sequence[str]) -> None:
         """Inngest has taken these."""
         self.result.sent += [self._under_way.pop(id(event))[1] for event in events]
         self._on_progress(self.result)
@@ -207,9 +211,12 @@ class _Run:
     def refuse(self, refusals: Sequence[Refused]) -> None:
         """Inngest will never take these."""
         for refusal in refusals:
-            job = self._under_way.pop(id(refusal.event))[1].job
-            log.warning("job_refused", repository_id=str(job.repository_id), reason=refusal.reason)
-            self.result.refused.append(RefusedJob(job, refusal.reason))
+            self.refuse_job(self._under_way.pop(id(refusal.event))[1].job, refusal.reason)
+
+    def refuse_job(self, job: Job, reason: str) -> None:
+        """Nobody will ever take this one."""
+        log.warning("job_refused", repository_id=str(job.repository_id), reason=reason)
+        self.result.refused.append(RefusedJob(job, reason))
 
     def close(self) -> None:
         """What was neither taken nor refused was not sent."""

@@ -64,6 +64,17 @@ class ReleaseMetrics:
         self.lost = made.counter(
             "jobs_lost", "Ordered jobs that nobody reported on within their lease.", priority=PRIORITIES
         )
+        self.lost_now = made.gauge(
+            "jobs_lost_now", "Ordered jobs that are lost, and neither reported on since nor given up."
+        )
+        self.given_up = made.counter(
+            "jobs_given_up",
+            "Ordered jobs that have failed because nobody reported on them in so many leases.",
+        )
+        self.unwritable = made.counter(
+            "jobs_unwritable",
+            "Ordered jobs whose row the application's triggers or checks did not let us write.",
+        )
         self.held_back = made.gauge(
             "job_releases_held_back", "1 while ordered jobs wait because Inngest does not take them."
         )

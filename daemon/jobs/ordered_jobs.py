@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from priorityd.core.database.answers import RepositoryPriority
+from priorityd.core.jobs.lost import RunStatus
 from priorityd.core.jobs.release_policy import promote_after_seconds
 from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits
 from priorityd.core.priorities import Priority
@@ -24,19 +25,39 @@ CLAIM_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A job whose row in background_jobs the application's triggers or checks keep as it is, and why."""
+
+    job_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """The answer of `release_ordered_jobs`.
 
-    `busy`: another daemon is releasing. `more`: ask again at once. `lost` counts jobs that nobody reported on
-    within their lease, `in_flight` all that are out, of all daemons; both by the priority they went with.
+    `busy`: another daemon is releasing. `more`: ask again at once. `refused` could not be written, and wait.
+    `lost` counts the leases that have just ended without a report, `in_flight` all that are out, of all
+    daemons; both by the priority they went with. `lost_now` is how many jobs are lost, `given_up` are those
+    that were so too often.
     """
 
     busy: bool
     more: bool
     jobs: tuple[ReleasedJob, ...]
+    refused: tuple[RefusedRow, ...] = ()
     lost: Mapping[Priority, int] = field(default_factory=dict)
+    given_up: tuple[UUID, ...] = ()
+    lost_now: int = 0
     waiting: bool = False
     in_flight: Mapping[Priority, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Jobs whose ends could not be written down."""
+
+    refused: tuple[RefusedRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +80,9 @@ class WaitingJob:
 
 @dataclass(frozen=True, slots=True)
 class NotQueued:
-    """A job that can't be queued, and why."""
+    """A job that can't be queued: its place in the list, from 1, and why."""
 
-    job_id: UUID
-    repository_id: UUID
+    position: int
     reason: str
 
 
@@ -77,12 +97,16 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class ListedJob:
-    """A job that waits or is out. `position` among those of its type that wait; None for one that is out."""
+    """A job that waits or is out. `position` among those of its type that wait; None for any other.
+
+    `lost`: nobody has reported on it within its lease. `aside`: its row could not be written, and is tried
+    again.
+    """
 
     job_id: UUID
     job_type: str
     repository_id: UUID
-    state: Literal["waiting", "released", "in_flight"]
+    state: Literal["waiting", "released", "in_flight", "lost", "aside"]
     position: int | None
     priority: Priority
     queued_at: datetime
@@ -101,21 +125,25 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class CountedJobs:
-    """How many jobs of a type and priority wait, and are in flight; and how long the oldest has waited."""
+    """How many jobs of a type and priority wait, are in flight and are lost; and how long the oldest has
+    waited."""
 
     job_type: str
     priority: Priority
     waiting: int
     in_flight: int
+    lost: int
     oldest_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class CancelledJobs:
-    """How many jobs were cancelled, and how many were out already and can't be called back."""
+    """How many jobs were cancelled, how many were out already and can't be called back, and which could not
+    be written."""
 
     cancelled: int
     in_flight: int
+    refused: tuple[RefusedRow, ...] = ()
 
 
 _RELEASE: Final = TypeAdapter(Release)
@@ -124,6 +152,7 @@ _LISTED: Final = TypeAdapter(JobList)
 _COUNTED: Final = TypeAdapter(tuple[CountedJobs, ...])
 _CANCELLED: Final = TypeAdapter(CancelledJobs)
 _CHECKED: Final = TypeAdapter(LaneCheck)
+_REFUSALS: Final = TypeAdapter(Refusals)
 _NUMBER: Final = TypeAdapter(dict[str, int])
 
 
@@ -145,12 +174,27 @@ class OrderedJobs:
             p_promote_after_seconds=promote_after_seconds(limits.deadline_seconds),
             p_claim_seconds=CLAIM_SECONDS,
             p_lease_seconds=limits.lease_seconds,
+            p_most_leases=limits.most_leases,
         )
 
-    async def mark_sent(self, job_ids: Sequence[UUID], lease_seconds: float) -> None:
-        """Inngest has taken these."""
+    async def mark_sent(self, event_ids: Mapping[UUID, str | None], lease_seconds: float) -> None:
+        """Inngest has taken these jobs, and gave their events these ids of its own."""
         await self._store.call(
-            _NUMBER, "mark_jobs_sent", p_job_ids=_texts(job_ids), p_lease_seconds=lease_seconds
+            _NUMBER,
+            "mark_jobs_sent",
+            p_job_ids=_texts(list(event_ids)),
+            p_lease_seconds=lease_seconds,
+            p_event_ids=list(event_ids.values()),
+        )
+
+    async def settle_lost(self, statuses: Mapping[UUID, RunStatus], lease_seconds: float) -> Refusals:
+        """What Inngest says of lost jobs."""
+        return await self._store.call(
+            _REFUSALS,
+            "settle_lost_jobs",
+            p_job_ids=_texts(list(statuses)),
+            p_statuses=list(statuses.values()),
+            p_lease_seconds=lease_seconds,
         )
 
     async def return_unsent(self, job_ids: Sequence[UUID]) -> None:
@@ -159,10 +203,10 @@ class OrderedJobs:
             _NUMBER, "return_unsent_jobs", p_daemon_id=self._daemon_id, p_job_ids=_texts(job_ids)
         )
 
-    async def fail(self, reasons: Mapping[UUID, str]) -> None:
+    async def fail(self, reasons: Mapping[UUID, str]) -> Refusals:
         """These will never be accepted, and why."""
-        await self._store.call(
-            _NUMBER, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
+        return await self._store.call(
+            _REFUSALS, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
         )
 
     async def check_lanes(self) -> LaneCheck:

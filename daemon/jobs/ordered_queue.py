@@ -6,7 +6,7 @@ its being down stops nobody from queueing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
@@ -15,7 +15,8 @@ import structlog
 
 from priorityd.core.errors import PermanentError, PriorityError
 from priorityd.core.jobs.events import Job, LookUp
-from priorityd.core.jobs.released import event_id, refuse_clash
+from priorityd.core.jobs.released import event_id
+from priorityd.core.jobs.validation import size_of, split_jobs, why_too_large
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.ordered_jobs import Queued, queue_in_order
 from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, Queueing, QueueResult, RefusedJob
@@ -24,6 +25,8 @@ log = structlog.stdlib.get_logger()
 
 PAGE_SIZE: Final = 500
 """Jobs per call."""
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""Of their data; a job that has more goes alone."""
 _JOB_IDS: Final = UUID("5f0e0f46-5f5b-4d63-9d5a-0a5f6c2a7f6e")
 """Names are hashed into it: the same id of a job gives the same row, so that a repeat queues nothing
 twice."""
@@ -43,20 +46,19 @@ class OrderedQueue(Queueing):
     ) -> QueueResult:
         """Queue jobs, in their order; `on_progress` sees the result grow.
 
-        Jobs of repositories that the table of jobs can't name are in the result as refused. Raises
-        `PermanentError` for data that hold a field which is set at the release, before anything is queued,
-        and `JobsNotSentError` when the database can't be reached or refuses the key.
+        Jobs that are refused are in the result, here or by the database. Raises `JobsNotSentError` when the
+        database can't be reached or refuses the key.
         """
-        named = [job if job.id else replace(job, id=uuid4().hex) for job in jobs]
-        for job in named:
-            refuse_clash(job)
         result = QueueResult()
-        for start in range(0, len(named), PAGE_SIZE):
-            page = {job_id(job): job for job in named[start : start + PAGE_SIZE]}
+        accepted, refused = split_jobs(job if job.id else replace(job, id=uuid4().hex) for job in jobs)
+        for job, reason in refused:
+            _refuse(result, job, reason)
+        pages = list(_pages(accepted, result))
+        for number, page in enumerate(pages):
             try:
-                answer = await queue_in_order(self._store, [_element(key, job) for key, job in page.items()])
+                answer = await queue_in_order(self._store, [_element(job) for job in page])
             except PriorityError as error:
-                result.not_sent = named[start:]
+                result.not_sent = [job for rest in pages[number:] for job in rest]
                 raise JobsNotSentError(result, error) from error
             _add(result, page, answer)
             on_progress(result)
@@ -76,9 +78,26 @@ def job_id(job: Job) -> UUID:
     return uuid5(_JOB_IDS, job.id)
 
 
-def _element(key: UUID, job: Job) -> dict[str, Any]:
+def _pages(jobs: Iterable[Job], result: QueueResult) -> Iterator[list[Job]]:
+    page: list[Job] = []
+    size = 0
+    for job in jobs:
+        job_size = size_of(job)
+        if reason := why_too_large(job_size):
+            _refuse(result, job, reason)
+            continue
+        if page and (len(page) == PAGE_SIZE or size + job_size > PAGE_BYTES):
+            yield page
+            page, size = [], 0
+        page.append(job)
+        size += job_size
+    if page:
+        yield page
+
+
+def _element(job: Job) -> dict[str, Any]:
     return {
-        "job_id": str(key),
+        "job_id": str(job_id(job)),
         "job_type": job.job_type,
         "repository_id": str(job.repository_id),
         "repository_name": job.repository_name,
@@ -86,11 +105,15 @@ def _element(key: UUID, job: Job) -> dict[str, Any]:
     }
 
 
-def _add(result: QueueResult, page: dict[UUID, Job], answer: Queued) -> None:
+def _add(result: QueueResult, page: Sequence[Job], answer: Queued) -> None:
+    by_id = {job_id(job): job for job in page}
     for each in answer.jobs:
         look_up: LookUp = each.tracked or "untracked"
-        job = page[each.job_id]
-        result.sent.append(QueuedJob(job, event_id(each.job_id), each.priority, look_up))
+        result.sent.append(QueuedJob(by_id[each.job_id], event_id(each.job_id), each.priority, look_up))
     for refused in answer.refused:
-        log.warning("job_refused", repository_id=str(refused.repository_id), reason=refused.reason)
-        result.refused.append(RefusedJob(page[refused.job_id], refused.reason))
+        _refuse(result, page[refused.position - 1], refused.reason)
+
+
+def _refuse(result: QueueResult, job: Job, reason: str) -> None:
+    log.warning("job_refused", repository_id=str(job.repository_id), reason=reason)
+    result.refused.append(RefusedJob(job, reason))

@@ -3,13 +3,16 @@
     waiting ──release──▶ released ──accepted──▶ in flight ──background_jobs says that it is over──▶ gone
        ▲                    │  └─────refused for good──▶ failed, with the reason in its row
        ├────not for now─────┤
-       ├─claim has run out──┘
-       └─lease has run out, and nobody reported on it (in flight)
+       └─claim has run out──┘
+
+    in flight ──lease has run out, and nobody reported on it──▶ lost ──▶ in flight, beside the others
+                                                                 └─so many times──▶ failed
 
 Which jobs are next, and how many may be in flight, is decided by `release_ordered_jobs`; any number of
 daemons may ask it at once. Until it is sent, a release is only a claim, which a daemon that dies loses after
 a minute. A job is sent under the same event id whenever it is released, so Inngest ignores the repeat for 24
-hours: nothing is lost, and nothing runs twice beyond that.
+hours: nothing is lost, and nothing runs twice beyond that. So a lost job takes no place from the others, and
+before it is sent again Inngest is asked, where there is a key for it, what became of its run.
 
 Inngest failing or being slow stops releases and nothing else. What could not be sent waits again at its old
 place, where a change of priority still reaches it; then one job at a time is tried, at a growing delay.
@@ -17,21 +20,25 @@ place, where a change of priority still reaches it; then one job at a time is tr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
+from uuid import UUID
 
+import anyio
 import structlog
 
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
-from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, released_event
+from priorityd.core.jobs.lost import RunStatus, status_of_runs
+from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits, event_id, released_event
 from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
-from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, RefusedRow, Release
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
@@ -41,8 +48,17 @@ BATCH_SIZE: Final = 100
 BUSY_POLL_SECONDS: Final = 0.2
 """Between releases while jobs wait or are in flight; a worker that has finished waits about half of it."""
 IDLE_POLL_SECONDS: Final = 1.0
+ASK_SECONDS: Final = 5.0
+"""For what became of lost jobs, while others wait to be sent; those without an answer are sent again."""
+ASK_AT_ONCE: Final = 10
 CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
+
+
+class Runs(Protocol):
+    """What is asked of Inngest about lost jobs."""
+
+    async def run_statuses(self, event_id: str) -> list[str]: ...
 
 
 class Releaser(Delivery[ReleasedJob]):
@@ -58,6 +74,7 @@ class Releaser(Delivery[ReleasedJob]):
         self,
         jobs: OrderedJobs,
         sender: Sender,
+        runs: Runs | None = None,
         *,
         limits: ReleaseLimits,
         form: PriorityForm,
@@ -67,6 +84,7 @@ class Releaser(Delivery[ReleasedJob]):
     ) -> None:
         super().__init__(sender, liveness)
         self._jobs = jobs
+        self._runs = runs
         self._limits = limits
         self._form: PriorityForm = form
         self._is_leader = is_leader
@@ -90,16 +108,51 @@ class Releaser(Delivery[ReleasedJob]):
             await self._check_lanes()
             release = await self._jobs.release(self._limits, 1 if self.held_back_because else BATCH_SIZE)
             self._show(release)
-            error = await self.deliver(self._batch(release.jobs)) if release.jobs else None
+            jobs = await self._settle_lost(release.jobs)
+            error = await self.deliver(self._batch(jobs)) if jobs else None
         except (TransientError, PermanentError) as failure:
             return self._failed(failure, "job_release_failed")
         if error is not None:
             return self._failed(error, "job_releases_held_back")
+        if release.refused and not release.jobs:
+            return self._not_written(release)
         self._went_well(release)
         if release.more:
             return 0.0
         idle = not (release.busy or release.waiting or release.in_flight)
         return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
+
+    async def _settle_lost(self, jobs: Sequence[ReleasedJob]) -> list[ReleasedJob]:
+        """Ask what became of the lost ones; those that are left are to be sent."""
+        statuses = await self._ask([job for job in jobs if job.losses])
+        if statuses:
+            log.info("lost_jobs_found", statuses=dict(Counter(statuses.values())))
+            answer = await self._jobs.settle_lost(statuses, self._limits.lease_seconds)
+            self._tell_unwritten(answer.refused)
+        return [job for job in jobs if job.job_id not in statuses]
+
+    async def _ask(self, lost: Sequence[ReleasedJob]) -> dict[UUID, RunStatus]:
+        statuses: dict[UUID, RunStatus] = {}
+        if self._runs is None:
+            return statuses
+        runs, limiter = self._runs, anyio.CapacityLimiter(ASK_AT_ONCE)
+
+        async def ask(job_id: UUID, event_id: str) -> None:
+            async with limiter:
+                try:
+                    found = status_of_runs(await runs.run_statuses(event_id))
+                except PriorityError as error:
+                    log.warning("lost_job_not_asked_for", job_id=str(job_id), error=str(error))
+                    return
+            if found is not None:
+                statuses[job_id] = found
+
+        with anyio.move_on_after(ASK_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for job in lost:
+                    if job.event_id:
+                        tasks.start_soon(ask, job.job_id, job.event_id)
+        return statuses
 
     def _batch(self, jobs: Sequence[ReleasedJob]) -> Batch[ReleasedJob]:
         batch = Batch[ReleasedJob]()
@@ -137,9 +190,11 @@ class Releaser(Delivery[ReleasedJob]):
         """Mark, fail and return."""
         sent, unsent = [each.job_id for each in batch.sent], [each.job_id for each in batch.unsent]
         if sent:
-            await self._jobs.mark_sent(sent, self._limits.lease_seconds)
+            ids = {job_id: batch.inngest_ids.get(event_id(job_id)) for job_id in sent}
+            await self._jobs.mark_sent(ids, self._limits.lease_seconds)
         if batch.refused:
-            await self._jobs.fail({job.job_id: reason for job, reason in batch.refused})
+            answer = await self._jobs.fail({job.job_id: reason for job, reason in batch.refused})
+            self._tell_unwritten(answer.refused)
         if unsent:
             await self._jobs.return_unsent(unsent)
         if sent:
@@ -162,12 +217,29 @@ class Releaser(Delivery[ReleasedJob]):
         if release.busy:
             return
         self.release = release
+        self._metrics.lost_now.set(release.lost_now)
+        for job_id in release.given_up:
+            self._metrics.given_up.inc()
+            log.error("job_given_up", job_id=str(job_id), reason="nobody reported on it")
+        self._tell_unwritten(release.refused)
         for priority in PRIORITIES:
             self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
             lost = release.lost.get(priority, 0)
             self._metrics.lost.labels(priority).inc(lost)
             if lost:
                 log.warning("jobs_lost", priority=priority, jobs=lost)
+
+    def _tell_unwritten(self, refused: Sequence[RefusedRow]) -> None:
+        for each in refused:
+            self._metrics.unwritable.inc()
+            log.warning("job_not_written", job_id=str(each.job_id), reason=each.reason)
+
+    def _not_written(self, release: Release) -> float:
+        """None of the rows could be written: that is one fault, and not one of each job."""
+        reason = f"background_jobs takes no writes: {release.refused[0].reason}"
+        self.held_back_because = reason
+        self._metrics.held_back.set(1)
+        return self._failed(TransientError(reason, reason="unavailable"), "job_releases_held_back")
 
     def _went_well(self, release: Release) -> None:
         if release.jobs or not (release.busy or release.waiting):

@@ -207,6 +207,8 @@ class OrderedJobsReport(Part):
     """Whether any wait; None until the first release."""
     in_flight: dict[Priority, int]
     """Released and not over, of all daemons, by the priority that they went with."""
+    lost: int
+    """Jobs that nobody has reported on within their lease; they hold nobody up."""
     last_sent_at: datetime | None
     held_back_because: str | None
     """Why Inngest takes none; None while it does."""

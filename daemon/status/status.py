@@ -143,6 +143,7 @@ def _facts(
         high_jobs_failed=jobs.ended["high"]["failed"],
         oldest_jobs_seconds={priority: queued.oldest_seconds for priority, queued in jobs.queued.items()},
         jobs_held_back_because=sources.releaser.held_back_because if sources.releaser else None,
+        jobs_lost=_lost(sources.releaser),
     )
 
 
@@ -273,6 +274,10 @@ def _sync_function(host: FunctionHost | None) -> FunctionReport | FunctionOff:
     )
 
 
+def _lost(releaser: Releaser | None) -> int:
+    return releaser.release.lost_now if releaser and releaser.release else 0
+
+
 def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsOff:
     if releaser is None:
         return OrderedJobsOff()
@@ -281,6 +286,7 @@ def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsO
         releasing=True,
         waiting=release.waiting if release else None,
         in_flight={each: release.in_flight.get(each, 0) if release else 0 for each in PRIORITIES},
+        lost=_lost(releaser),
         last_sent_at=releaser.last_sent_at,
         held_back_because=releaser.held_back_because,
     )

@@ -315,9 +315,13 @@ def ordered_jobs() -> Row:
         ),
         lines(
             "What goes wrong",
-            "1 while Inngest takes none; and jobs per second that nobody reported on within their lease.",
+            "1 while Inngest takes none; how many jobs are lost; per second those that nobody"
+            " reported on within their lease, those given up, and those whose row can't be written.",
             (f"max({m('job_releases_held_back')})", "held back"),
             (rate("jobs_lost_total", "priority"), "{{priority}} lost"),
+            (f"max({m('jobs_lost_now')})", "lost now"),
+            (f"sum(rate({m('jobs_given_up_total')}[$__rate_interval]))", "given up"),
+            (f"sum(rate({m('jobs_unwritable_total')}[$__rate_interval]))", "not written"),
         ),
     ]
 

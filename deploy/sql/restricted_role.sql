@@ -40,7 +40,7 @@ begin
                 ('workspaces', 'select', '{id, is_active}'),
                 ('repositories', 'select', '{id, owner, name}'),
                 ('tracked_repositories', 'update', '{priority, is_workspace_repo, workspace_count, manual_priority}'),
-                ('background_jobs', 'update', '{payload, status, completed_at, failed_at, error}'),
+                ('background_jobs', 'update', '{payload, status, started_at, completed_at, failed_at, error}'),
                 ('background_jobs', 'insert', '{id, type, payload, status, repository_id, created_at}')
         ) r (name, command, columns)
         where to_regclass('public.' || r.name) is not null

@@ -6,14 +6,17 @@ import heapq
 import json
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
+import psycopg
 
 from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.release_policy import promote_after_seconds
 from priorityd.daemon.sandbox.server import serve_sandbox
+from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
 from tests.simulation.load import WORKERS, Arrival, Change, Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
@@ -38,6 +41,7 @@ DAYS = {
 WAITING = 1_000_000
 REPOSITORIES, IN_WORKSPACES, WORKSPACES = 20_000, 4_000, 200
 IN_FLIGHT, BATCH, RELEASED = 1000, 100, 5000
+RELEASED_BESIDE = 50_000
 
 Json = dict[str, Any]
 
@@ -144,6 +148,7 @@ async def _throughput() -> Json:
             "first_look_seconds": _timed(lambda: _release(app, 1, until_placed=True)),
             "plans": {name: _plan(app, query) for name, query in PLANS.items()},
             "in_the_database": _cycles(app),
+            "with_a_snapshot_held_open": _beside_a_snapshot(url, app),
             "by_a_daemon": await _by_a_daemon(url, app),
         }
 
@@ -199,6 +204,34 @@ def _cycles(app: Application) -> Json:
         "jobs_per_second": round(done / took),
         "jobs_per_second_of_releasing_alone": round(done / releasing),
     }
+
+
+def _beside_a_snapshot(url: str, app: Application) -> Json:
+    """Somebody's forgotten transaction keeps every row that is over: what a release costs in the end."""
+    none_held = _last_releases(app)
+    with psycopg.connect(url) as forgotten:
+        forgotten.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        forgotten.execute("select pg_current_snapshot()")
+        held = _last_releases(app)
+    return {
+        "released": RELEASED_BESIDE,
+        "milliseconds_a_release_of_100": {"none_held": spread(none_held, 1), "held": spread(held, 1)},
+        "ratio": bar(median(held) / median(none_held), 2.0),
+    }
+
+
+def _last_releases(app: Application) -> list[float]:
+    """Milliseconds of each of the last tenth of the releases."""
+    took = []
+    for _ in range(RELEASED_BESIDE // BATCH):
+        began = time.perf_counter()
+        jobs = _release(app, BATCH)
+        took.append(1000 * (time.perf_counter() - began))
+        app.connection.execute("select mark_jobs_sent(%s::uuid[])", (jobs,))
+        app.connection.execute(
+            "update background_jobs set status = 'completed' where id = any (%s::uuid[])", (jobs,)
+        )
+    return took[-len(took) // 10 :]
 
 
 def _release(app: Application, limit: int, *, until_placed: bool = False) -> list[str]:
@@ -260,18 +293,18 @@ select 'recent-prs', id from repositories
 PLANS = {
     "whose turn it is": """
         select t.workspace_id from priorityd.job_turns t
-        where t.job_type = 'recent-prs' and t.active order by t.served, t.workspace_id limit 1""",
+        where t.job_type = 'recent-prs' and t.active and t.served >= 1
+        order by t.served, t.workspace_id limit 1""",
     "the first lane": """
         select l.* from priorityd.job_lanes l
         where l.job_type = 'recent-prs' and l.priority = 'medium'
-            and l.workspace_id = ''
+            and l.workspace_id = '' and l.head_queued_at >= '-infinity'
         order by l.head_queued_at, l.head_number limit 1""",
     "the next job of a lane": """
         select o.queued_at, o.number, o.job_id from priorityd.ordered_jobs o
-        where o.job_type = 'recent-prs' and o.released_at is null
+        where o.job_type = 'recent-prs' and o.released_at is null and o.aside_until is null
             and o.repository_id = (select id from repositories limit 1)
         order by o.queued_at, o.number limit 1""",
     "what is in flight": """
-        select count(*) from priorityd.ordered_jobs o
-        where o.job_type = 'recent-prs' and o.released_at is not null""",
+        select count(*) from priorityd.jobs_in_flight(priorityd.ids_in_flight())""",
 }

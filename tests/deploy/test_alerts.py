@@ -170,6 +170,8 @@ CASES: dict[str, Case] = {
         {'jobs_lost_total{priority="high"}': "1x60"},
         labels=(("priority", "high"),),
     ),
+    "JobsGivenUp": Case({"jobs_given_up_total": "0x20 1x30"}, {"jobs_given_up_total": "1x60"}),
+    "JobsUnwritable": Case({"jobs_unwritable_total": "0x20 1x30"}, {"jobs_unwritable_total": "1x60"}),
     "OutboxStuck": Case({"outbox_oldest_seconds": "301x60"}, {"outbox_oldest_seconds": "299x60"}),
     "AnnouncementsRefused": Case(
         {'dispatched_total{event="e",outcome="refused"}': "0x20 1x30"},

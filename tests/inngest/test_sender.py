@@ -29,7 +29,7 @@ async def test_sends_in_order_and_tells_each_batch_as_soon_as_it_is_accepted(eve
     async with open_event_sender(event_api.settings()) as sender:
         refused = await sender.send(
             numbered(12_000),
-            lambda batch: told.append(len(batch)) or None,  # type: ignore[func-returns-value]
+            lambda batch, _: told.append(len(batch)) or None,  # type: ignore[func-returns-value]
         )
     assert refused == []
     assert numbers(event_api.api.accepted) == list(range(12_000))
@@ -63,7 +63,7 @@ async def test_a_refused_batch_is_halved_until_the_refused_events_are_found(
     event_api.api.faults = Faults(refuse='"poison":true', refuse_status=status)
     told: list[str] = []
     async with open_event_sender(event_api.settings()) as sender:
-        refused = await sender.send(events, lambda batch: told.extend(event.id for event in batch))
+        refused = await sender.send(events, lambda batch, _: told.extend(event.id for event in batch))
     assert [item.event.data["number"] for item in refused] == sorted(bad)
     assert all("told to refuse" in item.reason for item in refused)
     assert numbers(event_api.api.runs) == [number for number in range(100) if number not in bad]
@@ -130,7 +130,7 @@ async def test_gives_up_after_its_attempts_and_says_how_long_it_was_asked_to_wai
 async def test_batches_that_were_accepted_before_the_trouble_are_told(event_api: StandIn) -> None:
     told: list[str] = []
 
-    def on_sent(batch: Sequence[OutgoingEvent]) -> None:
+    def on_sent(batch: Sequence[OutgoingEvent], _ids: Sequence[str]) -> None:
         told.extend(event.id for event in batch)
         event_api.api.faults = Faults(status=503)
 

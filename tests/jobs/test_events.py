@@ -105,6 +105,8 @@ def test_the_callers_own_fields_are_untouched_and_not_changed_in_place() -> None
         ({"priorityScore": 1}, "priorityScore"),
         ({"metadata": {"workspaceCount": 9}}, "metadata.workspaceCount"),
         ({"metadata": "text"}, "metadata"),
+        ({"jobId": "x"}, "jobId"),
+        ({"metadata": {"promoted": True}}, "metadata.promoted"),
     ],
 )
 def test_a_field_that_would_be_overwritten_is_refused_by_name(own: dict[str, object], named: str) -> None:

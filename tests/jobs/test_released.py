@@ -11,7 +11,7 @@ import pytest
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.errors import PermanentError
 from priorityd.core.jobs.events import Job, event_data
-from priorityd.core.jobs.released import ReleasedJob, event_id, refuse_clash, released_event
+from priorityd.core.jobs.released import ReleasedJob, event_id, released_event
 
 REPOSITORY, JOB = UUID(int=1), UUID(int=2)
 ROW = RepositoryPriority("high", is_workspace_repo=True, workspace_count=3)
@@ -52,10 +52,3 @@ def test_a_payload_that_no_event_can_be_made_of_is_refused() -> None:
     for bad in (released(metadata=[1]), replace(released(), job_type="of a newer version")):
         with pytest.raises(PermanentError):
             released_event(bad)
-
-
-def test_fields_that_are_set_at_the_release_are_refused_beforehand() -> None:
-    refuse_clash(Job("reviews", REPOSITORY, None, {"days": 30, "metadata": {"source": "cron"}}))
-    for data in ({"jobId": 1}, {"metadata": {"promoted": True}}):
-        with pytest.raises(PermanentError, match="that is set here"):
-            refuse_clash(Job("reviews", REPOSITORY, None, data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from priorityd.core.jobs.events import Job
 from priorityd.core.jobs.released import ReleaseLimits, event_id
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.database.store import open_store
+from priorityd.daemon.inngest.api import open_inngest_api
 from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
@@ -26,7 +28,7 @@ from priorityd.daemon.status.metrics import Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
-from tests.support.event_api import Faults
+from tests.support.event_api import SEEN_SECONDS, Faults
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -41,7 +43,13 @@ class Bench:
 
     @asynccontextmanager
     async def releaser(
-        self, in_flight: int = 100, form: PriorityForm = "score", leader: bool = False
+        self,
+        in_flight: int = 100,
+        form: PriorityForm = "score",
+        leader: bool = False,
+        *,
+        asks: bool = False,
+        most_leases: int = 3,
     ) -> AsyncIterator[Releaser]:
         """A releaser that runs for the length of the block."""
         self.metrics = Metrics()
@@ -50,12 +58,14 @@ class Bench:
             open_event_sender(
                 self.inngest.settings(), max_attempts=1, timeout_seconds=PATIENCE_SECONDS
             ) as sender,
+            open_inngest_api(self.inngest.settings()) as runs,
             anyio.create_task_group() as tasks,
         ):
             releaser = Releaser(
                 OrderedJobs(store, uuid4()),
                 sender,
-                limits=ReleaseLimits(in_flight, 86_400, 3600),
+                runs if asks else None,
+                limits=ReleaseLimits(in_flight, 86_400, 3600, most_leases),
                 form=form,
                 is_leader=lambda: leader,
                 metrics=self.metrics.releases,
@@ -90,6 +100,21 @@ class Bench:
         self.app.connection.execute(
             "update background_jobs set status = 'completed' where id = any (%s)", (list(jobs),)
         )
+
+    def lose(self, *jobs: UUID) -> None:
+        """Their lease ends."""
+        self.app.connection.execute(
+            "update priorityd.ordered_jobs set lease_until = clock_timestamp() where job_id = any (%s)",
+            (list(jobs),),
+        )
+
+    def status(self, job: UUID) -> str:
+        row = self.app.connection.execute(
+            "select status from background_jobs where id = %s", (job,)
+        ).fetchone()
+        assert row is not None
+        status: str = row[0]
+        return status
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
@@ -230,3 +255,93 @@ async def test_fields_that_are_set_at_the_release_are_refused_before_anything_is
         with pytest.raises(PermanentError, match="that is set here"):
             await bench.queue(bench.app.repository(), **data)
     assert bench.state("true") == 0
+
+
+async def test_jobs_that_nobody_reports_on_hold_nobody_up_and_fail_in_the_end(bench: Bench) -> None:
+    """Sent again they start nothing: Inngest knows their events for a day."""
+    lost = await bench.queue(*bench.app.repositories(3))
+    async with bench.releaser(in_flight=3, most_leases=2) as releaser:
+        await eventually(lambda: bench.state("sent_at is not null") == 3)
+        others = await bench.queue(*bench.app.repositories(3))
+        bench.lose(*lost)
+        await eventually(lambda: bench.sent == [*lost, *others])
+        await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
+        assert releaser.release is not None
+        await eventually(lambda: bench.metric("jobs_lost_now") == 3)
+        for _ in lost:
+            await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
+            (again,) = [
+                row[0]
+                for row in bench.app.connection.execute(
+                    "select job_id from priorityd.ordered_jobs where losses = 1 and sent_at is not null"
+                )
+            ]
+            bench.lose(again)
+            await eventually(lambda again=again: bench.status(again) == "failed")
+        await eventually(lambda: bench.metric("jobs_given_up_total") == 3)
+        await eventually(lambda: bench.metric("jobs_lost_now") == 0)
+    assert bench.sent == [*lost, *others]
+    assert bench.inngest.api.asked == []
+
+
+@pytest.mark.parametrize("status", ["Completed", "Failed", "Cancelled"])
+async def test_a_lost_job_ends_as_its_run_did(bench: Bench, status: str) -> None:
+    (job,) = await bench.queue(bench.app.repository())
+    async with bench.releaser(asks=True):
+        await eventually(lambda: bench.state("sent_at is not null") == 1)
+        bench.inngest.api.end_runs(status)
+        bench.lose(job)
+        await eventually(lambda: bench.status(job) == status.lower())
+    assert len(bench.inngest.api.accepted) == 1
+
+
+async def test_a_lost_job_that_runs_is_in_flight_again(bench: Bench) -> None:
+    (job,) = await bench.queue(bench.app.repository())
+    async with bench.releaser(in_flight=1, asks=True):
+        await eventually(lambda: bench.state("sent_at is not null") == 1)
+        bench.lose(job)
+        await eventually(lambda: len(bench.inngest.api.asked) == 1)
+        await eventually(lambda: bench.state("losses = 0 and lease_until > now() + interval '59 min'") == 1)
+    assert len(bench.inngest.api.accepted) == 1
+
+
+async def test_inngest_is_asked_by_the_id_of_the_first_event(bench: Bench) -> None:
+    """A repeat gets another one, and that leads to no run."""
+    (job,) = await bench.queue(bench.app.repository())
+    async with bench.releaser():
+        for losses in (0, 1):
+            await eventually(
+                lambda losses=losses: bench.state(f"sent_at is not null and losses = {losses}") == 1
+            )
+            bench.lose(job)
+        await eventually(lambda: bench.state("sent_at is not null and losses = 2") == 1)
+    bench.inngest.api.end_runs("Completed")
+    bench.lose(job)
+    async with bench.releaser(asks=True, most_leases=5):
+        await eventually(lambda: bench.status(job) == "completed")
+
+
+async def test_a_job_whose_event_inngest_has_forgotten_runs_again(bench: Bench) -> None:
+    (job,) = await bench.queue(bench.app.repository())
+    async with bench.releaser():
+        await eventually(lambda: bench.state("sent_at is not null") == 1)
+        bench.inngest.api.clock = lambda: time.monotonic() + SEEN_SECONDS
+        bench.lose(job)
+        await eventually(lambda: bench.sent == [job, job])
+
+
+async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> None:
+    bench.app.connection.execute(
+        b"""create function refuse() returns trigger language plpgsql as $$
+            begin raise exception 'not today'; end $$;
+            create trigger refuse before update on background_jobs
+            for each row execute function refuse()"""
+    )
+    jobs = await bench.queue(*bench.app.repositories(3))
+    async with bench.releaser() as releaser:
+        await eventually(lambda: bench.metric("job_releases_held_back") == 1)
+        assert releaser.held_back_because == "background_jobs takes no writes: not today (P0001)"
+        bench.app.connection.execute(b"drop trigger refuse on background_jobs")
+        bench.app.connection.execute(b"update priorityd.ordered_jobs set aside_until = now()")
+        await eventually(lambda: set(bench.sent) == set(jobs))
+        await eventually(lambda: bench.metric("job_releases_held_back") == 0)

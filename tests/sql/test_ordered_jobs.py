@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import threading
 import time
 from itertools import product
@@ -61,6 +62,22 @@ def job_row(world: World, job: UUID) -> Json:
     return world.value("select to_jsonb(b) from background_jobs b where id = %s", job)
 
 
+def nested(levels: int) -> Json:
+    data: Json = {}
+    for _ in range(levels):
+        data = {"a": data}
+    return data
+
+
+def json_of(value: object) -> str:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        return json.dumps(value)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 # Queueing.
 
 
@@ -103,25 +120,40 @@ def test_one_call_may_queue_several_types(world: World) -> None:
 @pytest.mark.parametrize(
     ("job", "why"),
     [
-        ({}, "job 2 has no repository_id that is a uuid"),
-        ({"repository_id": "x"}, "job 2 has no repository_id that is a uuid"),
-        ("x", "job 2 is no object"),
-        ({"job_id": 7}, "job 2 has a job_id that is no uuid"),
-        ({"repository_name": 7}, "job 2 has a repository_name that is no text"),
-        ({"data": []}, "job 2 has data that are no object"),
-        ({"data": {"metadata": 1}}, "job 2 has data.metadata that are no object"),
-        ({"data": {"priority": 7, "jobId": 1}}, "job 2 may not hold data.jobId, data.priority: that is set"),
-        ({"data": {"metadata": {"promoted": True}}}, "job 2 may not hold data.metadata.promoted"),
-        ({"job_type": "nonsense"}, "there is no job type 'nonsense'; there are comments, historical-pr-sync"),
+        ({"repository_id": None}, "has no repository_id that is a uuid"),
+        ({"repository_id": "x"}, "has no repository_id that is a uuid"),
+        ("x", "is no object"),
+        ({"job_id": 7}, "has a job_id that is no uuid"),
+        ({"repository_name": 7}, "has a repository_name that is no text"),
+        ({"data": []}, "has data that are no object"),
+        ({"data": {"metadata": 1}}, "has data.metadata that are no object"),
+        ({"data": {"priority": 7, "jobId": 1}}, "may not hold data.jobId, data.priority: that is set here"),
+        (
+            {"data": {"metadata": {"promoted": True}}},
+            "may not hold data.metadata.promoted: that is set here",
+        ),
+        ({"data": nested(101)}, "has data that are nested deeper than 100 levels"),
+        ({"data": nested(3000)}, "has data that are nested deeper than 100 levels"),
+        ({"data": {"n": 10**400}}, "has data with a number that is too large"),
+        ({"data": {"text": "x" * 3_200_000}}, "has data of more than 3145728 bytes"),
+        ({"job_type": "nonsense"}, "has no known job_type"),
     ],
 )
-def test_of_a_list_with_a_malformed_job_nothing_is_queued(world: World, job: Any, why: str) -> None:
+def test_a_malformed_job_is_refused_alone_with_its_reason(world: World, job: Any, why: str) -> None:
     repository = {"repository_id": str(world.tracked())}
-    bad = job if job in ({}, "x", {"repository_id": "x"}) else repository | job
-    with pytest.raises(psycopg.Error, match=why) as refused:
-        world.call("queue_repository_jobs", json.dumps([repository, bad]), "reviews")
+    bad = job if isinstance(job, str) else repository | job
+    answer = world.call("queue_repository_jobs", json_of([repository, bad, repository]), "reviews")
+    assert [(each["position"], each["reason"]) for each in answer["refused"]] == [(2, why)]
+    assert answer["queued"] == len(answer["jobs"]) == len(released(world)) == 2
+    built = world.value("select build_repository_job_events('reviews', %s)", json_of([repository, bad]))
+    assert [(each["position"], each["reason"]) for each in built["refused"]] == [(2, why)]
+
+
+@pytest.mark.parametrize("jobs", ["{}", "7", json.dumps([{}] * 5001)])
+def test_what_is_no_list_of_jobs_is_refused_whole(world: World, jobs: str) -> None:
+    with pytest.raises(psycopg.Error, match="must be an array of at most 5000 jobs") as refused:
+        world.call("queue_repository_jobs", jobs, "reviews")
     assert refused.value.sqlstate == "22023"
-    assert world.value("select count(*) from background_jobs") == 0
 
 
 def test_jobs_of_repositories_that_there_are_not_are_left_out_and_named(world: World) -> None:
@@ -143,6 +175,20 @@ def test_queueing_waits_for_no_release(database: Database, world: World) -> None
     assert release(world) == {"busy": True, "more": False, "jobs": []}
     releasing.connection.commit()
     assert released(world, daemon=uuid4()) == [later]
+
+
+def test_the_first_queueing_of_all_holds_nobody_up_however_long_it_takes(
+    database: Database, world: World
+) -> None:
+    first = session(database, autocommit=False)
+    (early,) = queue(first, world.tracked())
+    repository = world.tracked()
+    (later,) = queue(world, repository)
+    assert released(world) == [later]
+    world.add(repository)
+    world.sync(repository)
+    first.connection.commit()
+    assert released(world, daemon=uuid4()) == [early]
 
 
 def test_the_types_and_the_policy_are_the_same_in_sql_and_python(world: World) -> None:
@@ -272,20 +318,99 @@ def test_a_daemon_that_asks_again_has_not_got_the_answer(world: World) -> None:
     assert released(world) == [jobs[1]]
 
 
-def test_a_job_that_nobody_reports_on_is_lost_after_its_lease_and_goes_first_again(world: World) -> None:
-    repository, high = world.tracked(), held(world)
+def test_a_job_that_nobody_reports_on_is_lost_after_its_lease_and_holds_nobody_up(world: World) -> None:
+    high = held(world)
     (lost,) = queue(world, high)
     assert released(world, p_lease_seconds=3600.0) == [lost]
     world.call("mark_jobs_sent", [lost], 3600.0)
-    (later, _) = queue(world, high, repository)
+    (later,) = queue(world, high)
     pass_time(world, "61 s")
     assert released(world, 1) == []
     pass_time(world, "1 h")
     answer = release(world, 1)
-    assert [UUID(job["job_id"]) for job in answer["jobs"]] == [lost]
-    assert answer["lost"] == {"high": 1}
-    end(world, lost)
-    assert released(world, 1) == [later]
+    assert [(UUID(job["job_id"]), job["losses"]) for job in answer["jobs"]] == [(lost, 1), (later, 0)]
+    assert (answer["lost"], answer["lost_now"], answer["in_flight"]) == ({"high": 1}, 1, {"high": 1})
+    world.call("mark_jobs_sent", [lost, later], 3600.0)
+    end(world, lost, later)
+    answer = release(world, 1)
+    assert (answer["lost_now"], answer["in_flight"]) == (0, {})
+
+
+def test_only_a_tenth_as_many_lost_jobs_are_out_as_others(world: World) -> None:
+    repository = world.tracked()
+    lost = queue(world, *[repository] * 25)
+    assert released(world, 25) == lost
+    sent(world, *lost)
+    pass_time(world, "1 h")
+    others = queue(world, *[repository] * 30)
+    out = released(world, 25)
+    assert (out[:2], out[2:]) == (lost[:2], others[:25])
+    sent(world, *out)
+    assert released(world, 25) == []
+
+
+def test_what_is_lost_too_often_has_failed(world: World) -> None:
+    (job,) = queue(world, world.tracked())
+    for expected in ([job], [job], [job], []):
+        answer = release(world, p_most_leases=3)
+        assert [UUID(each["job_id"]) for each in answer["jobs"]] == expected
+        sent(world, *expected)
+        pass_time(world, "1 h")
+    assert answer["given_up"] == [str(job)]
+    row = job_row(world, job)
+    assert (row["status"], row["error"]) == ("failed", "nobody reported on it within 3 leases")
+    assert world.call("count_ordered_jobs") == []
+
+
+def test_a_lost_job_that_could_not_be_sent_stays_lost(world: World) -> None:
+    (job,) = queue(world, world.tracked())
+    assert released(world) == [job]
+    sent(world, job)
+    pass_time(world, "1 h")
+    for _ in range(2):
+        (again,) = release(world)["jobs"]
+        assert again["losses"] == 1
+        assert world.call("return_unsent_jobs", DAEMON, [job]) == {"returned": 1}
+    (listed,) = world.call("list_ordered_jobs")["jobs"]
+    assert (listed["state"], listed["position"]) == ("lost", None)
+
+
+def test_of_a_job_that_is_sent_again_the_first_event_is_remembered(world: World) -> None:
+    (job,) = queue(world, world.tracked())
+    assert released(world) == [job]
+    world.call("mark_jobs_sent", [job], 3600.0, ["01FIRST"])
+    pass_time(world, "1 h")
+    (again,) = release(world)["jobs"]
+    assert again["event_id"] == "01FIRST"
+    world.call("mark_jobs_sent", [job], 3600.0, ["01SECOND"])
+    pass_time(world, "1 h")
+    (again,) = release(world)["jobs"]
+    assert again["event_id"] == "01FIRST"
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
+def test_a_lost_job_ends_as_inngest_says(world: World, status: str) -> None:
+    (job,) = queue(world, world.tracked())
+    assert released(world) == [job]
+    sent(world, job)
+    pass_time(world, "1 h")
+    assert released(world) == [job]
+    assert world.call("settle_lost_jobs", [job], [status]) == {"refused": []}
+    assert job_row(world, job)["status"] == status
+    assert world.call("list_ordered_jobs")["found"] == 0
+
+
+def test_a_lost_job_that_inngest_runs_is_in_flight_again(world: World) -> None:
+    repository = world.tracked()
+    (job,) = queue(world, repository)
+    assert released(world) == [job]
+    sent(world, job)
+    pass_time(world, "1 h")
+    assert released(world) == [job]
+    world.call("settle_lost_jobs", [job], ["running"])
+    queue(world, repository)
+    answer = release(world, 1)
+    assert (answer["jobs"], answer["lost_now"], answer["in_flight"]) == ([], 0, {"medium": 1})
 
 
 def test_what_could_not_be_sent_waits_at_its_old_place(world: World) -> None:
@@ -314,7 +439,7 @@ def test_a_job_at_work_that_came_back_as_unsent_takes_its_place_without_being_se
 def test_a_refused_job_fails_with_its_reason(world: World) -> None:
     (job,) = queue(world, world.tracked())
     assert released(world) == [job]
-    assert world.call("fail_refused_jobs", [job], ["too large"]) == {"failed": 1}
+    assert world.call("fail_refused_jobs", [job], ["too large"]) == {"failed": 1, "refused": []}
     row = job_row(world, job)
     assert (row["status"], row["error"]) == ("failed", "too large")
     assert row["failed_at"]
@@ -371,7 +496,7 @@ def test_cancelling_reaches_what_waits_and_tells_of_what_is_out(world: World) ->
     assert jobs[0] in released(world, 1, 1) or released(world, 1)
     world.call("mark_jobs_sent", [*jobs, other])
     answer = world.call("cancel_ordered_jobs", p_repository_id=repository, p_job_type="recent-prs")
-    assert answer == {"cancelled": 2, "in_flight": 1}
+    assert answer == {"cancelled": 2, "in_flight": 1, "refused": []}
     assert [job_row(world, job)["status"] for job in jobs] == ["queued", "cancelled", "cancelled"]
     end(world, jobs[0], other)
     assert released(world) == []
@@ -400,6 +525,29 @@ TABLES = {
             status job_status not null default 'queued', created_at timestamptz default now(),
             started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid
         )""",
+    "an end needs a start, and triggers look other tables up by names without a schema": """
+        create table background_jobs (
+            id uuid primary key default gen_random_uuid(), type text not null, payload jsonb,
+            status text not null default 'queued', created_at timestamptz default now(),
+            started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid,
+            check ((completed_at is null and failed_at is null) or started_at is not null),
+            check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null))
+        );
+        create table audit_log (job_id uuid);
+        create function log_it() returns trigger language plpgsql as $$
+        begin
+            insert into audit_log select new.id from repositories r where r.id = new.repository_id;
+            return new;
+        end $$;
+        create trigger log_it before insert or update on background_jobs
+        for each row execute function log_it()""",
+    "partitioned by time": """
+        create table background_jobs (
+            id uuid default gen_random_uuid(), type text, payload jsonb, status text default 'queued',
+            created_at timestamptz default now(), started_at timestamptz, completed_at timestamptz,
+            failed_at timestamptz, repository_id uuid, error text, primary key (id, created_at)
+        ) partition by range (created_at);
+        create table jobs_default partition of background_jobs default""",
     "the key of a repository is a foreign one": """
         create table background_jobs (
             id uuid primary key, type text, payload jsonb, status varchar(20) default 'queued',
@@ -421,11 +569,116 @@ def test_works_on_the_table_as_it_is_found(empty_database: Database, table: str)
     assert job_row(world, jobs[1])["payload"]["days"] == 30
     world.call("fail_refused_jobs", [jobs[1]], ["too large"])
     sent(world, jobs[2])
-    assert world.call("cancel_ordered_jobs", [jobs[0]]) == {"cancelled": 1, "in_flight": 0}
-    end(world, jobs[2])
+    assert world.call("cancel_ordered_jobs", [jobs[0]])["cancelled"] == 1
+    world.execute(
+        """update background_jobs set status = 'completed', started_at = now(), completed_at = now()
+           where id = %s""",
+        jobs[2],
+    )
     assert released(world) == []
     assert [job_row(world, job)["status"] for job in jobs] == ["cancelled", "failed", "completed"]
     assert world.call("list_ordered_jobs") == {"jobs": [], "found": 0}
+
+
+REFUSE = """
+    create function refuse() returns trigger language plpgsql as $$
+    begin
+        if new.payload ->> 'refuse' = tg_op || coalesce(new.status, '') then
+            raise exception 'not this one' using errcode = '{sqlstate}';
+        end if;
+        return new;
+    end $$;
+    create trigger refuse before insert or update on background_jobs for each row execute function refuse()
+"""
+
+
+@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "42501", "40001", "22023"])
+def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
+    world.execute(REFUSE.format(sqlstate=sqlstate))
+    repositories = [world.tracked() for _ in range(5)]
+    jobs = [
+        {"repository_id": str(each), "data": {"refuse": what}}
+        for each, what in zip(
+            repositories, ["", "INSERTqueued", "UPDATEqueued", "UPDATEcancelled", ""], strict=True
+        )
+    ]
+    answer = world.call("queue_repository_jobs", json.dumps(jobs), "reviews")
+    why = f"not this one ({sqlstate})"
+    assert [(each["position"], each["reason"]) for each in answer["refused"]] == [(2, why)]
+    ids = [UUID(each["job_id"]) for each in answer["jobs"]]
+
+    answer = release(world, limit=3)
+    assert [UUID(each["job_id"]) for each in answer["jobs"]] == [ids[0], ids[2]]
+    assert [(UUID(each["job_id"]), each["reason"]) for each in answer["refused"]] == [(ids[1], why)]
+    assert world.call("return_unsent_jobs", DAEMON, ids) == {"returned": 2}
+
+    answer = world.call("cancel_ordered_jobs", ids)
+    assert (answer["cancelled"], answer["refused"]) == (3, [{"job_id": str(ids[2]), "reason": why}])
+    assert job_row(world, ids[2])["status"] == "queued"
+
+
+def test_a_job_that_could_not_be_written_is_released_when_it_can_be(world: World) -> None:
+    world.execute(REFUSE.format(sqlstate="P0001"))
+    repository = world.tracked()
+    (first,) = queue(world, repository, data={"refuse": "UPDATEqueued"})
+    (second,) = queue(world, repository)
+    assert released(world) == [second]
+    world.execute("drop trigger refuse on background_jobs")
+    assert released(world, daemon=uuid4()) == []
+    world.execute("update priorityd.ordered_jobs set aside_until = aside_until - interval '61 s'")
+    assert released(world, daemon=uuid4()) == [first]
+
+
+def test_a_payload_that_can_not_be_read_ends_its_job_alone(empty_database: Database) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute(TABLES["enum and json"])
+    apply_migrations(world.connection)
+    jobs = queue(world, *[world.tracked() for _ in range(3)])
+    for job, payload in zip(jobs, ['{"a": "\\u0000"}', '{"a": 1e200000}'], strict=False):
+        world.execute("update background_jobs set payload = %s where id = %s", payload, job)
+    assert released(world) == jobs[2:]
+    for job, status in zip(jobs, ["failed", "failed", "queued"], strict=True):
+        assert world.value("select status from background_jobs where id = %s", job) == status
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"), [("queued, completed, failed", None), ("queued, failed, done", "completed")]
+)
+def test_statuses_without_the_words_that_are_needed_are_told(
+    empty_database: Database, words: str, missing: str | None
+) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    labels = ", ".join(f"'{word}'" for word in words.split(", "))
+    world.execute(f"create type job_status as enum ({labels})")
+    world.execute(TABLES["enum and json"].split(";", 1)[1])
+    apply_migrations(world.connection)
+    if missing:
+        with pytest.raises(psycopg.Error, match=f"its status knows no {missing}"):
+            queue(world, world.tracked())
+        return
+    jobs = queue(world, world.tracked(), world.tracked())
+    assert released(world, limit=1) == jobs[:1]
+    assert world.call("cancel_ordered_jobs", [jobs[1]])["cancelled"] == 1
+    assert job_row(world, jobs[1])["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"p_in_flight": 10_001},
+        {"p_promote_after_seconds": 1e9},
+        {"p_lease_seconds": 700_000.0},
+        {"p_lease_seconds": float("nan")},
+        {"p_claim_seconds": 0.5},
+        {"p_most_leases": 0},
+    ],
+)
+def test_terms_out_of_bounds_are_refused(world: World, named: dict[str, Any]) -> None:
+    with pytest.raises(psycopg.Error, match="p_most_leases between 1 and 1000") as refused:
+        world.call("release_ordered_jobs", DAEMON, **({"p_in_flight": 1} | named))
+    assert refused.value.sqlstate == "22023"
 
 
 def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it(

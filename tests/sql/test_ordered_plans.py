@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tests.sql.test_plans import explain
 from tests.support.world import World, session
+
+if TYPE_CHECKING:
+    from tests.support.database import Database
 
 FILL = """
     insert into repositories select from generate_series(1, {repositories});
@@ -54,3 +57,29 @@ def test_a_release_looks_at_no_more_pages_when_a_hundred_times_as_many_wait(
     few, many = pages
     # Each index is a level or two deeper; anything that grew with the queue would be in the thousands.
     assert many < 2 * few + 50
+
+
+def pages_of_the_next_release(world: World) -> int:
+    (top, *_) = explain(world, f"select release_ordered_jobs('{uuid4()}', 10, 10)")
+    assert isinstance(top["Shared Hit Blocks"], int)
+    return top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+
+
+def test_a_snapshot_held_open_makes_no_release_dearer(database: Database) -> None:
+    """It keeps every row that is over, and in the end 16 times as many were over."""
+    world, forgotten = session(database), session(database, autocommit=False)
+    world.execute(FILL.format(repositories=100))
+    world.call("release_ordered_jobs", uuid4(), 10, 10)
+    forgotten.execute("set transaction isolation level repeatable read")
+    forgotten.value("select count(*) from background_jobs")
+    pages = []
+    for releases in range(160):
+        world.execute(
+            "update background_jobs set status = 'completed' where payload ? 'priority' and status = 'queued'"
+        )
+        if releases in (10, 159):
+            pages.append(pages_of_the_next_release(world))
+        else:
+            assert len(world.call("release_ordered_jobs", uuid4(), 10, 10)["jobs"]) == 10
+    early, late = pages
+    assert late < 2 * early

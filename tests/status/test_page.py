@@ -91,9 +91,14 @@ def test_the_state_in_one_sentence(facts: Facts, text: str) -> None:
         (Facts(sweeps_succeed=False), "critical", "sweeps fail"),
         (Facts(last_resync_failed=True), "warning", "the last full resync failed"),
         (
+            Facts(jobs_lost=2),
+            "warning",
+            "2 ordered jobs are lost: nobody has reported within the lease",
+        ),
+        (
             Facts(jobs_held_back_because="no answer in time"),
             "warning",
-            "Inngest takes none of the jobs that wait in order: no answer in time",
+            "none of the jobs that wait in order can be released: no answer in time",
         ),
         (Facts(outbox_oldest_seconds=121), "warning", "a priority change has waited 121 s to be announced"),
         (Facts(job_inversions=1), "warning", "1 job has overtaken an older one"),

@@ -9,7 +9,11 @@ It checks what the real one checks, and answers in its shapes. Source: Inngest's
   empty, not above 256 characters (the documented limit) and does not begin with `inngest/`.
 - Answers are `{"ids", "status", "error"?}`. A batch is not atomic: events before the one that is refused are
   taken, and their ids are in the 400.
-- An event whose id was seen before is answered like any other, and starts no run.
+- An event whose id was seen in the last 24 hours is answered like any other, with another internal id, and
+  starts no run (`FunctionIdempotencyPeriod` in `pkg/consts/consts.go`).
+- `GET /v1/events/{internal id}/runs` lists the runs that an event has started, none for a repeat; an id that
+  is no ULID is 400 (`getEventRuns` in `pkg/api/apiv1/events.go` and `FunctionRun` in
+  `pkg/cqrs/function_runs.go`, 253303c).
 
 `Faults` make it fail. In a test's own process it is an `EventApi`; `python -m tests.support.event_api` runs
 it as a process of its own, which prints its URL and is told by HTTP under `/stand-in/`.
@@ -20,10 +24,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -35,6 +40,8 @@ import uvicorn
 MAX_EVENTS: Final = 5000
 MAX_NAME_LENGTH: Final = 256
 EVENT_KEY: Final = "test-event-key"
+SEEN_SECONDS: Final = 24 * 3600.0
+_ULID: Final = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 Json = dict[str, Any]
 
@@ -80,21 +87,29 @@ class EventApi:
         self.max_event_bytes = max_event_bytes
         self.faults = Faults()
         self.accepted: list[Json] = []
+        self.runs: list[Json] = []
+        self.clock: Callable[[], float] = time.monotonic
+        self._seen: dict[str, float] = {}
+        self._runs_of: dict[str, list[Json]] = {}
         self.requests: list[int] = []
         self.attempts = 0
         self.bodies: list[bytes] = []
+        self.asked: list[str] = []
 
-    @property
-    def runs(self) -> list[Json]:
-        """What would start a run: the accepted events without the repeats of an id."""
-        seen: set[str] = set()
-        first = []
-        for event in self.accepted:
-            if event["id"] and event["id"] in seen:
-                continue
-            seen.add(event["id"])
-            first.append(event)
-        return first
+    def _start(self, event: Json, internal_id: str) -> None:
+        """Start a run unless the event's id was seen in the last 24 hours. `runs` are the events that did."""
+        now = self.clock()
+        if event["id"] and now - self._seen.get(event["id"], -SEEN_SECONDS) < SEEN_SECONDS:
+            return
+        self._seen[event["id"]] = now
+        self.runs.append(event)
+        self._runs_of[internal_id] = [{"run_id": _ulid(), "status": "Running", "event_id": internal_id}]
+
+    def end_runs(self, status: str) -> None:
+        """All runs that are under way come to this end: Completed, Failed or Cancelled."""
+        for runs in self._runs_of.values():
+            for run in runs:
+                run["status"] = status
 
     def named(self, name: str) -> list[Json]:
         """Those of one name."""
@@ -108,6 +123,8 @@ class EventApi:
         path, method = scope["path"], scope["method"]
         if path.startswith("/stand-in/"):
             await _answer(send, 200, self._told(path, body))
+        elif path.startswith("/v1/events/") and path.endswith("/runs") and method == "GET":
+            await self._tell_runs(path.split("/")[3], send)
         elif path == "/health":
             await _answer(send, 200, {"status": 200, "message": "OK"})
         elif not path.startswith("/e/") or "/" in path[3:] or not path[3:]:
@@ -116,6 +133,13 @@ class EventApi:
             await _answer(send, 405, "")
         else:
             await self._receive_events(path[3:], body, send)
+
+    async def _tell_runs(self, internal_id: str, send: Any) -> None:
+        self.asked.append(internal_id)
+        if not _ULID.fullmatch(internal_id):
+            await _answer(send, 400, {"error": f"Invalid event ID: {internal_id}", "status": 400})
+            return
+        await _answer(send, 200, {"data": self._runs_of.get(internal_id, [])})
 
     def _told(self, path: str, body: bytes) -> Any:
         if path == "/stand-in/faults":
@@ -171,7 +195,8 @@ class EventApi:
             if why:
                 return ids, why
             self.accepted.append({"id": "", "data": {}} | event)
-            ids.append(uuid4().hex)
+            ids.append(_ulid())
+            self._start(self.accepted[-1], ids[-1])
         self.requests.append(len(ids))
         return ids, None
 
@@ -194,6 +219,10 @@ class EventApi:
         if len(name) > MAX_NAME_LENGTH:
             return f"event name exceeds {MAX_NAME_LENGTH} characters"
         return "told to refuse this event" if refuse is not None and refuse in text else None
+
+
+def _ulid() -> str:
+    return "0" + f"{uuid4().int:025d}"[-25:]
 
 
 async def _read(receive: Any) -> bytes:

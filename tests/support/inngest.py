@@ -26,6 +26,7 @@ class StandIn:
             "supabase_key": SecretStr("no-key"),
             "inngest_event_key": SecretStr(EVENT_KEY),
             "inngest_event_api_base_url": self.url,
+            "inngest_api_base_url": self.url,
         }
         return Settings(**(values | changes), _env_file=None)  # type: ignore[arg-type]
 

@@ -1,103 +1,12 @@
--- What is done with ordered jobs beside queueing and releasing: reporting what became of them, cancelling, looking.
+-- Looking at ordered jobs, and cancelling them.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001100 functions}', array[
-        'mark_jobs_sent', 'return_unsent_jobs', 'fail_refused_jobs', 'check_job_lanes', 'cancel_ordered_jobs',
-        'list_ordered_jobs', 'count_ordered_jobs'
+    if not priorityd.start_unit('20250103001250 functions', 1, '{20250103001225 functions}', array[
+        'check_job_lanes', 'cancel_ordered_jobs', 'list_ordered_jobs', 'count_ordered_jobs'
     ]) then
         return;
     end if;
-
-    -- These were accepted by Inngest: each is in flight for p_lease_seconds from now.
-    create or replace function public.mark_jobs_sent(p_job_ids uuid[], p_lease_seconds double precision default 3600)
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '5s'
-    set statement_timeout = '15s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_now timestamptz := clock_timestamp();
-        v_ids uuid[];
-    begin
-        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true then
-            raise exception 'p_lease_seconds must be between 1 and 604800' using errcode = 'invalid_parameter_value';
-        end if;
-        v_ids := array(
-            select f.job_id from priorityd.ordered_jobs f
-            where f.job_id = any (p_job_ids) and f.released_at is not null
-            order by f.job_id
-            for no key update
-        );
-        update priorityd.ordered_jobs o
-        set sent_at = v_now, lease_until = v_now + make_interval(secs => p_lease_seconds)
-        where o.job_id = any (v_ids);
-        return jsonb_build_object('sent', cardinality(v_ids));
-    end
-    $$;
-
-    -- This daemon could not send these: they wait again, at their old places.
-    create or replace function public.return_unsent_jobs(p_daemon_id uuid, p_job_ids uuid[])
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '5s'
-    set statement_timeout = '15s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_ids uuid[];
-    begin
-        v_ids := array(
-            select o.job_id from priorityd.ordered_jobs o
-            where o.job_id = any (p_job_ids) and o.daemon_id = p_daemon_id
-                and o.released_at is not null and o.sent_at is null
-            order by o.job_id
-            for no key update
-        );
-        with returned as (
-            update priorityd.ordered_jobs o
-            set released_at = null, daemon_id = null, lease_until = null
-            where o.job_id = any (v_ids)
-            returning o.job_type, o.repository_id
-        )
-        insert into priorityd.job_hints (job_type, repository_id)
-        select distinct r.job_type, r.repository_id from returned r;
-        return jsonb_build_object('returned', cardinality(v_ids));
-    end
-    $$;
-
-    -- Inngest will never accept these: each ends as failed, with its reason where the table has a column for it.
-    create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '5s'
-    set statement_timeout = '15s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_ids uuid[];
-    begin
-        v_ids := array(
-            select b.id from public.background_jobs b
-            where b.id = any (p_job_ids) and b.status in ('queued', 'processing')
-            order by b.id
-            for no key update
-        );
-        update public.background_jobs b set status = 'failed', failed_at = clock_timestamp() where b.id = any (v_ids);
-        if exists (
-            select from pg_attribute a join pg_type t on t.oid = a.atttypid
-            where a.attrelid = 'public.background_jobs'::regclass and a.attname = 'error' and not a.attisdropped
-                and t.typcategory = 'S'
-        ) then
-            execute 'update public.background_jobs b set error = u.reason
-                from unnest($1, $2) u (id, reason) where b.id = u.id and b.id = any ($3)'
-            using p_job_ids, p_reasons, v_ids;
-        end if;
-        delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);
-        return jsonb_build_object('failed', cardinality(v_ids));
-    end
-    $$;
 
     -- Looks for lanes that are not where their repository's row and memberships say, or missing, and leaves hints at
     -- them. Priorities that were written by hand are found so, before the sweep sees them, and high repositories that
@@ -135,7 +44,7 @@ begin
             union
             (
                 select o.job_type, o.repository_id from priorityd.ordered_jobs o
-                where o.released_at is null
+                where o.released_at is null and o.aside_until is null
                 except
                 select l.job_type, l.repository_id from priorityd.job_lanes l
             )
@@ -167,7 +76,7 @@ begin
     $$;
 
     -- Cancels these jobs, or all of a repository (of one type), as far as they wait. `in_flight` are those that can't be
-    -- called back.
+    -- called back, `refused` those whose rows the application's triggers or checks keep as they are.
     create or replace function public.cancel_ordered_jobs(
         p_job_ids uuid[] default null,
         p_repository_id uuid default null,
@@ -183,6 +92,8 @@ begin
         v_chosen uuid[];
         v_ids uuid[];
         v_in_flight bigint;
+        v_ended record;
+        v_cancelled bigint;
     begin
         if p_job_ids is null and p_repository_id is null then
             raise exception 'name jobs or a repository' using errcode = 'invalid_parameter_value';
@@ -218,23 +129,30 @@ begin
         select count(*) into v_in_flight from priorityd.ordered_jobs o
         where o.job_id = any (v_chosen) and o.released_at is not null;
 
-        update public.background_jobs b set status = 'cancelled', completed_at = clock_timestamp()
-        where b.id = any (v_ids) and b.status = 'queued';
+        v_ended := priorityd.end_jobs(
+            array(select b.id from public.background_jobs b where b.id = any (v_ids) and b.status::text = 'queued'),
+            array_fill('cancelled'::text, array[cardinality(v_ids)]), 'cancelled'
+        );
         with cancelled as (
             delete from priorityd.ordered_jobs o
             where o.job_id = any (v_ids)
+                and o.job_id <> all (array(select (r.job ->> 'job_id')::uuid from unnest(v_ended.refused) r (job)))
             returning o.job_type, o.repository_id
+        ),
+        hinted as (
+            insert into priorityd.job_hints (job_type, repository_id)
+            select distinct c.job_type, c.repository_id from cancelled c
         )
-        insert into priorityd.job_hints (job_type, repository_id)
-        select distinct c.job_type, c.repository_id from cancelled c;
-        return jsonb_build_object('cancelled', cardinality(v_ids), 'in_flight', v_in_flight);
+        select count(*) into v_cancelled from cancelled;
+        return jsonb_build_object('cancelled', v_cancelled, 'in_flight', v_in_flight, 'refused', to_jsonb(v_ended.refused));
     end
     $$;
 
-    -- The jobs in flight, then those that wait in the order in which they would be released, with `position` within
-    -- their type; of one type or one repository if wanted. The positions are those of this moment: they hold if nothing
-    -- is queued, changed, cancelled or promoted meanwhile, and a repository in several workspaces counts for the one of
-    -- them whose turn is next. Costs a look at every job that waits.
+    -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then those that wait in the
+    -- order in which they would be released, with `position` within their type; of one type or one repository if
+    -- wanted. The positions are those of this moment: they hold if nothing is queued, changed, cancelled or promoted
+    -- meanwhile, and a repository in several workspaces counts for the one of them whose turn is next. Costs a look at
+    -- every job that waits.
     create or replace function public.list_ordered_jobs(
         p_job_type text default null,
         p_repository_id uuid default null,
@@ -266,12 +184,13 @@ begin
             select o.*, coalesce(
                     o.released_priority, s.priority, priorityd.current_job_priority(o.repository_id)
                 ) as priority,
-                s.workspace_id, s.served, o.released_at is null as waits
+                s.workspace_id, s.served, o.released_at is null and o.aside_until is null as waits
             from priorityd.ordered_jobs o
             join public.background_jobs b on b.id = o.job_id
             left join lines s on s.job_type = o.job_type and s.repository_id = o.repository_id
             where o.job_type = coalesce(p_job_type, o.job_type)
-                and (b.status = 'queued' or (o.released_at is not null and b.status = 'processing'))
+                and b.status::text in ('queued', 'processing')
+                and (b.status::text = 'queued' or o.released_at is not null or o.losses > 0)
         ),
         turned as (
             select l.*, row_number() over (
@@ -299,7 +218,10 @@ begin
                         'job_id', w.job_id,
                         'job_type', w.job_type,
                         'repository_id', w.repository_id,
-                        'state', case when w.waits then 'waiting' when w.sent_at is null then 'released' else 'in_flight' end,
+                        'state', case
+                            when w.waits then 'waiting' when w.losses > 0 then 'lost' when w.aside_until is not null then 'aside'
+                            when w.sent_at is null then 'released' else 'in_flight'
+                        end,
                         'position', case when w.waits then w.position end,
                         'priority', w.priority,
                         'queued_at', w.queued_at,
@@ -333,7 +255,8 @@ begin
             ),
             jobs as (
                 select o.job_type, coalesce(o.released_priority, l.priority, 'medium') as priority,
-                    o.released_at is null as waits, o.queued_at
+                    o.released_at is null and o.losses = 0 as waits, o.released_at is not null and o.losses = 0 as flies,
+                    o.losses > 0 as lost, o.queued_at
                 from priorityd.ordered_jobs o
                 left join lanes l
                     on l.job_type = o.job_type and l.repository_id = o.repository_id and o.released_at is null
@@ -342,7 +265,8 @@ begin
             from (
                 select j.job_type, j.priority,
                     count(*) filter (where j.waits) as waiting,
-                    count(*) filter (where not j.waits) as in_flight,
+                    count(*) filter (where j.flies) as in_flight,
+                    count(*) filter (where j.lost) as lost,
                     greatest(
                         extract(epoch from clock_timestamp() - min(j.queued_at) filter (where j.waits)), 0
                     ) as oldest_seconds

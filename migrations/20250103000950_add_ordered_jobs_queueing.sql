@@ -1,0 +1,259 @@
+-- Queueing ordered jobs.
+
+do $functions$
+begin
+    if not priorityd.start_unit(
+        '20250103000950 functions', 1, '{20250103000900 functions}', '{queue_repository_jobs}'
+    ) then
+        return;
+    end if;
+
+    -- Those of these repositories that background_jobs can't name, because a foreign key of it does not know them.
+    create or replace function priorityd.repositories_unknown_to_jobs(p_repository_ids uuid[])
+    returns uuid[] language plpgsql stable as $$
+    declare
+        v_known regclass;
+        v_column name;
+        v_unknown uuid[];
+    begin
+        select c.confrelid, f.attname into v_known, v_column
+        from pg_constraint c
+        join pg_attribute a on a.attrelid = c.conrelid and a.attname = 'repository_id'
+        join pg_attribute f on f.attrelid = c.confrelid and f.attnum = c.confkey[1]
+        where c.conrelid = 'public.background_jobs'::regclass and c.contype = 'f' and c.conkey = array[a.attnum]
+        limit 1;
+        -- Where the caller may not see them all, the foreign key itself has to tell.
+        if v_known is null or not has_table_privilege(v_known, 'select') or row_security_active(v_known) then
+            return '{}';
+        end if;
+        execute format(
+            'select array(select distinct u.id from unnest($1) u (id)
+                 where not exists (select from %s r where r.%I = u.id))', v_known, v_column)
+        into v_unknown using p_repository_ids;
+        return v_unknown;
+    end
+    $$;
+
+    -- Raises if the statuses are an enum without those that we can't do without; a worker's `processing` is not one of
+    -- them, and where there is no `cancelled`, a cancelled job is `failed`.
+    create or replace function priorityd.check_job_statuses()
+    returns void language plpgsql stable as $$
+    declare
+        v_missing text;
+    begin
+        select string_agg(w.word, ', ' order by w.word) into v_missing
+        from pg_attribute a
+        join pg_type t on t.oid = a.atttypid and t.typtype = 'e'
+        cross join unnest(array['queued', 'completed', 'failed']) w (word)
+        where a.attrelid = 'public.background_jobs'::regclass and a.attname = 'status'
+            and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = w.word);
+        if v_missing is not null then
+            raise exception 'background_jobs can''t hold ordered jobs: its status knows no %', v_missing
+                using errcode = 'invalid_parameter_value', hint = 'Add the words: alter type … add value ….';
+        end if;
+    end
+    $$;
+
+    -- These jobs with what queueing adds to each: its position, an id, its type, its payload; and the reason if it is
+    -- refused.
+    create or replace function priorityd.name_jobs(p_jobs jsonb, p_job_type text)
+    returns jsonb[] language plpgsql as $$
+    begin
+        return array(
+            select case
+                when j.reason is not null then jsonb_build_object(
+                    'position', j.pos, 'job_id', j.job -> 'job_id', 'repository_id', j.job -> 'repository_id',
+                    'reason', j.reason
+                )
+                else jsonb_build_object(
+                    'position', j.pos,
+                    'job_id', coalesce((j.job ->> 'job_id')::uuid, gen_random_uuid()),
+                    'job_type', j.job_type,
+                    'repository_id', (j.job ->> 'repository_id')::uuid,
+                    'payload', priorityd.job_data(j.job)
+                )
+            end
+            from priorityd.judge_jobs(p_jobs, p_job_type) j
+            order by j.pos
+        );
+    end
+    $$;
+
+    -- Writes these named jobs into background_jobs, but for those that are there already: `inserted` has the ids of the
+    -- new ones. A job that the application's triggers, checks or constraints refuse fails the INSERT: then both halves are
+    -- tried by themselves, until the jobs that fail are known; `refused` has them with the reason.
+    create or replace function priorityd.insert_job_rows(p_named jsonb[], out inserted uuid[], out refused jsonb[])
+    language plpgsql as $$
+    declare
+        v_half constant integer := cardinality(p_named) / 2;
+        v_now constant timestamptz := clock_timestamp();
+        v_first record;
+        v_second record;
+        v_state text;
+        v_message text;
+    begin
+        inserted := '{}';
+        refused := '{}';
+        if cardinality(p_named) = 0 then
+            return;
+        end if;
+        begin
+            with named as (
+                select (n.job ->> 'job_id')::uuid as job_id, n.job ->> 'job_type' as job_type, n.job -> 'payload' as payload,
+                    (n.job ->> 'repository_id')::uuid as repository_id
+                from unnest(p_named) n (job)
+            ),
+            written as (
+                insert into public.background_jobs (id, type, payload, status, repository_id, created_at)
+                select n.job_id, n.job_type, n.payload || jsonb_build_object('jobId', n.job_id), 'queued', n.repository_id, v_now
+                from named n
+                where not exists (select from public.background_jobs b where b.id = n.job_id)
+                returning id
+            )
+            select coalesce(array_agg(w.id), '{}') into inserted from written w;
+            set constraints all immediate;
+            return;
+        exception
+            when others then
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+        end;
+        inserted := '{}';
+        if cardinality(p_named) > 1 then
+            v_first := priorityd.insert_job_rows(p_named[:v_half]);
+            v_second := priorityd.insert_job_rows(p_named[v_half + 1:]);
+            inserted := v_first.inserted || v_second.inserted;
+            refused := v_first.refused || v_second.refused;
+        elsif not exists (select from public.background_jobs b where b.id = (p_named[1] ->> 'job_id')::uuid) then
+            -- Else somebody has queued the same at the same time.
+            refused := array[p_named[1] || jsonb_build_object('reason', format('%s (%s)', left(v_message, 300), v_state))];
+        end if;
+    end
+    $$;
+
+    -- Puts those of these named jobs in order that are new, and leaves hints at their lanes.
+    create or replace function priorityd.put_in_order(p_named jsonb[], p_new uuid[])
+    returns void language plpgsql as $$
+    declare
+        v_now constant timestamptz := clock_timestamp();
+    begin
+        with ordered as (
+            insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
+            select i.id, n.job ->> 'job_type', (n.job ->> 'repository_id')::uuid, v_now
+            from unnest(p_named) with ordinality n (job, position)
+            join unnest(p_new) i (id) on i.id = (n.job ->> 'job_id')::uuid
+            order by n.position
+            returning job_type, repository_id
+        )
+        insert into priorityd.job_hints (job_type, repository_id)
+        select distinct o.job_type, o.repository_id from ordered o;
+    end
+    $$;
+
+    -- These named jobs with their repositories' priorities as they are now.
+    create or replace function priorityd.describe_jobs(p_named jsonb[])
+    returns jsonb language sql stable as $$
+        select coalesce(
+            jsonb_agg(
+                jsonb_build_object(
+                    'job_id', n.job -> 'job_id',
+                    'repository_id', n.job -> 'repository_id',
+                    'priority', priorityd.job_priority(tr.priority::text, tr.is_workspace_repo),
+                    'tracked', case
+                        when tr.found then jsonb_build_object(
+                            'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo,
+                            'workspace_count', tr.workspace_count
+                        )
+                    end
+                )
+                order by n.position
+            ),
+            '[]'
+        )
+        from unnest(p_named) with ordinality n (job, position)
+        left join lateral (
+            select t.priority, t.is_workspace_repo, t.workspace_count, true as found
+            from public.tracked_repositories t
+            where t.repository_id = (n.job ->> 'repository_id')::uuid
+            order by t.id
+            limit 1
+        ) tr on true
+    $$;
+
+    -- Queues jobs in order, for any application:
+    --
+    --     select queue_repository_jobs('[{"repository_id": "…", "repository_name": "acme/web", "data": {…},
+    --         "job_id": "…"}, …]', 'recent-prs')
+    --
+    -- Only repository_id is needed. data are fields of the event to be. A job_type beside them wins over p_job_type. Called
+    -- again with the same job_ids it queues nothing twice; without them it can't tell. Each job gets a row in
+    -- background_jobs, and the event the field jobId: by that row its worker has to say that it is at work (status
+    -- 'processing', started_at) and that it is done ('completed' or 'failed', with the time).
+    --
+    -- A job that is malformed, of an unknown repository, or refused by the application's own triggers and checks is listed
+    -- in `refused`, with its position and the reason, and the others are queued. `jobs` has these in their order, with
+    -- their repositories' priorities as they are now.
+    create or replace function public.queue_repository_jobs(p_jobs jsonb, p_job_type text default null)
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '5s'
+    set statement_timeout = '20s'
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        -- Ids are given out here, once, because they are read several times below.
+        v_named jsonb[] := priorityd.name_jobs(p_jobs, p_job_type);
+        v_unknown uuid[];
+        v_once jsonb[];
+        v_refused jsonb[];
+        v_written record;
+    begin
+        perform priorityd.check_job_statuses();
+        v_unknown := priorityd.repositories_unknown_to_jobs(
+            array(select (n.job ->> 'repository_id')::uuid from unnest(v_named) n (job) where not n.job ? 'reason')
+        );
+        v_named := array(
+            select case
+                when not n.job ? 'reason' and (n.job ->> 'repository_id')::uuid = any (v_unknown)
+                then n.job || '{"reason": "there is no such repository"}'
+                else n.job
+            end
+            from unnest(v_named) with ordinality n (job, position)
+            order by n.position
+        );
+        v_once := array(
+            select f.job
+            from (
+                select distinct on (n.job -> 'job_id') n.job, n.position from unnest(v_named) with ordinality n (job, position)
+                where not n.job ? 'reason'
+                order by n.job -> 'job_id', n.position
+            ) f
+            order by f.position
+        );
+        v_written := priorityd.insert_job_rows(v_once);
+        perform priorityd.put_in_order(v_once, v_written.inserted);
+        v_refused := v_written.refused || array(select n.job from unnest(v_named) n (job) where n.job ? 'reason');
+        v_named := array(
+            select n.job from unnest(v_named) with ordinality n (job, position)
+            where not n.job ? 'reason'
+                and not exists (select from unnest(v_written.refused) r (job) where r.job -> 'job_id' = n.job -> 'job_id')
+            order by n.position
+        );
+        return jsonb_build_object(
+            'queued', cardinality(v_written.inserted),
+            'jobs', priorityd.describe_jobs(v_named),
+            'refused', (
+                select coalesce(
+                    jsonb_agg(
+                        r.job - '{job_type,payload}'::text[] order by (r.job ->> 'position')::integer
+                    ),
+                    '[]'
+                )
+                from unnest(v_refused) r (job)
+            )
+        );
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

@@ -1,0 +1,170 @@
+-- Ordered jobs in flight: which are over, which are lost, and what becomes of these. For the holder of the queue's row.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103001150 functions', 1, '{20250103001100 functions}') then
+        return;
+    end if;
+
+    create or replace function priorityd.jobs_in_flight(p_job_ids uuid[])
+    returns setof priorityd.ordered_jobs language sql stable as $$
+        select o.* from priorityd.ordered_jobs o where o.job_id = any (p_job_ids) and o.released_at is not null
+    $$;
+
+    -- The ids of the jobs in flight, and of some that are no longer.
+    create or replace function priorityd.ids_in_flight()
+    returns uuid[] language sql stable as $$
+        select array(select u.id from priorityd.job_types k cross join unnest(k.in_flight) u (id))
+    $$;
+
+    -- Takes jobs in flight that are over off the list. Rows that somebody is writing are left for the next time.
+    create or replace function priorityd.forget_ended_jobs()
+    returns void language plpgsql as $$
+    declare
+        -- Ids first, then rows by their ids: as one statement each would be a join, and planned as if it were large.
+        v_ids constant uuid[] := array(
+            select f.job_id from priorityd.ordered_jobs f
+            where f.job_id = any (priorityd.ids_in_flight()) and f.released_at is not null
+                -- One look-up each: there are few, however large background_jobs is. Null: deleted.
+                and coalesce((select b.status::text from public.background_jobs b where b.id = f.job_id), 'deleted')
+                    not in ('queued', 'processing')
+            for update skip locked
+        );
+    begin
+        delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);
+    end
+    $$;
+
+    -- Ends those as failed that were lost too often. Jobs that somebody is writing are left for the next time.
+    create or replace function priorityd.give_up_lost_jobs(p_terms priorityd.release_terms)
+    returns uuid[] language plpgsql as $$
+    declare
+        v_ids constant uuid[] := array(
+            select o.job_id from priorityd.job_types k
+            cross join lateral (
+                select a.job_id from priorityd.ordered_jobs a
+                where a.job_type = k.job_type and a.aside_until is not null and a.losses >= p_terms.most_leases
+                for update skip locked
+            ) o
+        );
+        v_free uuid[];
+    begin
+        if v_ids = '{}' then
+            return v_ids;
+        end if;
+        v_free := array(
+            select b.id from public.background_jobs b where b.id = any (v_ids) order by b.id for no key update skip locked
+        );
+        perform priorityd.end_jobs(
+            v_free, array_fill(format('nobody reported on it within %s leases', p_terms.most_leases), array[cardinality(v_free)]),
+            'failed'
+        );
+        delete from priorityd.ordered_jobs o
+        where o.job_id = any (v_ids)
+            and (o.job_id = any (v_free) or not exists (select from public.background_jobs b where b.id = o.job_id));
+        return v_free;
+    end
+    $$;
+
+    -- Takes those whose lease has ended out of flight; with them what this daemon took and did not send, for it asks for
+    -- more only when it has nothing in hand: it never got the answer. Those that were sent, and that nobody has reported
+    -- on, are lost, and set aside: they hold no place and no lane. The others go back into their lanes, as those do whose
+    -- time aside is over and that were never lost. The answer counts the lost by the priority that they went with.
+    create or replace function priorityd.end_leases(p_terms priorityd.release_terms)
+    returns jsonb language plpgsql as $$
+    declare
+        v_now constant timestamptz := clock_timestamp();
+        v_ids constant uuid[] := array(
+            select f.job_id from priorityd.ordered_jobs f
+            where f.job_id = any (priorityd.ids_in_flight()) and f.released_at is not null
+                and (f.lease_until <= v_now or (f.daemon_id = p_terms.daemon_id and f.sent_at is null))
+            for update skip locked
+        ) || array(
+            select o.job_id from priorityd.job_types k
+            cross join lateral (
+                select a.job_id from priorityd.ordered_jobs a
+                where a.job_type = k.job_type and a.aside_until <= v_now and a.losses = 0
+                for update skip locked
+            ) o
+        );
+        v_job_types text[];
+        v_repository_ids uuid[];
+        v_lost jsonb;
+    begin
+        if v_ids = '{}' then
+            return '{}';
+        end if;
+        with ended as (
+            select f.job_id, f.sent_at is not null as lost from priorityd.ordered_jobs f where f.job_id = any (v_ids)
+        ),
+        returned as (
+            update priorityd.ordered_jobs o
+            set released_at = null, daemon_id = null, sent_at = null, lease_until = null,
+                losses = o.losses + e.lost::integer, aside_until = case when e.lost or o.losses > 0 then v_now end
+            from ended e
+            where o.job_id = any (v_ids) and o.job_id = e.job_id
+            returning o.job_type, o.repository_id, o.released_priority, o.losses, e.lost
+        ),
+        counted as (
+            select r.released_priority, count(*) as jobs from returned r where r.lost group by 1
+        )
+        select array_agg(r.job_type) filter (where r.losses = 0), array_agg(r.repository_id) filter (where r.losses = 0),
+            coalesce((select jsonb_object_agg(c.released_priority, c.jobs) from counted c), '{}')
+        into v_job_types, v_repository_ids, v_lost
+        from returned r;
+        if v_job_types is not null then
+            perform priorityd.place_job_lanes(v_job_types, v_repository_ids);
+        end if;
+        return v_lost;
+    end
+    $$;
+
+    -- Releases lost jobs of a type once more, those first that have been lost for the longest. Until Inngest forgets their
+    -- events, which takes 24 hours, that starts nothing; so they take no place from the others, and of the places beside
+    -- theirs no more than a tenth of p_in_flight.
+    create or replace function priorityd.release_lost_jobs(
+        p_type priorityd.job_types, p_turn bigint, p_limit integer, p_terms priorityd.release_terms
+    )
+    returns jsonb[] language plpgsql as $$
+    declare
+        -- Those that are over may be many; the next release goes on.
+        c_most_looked_at constant integer := 1000;
+        v_free constant bigint := greatest(p_terms.in_flight / 10, 1) - (
+            select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses > 0
+        );
+        v_lost priorityd.ordered_jobs;
+        v_taken record;
+        v_tracked jsonb;
+        v_jobs jsonb[] := '{}';
+    begin
+        if v_free <= 0 then
+            return v_jobs;
+        end if;
+        for v_lost in
+            select o.* from priorityd.ordered_jobs o
+            where o.job_type = p_type.job_type and o.aside_until <= clock_timestamp()
+                and o.losses between 1 and p_terms.most_leases - 1
+            order by o.aside_until, o.number
+            limit c_most_looked_at
+            for update skip locked
+        loop
+            exit when cardinality(v_jobs) >= least(v_free, p_limit);
+            v_taken := priorityd.take_job(v_lost.job_id);
+            continue when v_taken.status is null;
+            v_tracked := priorityd.tracked_row(v_lost.repository_id);
+            v_jobs := v_jobs || priorityd.describe_release(
+                priorityd.put_in_flight(
+                    v_lost.job_id,
+                    priorityd.job_priority(v_tracked ->> 'priority', (v_tracked ->> 'is_workspace_repo')::boolean),
+                    false, p_terms
+                ),
+                v_taken.payload, v_tracked, false, p_turn
+            );
+        end loop;
+        return v_jobs;
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;

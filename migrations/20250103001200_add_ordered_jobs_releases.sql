@@ -1,0 +1,281 @@
+-- Releasing ordered jobs. All of it is done by the holder of the only row of priorityd.release_state; the order is told
+-- at the top of 20250103000900.
+
+do $functions$
+begin
+    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001150 functions}', '{release_ordered_jobs}') then
+        return;
+    end if;
+
+    -- Writes the payloads of released jobs. Those that the application's triggers or checks refuse are found as in
+    -- insert_job_rows.
+    create or replace function priorityd.write_payloads(p_jobs jsonb[], out written jsonb[], out refused jsonb[])
+    language plpgsql as $$
+    declare
+        v_half constant integer := cardinality(p_jobs) / 2;
+        v_first record;
+        v_second record;
+        v_state text;
+        v_message text;
+    begin
+        written := p_jobs;
+        refused := '{}';
+        if cardinality(p_jobs) = 0 then
+            return;
+        end if;
+        begin
+            update public.background_jobs b set payload = j.job -> 'payload'
+            from unnest(p_jobs) j (job)
+            where b.id = (j.job ->> 'job_id')::uuid;
+            set constraints all immediate;
+            return;
+        exception
+            when others then
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+        end;
+        if cardinality(p_jobs) > 1 then
+            v_first := priorityd.write_payloads(p_jobs[:v_half]);
+            v_second := priorityd.write_payloads(p_jobs[v_half + 1:]);
+            written := v_first.written || v_second.written;
+            refused := v_first.refused || v_second.refused;
+            return;
+        end if;
+        written := '{}';
+        refused := array[
+            jsonb_build_object(
+                'job_id', p_jobs[1] -> 'job_id', 'repository_id', p_jobs[1] -> 'repository_id',
+                'reason', format('%s (%s)', left(v_message, 300), v_state)
+            )
+        ];
+    end
+    $$;
+
+    -- Sets jobs aside for a while whose rows can't be written: the application may have been changed by then.
+    create or replace function priorityd.set_aside(p_refused jsonb[])
+    returns void language plpgsql as $$
+    declare
+        c_while constant interval := '1 min';
+    begin
+        update priorityd.ordered_jobs o
+        set released_at = null, daemon_id = null, lease_until = null, releases = o.releases - 1,
+            aside_until = clock_timestamp() + c_while
+        where o.job_id = any (array(select (r.job ->> 'job_id')::uuid from unnest(p_refused) r (job)));
+    end
+    $$;
+
+    -- Releases jobs of a type as long as there is room for them in flight, up to p_limit. p_turn is the number of the last
+    -- release. `more`: call again at once.
+    create or replace function priorityd.release_jobs_of_type(
+        p_type priorityd.job_types,
+        p_turn bigint,
+        p_limit integer,
+        p_terms priorityd.release_terms,
+        out jobs jsonb[],
+        out refused jsonb[],
+        out last_turn bigint,
+        out more boolean
+    )
+    language plpgsql as $$
+    declare
+        v_free bigint := p_terms.in_flight - (
+            select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0
+        );
+        v_next record;
+        v_at_work uuid[] := '{}';
+        v_after priorityd.job_types := p_type;
+        v_promoted_last boolean := p_type.promoted_last;
+    begin
+        jobs := priorityd.release_lost_jobs(p_type, p_turn, p_limit, p_terms);
+        last_turn := p_turn;
+        more := false;
+        while v_free > 0 and cardinality(jobs) < p_limit loop
+            v_after.promoted_last := v_promoted_last;
+            v_next := priorityd.release_next_job(v_after, last_turn + 1, p_terms);
+            more := v_next.job ? 'passed_over';
+            exit when v_next.job is null or more;
+            if v_next.looks > 1 then
+                v_after := priorityd.with_marks(v_after);
+            end if;
+            last_turn := last_turn + 1;
+            v_promoted_last := (v_next.job ->> 'promoted')::boolean;
+            v_free := v_free - 1;
+            if v_next.job ? 'job_id' then
+                jobs := jobs || v_next.job;
+            else
+                v_at_work := v_at_work || (v_next.job ->> 'at_work')::uuid;
+            end if;
+        end loop;
+        more := coalesce(more, false);
+        select w.written, w.refused into jobs, refused from priorityd.write_payloads(jobs) w;
+        if refused <> '{}' then
+            perform priorityd.set_aside(refused);
+        end if;
+
+        -- Once for all jobs of the type: each of many versions of a row in one transaction would be looked at.
+        select k.* into v_after from priorityd.job_types k where k.job_type = p_type.job_type;
+        if last_turn > p_turn then
+            v_after.served := last_turn;
+            v_after.promoted_last := v_promoted_last;
+        end if;
+        v_after := priorityd.raise_marks(v_after);
+        v_after.in_flight := array(
+            select f.job_id from priorityd.jobs_in_flight(
+                p_type.in_flight || v_at_work || array(select (j.job ->> 'job_id')::uuid from unnest(jobs) j (job))
+            ) f
+            order by f.job_id
+        );
+        if v_after is distinct from p_type then
+            update priorityd.job_types k
+            set served = v_after.served, promoted_last = v_after.promoted_last, in_flight = v_after.in_flight,
+                medium_mark = v_after.medium_mark, low_mark = v_after.low_mark,
+                turn_mark = v_after.turn_mark, new_turns = v_after.new_turns
+            where k.job_type = p_type.job_type;
+        end if;
+    end
+    $$;
+
+    -- Whether a job waits in any lane.
+    create or replace function priorityd.jobs_wait()
+    returns boolean language plpgsql stable as $$
+    declare
+        c_nobody constant text := '';
+        v_type priorityd.job_types;
+    begin
+        for v_type in select k.* from priorityd.job_types k loop
+            if (priorityd.next_turn(v_type)).workspace_id is not null
+                or (priorityd.first_lane(v_type.job_type, 'medium', c_nobody, v_type.medium_mark)).head_job_id is not null
+                or (priorityd.first_lane(v_type.job_type, 'low', c_nobody, v_type.low_mark)).head_job_id is not null then
+                return true;
+            end if;
+        end loop;
+        return false;
+    end
+    $$;
+
+    create or replace function priorityd.check_release_terms(p_terms priorityd.release_terms)
+    returns void language plpgsql immutable as $$
+    begin
+        if p_terms.daemon_id is null
+            or (p_terms.in_flight between 1 and 10000) is not true
+            or (p_terms.promote_after_seconds > 0 and p_terms.promote_after_seconds <= 31622400) is not true
+            or (p_terms.claim_seconds between 1 and 3600) is not true
+            or (p_terms.lease_seconds between 1 and 604800) is not true
+            or (p_terms.most_leases between 1 and 1000) is not true then
+            raise exception 'p_daemon_id must be an id, p_in_flight between 1 and 10000, p_promote_after_seconds above 0 and '
+                'at most 31622400, p_claim_seconds between 1 and 3600, p_lease_seconds between 1 and 604800, and '
+                'p_most_leases between 1 and 1000'
+                using errcode = 'invalid_parameter_value';
+        end if;
+    end
+    $$;
+
+    -- How many jobs are in flight, by the priority that they went with, and how many are lost.
+    create or replace function priorityd.count_flight(out in_flight jsonb, out lost bigint)
+    language plpgsql stable as $$
+    begin
+        select coalesce(jsonb_object_agg(f.released_priority, f.jobs), '{}') into in_flight
+        from (
+            select o.released_priority, count(*) as jobs from priorityd.jobs_in_flight(priorityd.ids_in_flight()) o
+            where o.losses = 0
+            group by o.released_priority
+        ) f;
+        lost := (select count(*) from priorityd.jobs_in_flight(priorityd.ids_in_flight()) o where o.losses > 0)
+            + (
+                select count(*) from priorityd.job_types k
+                join priorityd.ordered_jobs a on a.job_type = k.job_type and a.aside_until is not null
+                where a.losses > 0
+            );
+    end
+    $$;
+
+    -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
+    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight. A job in
+    -- flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
+    -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
+    -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
+    create or replace function public.release_ordered_jobs(
+        p_daemon_id uuid,
+        p_in_flight integer,
+        p_limit integer default 100,
+        p_promote_after_seconds double precision default 72000,
+        p_claim_seconds double precision default 60,
+        p_lease_seconds double precision default 3600,
+        p_most_leases integer default 3
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '2s'
+    set statement_timeout = '20s'
+    set default_transaction_isolation = 'read committed'
+    set jit = off
+    -- Every look is at the end of an index. What the planner knows of tables that fill and empty within seconds is
+    -- wrong more often than right.
+    set enable_seqscan = off
+    set enable_bitmapscan = off
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        c_hints constant integer := 10000;
+        v_terms constant priorityd.release_terms := row(
+            p_daemon_id, p_in_flight, p_promote_after_seconds, p_claim_seconds, p_lease_seconds, p_most_leases
+        );
+        v_queue priorityd.release_state;
+        v_lost jsonb;
+        v_given_up uuid[];
+        v_hints record;
+        v_type priorityd.job_types;
+        v_released record;
+        v_jobs jsonb[] := '{}';
+        v_refused jsonb[] := '{}';
+        v_turn bigint;
+        v_more boolean;
+        v_flight record;
+    begin
+        perform priorityd.check_limit(p_limit);
+        perform priorityd.check_release_terms(v_terms);
+        select q.* into v_queue from priorityd.release_state q for no key update skip locked;
+        if not found then
+            return jsonb_build_object('busy', true, 'more', false, 'jobs', '[]'::jsonb);
+        end if;
+        v_turn := v_queue.turns;
+        perform priorityd.forget_ended_jobs();
+        v_lost := priorityd.end_leases(v_terms);
+        v_given_up := priorityd.give_up_lost_jobs(v_terms);
+        -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
+        v_hints := priorityd.follow_job_hints(v_queue, c_hints);
+        v_more := v_hints.more;
+        if not v_more then
+            for v_type in select k.* from priorityd.job_types k order by k.served, k.job_type loop
+                v_released := priorityd.release_jobs_of_type(v_type, v_turn, p_limit - cardinality(v_jobs), v_terms);
+                v_jobs := v_jobs || v_released.jobs;
+                v_refused := v_refused || v_released.refused;
+                v_turn := v_released.last_turn;
+                v_more := v_more or v_released.more or cardinality(v_jobs) = p_limit;
+                exit when cardinality(v_jobs) = p_limit;
+            end loop;
+        end if;
+        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use then
+            update priorityd.release_state q
+            set turns = v_turn, in_use = true, hints_followed = coalesce(v_hints.seen, q.hints_followed),
+                followed_by = case when v_hints.seen is null then q.followed_by else pg_current_xact_id() end
+            where q.only_row;
+        end if;
+
+        v_flight := priorityd.count_flight();
+        return jsonb_build_object(
+            'busy', false,
+            'more', v_more,
+            'jobs', to_jsonb(v_jobs),
+            'refused', to_jsonb(v_refused),
+            'lost', v_lost,
+            'given_up', to_jsonb(v_given_up),
+            'waiting', priorityd.jobs_wait(),
+            'in_flight', v_flight.in_flight,
+            'lost_now', v_flight.lost
+        );
+    end
+    $$;
+
+    perform priorityd.grant_access();
+end
+$functions$;
