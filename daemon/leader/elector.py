@@ -29,7 +29,8 @@ _RELEASE_SECONDS: Final = 2.0
 class Elector(Agent):
     """See the module's text. What it is told it writes to `leadership`.
 
-    `succeeding`: the last question was answered, so the database can be reached.
+    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is what came of
+    the last question instead, None if it was answered.
     """
 
     name = "elector"
@@ -48,7 +49,8 @@ class Elector(Agent):
         self._daemon_id = daemon_id
         self._leadership = leadership
         self._lease = leadership.lease
-        self.succeeding = False
+        self.answered_at: float | None = None
+        self.failure: TransientError | PermanentError | None = None
         metrics.watch(leadership.is_held)
 
     async def turn(self) -> float:
@@ -72,11 +74,11 @@ class Elector(Agent):
         try:
             answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
         except (TransientError, PermanentError) as error:
-            self.succeeding = False
+            self.failure = error
             self._lease.failed(monotonic())
             log.warning("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
             return
-        self.succeeding = True
+        self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
         if self._leadership.is_held() != was_leader:
             log.info("timer_work", leader=self._leadership.is_held())

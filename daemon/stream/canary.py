@@ -35,7 +35,7 @@ class Canary:
     """See the module's text.
 
     `live_since` tells since when the present connection is live (monotonic seconds), None if it is not;
-    `on_overdue` is called when the row did not come back.
+    `on_overdue` is called when the row did not come back. `last_seen_at` is when it last did (monotonic seconds).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Canary:
         self._metrics = metrics
         self._interval_seconds = interval_seconds
         self._grace_seconds = grace_seconds
-        self._last_seen_at = 0.0
+        self.last_seen_at: float | None = None
         self.lag_seconds: float | None = None
         self._running = anyio.CancelScope()
 
@@ -78,7 +78,7 @@ class Canary:
         """A heartbeat row came through the stream."""
         # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.
         if hint.beat_at is not None:
-            self._last_seen_at = monotonic()
+            self.last_seen_at = monotonic()
             self.lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
             self._metrics.lag.set(self.lag_seconds)
 
@@ -93,5 +93,5 @@ class Canary:
             log.warning("heartbeat_not_written", error=str(error))
             return
         await anyio.sleep(self._grace_seconds)
-        if self._live_since() == live_since and self._last_seen_at < sent_at:
+        if self._live_since() == live_since and (self.last_seen_at or 0.0) < sent_at:
             self._on_overdue()

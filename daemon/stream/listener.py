@@ -81,7 +81,7 @@ class Listener:
         self._canary = Canary(
             store,
             daemon_id,
-            live_since=self._live_since,
+            live_since=self.live_since,
             on_overdue=lambda: self._tell(BeatOverdue()),
             metrics=metrics,
             interval_seconds=timings.beat_interval_seconds,
@@ -101,6 +101,7 @@ class Listener:
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
+        self._whole_since: float | None = None
         api_key.on_change(lambda _: self.renew())
 
     @property
@@ -112,6 +113,22 @@ class Listener:
     def lag_seconds(self) -> float | None:
         """Age of the last heartbeat row when it came back; None before the first."""
         return self._canary.lag_seconds
+
+    @property
+    def heard_at(self) -> float | None:
+        """When a heartbeat row last came back (monotonic seconds); None before the first."""
+        return self._canary.last_seen_at
+
+    def live_since(self) -> float | None:
+        """Since when the present connection is live (monotonic seconds); None if it is not."""
+        return self._state.since if self._state.name == "live" else None
+
+    def whole_since(self) -> float | None:
+        """Since when no connection has ended with a word (monotonic seconds); None while there is no live one.
+
+        One that is thrown away as deaf has not: what it did not bring is lost.
+        """
+        return self._whole_since
 
     async def run(self) -> None:
         """Listen until `stop`."""
@@ -126,9 +143,6 @@ class Listener:
             self._stopped.set()
             tasks.cancel_scope.deadline = anyio.current_time() + _CLOSE_SECONDS
         self._liveness.ended("listener")
-
-    def _live_since(self) -> float | None:
-        return self._state.since if self._state.name == "live" else None
 
     def stop(self) -> None:
         """End `run`: close the connection and take no more changes."""
@@ -267,9 +281,13 @@ class Listener:
             return
         self._metrics.set_state(new.name)
         match new.name:
+            case "live":
+                self._whole_since = self._whole_since or monotonic()
+                log.info("listener", state=new.name)
             case "stale":
                 self._report_failure(new, Failed("stale", "the heartbeat row did not come back"))
             case "backing_off" if new.last_failure is not None:
+                self._whole_since = None
                 self._report_failure(new, new.last_failure)
             case _:
                 log.info("listener", state=new.name)

@@ -14,9 +14,9 @@ async def test_the_first_turn_looks_at_every_row(database: Database, parts: Part
     app, resyncer = Application(database.connect()), parts.agents.resyncer
     repositories = app.repositories(5)
     app.add(app.workspace(), *repositories[:2])
-    assert not resyncer.initial_done
+    assert resyncer.first_done_at is None
     await resyncer.turn()
-    assert resyncer.initial_done
+    assert resyncer.first_done_at is not None
     assert resyncer.last_result == SyncResult(5, 2, 3, 0, 2)
     assert app.wrong_rows() == 0
     assert await resyncer.turn() > 0
