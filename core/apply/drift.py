@@ -1,10 +1,11 @@
 """Tells rows whose change the stream did not bring from rows that a sweep merely found first.
 
-A sweep that its timer starts may come between a change and its announcement, or find a row while the worker is
-putting it right; and many rows that are wrong were never announced, because no membership's row has changed. So what
-such a sweep finds is under suspicion only if an earlier sweep had seen everything right while the stream was live,
-and the stream has been live, or deaf without a word, ever since. It is told when no announcement has come within
-`GRACE_SECONDS` before or after. Whether a change comes later than that or never can't be told: both are too late.
+A sweep that its timer starts may come between a change and its announcement, or find a row while the worker
+is putting it right; and many rows that are wrong were never announced, because no membership's row has
+changed. So what such a sweep finds is under suspicion only if an earlier sweep had seen everything right
+while the stream was live, and the stream has been live, or deaf without a word, ever since. It is told when
+no announcement has come within `GRACE_SECONDS` before or after. Whether a change comes later than that or
+never can't be told: both are too late.
 
 Times are seconds of one monotonic clock.
 """
@@ -19,8 +20,8 @@ from uuid import UUID
 from priorityd.core.stream.hints import Hint
 
 GRACE_SECONDS: Final = 40.0
-"""10,000 rows of one transaction were seen to come 5.5 s after their commit, and a server with more to do than it
-can to deliver tens of seconds late."""
+"""10,000 rows of one transaction were seen to come 5.5 s after their commit, and a server with more to do
+than it can to deliver tens of seconds late."""
 UNNAMED_SECONDS: Final = 6.0
 """For so long a removal that names nobody may be that of any row."""
 MAX_HEARD: Final = 50_000
@@ -49,7 +50,8 @@ class DriftJudge:
         self._forget(now)
 
     def suspect(self, repository_ids: Iterable[UUID], now: float, right_at: float) -> None:
-        """A sweep has found these wrong without having been asked to look, and they were right at `right_at`."""
+        """A sweep has found these wrong without having been asked to look, and they were right at
+        `right_at`."""
         self._forget(now)
         if now - self._unnamed_at <= UNNAMED_SECONDS:
             return
@@ -60,8 +62,8 @@ class DriftJudge:
     def confirmed(self, now: float, whole_since: float | None) -> list[tuple[UUID, float]]:
         """The suspects that nobody has announced in time, and when each was right; each is told once.
 
-        `whole_since` is since when the stream has been live without a connection that ended with a word, None if
-        it is not: what one that ended would have brought is nobody's loss.
+        `whole_since` is since when the stream has been live without a connection that ended with a word, None
+        if it is not: what one that ended would have brought is nobody's loss.
         """
         told = []
         while self._suspects and now - next(iter(self._suspects.values()))[0] > self._grace_seconds:

@@ -1,7 +1,7 @@
 """What is known of each subject, and how old that is: all that the health of a daemon is judged by.
 
-Ages are seconds by a clock that never jumps. What has never been seen is as old as the daemon. The defaults are
-those of a daemon with which all is well.
+Ages are seconds by a clock that never jumps. What has never been seen is as old as the daemon. The defaults
+are those of a daemon with which all is well.
 """
 
 from __future__ import annotations

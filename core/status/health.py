@@ -1,10 +1,10 @@
 """The one model of health: what is known, how old that is, what is wrong and how bad.
 
-The headline, readiness, `/status`, systemd's line, the command line and the alerts all come from here, so none of
-them can say what another does not.
+The headline, readiness, `/status`, systemd's line, the command line and the alerts all come from here, so
+none of them can say what another does not.
 
-A daemon is *ready* when its first full resync is done, the database has answered lately, and changes are heard, by
-the daemon's own heartbeat row that came back, or found by sweeps.
+A daemon is *ready* when its first full resync is done, the database has answered lately, and changes are
+heard, by the daemon's own heartbeat row that came back, or found by sweeps.
 """
 
 from __future__ import annotations

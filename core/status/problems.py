@@ -1,4 +1,5 @@
-"""What is not as it should be, in words, from the facts; each with how bad it is and the alert that tells of it.
+"""What is not as it should be, in words, from the facts; each with how bad it is and the alert that tells of
+it.
 
 What is a problem here is one for somebody who looks now; which of them wake somebody, and after how long, is
 decided by the alerts, which read the same list.
@@ -24,8 +25,8 @@ from priorityd.core.status.facts import (
 Severity: TypeAlias = Literal["critical", "warning"]
 
 KNOWN_FOR_SECONDS: Final = 25.0
-"""How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a fault
-is told within 30 s."""
+"""How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a
+fault is told within 30 s."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
 COUNT_OVERDUE_SECONDS: Final = 60.0
@@ -64,7 +65,8 @@ PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "jobs_overtake": ("warning", "JobsOvertake"),
     "job_telemetry_off": ("warning", None),
 }
-"""Every problem by its name, the worst first: how bad it is, and its alert, which is its entry in the runbook."""
+"""Every problem by its name, the worst first: how bad it is, and its alert, which is its entry in the
+runbook."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ class RecentChange:
 class Recorder:
     """Tells logs, metrics and the history what was changed, and `recorded` that something was.
 
-    `recent` has the newest changes first; `refused_names` are `owner/name` of repositories whose row could not be
-    written lately, where that is known.
+    `recent` has the newest changes first; `refused_names` are `owner/name` of repositories whose row could
+    not be written lately, where that is known.
     """
 
     def __init__(

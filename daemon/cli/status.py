@@ -89,13 +89,13 @@ def _ready(daemon: Facts) -> str:
 
 
 def _known(known: Facts) -> str:
-    counted = known["repositories_seconds"]
-    repositories = (
-        "repositories not counted yet" if counted is None else f"repositories counted {counted:.0f} s ago"
-    )
-    return (
-        f"database answered {known['database_seconds']:.0f} s ago, stream heard {known['stream_seconds']:.0f} s ago, "
-        + repositories
+    ages = {
+        "database answered": known["database_seconds"],
+        "stream heard": known["stream_seconds"],
+        "repositories counted": known["repositories_seconds"],
+    }
+    return ", ".join(
+        f"{what} {'not yet' if seconds is None else f'{seconds:.0f} s ago'}" for what, seconds in ages.items()
     )
 
 

@@ -1,4 +1,5 @@
-"""The database's clock as this host can tell it, without asking: it was read once, and time has passed since."""
+"""The database's clock as this host can tell it, without asking: it was read once, and time has passed
+since."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ _RELEASE_SECONDS: Final = 2.0
 class Elector(Agent):
     """See the module's text. What it is told it writes to `leadership`.
 
-    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is what came of
-    the last question instead, None if it was answered.
+    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is what
+    came of the last question instead, None if it was answered.
     """
 
     name = "elector"

@@ -1,7 +1,8 @@
 """Watches what sweeps by timer find: whether the stream ought to have brought it.
 
-Which rows are under suspicion, and for how long, is decided by `core.apply.drift`. Those whose change has not come
-are looked at: a row can also become wrong because a workspace was switched off or on, which no membership tells.
+Which rows are under suspicion, and for how long, is decided by `core.apply.drift`. Those whose change has not
+come are looked at: a row can also become wrong because a workspace was switched off or on, which no
+membership tells.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any the last one was removed. Where the table does not tell when one was added, that can't be known.
+    # Without any the last one was removed. Where the table does not tell when one was added, that can't be
+    # known.
     times = [workspace.added_at for workspace in workspaces]
     return not times or since is None or any(at is None or at >= since for at in times)

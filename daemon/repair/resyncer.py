@@ -56,7 +56,8 @@ class _Waiter:
 class Resyncer(Agent):
     """See the module's text.
 
-    `first_done_at` is when the first walk was done (monotonic seconds), None until then; `done` is told of each.
+    `first_done_at` is when the first walk was done (monotonic seconds), None until then; `done` is told of
+    each.
     """
 
     name = "resyncer"

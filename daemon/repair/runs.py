@@ -1,4 +1,5 @@
-"""What every full resync and every sweep leads to: counts, and a place among the last runs if it is worth it."""
+"""What every full resync and every sweep leads to: counts, and a place among the last runs if it is worth
+it."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 class Sweeper(Agent):
     """See the module's text.
 
-    `has_succeeded`: a sweep has found what is wrong, and mended it or handed it to the worker, or sweeping was left to
-    the leader. `failure` is why the one under way has not yet.
+    `has_succeeded`: a sweep has found what is wrong, and mended it or handed it to the worker, or sweeping
+    was left to the leader. `failure` is why the one under way has not yet.
     """
 
     name = "sweeper"

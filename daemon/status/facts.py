@@ -1,4 +1,5 @@
-"""Reads what is known from the parts as they are, each with its age: what the health of the daemon is judged by."""
+"""Reads what is known from the parts as they are, each with its age: what the health of the daemon is judged
+by."""
 
 from __future__ import annotations
 

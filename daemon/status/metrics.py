@@ -52,7 +52,7 @@ class HealthMetrics:
         self._problem = made.gauge("problem", "1 while there is this problem.", problem=PROBLEMS)
         self._age = made.gauge(
             "known_age_seconds",
-            "How old what is known of it is: the database's last answer, the last heartbeat row, the last count.",
+            "Age of the database's last answer, of the last heartbeat row that came back, of the last count.",
             of=("database", "stream", "repositories"),
         )
 

@@ -91,7 +91,8 @@ class SweepReport(Part):
     last_done_at: datetime | None
     succeeding: bool
     drift_repaired: int
-    """Rows that a timer found wrong and whose change the stream brought late or not at all, since the start."""
+    """Rows that a timer found wrong and whose change the stream brought late or not at all, since the
+    start."""
 
 
 class ResyncReport(Part):

@@ -1,8 +1,8 @@
 """The snapshotter: counts the whole now and then, for the gauges and the status page.
 
 Nearly everything that changes the counts is heard of: this daemon's own changes, and what comes through the
-stream. While neither is, the whole is counted more rarely. A count that fails costs nothing in the pace, or one
-time-out would make counts rare for an hour: another is tried soon.
+stream. While neither is, the whole is counted more rarely. A count that fails costs nothing in the pace, or
+one time-out would make counts rare for an hour: another is tried soon.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SHARE: Final = 0.01
 class Snapshotter(Agent):
     """See the module's text.
 
-    `news` is told of what may count differently now, `resynced` of what certainly does. `latest_at` is when the
-    latest count began (monotonic seconds).
+    `news` is told of what may count differently now, `resynced` of what certainly does. `latest_at` is when
+    the latest count began (monotonic seconds).
     """
 
     name = "snapshotter"

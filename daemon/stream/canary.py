@@ -35,7 +35,8 @@ class Canary:
     """See the module's text.
 
     `live_since` tells since when the present connection is live (monotonic seconds), None if it is not;
-    `on_overdue` is called when the row did not come back. `last_seen_at` is when it last did (monotonic seconds).
+    `on_overdue` is called when the row did not come back. `last_seen_at` is when it last did (monotonic
+    seconds).
     """
 
     def __init__(

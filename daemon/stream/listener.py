@@ -124,7 +124,8 @@ class Listener:
         return self._state.since if self._state.name == "live" else None
 
     def whole_since(self) -> float | None:
-        """Since when no connection has ended with a word (monotonic seconds); None while there is no live one.
+        """Since when no connection has ended with a word (monotonic seconds); None while there is no live
+        one.
 
         One that is thrown away as deaf has not: what it did not bring is lost.
         """

@@ -8,7 +8,8 @@ from typing import Final
 from priorityd.core.stream.listener_state import BACKOFF_MAX_SECONDS, RENEW_AFTER_SECONDS
 
 BEAT_INTERVAL_SECONDS: Final = 15.0
-"""With the grace, the longest that nothing comes back while all is well: what is older is a stream that is deaf."""
+"""With the grace, the longest that nothing comes back while all is well: what is older is a stream that is
+deaf."""
 BEAT_GRACE_SECONDS: Final = 10.0
 """How long a heartbeat row may take to come back; the stream's own delay is below a second."""
 LINGER_SECONDS: Final = 30.0
