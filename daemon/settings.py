@@ -338,7 +338,7 @@ def _unreadable(error: Exception, secrets: Path | None) -> str:
             return f"can't read {path}: {unreadable.strerror}"
         except UnicodeError:
             return f"{path} is no UTF-8 text"
-    return str(error)
+    return str(error.__cause__ or error)
 
 
 def _problem(detail: Any) -> str:

@@ -176,7 +176,7 @@ def inversions_sentence(counts: CountFacts) -> str:
 
 def _of_inngest(inngest: InngestFacts) -> Iterator[tuple[str, str]]:
     if inngest.announcing_failed_because and inngest.announcing_failed_seconds >= _ANNOUNCING_SECONDS:
-        text = f"priority changes have not been announced for {_seconds(inngest.announcing_failed_seconds)}"
+        text = f"Inngest has taken no announcement for {_seconds(inngest.announcing_failed_seconds)}"
         yield "announcing_fails", _sentence(text, inngest.announcing_failed_because)
     elif inngest.oldest_seconds > _OUTBOX_SECONDS:
         text = f"A priority change has waited {_seconds(inngest.oldest_seconds)} to be announced."

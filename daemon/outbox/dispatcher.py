@@ -35,7 +35,7 @@ DEPTH_SECONDS: Final = 15.0
 class Dispatcher(Delivery[RecordedChange]):
     """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts.
 
-    `failing_since` is when announcing began to fail (monotonic seconds), None while it does not.
+    `failing_since` is when Inngest began to take nothing (monotonic seconds), None while that is not known.
     """
 
     name = "dispatcher"
@@ -169,7 +169,7 @@ class Dispatcher(Delivery[RecordedChange]):
     def _failed(self, error: NotForNow | PermanentError, where: Literal["database", "inngest"]) -> float:
         self._failing = where
         delay = self._backoff.failed(monotonic(), error)
-        self.failing_since = self.failing_since or monotonic()
+        self.failing_since = (self.failing_since or monotonic()) if where == "inngest" else None
         self.last_error = str(error)
         log.warning("dispatch_failed", error=str(error), retry_seconds=round(delay, 1))
         return delay

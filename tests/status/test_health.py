@@ -155,7 +155,7 @@ def test_the_headline_is_the_worst_problem() -> None:
         (
             Facts(inngest=InngestFacts(announcing_failed_seconds=12, announcing_failed_because="refused")),
             "announcing_fails",
-            "Priority changes have not been announced for 12 s: refused.",
+            "Inngest has taken no announcement for 12 s: refused.",
         ),
         (Facts(inngest=InngestFacts(oldest_seconds=121)), "announcing_fails", "has waited 2 min"),
         (Facts(jobs=JobFacts(inversions=1)), "jobs_overtake", "1 job has overtaken an older one"),
