@@ -239,13 +239,15 @@ def _note(row: Row, seen: Seen, well: Seen, after: float) -> None:
         row.problem = seconds, seen.problems[0]
     if seen.problems and seen.headline and seen.headline != well.headline and row.headline is None:
         row.headline = seconds, seen.headline
-    if seen.alerts and row.alert is None:
-        row.alert = seconds, seen.alerts[0]
+    # Some look an hour back, and still fire for a fault that went before.
+    new = [alert for alert in seen.alerts if alert not in well.alerts]
+    if new and row.alert is None:
+        row.alert = seconds, new[0]
 
 
 async def _well(scene: Scene, daemon: Daemon) -> Seen | None:
     seen = await look(scene, daemon)
-    return seen if seen.is_well and not seen.alerts else None
+    return seen if seen.is_well else None
 
 
 async def _is_over(scene: Scene, daemon: Daemon) -> bool:
