@@ -42,7 +42,7 @@ LEAST_SUCCESS: Final = 0.95
 JOBS_BEHIND_SECONDS: Final = 180.0
 """A quiet queue is read once a minute."""
 _ANNOUNCING_SECONDS: Final = 10.0
-_OUTBOX_SECONDS: Final = 20.0
+_OUTBOX_SECONDS: Final = 15.0
 
 PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "database_silent": ("critical", "DatabaseSilent"),

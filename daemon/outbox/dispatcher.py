@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 500
 """Changes per claim; at most twice as many events, in one to three requests."""
-DEPTH_SECONDS: Final = 15.0
+DEPTH_SECONDS: Final = 10.0
 
 
 class Dispatcher(Delivery[RecordedChange]):

@@ -218,13 +218,15 @@ async def try_out(scene: Scene, fault: str, hold_seconds: float) -> Row:
     daemon = await _watched(scene, leads=fault != "leader gone")
     well = await eventually(lambda: _well(scene, daemon), _WELL_SECONDS)
     row, began = Row(fault, must_speak=fault not in _SILENT), time.monotonic()
+    # What heals by itself is not held: it is over when another daemon has taken over.
+    hold_seconds = hold_seconds if row.must_speak else 0.0
     async with FAULTS[fault](scene):
         while (after := time.monotonic() - began) < hold_seconds:
             _note(row, await look(scene, daemon), well, after)
             if row.headline and row.problem and row.alert and (row.not_ready or after > LIMIT_SECONDS):
                 break
             await asyncio.sleep(_POLL_SECONDS)
-    healed = time.monotonic()
+    healed = time.monotonic() if row.must_speak else began
     with contextlib.suppress(AssertionError):
         await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS)
         row.recovery = round(time.monotonic() - healed, 1)

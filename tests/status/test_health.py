@@ -157,7 +157,7 @@ def test_the_headline_is_the_worst_problem() -> None:
             "announcing_fails",
             "Inngest has taken no announcement for 12 s: refused.",
         ),
-        (Facts(inngest=InngestFacts(oldest_seconds=21)), "announcing_fails", "has waited 21 s"),
+        (Facts(inngest=InngestFacts(oldest_seconds=16)), "announcing_fails", "has waited 16 s"),
         (Facts(jobs=JobFacts(inversions=1)), "jobs_overtake", "1 job has overtaken an older one"),
         (Facts(jobs=JobFacts(oldest_seconds={"high": 7201})), "high_job_overdue", "queued for more than 2 h"),
         (Facts(jobs=JobFacts(oldest_seconds={"low": 86_401})), "job_overdue", "queued for more than 24 h"),
@@ -181,7 +181,7 @@ def test_each_problem_is_named(facts: Facts, name: str, text: str) -> None:
         Facts(jobs=JobFacts(oldest_seconds={"high": 7199, "medium": 7201, "low": 86_399})),
         Facts(jobs=JobFacts(high_completed=95, high_failed=5)),
         Facts(jobs=JobFacts(off_because="there is no table background_jobs")),
-        Facts(queue=QueueFacts(oldest_pending_seconds=19), inngest=InngestFacts(oldest_seconds=19)),
+        Facts(queue=QueueFacts(oldest_pending_seconds=19), inngest=InngestFacts(oldest_seconds=14)),
         Facts(inngest=InngestFacts(announcing_failed_seconds=5, announcing_failed_because="refused")),
     ],
 )
