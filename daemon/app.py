@@ -77,7 +77,7 @@ class App:
         self._liveness = means.liveness
         self._shared = Shared(means)
         self._agents = Agents(means, self._shared)
-        self._sources = _sources(means, self._shared, self._agents)
+        self._sources = sources_of(means, self._shared, self._agents)
         self._notifier = Notifier()
         self._stop_asked = anyio.Event()
         self._forced = False
@@ -206,7 +206,8 @@ class App:
         return describe(self._sources, facts, judge(facts))
 
 
-def _sources(means: Means, shared: Shared, agents: Agents) -> Sources:
+def sources_of(means: Means, shared: Shared, agents: Agents) -> Sources:
+    """Where the status is read from."""
     return Sources(
         started_at=utc_now(),
         started=monotonic(),

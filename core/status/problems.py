@@ -109,7 +109,9 @@ def counted(number: int, one: str, many: str) -> str:
 
 def _find(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _of_database(facts.database)
-    yield from _of_stream(facts.stream, facts.repair)
+    if has_answered(facts.database):
+        # Else the heartbeat row could not be written: that it does not come says nothing of the stream.
+        yield from _of_stream(facts.stream, facts.repair)
     yield from _of_repair(facts.repair, database_answers=has_answered(facts.database))
     yield from _of_queue(facts.queue)
     if facts.counts is not None:

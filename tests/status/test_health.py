@@ -73,6 +73,11 @@ def test_a_deaf_stream_is_a_warning_while_sweeps_find_the_changes() -> None:
     assert health.ready
 
 
+def test_while_the_database_is_silent_nothing_is_said_of_the_stream() -> None:
+    problems = judge(replace(WELL, database=SILENT, stream=DEAF)).problems
+    assert [problem.name for problem in problems] == ["database_silent"]
+
+
 @pytest.mark.parametrize(
     "repair", [RepairFacts(overdue_seconds=30), RepairFacts(sweeps=False)], ids=["failing", "never"]
 )
