@@ -91,11 +91,24 @@ class InngestFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """An old transaction that others wait for: the backend that has it open, None if it is a prepared one."""
+
+    pid: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobFacts:
-    """The application's jobs. `behind_seconds` is how far the count of ended jobs is behind the present."""
+    """The application's jobs.
+
+    `behind_seconds` is how far the count of ended jobs is behind the present, `held_back_by` what it waits
+    for.
+    """
 
     off_because: str | None = None
     behind_seconds: float = 0.0
+    held_back_by: Holder | None = None
     inversions: int = 0
     high_completed: int = 0
     high_failed: int = 0

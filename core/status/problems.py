@@ -15,6 +15,7 @@ from priorityd.core.status.facts import (
     CountFacts,
     DatabaseFacts,
     Facts,
+    Holder,
     InngestFacts,
     JobFacts,
     QueueFacts,
@@ -201,12 +202,19 @@ def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
     if ended and jobs.high_completed / ended < LEAST_SUCCESS:
         yield "jobs_fail", f"Only {jobs.high_completed / ended:.0%} of the jobs of priority high succeeded."
     if jobs.behind_seconds > JOBS_BEHIND_SECONDS:
-        yield (
-            "jobs_behind",
-            f"Jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet.",
-        )
+        text = f"jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet"
+        yield "jobs_behind", _sentence(text, _held(jobs.held_back_by))
     if jobs.off_because and "no table" not in jobs.off_because:
         yield "job_telemetry_off", _sentence("job telemetry is off", jobs.off_because)
+
+
+def _held(holder: Holder | None) -> str | None:
+    if holder is None:
+        return None
+    who = (
+        "a prepared transaction has been" if holder.pid is None else f"backend {holder.pid} has a transaction"
+    )
+    return f"{who} open for {_seconds(holder.seconds)}"
 
 
 def _sentence(text: str, cause: str | None) -> str:

@@ -10,6 +10,7 @@ from priorityd.core.status.facts import (
     CountFacts,
     DatabaseFacts,
     Facts,
+    Holder,
     InngestFacts,
     JobFacts,
     QueueFacts,
@@ -168,6 +169,16 @@ def test_the_headline_is_the_worst_problem() -> None:
         (Facts(jobs=JobFacts(oldest_seconds={"low": 86_401})), "job_overdue", "queued for more than 24 h"),
         (Facts(jobs=JobFacts(high_completed=94, high_failed=6)), "jobs_fail", "Only 94%"),
         (Facts(jobs=JobFacts(behind_seconds=600)), "jobs_behind", "in the last 10 min are not counted yet"),
+        (
+            Facts(jobs=JobFacts(behind_seconds=600, held_back_by=Holder(4711, 660))),
+            "jobs_behind",
+            "not counted yet: backend 4711 has a transaction open for 11 min.",
+        ),
+        (
+            Facts(jobs=JobFacts(behind_seconds=600, held_back_by=Holder(None, 660))),
+            "jobs_behind",
+            "a prepared transaction has been open for 11 min.",
+        ),
         (Facts(jobs=JobFacts(off_because="it lacks indexes")), "job_telemetry_off", "Job telemetry is off"),
     ],
 )
