@@ -33,6 +33,7 @@ from tests.chaos.breakages import hooked, proxied
 from tests.chaos.database import connect, insist
 from tests.chaos.run import Plan, open_world
 from tests.chaos.world import World
+from tests.deploy.rules import ALERTS
 from tests.support.daemon_process import PLAIN, Daemon, eventually, free_port
 from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
 from tests.support.repository import DEPLOY
@@ -166,6 +167,8 @@ FAULTS: Final[dict[str, Inject]] = {
     "leader gone": leader_gone,
     **(_CLOCK if clock.LIBRARY is not None else {}),
 }
+_TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
+"""Alerts that end with their problem; others look some time back."""
 _SILENT: Final = ("leader gone",)
 """Faults of which nothing needs to be said: another daemon has taken over before anything is late."""
 
@@ -249,7 +252,7 @@ def _note(row: Row, seen: Seen, well: Seen, after: float) -> None:
 
 async def _well(scene: Scene, daemon: Daemon) -> Seen | None:
     seen = await look(scene, daemon)
-    return seen if seen.is_well else None
+    return seen if seen.is_well and not _TOLD.intersection(seen.alerts) else None
 
 
 async def _is_over(scene: Scene, daemon: Daemon) -> bool:
