@@ -67,11 +67,13 @@ class QueueFacts:
 class CountFacts:
     """The repositories as they were counted `age_seconds` ago; `overdue_seconds`: how late the next count is.
 
-    None of the numbers is by the rows' own flags.
+    `inverted_seconds` is the time over which each count has found inversions: one alone may have met a change
+    on its way. None of the numbers is by the rows' own flags.
     """
 
     workspace_repositories: int
     inversions: int = 0
+    inverted_seconds: float = 0.0
     untracked: int = 0
     age_seconds: float = 0.0
     overdue_seconds: float = 0.0

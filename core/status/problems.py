@@ -30,6 +30,8 @@ KNOWN_FOR_SECONDS: Final = 25.0
 fault is told within 30 s."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
+INVERTED_SECONDS: Final = 10.0
+"""As long as it takes until a sweep has mended what no change named."""
 COUNT_OVERDUE_SECONDS: Final = 60.0
 """Above the time-out of a count: by then a silent database has been told of long since."""
 CLOCK_SECONDS: Final = 30.0
@@ -133,7 +135,7 @@ def _of_database(database: DatabaseFacts) -> Iterator[tuple[str, str]]:
 def _of_stream(stream: StreamFacts, repair: RepairFacts) -> Iterator[tuple[str, str]]:
     if is_heard(stream):
         return
-    sweeping = repair.sweeps and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS
+    sweeping = repair.sweeps and repair.failure is None and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS
     found = f"sweeps find them within {_seconds(repair.interval_seconds)}" if sweeping else "and sweeps fail"
     joint = "; " if sweeping else ", "
     yield "changes_not_heard", _sentence(f"changes are not heard{joint}{found}", stream.failure)
@@ -162,7 +164,7 @@ def _of_queue(queue: QueueFacts) -> Iterator[tuple[str, str]]:
 
 
 def _of_counts(counts: CountFacts) -> Iterator[tuple[str, str]]:
-    if counts.inversions:
+    if counts.inversions and counts.inverted_seconds >= INVERTED_SECONDS:
         yield "not_high", inversions_sentence(counts)
     if counts.overdue_seconds > COUNT_OVERDUE_SECONDS:
         yield "counts_old", f"The repositories were last counted {_seconds(counts.age_seconds)} ago."

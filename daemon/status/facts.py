@@ -93,7 +93,8 @@ def _database(sources: Sources, now: float) -> DatabaseFacts:
 
 def _stream(sources: Sources, now: float) -> StreamFacts:
     listener = sources.listener
-    failure = listener.state.last_failure
+    # One that is live has left its last failure behind.
+    failure = listener.state.last_failure if listener.state.name != "live" else None
     return StreamFacts(
         state=listener.state.name,
         heard=listener.heard_at is not None,
@@ -132,6 +133,7 @@ def _counts(sources: Sources, now: float) -> CountFacts | None:
     return CountFacts(
         workspace_repositories=snapshot.held,
         inversions=snapshot.inversions,
+        inverted_seconds=snapshotter.inverted_seconds(),
         untracked=snapshot.untracked,
         age_seconds=now - counted_at,
         overdue_seconds=snapshotter.overdue_seconds(),

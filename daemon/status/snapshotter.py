@@ -64,6 +64,7 @@ class Snapshotter(Agent):
         self._changed = self._hurried = False
         self.latest: Snapshot | None = None
         self.latest_at: float | None = None
+        self._inverted_since: float | None = None
         resynced.subscribe(self._hurry)
         for each in news:
             each.subscribe(self._hear)
@@ -71,6 +72,10 @@ class Snapshotter(Agent):
     def overdue_seconds(self) -> float:
         """How long ago the count was due that has not been made yet."""
         return max(0.0, monotonic() - (self._due_at or self._next_at()))
+
+    def inverted_seconds(self) -> float:
+        """The time from the first to the last of the counts that found inversions; 0 if the last did not."""
+        return 0.0 if self._inverted_since is None else (self.latest_at or 0.0) - self._inverted_since
 
     def _hurry(self) -> None:
         self._hurried = True
@@ -108,8 +113,12 @@ class Snapshotter(Agent):
         old, self.latest, self.latest_at, self._due_at = self.latest, snapshot, began, None
         self._database_clock.read(snapshot.taken_at)
         self._show(snapshot)
+        self._inverted_since = (self._inverted_since or began) if snapshot.inversions else None
         quiet = old is not None and _counts(old) == _counts(snapshot)
-        return self._pace.rest_after(monotonic() - began, quiet=quiet)
+        seconds = monotonic() - began
+        rest = self._pace.rest_after(seconds, quiet=quiet)
+        # Whether that stays so is worth another look soon.
+        return min(rest, max(RETRY_SECONDS, seconds / SHARE)) if snapshot.inversions else rest
 
     def _show(self, snapshot: Snapshot) -> None:
         counts: Counter[tuple[bool, str]] = Counter()

@@ -116,7 +116,7 @@ def test_the_headline_is_the_worst_problem() -> None:
     ("facts", "name", "text"),
     [
         (
-            Facts(counts=CountFacts(5, inversions=1)),
+            Facts(counts=CountFacts(5, inversions=1, inverted_seconds=10)),
             "not_high",
             "1 of 5 workspace repositories are not high.",
         ),
@@ -193,6 +193,7 @@ def test_each_problem_is_named(facts: Facts, name: str, text: str) -> None:
     "facts",
     [
         Facts(),
+        Facts(counts=CountFacts(5, inversions=1, inverted_seconds=9)),
         Facts(database=DatabaseFacts(clock_ahead_seconds=29)),
         Facts(jobs=JobFacts(oldest_seconds={"high": 7199, "medium": 7201, "low": 86_399})),
         Facts(jobs=JobFacts(high_completed=95, high_failed=5)),

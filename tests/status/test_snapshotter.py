@@ -49,6 +49,25 @@ async def test_a_count_that_fails_costs_nothing_in_the_pace(
         assert watching.overdue_seconds() == 0
 
 
+async def test_what_is_not_high_is_looked_at_again_soon(database: Database) -> None:
+    app, resynced = Application(database.connect()), News()
+    app.add(app.workspace(), app.repository())
+    async with (
+        serve_sandbox(database.url) as server,
+        open_store(server.url, server.service_role_key) as store,
+    ):
+        watching = make(store, News(), resynced)
+        assert await watching.turn() < snapshotter.INTERVAL_SECONDS
+        assert watching.inverted_seconds() == 0, "one count may have met a change on its way"
+        resynced.tell()
+        await watching.turn()
+        assert watching.inverted_seconds() > 0
+        await store.sweep("manual", 10)
+        resynced.tell()
+        await watching.turn()
+        assert watching.inverted_seconds() == 0
+
+
 async def test_after_a_full_resync_it_counts_at_once(database: Database) -> None:
     resynced = News()
     async with (
