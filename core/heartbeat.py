@@ -21,11 +21,12 @@ GRACE_SECONDS: Final = 10.0
 class Heartbeat:
     """The row's way. Times are seconds of one monotonic clock.
 
-    `wanted` is told when a row would show whether a new connection delivers. `lag_seconds` is the age of the
-    row when it last came back, None before the first.
+    `wanted` is told when a row would show whether a new connection delivers. `seen_at` is when a row last
+    came back and `lag_seconds` its age then; both are None before the first.
     """
 
     grace_seconds: float = GRACE_SECONDS
+    seen_at: float | None = None
     lag_seconds: float | None = None
     wanted: News = field(default_factory=News)
     _connected_at: float = math.inf
@@ -41,9 +42,9 @@ class Heartbeat:
         if self._awaited_since is None and sent_at >= self._connected_at:
             self._awaited_since = sent_at
 
-    def seen(self, lag_seconds: float) -> None:
+    def seen(self, now: float, lag_seconds: float) -> None:
         """A row came through the stream."""
-        self._awaited_since, self.lag_seconds = None, lag_seconds
+        self._awaited_since, self.seen_at, self.lag_seconds = None, now, lag_seconds
 
     @property
     def due_at(self) -> float | None:

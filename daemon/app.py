@@ -10,6 +10,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
@@ -18,7 +19,9 @@ from anyio.abc import TaskGroup
 
 from priorityd.core import __version__
 from priorityd.core.errors import ExitCode
-from priorityd.daemon.clock import utc_now
+from priorityd.core.status.facts import Facts
+from priorityd.core.status.health import Health, judge
+from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.startup import wait_for_schema
 from priorityd.daemon.database.store import open_store
@@ -27,6 +30,7 @@ from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.logs import hide
 from priorityd.daemon.parts import Agents, Means, Shared
 from priorityd.daemon.settings import Settings, is_in_environment, read_key
+from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.systemd import Notifier
@@ -50,7 +54,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
             open_store(
                 settings.supabase_url,
                 api_key,
-                on_error=lambda reason: metrics.apply.call_errors.labels(reason).inc(),
+                on_error=lambda reason: metrics.database.call_errors.labels(reason).inc(),
             )
         )
         senders = await opened.enter_async_context(open_senders(settings, liveness))
@@ -73,7 +77,7 @@ class App:
         self._liveness = means.liveness
         self._shared = Shared(means)
         self._agents = Agents(means, self._shared)
-        self._started_at = utc_now()
+        self._sources = sources_of(means, self._shared, self._agents)
         self._notifier = Notifier()
         self._stop_asked = anyio.Event()
         self._forced = False
@@ -85,9 +89,10 @@ class App:
         log.info("started", version=__version__, http=f"http://{host}:{port}")
         probes = Probes(
             not_alive=self._liveness.stalled,
-            not_ready=self._not_ready,
+            not_ready=lambda: list(self._health().not_ready_because),
             status=self._status,
-            refresh=self._means.metrics.refresh,
+            refresh=self._refresh,
+            identity=f"priorityd/{__version__} ({self._sources.project})",
         )
         async with anyio.create_task_group() as root:
             root.start_soon(serve, endpoint, self._means.metrics.registry, probes)
@@ -178,39 +183,50 @@ class App:
                 self._notifier.status(self._summary())
             await anyio.sleep(interval)
 
-    def _not_ready(self) -> list[str]:
-        reasons = []
-        if not self._agents.resyncer.initial_done:
-            reasons.append("the first full resync is not done")
-        sweeping = self._agents.sweeper.succeeding and self._agents.elector.succeeding
-        if self._agents.listener.state.name != "live" and not sweeping:
-            reasons.append("the change stream is not live and sweeps fail")
-        if self._stop_asked.is_set():
-            reasons.append("stopping")
-        return reasons
+    def _facts(self) -> Facts:
+        return read_facts(self._sources, stopping=self._stop_asked.is_set())
+
+    def _health(self) -> Health:
+        return judge(self._facts())
+
+    def _refresh(self) -> None:
+        facts = self._facts()
+        self._means.metrics.refresh()
+        self._means.metrics.health.show(facts, judge(facts))
 
     def _summary(self) -> str:
-        ready = "ready" if not self._not_ready() else "not ready"
-        state, pending = self._agents.listener.state.name, self._shared.queue.pending
-        return f"{ready}; listener {state}; {pending} repositories pending"
+        pending = self._shared.queue.pending
+        return self._health().line + (f" {pending:,} repositories wait." if pending else "")
 
     def _status(self) -> Report:
         # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
-        from priorityd.daemon.status.status import Sources, describe
+        from priorityd.daemon.status.status import describe
 
-        agents, shared = self._agents, self._shared
-        sources = Sources(
-            started_at=self._started_at,
-            listener=agents.listener,
-            queue=shared.queue,
-            sweeper=agents.sweeper,
-            resyncer=agents.resyncer,
-            recorder=shared.recorder,
-            history=shared.history,
-            snapshotter=agents.snapshotter,
-            job_watcher=agents.job_watcher,
-            dispatcher=agents.dispatcher,
-            function_host=agents.function_host,
-            releaser=agents.releaser,
-        )
-        return describe(sources, not_ready=self._not_ready(), leader=shared.leadership.is_held())
+        facts = self._facts()
+        return describe(self._sources, facts, judge(facts))
+
+
+def sources_of(means: Means, shared: Shared, agents: Agents) -> Sources:
+    """Where the status is read from."""
+    return Sources(
+        started_at=utc_now(),
+        started=monotonic(),
+        project=urlsplit(means.settings.supabase_url).netloc,
+        sweep_interval_seconds=means.settings.sweep_interval_seconds,
+        listener=agents.listener,
+        queue=shared.queue,
+        elector=agents.elector,
+        leadership=shared.leadership,
+        sweeper=agents.sweeper,
+        drift_watch=agents.drift_watch,
+        resyncer=agents.resyncer,
+        recorder=shared.recorder,
+        runs=shared.runs,
+        history=shared.history,
+        database_clock=shared.database_clock,
+        snapshotter=agents.snapshotter,
+        job_watcher=agents.job_watcher,
+        dispatcher=agents.dispatcher,
+        function_host=agents.function_host,
+        releaser=agents.releaser,
+    )

@@ -34,6 +34,7 @@ from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.apply.worker import Worker
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.inngest.sync_function import SyncFunction
 from priorityd.daemon.inngest_side import Senders, make_dispatcher, make_function_host, make_releaser
@@ -44,7 +45,9 @@ from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.outbox.trimmer import Trimmer
+from priorityd.daemon.repair.drift_watch import DriftWatch
 from priorityd.daemon.repair.resyncer import Resyncer
+from priorityd.daemon.repair.runs import Runs
 from priorityd.daemon.repair.sweeper import Sweeper
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.status.metrics import Metrics
@@ -86,10 +89,12 @@ class Shared:
         self.work_added = Wakeup()
         self.sweeps = PendingRuns()
         self.leadership, self.heartbeat = Leadership(), Heartbeat()
-        self.heard, self.recorded = News(), News()
+        self.heard, self.recorded, self.resynced = News(), News(), News()
         self.history = History()
+        self.database_clock = DatabaseClock()
         self.drift_judge = DriftJudge()
-        self.recorder = Recorder(metrics.apply, self.history, self.recorded)
+        self.recorder = Recorder(metrics.apply, self.history, self.recorded, self.database_clock)
+        self.runs = Runs(metrics.repair, self.history)
         self.intake = Intake(
             self.queue,
             self.work_added,
@@ -125,8 +130,16 @@ class Agents:
             batch_size=settings.batch_size,
             recorder=shared.recorder,
             metrics=metrics.apply,
+            calls=metrics.database,
             liveness=liveness,
             wakeup=shared.work_added,
+        )
+        self.drift_watch = DriftWatch(
+            store,
+            shared.drift_judge,
+            shared.runs,
+            shared.database_clock,
+            self.listener.whole_since,
         )
         self.elector = Elector(
             store,
@@ -143,8 +156,9 @@ class Agents:
             SweepPace(settings.sweep_interval_seconds, settings.debounce_seconds),
             requests=shared.sweeps,
             leadership=shared.leadership,
-            drift_judge=shared.drift_judge,
+            drift_watch=self.drift_watch,
             recorder=shared.recorder,
+            runs=shared.runs,
             liveness=liveness,
             work_added=shared.work_added,
         )
@@ -154,10 +168,17 @@ class Agents:
             settings.resync_schedule,
             is_leader=is_leader,
             recorder=shared.recorder,
+            runs=shared.runs,
+            done=shared.resynced,
             liveness=liveness,
         )
         self.snapshotter = Snapshotter(
-            store, news=(shared.heard, shared.recorded), metrics=metrics.snapshots, liveness=liveness
+            store,
+            news=(shared.heard, shared.recorded),
+            resynced=shared.resynced,
+            database_clock=shared.database_clock,
+            metrics=metrics.snapshots,
+            liveness=liveness,
         )
         self.job_watcher = JobWatcher(
             store,

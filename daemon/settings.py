@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from urllib.request import getproxies
 
 from cronsim import CronSim, CronSimError
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.core.vocabulary import PriorityForm, QueueMode
 
+_ENV_FILE: Final = Path(".env")
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 _INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"
 _SIGNING_KEY_PREFIX: Final = re.compile(r"^signkey-\w+-")
@@ -34,7 +36,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="PRIORITYD_",
-        env_file=".env",
+        env_file=_ENV_FILE,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -289,7 +291,12 @@ def load_settings() -> Settings:
     """Read the settings. Raises `ConfigurationError` naming each setting that is missing or out of range."""
     secrets = _secrets_directory()
     try:
-        return Settings(_secrets_dir=secrets)
+        with warnings.catch_warnings():
+            # Of a secret that is a directory, say.
+            warnings.simplefilter("error", UserWarning)
+            return Settings(_secrets_dir=secrets)
+    except (SettingsError, OSError, UnicodeError, UserWarning) as error:
+        raise ConfigurationError(f"Bad configuration: {_unreadable(error, secrets)}") from None
     except ValidationError as error:
         problems = "; ".join(_problem(detail) for detail in error.errors(include_input=False))
         raise ConfigurationError(f"Bad configuration: {problems}") from None
@@ -327,9 +334,30 @@ def variable_name(field: str) -> str:
 def _secrets_directory() -> Path | None:
     for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
         if directory := os.environ.get(variable):
-            return Path(directory)
+            return _checked_directory(variable, Path(directory))
     default = Path("/run/secrets")
     return default if default.is_dir() else None
+
+
+def _checked_directory(variable: str, directory: Path) -> Path:
+    try:
+        next(directory.iterdir(), None)
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: can't read {directory}: {error.strerror}") from None
+    return directory
+
+
+def _unreadable(error: Exception, secrets: Path | None) -> str:
+    """Which file can't be read, and why: the error itself may not say."""
+    for path in (_ENV_FILE, *(secrets.iterdir() if secrets else ())):
+        try:
+            if path.is_file():
+                path.read_text(encoding="utf-8")
+        except OSError as unreadable:
+            return f"can't read {path}: {unreadable.strerror}"
+        except UnicodeError:
+            return f"{path} is no UTF-8 text"
+    return str(error.__cause__ or error)
 
 
 def _problem(detail: Any) -> str:

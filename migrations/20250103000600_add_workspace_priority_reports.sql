@@ -203,9 +203,25 @@ begin
     end
     $$;
 
+    -- Of tracked rows whose flag disagrees with membership: by how much counting memberships differs from counting flags,
+    -- of all and of those that are not high. The ids are what priorityd.mismatched_between found.
+    create or replace function priorityd.misflagged(p_repository_ids uuid[], out held bigint, out inversions bigint)
+    language sql stable as $$
+        select coalesce(sum(d.difference), 0), coalesce(sum(d.difference) filter (where not d.is_high), 0)
+        from (
+            select exists (
+                    select from priorityd.memberships() m where m.repository_id = tr.repository_id
+                )::integer - coalesce(tr.is_workspace_repo, false)::integer as difference,
+                (tr.priority::text in ('critical', 'high')) is true as is_high
+            from public.tracked_repositories tr
+            where tr.repository_id = any (p_repository_ids)
+        ) d
+    $$;
+
     -- Numbers for the dashboards. Cheap on a large table: the counts come from one index-only scan of
-    -- idx_tracked_repos_workspace_priority (some 100 ms for a million rows), inversions from the same counts, the
-    -- untracked from the sweep's comparison of two indexes, and the outbox from the index of its pending rows.
+    -- idx_tracked_repos_workspace_priority (some 100 ms for a million rows), the untracked from the sweep's comparison of
+    -- two indexes, and the outbox from the index of its pending rows. held and inversions count memberships and not flags:
+    -- a row that can't be written has the wrong flag too.
     -- Without the outbox the rows on record are an audit trail: nothing is pending.
     create or replace function public.workspace_priority_snapshot()
     returns jsonb language plpgsql stable
@@ -215,26 +231,32 @@ begin
     as $$
     declare
         v_repositories jsonb;
+        v_held bigint;
         v_inversions bigint;
+        v_mismatched constant uuid[] := array(select priorityd.mismatched_between(null, null));
         v_outbox jsonb := '{"pending": 0, "oldest_seconds": 0, "abandoned": 0}';
     begin
         select coalesce(jsonb_agg(to_jsonb(g) order by g.is_workspace_repo desc, g.priority), '[]'),
+            coalesce(sum(g.count) filter (where g.is_workspace_repo), 0),
             coalesce(sum(g.count) filter (
                 where g.is_workspace_repo and (g.priority::text in ('critical', 'high')) is not true
             ), 0)
-        into v_repositories, v_inversions
+        into v_repositories, v_held, v_inversions
         from (
             select tr.is_workspace_repo, tr.priority, count(*) as count
             from public.tracked_repositories tr
             group by tr.is_workspace_repo, tr.priority
         ) g;
+        select v_held + d.held, v_inversions + d.inversions into v_held, v_inversions
+        from priorityd.misflagged(v_mismatched) d;
         if to_regclass('priorityd.outbox') is not null then
             v_outbox := public.priority_outbox_depth();
         end if;
         return jsonb_build_object(
             'repositories', v_repositories,
+            'held', v_held,
             'inversions', v_inversions,
-            'untracked', priorityd.count_untracked(array(select priorityd.mismatched_between(null, null))),
+            'untracked', priorityd.count_untracked(v_mismatched),
             'outbox_pending', v_outbox -> 'pending',
             'outbox_oldest_seconds', v_outbox -> 'oldest_seconds',
             'outbox_abandoned', v_outbox -> 'abandoned',

@@ -206,7 +206,6 @@ begin
     set search_path = public, extensions
     set lock_timeout = '2s'
     set statement_timeout = '20s'
-    set default_transaction_isolation = 'read committed'
     set jit = off
     -- Every look is at the end of an index. What the planner knows of tables that fill and empty within seconds is
     -- wrong more often than right.

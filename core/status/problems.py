@@ -1,80 +1,109 @@
-"""Is everything right? The answer in words, from a handful of facts.
+"""What is not as it should be, in words, from the facts; each with how bad it is and the alert that tells of
+it.
 
-What is a problem here is one for somebody who looks now; what should wake somebody is decided by the alerts.
+What is a problem here is one for somebody who looks now; which of them wake somebody, and after how long, is
+decided by the alerts, which read the same list.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from priorityd.core.priorities import Priority
+from priorityd.core.status.facts import (
+    CountFacts,
+    DatabaseFacts,
+    Facts,
+    Holder,
+    InngestFacts,
+    JobFacts,
+    QueueFacts,
+    RepairFacts,
+    StreamFacts,
+)
 
 Severity: TypeAlias = Literal["critical", "warning"]
 
+KNOWN_FOR_SECONDS: Final = 25.0
+"""How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a
+fault is told within 30 s."""
+SWEEP_OVERDUE_SECONDS: Final = 20.0
+PENDING_SECONDS: Final = 20.0
+INVERTED_SECONDS: Final = 10.0
+"""As long as it takes until a sweep has mended what no change named."""
+COUNT_OVERDUE_SECONDS: Final = 60.0
+"""Above the time-out of a count: by then a silent database has been told of long since."""
+CLOCK_SECONDS: Final = 30.0
+"""The skew that Supabase allows in a key's times."""
 HIGH_LIMIT_SECONDS: Final = 2 * 3600.0
 """Jobs of workspace repositories are done within this time."""
 LIMIT_SECONDS: Final = 24 * 3600.0
 """All others are."""
 LEAST_SUCCESS: Final = 0.95
 """Of the jobs of workspace repositories."""
-_LISTENER_SECONDS: Final = 30.0
-_PENDING_SECONDS: Final = 30.0
-_OUTBOX_SECONDS: Final = 120.0
+JOBS_BEHIND_SECONDS: Final = 180.0
+"""A quiet queue is read once a minute."""
+_ANNOUNCING_SECONDS: Final = 10.0
+_OUTBOX_SECONDS: Final = 15.0
+
+PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
+    "database_silent": ("critical", "DatabaseSilent"),
+    "sweeps_fail": ("critical", "SweepsFail"),
+    "not_high": ("critical", "PriorityInversion"),
+    "rows_refused": ("critical", "RepositoriesParked"),
+    "change_waits": ("critical", "ChangeWaitsTooLong"),
+    "high_job_overdue": ("critical", "WorkspaceJobOverdue"),
+    "changes_not_heard": ("warning", "ChangesNotHeard"),
+    "clock_wrong": ("warning", "ClockWrong"),
+    "counts_old": ("warning", "CountsOld"),
+    "announcing_fails": ("warning", "OutboxStuck"),
+    "jobs_held_back": ("warning", "JobReleasesHeldBack"),
+    "changes_lost": ("warning", "ChangesAreLost"),
+    "resync_failed": ("warning", "ResyncsFail"),
+    "untracked": ("warning", "RepositoriesUntracked"),
+    "jobs_behind": ("warning", "JobsNotCounted"),
+    "job_overdue": ("warning", "TrackedJobOverdue"),
+    "jobs_fail": ("warning", "WorkspaceJobsFail"),
+    "jobs_lost": ("warning", "JobsLost"),
+    "jobs_overtake": ("warning", "JobsOvertake"),
+    "job_telemetry_off": ("warning", None),
+}
+"""Every problem by its name, the worst first: how bad it is, and its alert, which is its entry in the
+runbook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be, in words for an operator."""
+    """Something that is not as it should be: one sentence for an operator."""
 
+    name: str
     severity: Severity
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the verdict is made from. Counts of repositories are None until they have been counted."""
-
-    not_ready_because: tuple[str, ...] = ()
-    workspace_repositories: int | None = None
-    inversions: int | None = None
-    untracked: int = 0
-    listener_state: str = "live"
-    listener_seconds: float = 0.0
-    listener_failure: str | None = None
-    sweeps_succeed: bool = True
-    parked: int = 0
-    oldest_pending_seconds: float = 0.0
-    drift_repaired: int = 0
-    last_resync_failed: bool = False
-    outbox_oldest_seconds: float = 0.0
-    jobs_off_because: str | None = None
-    job_inversions: int = 0
-    high_jobs_completed: int = 0
-    high_jobs_failed: int = 0
-    oldest_jobs_seconds: dict[Priority, float] = field(default_factory=dict)
-    jobs_held_back_because: str | None = None
-    jobs_lost: int = 0
-
-
-def headline(facts: Facts) -> str:
-    """The state of the priorities in one sentence."""
-    total, wrong = facts.workspace_repositories, facts.inversions
-    if total is None or wrong is None:
-        return "The repositories have not been counted yet."
-    if wrong:
-        return f"{wrong:,} of {counted(total, 'workspace repository', 'workspace repositories')} not high."
-    if total == 0:
-        return "No repository is in a workspace."
-    if total == 1:
-        return "The one workspace repository is high."
-    return f"All {total:,} workspace repositories are high."
+    alert: str | None
 
 
 def find_problems(facts: Facts) -> list[Problem]:
     """What is not as it should be, the worst first."""
-    problems = [*_of_priorities(facts), *_of_the_daemon(facts), *_of_jobs(facts)]
-    return sorted(problems, key=lambda problem: problem.severity)
+    order = list(PROBLEMS)
+    found = sorted(_find(facts), key=lambda each: order.index(each[0]))
+    return [Problem(name, PROBLEMS[name][0], text, PROBLEMS[name][1]) for name, text in found]
+
+
+def has_answered(database: DatabaseFacts) -> bool:
+    """Whether the database has answered lately."""
+    return database.silent_seconds < KNOWN_FOR_SECONDS
+
+
+def is_heard(stream: StreamFacts) -> bool:
+    """Whether the daemon's own heartbeat row has come back lately."""
+    return stream.unheard_seconds < KNOWN_FOR_SECONDS
+
+
+def silence(database: DatabaseFacts) -> str:
+    """Since when it has not answered."""
+    verb = "answered" if database.unheard_of else "been usable"
+    return f"the database has not {verb} for {_seconds(database.silent_seconds)}"
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -82,67 +111,124 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one} is" if number == 1 else f"{number:,} {many} are"
 
 
-def _of_priorities(facts: Facts) -> list[Problem]:
-    problems = []
-    if facts.inversions:
-        text = f"{counted(facts.inversions, 'workspace repository', 'workspace repositories')} not high"
-        problems.append(Problem("critical", text))
-    if facts.parked:
-        text = f"{counted(facts.parked, 'repository', 'repositories')} parked: the row can't be written"
-        problems.append(Problem("critical", text))
-    if facts.oldest_pending_seconds > _PENDING_SECONDS:
-        text = f"a change has been waiting for {facts.oldest_pending_seconds:.0f} s"
-        problems.append(Problem("critical", text))
-    if facts.drift_repaired:
+def _find(facts: Facts) -> Iterator[tuple[str, str]]:
+    yield from _of_database(facts.database)
+    if has_answered(facts.database):
+        # Else the heartbeat row could not be written: that it does not come says nothing of the stream.
+        yield from _of_stream(facts.stream, facts.repair)
+    yield from _of_repair(facts.repair, database_answers=has_answered(facts.database))
+    yield from _of_queue(facts.queue)
+    if facts.counts is not None:
+        yield from _of_counts(facts.counts)
+    yield from _of_inngest(facts.inngest)
+    yield from _of_jobs(facts.jobs)
+
+
+def _of_database(database: DatabaseFacts) -> Iterator[tuple[str, str]]:
+    if not has_answered(database):
+        yield "database_silent", _sentence(silence(database), database.failure)
+    ahead = database.clock_ahead_seconds
+    if ahead is not None and abs(ahead) > CLOCK_SECONDS:
+        where = "ahead of" if ahead > 0 else "behind"
+        yield "clock_wrong", f"This host's clock is {_seconds(abs(ahead))} {where} the database's."
+
+
+def _of_stream(stream: StreamFacts, repair: RepairFacts) -> Iterator[tuple[str, str]]:
+    if is_heard(stream):
+        return
+    sweeping = repair.sweeps and repair.failure is None and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS
+    found = f"sweeps find them within {_seconds(repair.interval_seconds)}" if sweeping else "and sweeps fail"
+    joint = "; " if sweeping else ", "
+    yield "changes_not_heard", _sentence(f"changes are not heard{joint}{found}", stream.failure)
+
+
+def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple[str, str]]:
+    if repair.overdue_seconds >= SWEEP_OVERDUE_SECONDS and database_answers:
+        text = f"no sweep has succeeded for {_seconds(repair.overdue_seconds)}"
+        yield "sweeps_fail", _sentence(text, repair.failure)
+    if repair.last_resync_failed:
+        yield "resync_failed", "The last full resync failed."
+    if repair.late_or_lost:
+        rows = "1 row" if repair.late_or_lost == 1 else f"{repair.late_or_lost:,} rows"
         text = (
-            f"sweeps found {facts.drift_repaired:,} wrong in the last hour that no change had announced: "
-            "the stream loses changes"
+            f"Sweeps found {rows} wrong in the last hour whose change the stream brought late or not at all."
         )
-        problems.append(Problem("warning", text))
-    if facts.untracked:
-        text = f"{counted(facts.untracked, 'repository', 'repositories')} in a workspace but not tracked"
-        problems.append(Problem("warning", text))
-    return problems
+        yield "changes_lost", text
 
 
-def _of_the_daemon(facts: Facts) -> list[Problem]:
-    problems = [Problem("critical", f"not ready: {reason}") for reason in facts.not_ready_because]
-    if facts.listener_state != "live" and facts.listener_seconds > _LISTENER_SECONDS:
-        cause = f" ({facts.listener_failure})" if facts.listener_failure else ""
-        state = facts.listener_state.replace("_", " ")
-        text = f"the change stream has been {state} for {facts.listener_seconds:.0f} s{cause}"
-        problems.append(Problem("warning", text + ": changes are found by sweeps"))
-    if not facts.sweeps_succeed:
-        problems.append(Problem("critical", "sweeps fail"))
-    if facts.last_resync_failed:
-        problems.append(Problem("warning", "the last full resync failed"))
-    if facts.outbox_oldest_seconds > _OUTBOX_SECONDS:
-        text = f"a priority change has waited {facts.outbox_oldest_seconds:.0f} s to be announced"
-        problems.append(Problem("warning", text))
-    return problems
+def _of_queue(queue: QueueFacts) -> Iterator[tuple[str, str]]:
+    if queue.parked:
+        rows = "1 repository" if queue.parked == 1 else f"{queue.parked:,} repositories"
+        yield "rows_refused", _sentence(f"the priority of {rows} can't be written", queue.parked_because)
+    if queue.oldest_pending_seconds > PENDING_SECONDS:
+        yield "change_waits", f"A change has been waiting for {_seconds(queue.oldest_pending_seconds)}."
 
 
-def _of_jobs(facts: Facts) -> list[Problem]:
-    problems = []
-    if facts.job_inversions:
-        text = "1 job has" if facts.job_inversions == 1 else f"{facts.job_inversions:,} jobs have"
-        text += " overtaken an older one of a higher priority in the last hour"
-        problems.append(Problem("warning", text))
-    for priority, seconds in facts.oldest_jobs_seconds.items():
+def _of_counts(counts: CountFacts) -> Iterator[tuple[str, str]]:
+    if counts.inversions and counts.inverted_seconds >= INVERTED_SECONDS:
+        yield "not_high", inversions_sentence(counts)
+    if counts.overdue_seconds > COUNT_OVERDUE_SECONDS:
+        yield "counts_old", f"The repositories were last counted {_seconds(counts.age_seconds)} ago."
+    if counts.untracked:
+        many = counted(counts.untracked, "repository", "repositories")
+        yield "untracked", f"{many} in a workspace but not tracked."
+
+
+def inversions_sentence(counts: CountFacts) -> str:
+    """How many of how many are not high."""
+    total, wrong = counts.workspace_repositories, counts.inversions
+    return f"{wrong:,} of {counted(total, 'workspace repository', 'workspace repositories')} not high."
+
+
+def _of_inngest(inngest: InngestFacts) -> Iterator[tuple[str, str]]:
+    if inngest.announcing_failed_because and inngest.announcing_failed_seconds >= _ANNOUNCING_SECONDS:
+        text = f"Inngest has taken no announcement for {_seconds(inngest.announcing_failed_seconds)}"
+        yield "announcing_fails", _sentence(text, inngest.announcing_failed_because)
+    elif inngest.oldest_seconds > _OUTBOX_SECONDS:
+        text = f"A priority change has waited {_seconds(inngest.oldest_seconds)} to be announced."
+        yield "announcing_fails", text
+    if inngest.jobs_held_back_because:
+        text = "none of the jobs that wait in order can be released"
+        yield "jobs_held_back", _sentence(text, inngest.jobs_held_back_because)
+
+
+def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
+    if jobs.inversions:
+        text = "1 job has" if jobs.inversions == 1 else f"{jobs.inversions:,} jobs have"
+        yield "jobs_overtake", f"{text} overtaken an older one of a higher priority in the last hour."
+    for priority, seconds in jobs.oldest_seconds.items():
         limit = HIGH_LIMIT_SECONDS if priority == "high" else LIMIT_SECONDS
         if seconds > limit:
-            text = f"a job of priority {priority} has been queued for more than {limit / 3600:.0f} h"
-            problems.append(Problem("critical" if priority == "high" else "warning", text))
-    ended = facts.high_jobs_completed + facts.high_jobs_failed
-    if ended and facts.high_jobs_completed / ended < LEAST_SUCCESS:
-        share = facts.high_jobs_completed / ended
-        problems.append(Problem("warning", f"only {share:.0%} of the jobs of priority high succeeded"))
-    if facts.jobs_held_back_because:
-        text = f"none of the jobs that wait in order can be released: {facts.jobs_held_back_because}"
-        problems.append(Problem("warning", text))
-    if facts.jobs_lost:
-        lost = counted(facts.jobs_lost, "ordered job", "ordered jobs")
-        problems.append(Problem("warning", f"{lost} lost: nobody has reported within the lease"))
-    if facts.jobs_off_because and "no table" not in facts.jobs_off_because:
-        problems.append(Problem("warning", f"job telemetry is off: {facts.jobs_off_because}"))
-    return problems
+            text = f"A job of priority {priority} has been queued for more than {limit / 3600:.0f} h."
+            yield "high_job_overdue" if priority == "high" else "job_overdue", text
+    ended = jobs.high_completed + jobs.high_failed
+    if ended and jobs.high_completed / ended < LEAST_SUCCESS:
+        yield "jobs_fail", f"Only {jobs.high_completed / ended:.0%} of the jobs of priority high succeeded."
+    if jobs.lost:
+        lost = counted(jobs.lost, "ordered job", "ordered jobs")
+        yield "jobs_lost", f"{lost} lost: nobody has reported within the lease."
+    if jobs.behind_seconds > JOBS_BEHIND_SECONDS:
+        text = f"jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet"
+        yield "jobs_behind", _sentence(text, _held(jobs.held_back_by))
+    if jobs.off_because and "no table" not in jobs.off_because:
+        yield "job_telemetry_off", _sentence("job telemetry is off", jobs.off_because)
+
+
+def _held(holder: Holder | None) -> str | None:
+    if holder is None:
+        return None
+    who = (
+        "a prepared transaction has been" if holder.pid is None else f"backend {holder.pid} has a transaction"
+    )
+    return f"{who} open for {_seconds(holder.seconds)}"
+
+
+def _sentence(text: str, cause: str | None) -> str:
+    whole = f"{text}: {cause}" if cause else text
+    return whole[:1].upper() + whole[1:].rstrip(".") + "."
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -40,7 +40,8 @@ CONNECT_TIMEOUT_SECONDS: Final = 10.0
 JOIN_TIMEOUT_SECONDS: Final = 15.0
 """From the opened socket to the `system` ok; a cold server was seen to take up to 3.9 s."""
 BACKOFF_BASE_SECONDS: Final = 0.5
-BACKOFF_MAX_SECONDS: Final = 30.0
+BACKOFF_MAX_SECONDS: Final = 10.0
+"""With the time-out of a join that is under way, what passes at most until changes are heard again."""
 HEALTHY_AFTER_SECONDS: Final = 60.0
 RENEW_AFTER_SECONDS: Final = 23 * 3600.0
 """The age at which a live connection is renewed, less up to a twentieth, which spreads many daemons."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 from priorityd.core.apply.work_queue import WorkQueue
-from priorityd.core.failures import REASONS
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.metrics import NO_PRIORITY, MetricRegistry
 
-Kind: TypeAlias = Literal["full", "sweep"]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-Outcome: TypeAlias = Literal["done", "failed"]
-OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
-
-_TRIGGERS: Final = tuple(trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback"))
+DAEMON_TRIGGERS: Final = tuple(
+    trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback")
+)
+"""Those of what a daemon does."""
 _LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
 _CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)
-_RESYNC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300)
 
 
 class ApplyMetrics:
@@ -38,7 +34,7 @@ class ApplyMetrics:
             "Tracked rows changed by this daemon, by their priority before and after.",
             old=(*PRIORITIES, NO_PRIORITY),
             new=PRIORITIES,
-            trigger=_TRIGGERS,
+            trigger=DAEMON_TRIGGERS,
         )
         self._pending = made.gauge("pending_repositories", "Repositories waiting to be looked at.")
         self._oldest_pending = made.gauge("oldest_pending_seconds", "How long the longest has waited.")
@@ -48,23 +44,6 @@ class ApplyMetrics:
         )
         self.apply_batch_size = made.histogram(
             "apply_batch_size", "Repositories in such a batch.", _BATCH_BUCKETS
-        )
-        self.call_errors = made.counter("call_errors", "Calls to Supabase that failed.", reason=REASONS)
-        self.resyncs = made.counter(
-            "resyncs",
-            "Full resyncs and sweeps that ended.",
-            kind=KINDS,
-            trigger=_TRIGGERS,
-            outcome=OUTCOMES,
-        )
-        self.resync_seconds = made.histogram(
-            "resync_seconds", "Time of one full resync or sweep.", _RESYNC_BUCKETS, kind=KINDS
-        )
-        self.last_resync = made.gauge(
-            "last_resync_timestamp_seconds", "When the last one succeeded, 0 for never.", kind=KINDS
-        )
-        self.drift_repaired = made.counter(
-            "drift_repaired", "Rows found wrong by a timer, which no change had announced.", kind=KINDS
         )
 
     def watch(self, queue: WorkQueue) -> None:

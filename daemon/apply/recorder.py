@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,19 +11,20 @@ from uuid import UUID
 
 import structlog
 
-from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
+from priorityd.core.database.answers import PriorityUpdate, RefusedRow, SyncAnswer
 from priorityd.core.history import History
 from priorityd.core.news import News
 from priorityd.core.priorities import DEFAULT_PRIORITY, Trigger, level
-from priorityd.daemon.apply.metrics import ApplyMetrics, Kind, Outcome
+from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.clock import utc_now
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.metrics import NO_PRIORITY
 
 log = structlog.stdlib.get_logger()
 
 
 CHANGES_KEPT: Final = 20
-RUNS_KEPT: Final = 10
+NAMES_KEPT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +37,22 @@ class RecentChange:
     latency_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class RecentRun:
-    """A full resync, or a sweep that is worth showing; `examined` is None for a sweep."""
-
-    kind: Kind
-    trigger: Trigger
-    outcome: Outcome
-    ended_at: datetime
-    seconds: float
-    examined: int | None
-    changed: int
-
-
 class Recorder:
     """Tells logs, metrics and the history what was changed, and `recorded` that something was.
 
-    `recent` has the newest changes first.
+    `recent` has the newest changes first; `refused_names` are `owner/name` of repositories whose row could
+    not be written lately, where that is known.
     """
 
-    def __init__(self, metrics: ApplyMetrics, history: History, recorded: News) -> None:
+    def __init__(
+        self, metrics: ApplyMetrics, history: History, recorded: News, database_clock: DatabaseClock
+    ) -> None:
+        self._database_clock = database_clock
         self._metrics = metrics
         self._recorded = recorded
         self._history = history
         self.recent: deque[RecentChange] = deque(maxlen=CHANGES_KEPT)
-        self.recent_runs: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
+        self.refused_names: OrderedDict[UUID, str] = OrderedDict()
         self.last_change_at: datetime | None = None
         self.last_latency_seconds: float | None = None
 
@@ -78,6 +70,8 @@ class Recorder:
         taken: a sweep that removals asked for can't tell which of them concerned which row, so the latency
         of its rows is the longest it may have been. With neither there is no latency to observe.
         """
+        self._database_clock.read(answer.applied_at)
+        self._remember_refused(answer.refused)
         for change in answer.changes:
             commit = (committed_at or {}).get(change.repository_id or change.id, oldest_commit)
             latency = max(0.0, (answer.applied_at - commit).total_seconds()) if commit else None
@@ -85,36 +79,13 @@ class Recorder:
         if answer.changes:
             self._recorded.tell()
 
-    def record_run(
-        self,
-        kind: Kind,
-        trigger: Trigger,
-        outcome: Outcome,
-        seconds: float,
-        *,
-        changed: int = 0,
-        examined: int | None = None,
-    ) -> None:
-        """Count a resync or sweep that ended.
-
-        Most sweeps find nothing, or what would have been found anyway: they would hide the others.
-        """
-        self._metrics.resyncs.labels(kind, trigger, outcome).inc()
-        self._metrics.resync_seconds.labels(kind).observe(seconds)
-        now = utc_now()
-        if outcome == "done":
-            self._metrics.last_resync.labels(kind).set(now.timestamp())
-            if (kind, trigger) == ("full", "resync") and changed:
-                self.record_drift(kind, changed)
-        if kind == "full" or outcome == "failed" or (changed and trigger not in ("event", "sweep")):
-            self.recent_runs.appendleft(
-                RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)
-            )
-
-    def record_drift(self, kind: Kind, repositories: int) -> None:
-        """Count rows that a timer found wrong and that nothing had announced."""
-        self._metrics.drift_repaired.labels(kind).inc(repositories)
-        self._history.add_drift(utc_now(), repositories)
+    def _remember_refused(self, rows: Sequence[RefusedRow]) -> None:
+        for row in rows:
+            if row.repository_id is not None and row.name is not None:
+                self.refused_names[row.repository_id] = row.name
+                self.refused_names.move_to_end(row.repository_id)
+        while len(self.refused_names) > NAMES_KEPT:
+            self.refused_names.popitem(last=False)
 
     def _record_one(self, change: PriorityUpdate, trigger: Trigger, latency: float | None) -> None:
         old, new = level(change.old_priority), level(change.new_priority) or DEFAULT_PRIORITY

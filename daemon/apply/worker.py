@@ -19,6 +19,7 @@ from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.metrics import ApplyMetrics
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.metrics import DatabaseMetrics
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.wakeup import Wakeup
@@ -53,6 +54,7 @@ class Worker(Agent):
         batch_size: int,
         recorder: Recorder,
         metrics: ApplyMetrics,
+        calls: DatabaseMetrics,
         liveness: Liveness,
         wakeup: Wakeup,
     ) -> None:
@@ -62,6 +64,7 @@ class Worker(Agent):
         self._batch_size = batch_size
         self._recorder = recorder
         self._metrics = metrics
+        self._calls = calls
 
     async def turn(self) -> float:
         """Make right what is due, up to a batch."""
@@ -104,7 +107,7 @@ class Worker(Agent):
             raise
         except Exception as error:
             log.exception("apply_failed_unexpectedly", repositories=len(items))
-            self._metrics.call_errors.labels("unknown").inc()
+            self._calls.call_errors.labels("unknown").inc()
             self._put_back(items, error)
         else:
             self._finish(items, answer)

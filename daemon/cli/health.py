@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -14,15 +15,21 @@ _TIMEOUT_SECONDS: Final = 5.0
 
 
 def health_command(*, ready: bool) -> ExitCode:
-    """0 if the daemon at the configured address is alive (or ready); else 1, and its reasons on stderr."""
+    """0 if the daemon at the configured address is alive (or ready); else 1, and its reasons on stderr.
+
+    What answers must be a priorityd, and the one of the project in the settings.
+    """
     settings = load_settings()
-    reasons = _reasons_against(settings.http_host, settings.http_port, "/readyz" if ready else "/livez")
+    project = urlsplit(settings.supabase_url).netloc
+    reasons = _reasons_against(
+        settings.http_host, settings.http_port, "/readyz" if ready else "/livez", project
+    )
     for reason in reasons:
         click.echo(f"priorityd: {reason}", err=True)
     return ExitCode.FAILED if reasons else ExitCode.DONE
 
 
-def _reasons_against(host: str, port: int, path: str) -> list[str]:
+def _reasons_against(host: str, port: int, path: str, project: str) -> list[str]:
     connection = HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
@@ -32,4 +39,14 @@ def _reasons_against(host: str, port: int, path: str) -> list[str]:
         return [f"no answer at {host}:{port}: {error}"]
     finally:
         connection.close()
+    if stranger := _stranger(response, project):
+        return [f"{stranger} answers at {host}:{port}"]
     return [] if response.status == 200 else text.splitlines() or [f"{path} answers {response.status}"]
+
+
+def _stranger(response: HTTPResponse, project: str) -> str | None:
+    """What it is that answers, if it is not the daemon of this project."""
+    server = response.headers.get("Server", "")
+    if not server.startswith("priorityd/"):
+        return f"no priorityd but {server!r}" if server else "no priorityd"
+    return None if server.endswith(f"({project})") else f"a priorityd of another project, {server},"

@@ -57,7 +57,8 @@ def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
     for row in snapshot.repositories:
         kind = "workspace" if row.is_workspace_repo else "tracked only"
         yield f"{row.count:>10}  {kind:<13} {row.priority or 'no priority'}"
-    yield f"{snapshot.inversions:>10}  workspace repositories that are not high"
+    yield f"{snapshot.held:>10}  repositories in a workspace"
+    yield f"{snapshot.inversions:>10}  of them not high"
     yield f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row"
     yield f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest"
     yield f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused"
@@ -71,19 +72,31 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
     yield f"Daemon: {_ready(daemon)}"
     if "headline" in daemon:
         yield f"Headline: {daemon['headline']}"
+    if "known" in daemon:
+        yield f"Known: {_known(daemon['known'])}"
     for problem in daemon.get("problems", ()):
         yield f"  {problem['severity']}: {problem['text']}"
     for label, part, words in _PARTS:
         if part in daemon:
             yield f"{label}: {words(daemon[part])}"
-    parked = daemon.get("queue", {}).get("parked_repositories", {})
-    for repository_id, reason in parked.items():
-        yield f"  {repository_id}  parked: {reason}"
+    for row in daemon.get("queue", {}).get("parked_repositories", ()):
+        yield f"  {row['name'] or ''} {row['repository_id']}".rstrip() + f": {row['reason']}"
 
 
 def _ready(daemon: Facts) -> str:
     ready = "ready" if daemon["ready"] else f"not ready ({'; '.join(daemon['not_ready_because'])})"
     return f"{ready}, version {daemon['version']}, since {_time(daemon['started_at'])}"
+
+
+def _known(known: Facts) -> str:
+    ages = {
+        "database answered": known["database_seconds"],
+        "stream heard": known["stream_seconds"],
+        "repositories counted": known["repositories_seconds"],
+    }
+    return ", ".join(
+        f"{what} {'not yet' if seconds is None else f'{seconds:.0f} s ago'}" for what, seconds in ages.items()
+    )
 
 
 def _listener(listener: Facts) -> str:

@@ -26,10 +26,12 @@ class CountedRepositories:
 class Snapshot:
     """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
 
-    `inversions` are workspace repositories whose priority is neither high nor critical.
+    `held` are tracked repositories that a workspace holds, `inversions` those of them whose priority is
+    neither high nor critical: by memberships, whatever the rows' flags say.
     """
 
     repositories: tuple[CountedRepositories, ...]
+    held: int
     inversions: int
     untracked: int
     schema_version: int

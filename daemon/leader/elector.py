@@ -31,7 +31,8 @@ _RELEASE_SECONDS: Final = 2.0
 class Elector(Agent):
     """See the module's text. What it is told it writes to `leadership`.
 
-    `succeeding`: the last question was answered, so the database can be reached.
+    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is what
+    came of the last question instead, None if it was answered.
     """
 
     name = "elector"
@@ -53,7 +54,8 @@ class Elector(Agent):
         self._lease = leadership.lease
         self._heartbeat = heartbeat
         heartbeat.wanted.subscribe(self.ask_now)
-        self.succeeding = False
+        self.answered_at: float | None = None
+        self.failure: TransientError | PermanentError | None = None
         metrics.watch(leadership.is_held)
 
     def ask_now(self) -> None:
@@ -83,13 +85,13 @@ class Elector(Agent):
             answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
             self._heartbeat.written(asked_at)
         except (TransientError, PermanentError) as error:
-            self.succeeding = False
+            self.failure = error
             self._lease.failed(monotonic())
             # Once for an outage: that the database does not answer is said by those who have work for it.
             tell = log.warning if self._lease.failures == 1 else log.debug
             tell("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
             return
-        self.succeeding = True
+        self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
         if self._leadership.is_held() != was_leader:
             log.info("timer_work", leader=self._leadership.is_held())

@@ -29,11 +29,14 @@ log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 500
 """Changes per claim; at most twice as many events, in one to three requests."""
-DEPTH_SECONDS: Final = 15.0
+DEPTH_SECONDS: Final = 10.0
 
 
 class Dispatcher(Delivery[RecordedChange]):
-    """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts."""
+    """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts.
+
+    `failing_since` is when Inngest began to take nothing (monotonic seconds), None while that is not known.
+    """
 
     name = "dispatcher"
     defect = "dispatch_failed_unexpectedly"
@@ -60,6 +63,7 @@ class Dispatcher(Delivery[RecordedChange]):
         self._failing: Literal["database", "inngest"] | None = None
         self._measure_at = 0.0
         self.depth: Depth | None = None
+        self.failing_since: float | None = None
         self.last_error: str | None = None
 
     async def turn(self) -> float:
@@ -160,11 +164,12 @@ class Dispatcher(Delivery[RecordedChange]):
 
     def _works(self) -> None:
         self._backoff.worked()
-        self._failing, self.last_error = None, None
+        self._failing, self.failing_since, self.last_error = None, None, None
 
     def _failed(self, error: NotForNow | PermanentError, where: Literal["database", "inngest"]) -> float:
         self._failing = where
         delay = self._backoff.failed(monotonic(), error)
+        self.failing_since = (self.failing_since or monotonic()) if where == "inngest" else None
         self.last_error = str(error)
         log.warning("dispatch_failed", error=str(error), retry_seconds=round(delay, 1))
         return delay

@@ -21,16 +21,18 @@ from cronsim import CronSim
 from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.leader.lease import LEASE_SECONDS
+from priorityd.core.news import News
 from priorityd.core.priorities import Trigger
 from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
 from priorityd.core.repair.walk import walk
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
-from priorityd.daemon.apply.metrics import Outcome
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
+from priorityd.daemon.repair.metrics import Outcome
+from priorityd.daemon.repair.runs import Runs
 
 log = structlog.stdlib.get_logger()
 
@@ -52,7 +54,11 @@ class _Waiter:
 
 
 class Resyncer(Agent):
-    """See the module's text."""
+    """See the module's text.
+
+    `first_done_at` is when the first walk was done (monotonic seconds), None until then; `done` is told of
+    each.
+    """
 
     name = "resyncer"
 
@@ -64,6 +70,8 @@ class Resyncer(Agent):
         *,
         is_leader: Callable[[], bool],
         recorder: Recorder,
+        runs: Runs,
+        done: News,
         liveness: Liveness,
     ) -> None:
         super().__init__(liveness)
@@ -72,12 +80,14 @@ class Resyncer(Agent):
         self._schedule = schedule
         self._is_leader = is_leader
         self._recorder = recorder
+        self._runs = runs
+        self._done = done
         self._pending_runs = PendingRuns()
         self._pending_runs.add("start")
         self._waiters: list[_Waiter] = []
         self._retry_at = 0.0
         self._failed_pages = 0
-        self.initial_done = False
+        self.first_done_at: float | None = None
         self.last_done_at: datetime | None = None
         self.last_result: SyncResult | None = None
         self.next_at = self._next_after(utc_now())
@@ -137,7 +147,7 @@ class Resyncer(Agent):
         _tell(waiters, result)
         seconds = monotonic() - started_at
         outcome: Outcome = "failed" if result.errors else "done"
-        self._recorder.record_run(
+        self._runs.record(
             "full",
             request.trigger,
             outcome,
@@ -160,14 +170,15 @@ class Resyncer(Agent):
         )
         if outcome == "done":
             self._succeeded(result)
-        elif not self.initial_done:
+        elif self.first_done_at is None:
             # Without a first full resync the daemon is never ready, so this one is tried for ever.
             self._pending_runs.put_back(request)
             self._retry_at = monotonic() + _START_RETRY_SECONDS
 
     def _succeeded(self, result: SyncResult) -> None:
-        self.initial_done = True
+        self.first_done_at = self.first_done_at or monotonic()
         self.last_done_at, self.last_result = utc_now(), result
+        self._done.tell()
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         self._failed_pages = 0

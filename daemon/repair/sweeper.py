@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import structlog
 
-from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.backoff import Backoff
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
@@ -25,6 +25,8 @@ from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.liveness import Liveness
+from priorityd.daemon.repair.drift_watch import DriftWatch
+from priorityd.daemon.repair.runs import Runs
 from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
@@ -38,7 +40,8 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 class Sweeper(Agent):
     """See the module's text.
 
-    `succeeding`: the last sweep found what is wrong, and mended it or handed it to the worker.
+    `has_succeeded`: a sweep has found what is wrong, and mended it or handed it to the worker, or sweeping
+    was left to the leader. `failure` is why the one under way has not yet.
     """
 
     name = "sweeper"
@@ -52,8 +55,9 @@ class Sweeper(Agent):
         *,
         requests: PendingRuns,
         leadership: Leadership,
-        drift_judge: DriftJudge,
+        drift_watch: DriftWatch,
         recorder: Recorder,
+        runs: Runs,
         liveness: Liveness,
         work_added: Wakeup,
     ) -> None:
@@ -63,14 +67,16 @@ class Sweeper(Agent):
         self._intake = intake
         self._pace = pace
         self._is_leader = leadership.is_held
-        self._drift_judge = drift_judge
+        self._drift_watch = drift_watch
         self._recorder = recorder
+        self._runs = runs
         self._work_added = work_added
         self._pending_runs = requests
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
-        self.succeeding = False
+        self._trying_since: float | None = None
+        self.has_succeeded = False
+        self.failure: PriorityError | None = None
         self.last_done_at: datetime | None = None
-        self.drift_repaired = 0
         requests.added.subscribe(self.wake)
         leadership.gained.subscribe(self._take_over)
 
@@ -81,16 +87,20 @@ class Sweeper(Agent):
     async def turn(self) -> float:
         """Sweep if it is due, or leave it to the leader."""
         now = monotonic()
-        self._report_drift(now)
+        await self._drift_watch.judge()
         due_at = self._due_at(now)
         if now < due_at:
             # Suspects are judged by the time that has passed.
-            return min(1.0, due_at - now) if self._drift_judge.suspects else due_at - now
+            return min(1.0, due_at - now) if self._drift_watch.waits else due_at - now
         if self._pending_runs or self._is_leader():
             await self._sweep(self._pending_runs.take() or PendingRun("sweep"))
         else:
             self._leave_to_leader(now)
         return 0.0
+
+    def overdue_seconds(self) -> float:
+        """How long the sweep that is under way has been failing, or nothing has come of it; 0 if none is."""
+        return 0.0 if self._trying_since is None else monotonic() - self._trying_since
 
     def _take_over(self) -> None:
         # Nobody may have swept for a while.
@@ -109,22 +119,24 @@ class Sweeper(Agent):
 
     async def _sweep(self, request: PendingRun) -> None:
         started_at = monotonic()
+        self._trying_since = self._trying_since or started_at
         try:
-            changed, database_seconds = await self._sweep_all(request)
+            changed, database_seconds = await self._sweep_all(request, started_at)
         except (TransientError, PermanentError) as error:
             self._failed(request, error, started_at)
         else:
             self._pace.finished(started_at, database_seconds)
             self._succeeded(request, changed, monotonic() - started_at)
 
-    async def _sweep_all(self, request: PendingRun) -> tuple[int, float | None]:
-        changed, database_seconds, waited = 0, 0.0, False
+    async def _sweep_all(self, request: PendingRun, started_at: float) -> tuple[int, float | None]:
+        changed, database_seconds, waited, left = 0, 0.0, False, set[UUID]()
         while True:
             answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
+            self._trying_since = monotonic()
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
             if request.trigger == "sweep":
-                found = (change.repository_id or change.id for change in answer.changes)
-                self._drift_judge.suspect(found, monotonic())
+                self._drift_watch.suspect(answer)
+            left |= {*answer.locked, *(row.repository_id or row.id for row in answer.refused)}
             changed += answer.changed
             database_seconds += answer.database_seconds
             waited = waited or bool(answer.locked)
@@ -132,24 +144,20 @@ class Sweeper(Agent):
             self._intake.take_refused(answer.refused, request.oldest_commit)
             # Without a change another round would find the same rows: they are locked.
             if not answer.more or answer.changed == 0:
+                self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
                 return changed, None if waited else database_seconds
             self.tick()
 
     def _succeeded(self, request: PendingRun, changed: int, seconds: float) -> None:
         self._works()
         self.last_done_at = utc_now()
-        self._recorder.record_run("sweep", request.trigger, "done", seconds, changed=changed)
+        self._runs.record("sweep", request.trigger, "done", seconds, changed=changed)
         self._unpark()
-
-    def _report_drift(self, now: float) -> None:
-        repositories = self._drift_judge.confirmed(now)
-        if repositories:
-            self.drift_repaired += repositories
-            self._recorder.record_drift("sweep", repositories)
-            log.warning("drift_repaired", kind="sweep", repositories=repositories)
 
     def _leave_to_leader(self, now: float) -> None:
         self._pace.skipped(now)
+        self._drift_watch.saw(now, None)
+        self._works()
         self._unpark()
 
     def _unpark(self) -> None:
@@ -157,15 +165,15 @@ class Sweeper(Agent):
             self._work_added.set()
 
     def _works(self) -> None:
-        self.succeeding = True
+        self.has_succeeded, self.failure, self._trying_since = True, None, None
         self._backoff.worked()
 
     def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
-        self.succeeding = False
+        self.failure = error
         self._backoff.failed(monotonic(), error)
         self._pending_runs.put_back(request)
         self._report_failure(request, error, started_at)
 
     def _report_failure(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
-        self._recorder.record_run("sweep", request.trigger, "failed", monotonic() - started_at)
+        self._runs.record("sweep", request.trigger, "failed", monotonic() - started_at)
         log.warning("sweep_failed", trigger=request.trigger, error=str(error))

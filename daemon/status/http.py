@@ -43,13 +43,14 @@ class Probes:
     """What the endpoints ask the daemon, always in its event loop.
 
     `not_alive` and `not_ready` answer the reasons against, so an empty list is good. `refresh` brings gauges
-    up to date that are read and not counted.
+    up to date that are read and not counted. `identity` is sent with every answer, as `Server`.
     """
 
     not_alive: Callable[[], list[str]]
     not_ready: Callable[[], list[str]]
     status: Callable[[], Report]
     refresh: Callable[[], None] = lambda: None
+    identity: str = "priorityd"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -82,6 +83,7 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
         timeout_keep_alive=15,
         timeout_graceful_shutdown=1,
         server_header=False,
+        headers=[("Server", probes.identity)],
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(gate.run)

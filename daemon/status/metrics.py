@@ -9,11 +9,16 @@ from prometheus_client.registry import Collector
 
 from priorityd.core import __version__
 from priorityd.core.priorities import PRIORITIES
+from priorityd.core.status.facts import Facts
+from priorityd.core.status.health import Health
+from priorityd.core.status.problems import PROBLEMS
 from priorityd.daemon.apply.metrics import ApplyMetrics
+from priorityd.daemon.database.metrics import DatabaseMetrics
 from priorityd.daemon.jobs.metrics import JobMetrics, ReleaseMetrics
 from priorityd.daemon.leader.metrics import LeaderMetrics
 from priorityd.daemon.metrics import PREFIX, MetricRegistry
 from priorityd.daemon.outbox.metrics import OutboxMetrics
+from priorityd.daemon.repair.metrics import RepairMetrics
 from priorityd.daemon.stream.metrics import StreamMetrics
 
 
@@ -26,14 +31,40 @@ class Metrics:
         self.refresh = made.refresh
         self.stream = StreamMetrics(made)
         self.leader = LeaderMetrics(made)
+        self.database = DatabaseMetrics(made)
         self.apply = ApplyMetrics(made)
+        self.repair = RepairMetrics(made)
         self.jobs = JobMetrics(made)
         self.releases = ReleaseMetrics(made)
         self.outbox = OutboxMetrics(made)
         self.snapshots = SnapshotMetrics(made)
+        self.health = HealthMetrics(made)
         made.gauge("build_info", "1, labelled with the version.", version=(__version__,)).labels(
             __version__
         ).set(1)
+
+
+class HealthMetrics:
+    """What is known, how old that is, and what is wrong: the same as on the status page."""
+
+    def __init__(self, made: MetricRegistry) -> None:
+        self._ready = made.gauge("ready", "1 if the daemon keeps priorities right.")
+        self._problem = made.gauge("problem", "1 while there is this problem.", problem=PROBLEMS)
+        self._age = made.gauge(
+            "known_age_seconds",
+            "Age of the database's last answer, of the last heartbeat row that came back, of the last count.",
+            of=("database", "stream", "repositories"),
+        )
+
+    def show(self, facts: Facts, health: Health) -> None:
+        """Show this."""
+        self._ready.set(health.ready)
+        there = {problem.name for problem in health.problems}
+        for name in PROBLEMS:
+            self._problem.labels(name).set(name in there)
+        self._age.labels("database").set(facts.database.silent_seconds)
+        self._age.labels("stream").set(facts.stream.unheard_seconds)
+        self._age.labels("repositories").set(facts.counts.age_seconds if facts.counts else facts.up_seconds)
 
 
 class SnapshotMetrics:
@@ -41,7 +72,7 @@ class SnapshotMetrics:
 
     def __init__(self, made: MetricRegistry) -> None:
         self.inversions = made.gauge(
-            "inversions", "Workspace repositories whose priority is neither high nor critical."
+            "inversions", "Tracked repositories in a workspace that are neither high nor critical."
         )
         self.untracked = made.gauge(
             "untracked_repositories", "Repositories in a workspace that have no tracked row."

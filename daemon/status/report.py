@@ -1,6 +1,6 @@
 """What `/status` shows and the status page is made of, as a documented schema.
 
-Times are UTC, durations seconds. Only additions are made to it: what is there keeps its name and meaning.
+Times are UTC, durations seconds. From 1.0 on only additions are made to it.
 What another room already has in the form in which it is shown is shown as it is, and declared there.
 """
 
@@ -16,8 +16,8 @@ from priorityd.core.database.answers import SyncResult
 from priorityd.core.priorities import Priority, Trigger
 from priorityd.core.status.problems import Problem
 from priorityd.core.vocabulary import JobStatus
-from priorityd.daemon.apply.recorder import RecentRun
 from priorityd.daemon.database.rows import JobInversion, Snapshot
+from priorityd.daemon.repair.runs import RecentRun
 
 
 class Part(BaseModel):
@@ -49,6 +49,30 @@ class ListenerReport(Part):
     last_failure: Failure | None
     lag_seconds: float | None
     """Age of the last heartbeat row when it came back."""
+    hears: bool
+    """Whether it has come back lately: what is live and does not hear is deaf."""
+
+
+class KnownReport(Part):
+    """How old is what is known, in seconds by a clock that never jumps."""
+
+    database_seconds: float
+    """Since the database last answered; since the start if it never has."""
+    stream_seconds: float
+    """Since the daemon's heartbeat row last came back through the stream; since the start if it never has."""
+    repositories_seconds: float | None
+    """Since the repositories were counted; None until they have been, after the first full resync."""
+    clock_ahead_seconds: float | None
+    """By how much this host's clock is ahead of the database's; negative: behind."""
+
+
+class ParkedRepository(Part):
+    """A repository whose row can't be written."""
+
+    repository_id: UUID
+    name: str | None
+    """`owner/name` where that is known."""
+    reason: str
 
 
 class QueueReport(Part):
@@ -57,8 +81,8 @@ class QueueReport(Part):
     pending: int
     oldest_pending_seconds: float
     parked: int
-    parked_repositories: dict[UUID, str]
-    """Some of them, with the reason of each."""
+    parked_repositories: list[ParkedRepository]
+    """Some of them."""
 
 
 class SweepReport(Part):
@@ -67,7 +91,8 @@ class SweepReport(Part):
     last_done_at: datetime | None
     succeeding: bool
     drift_repaired: int
-    """Rows that a timer found wrong and no change had announced, since the start."""
+    """Rows that a timer found wrong and whose change the stream brought late or not at all, since the
+    start."""
 
 
 class ResyncReport(Part):
@@ -93,6 +118,8 @@ class Change(Part):
 
     at: datetime
     repository_id: UUID | None
+    name: str | None
+    """`owner/name` where that is known."""
     old_priority: str | None
     new_priority: str
     workspace_count: int
@@ -224,14 +251,20 @@ class Report(Part):
     """The state of one daemon."""
 
     version: str
+    project: str
+    """The host of the Supabase project."""
     started_at: datetime
     at: datetime
     """When this was put together, by the daemon's clock."""
     headline: str
+    """The worst problem, or else what is known of the priorities."""
+    priorities: str
+    """What is known of the priorities, whatever else is wrong."""
     problems: list[Problem]
     """The worst first; empty when all is well."""
     ready: bool
     not_ready_because: list[str]
+    known: KnownReport
     leader: bool
     """Whether the timer work is this daemon's."""
     listener: ListenerReport

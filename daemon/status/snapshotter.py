@@ -1,7 +1,8 @@
 """The snapshotter: counts the whole now and then, for the gauges and the status page.
 
 Nearly everything that changes the counts is heard of: this daemon's own changes, and what comes through the
-stream. While neither is, the whole is counted more rarely.
+stream. While neither is, the whole is counted more rarely. A count that fails costs nothing in the pace, or
+one time-out would make counts rare for an hour: another is tried soon.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from priorityd.core.pacing import LookPace
 from priorityd.core.priorities import level
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.liveness import Liveness
@@ -29,27 +31,56 @@ log = structlog.stdlib.get_logger()
 INTERVAL_SECONDS: Final = 15.0
 QUIET_INTERVAL_SECONDS: Final = 120.0
 """While counting finds the same again and again and nothing is heard: for what nobody tells of."""
+RETRY_SECONDS: Final = 5.0
 SHARE: Final = 0.01
 """Of the time, at most: a database so large that counting takes long is counted less often."""
 
 
 class Snapshotter(Agent):
-    """See the module's text. `news` is told of what may count differently now."""
+    """See the module's text.
+
+    `news` is told of what may count differently now, `resynced` of what certainly does. `latest_at` is when
+    the latest count began (monotonic seconds).
+    """
 
     name = "snapshotter"
 
     def __init__(
-        self, store: Store, *, news: Iterable[News], metrics: SnapshotMetrics, liveness: Liveness
+        self,
+        store: Store,
+        *,
+        news: Iterable[News],
+        resynced: News,
+        database_clock: DatabaseClock,
+        metrics: SnapshotMetrics,
+        liveness: Liveness,
     ) -> None:
         super().__init__(liveness)
         self._store = store
         self._metrics = metrics
+        self._database_clock = database_clock
         self._pace = LookPace(INTERVAL_SECONDS, SHARE, QUIET_INTERVAL_SECONDS)
         self._ended_at, self._rest = monotonic(), 0.0
-        self._changed = False
+        self._due_at: float | None = None
+        self._changed = self._hurried = False
         self.latest: Snapshot | None = None
+        self.latest_at: float | None = None
+        self._inverted_since: float | None = None
+        resynced.subscribe(self._hurry)
         for each in news:
             each.subscribe(self._hear)
+
+    def overdue_seconds(self) -> float:
+        """How long ago the count was due that has not been made yet."""
+        return max(0.0, monotonic() - (self._due_at or self._next_at()))
+
+    def inverted_seconds(self) -> float:
+        """The time from the first to the last of the counts that found inversions; 0 if the last did not."""
+        return 0.0 if self._inverted_since is None else (self.latest_at or 0.0) - self._inverted_since
+
+    def _hurry(self) -> None:
+        self._hurried = True
+        self.wake()
 
     def _hear(self) -> None:
         # The next snapshot is not put off; once is enough for any number of changes.
@@ -59,34 +90,45 @@ class Snapshotter(Agent):
 
     async def turn(self) -> float:
         """Take a snapshot if it is time to."""
-        began = monotonic()
-        if began >= self._next_at():
-            self._changed = False
-            quiet = await self._take()
+        if monotonic() >= self._next_at():
+            self._due_at = self._due_at or self._next_at()
+            self._changed = self._hurried = False
+            self._rest = await self._take()
             self._ended_at = monotonic()
-            self._rest = self._pace.rest_after(self._ended_at - began, quiet=quiet)
         return self._next_at() - monotonic()
 
     def _next_at(self) -> float:
+        if self._hurried:
+            return self._ended_at
         rest = min(self._rest, self._pace.shortest_rest()) if self._changed else self._rest
         return self._ended_at + rest
 
-    async def _take(self) -> bool:
-        """Take one; whether it tells the same as the last."""
+    async def _take(self) -> float:
+        """Take one; how long to rest after it."""
+        began = monotonic()
         try:
             snapshot = await self._store.snapshot()
         except (TransientError, PermanentError) as error:
             log.warning("snapshot_failed", error=str(error))
-            return False
-        old, self.latest = self.latest, snapshot
+            return RETRY_SECONDS
+        old, self.latest, self.latest_at, self._due_at = self.latest, snapshot, began, None
+        self._database_clock.read(snapshot.taken_at)
+        self._show(snapshot)
+        self._inverted_since = (self._inverted_since or began) if snapshot.inversions else None
+        quiet = old is not None and _counts(old) == _counts(snapshot)
+        seconds = monotonic() - began
+        rest = self._pace.rest_after(seconds, quiet=quiet)
+        # Whether that stays so is worth another look soon.
+        return min(rest, max(RETRY_SECONDS, seconds / SHARE)) if snapshot.inversions else rest
+
+    def _show(self, snapshot: Snapshot) -> None:
         counts: Counter[tuple[bool, str]] = Counter()
         for row in snapshot.repositories:
             counts[row.is_workspace_repo, level(row.priority) or NO_PRIORITY] += row.count
         self._metrics.repositories.replace(counts)
         self._metrics.inversions.set(snapshot.inversions)
         self._metrics.untracked.set(snapshot.untracked)
-        return old is not None and _counts(old) == _counts(snapshot)
 
 
 def _counts(snapshot: Snapshot) -> tuple[object, ...]:
-    return snapshot.repositories, snapshot.inversions, snapshot.untracked
+    return snapshot.repositories, snapshot.held, snapshot.inversions, snapshot.untracked

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from priorityd.core import __version__
 from priorityd.core.apply.work_queue import WorkQueue
-from priorityd.core.history import History, Latencies, Minute, merged
+from priorityd.core.history import Latencies, Minute, merged
 from priorityd.core.priorities import PRIORITIES
-from priorityd.core.status.problems import Facts, find_problems, headline
+from priorityd.core.status.facts import Facts
+from priorityd.core.status.health import Health
+from priorityd.core.status.problems import is_heard
 from priorityd.core.vocabulary import JOB_STATUSES
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.inngest.function_host import FunctionHost
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.repair.resyncer import Resyncer
-from priorityd.daemon.repair.sweeper import Sweeper
+from priorityd.daemon.repair.runs import Runs
+from priorityd.daemon.status.facts import Sources, lost_jobs
 from priorityd.daemon.status.report import (
     Change,
     Failure,
@@ -30,6 +31,7 @@ from priorityd.daemon.status.report import (
     HeldBack,
     HistoryReport,
     JobReport,
+    KnownReport,
     LastChange,
     LatencyReport,
     ListenerReport,
@@ -38,62 +40,43 @@ from priorityd.daemon.status.report import (
     OrderedJobsReport,
     OutboxOff,
     OutboxReport,
+    ParkedRepository,
     QueuedJobs,
     QueueReport,
     Report,
     ResyncReport,
     SweepReport,
 )
-from priorityd.daemon.status.snapshotter import Snapshotter
 from priorityd.daemon.stream.listener import Listener
 
 MAX_PARKED_SHOWN: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The parts that know something."""
-
-    started_at: datetime
-    listener: Listener
-    queue: WorkQueue
-    sweeper: Sweeper
-    resyncer: Resyncer
-    recorder: Recorder
-    history: History
-    snapshotter: Snapshotter
-    job_watcher: JobWatcher
-    dispatcher: Dispatcher | None
-    function_host: FunctionHost | None
-    releaser: Releaser | None
-
-
-def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
+def describe(sources: Sources, facts: Facts, health: Health) -> Report:
     """The report of this moment."""
     now = utc_now()
     minutes = sources.history.minutes(now)
-    listener, queue = _listener(sources.listener, now), _queue(sources.queue)
-    snapshot = sources.snapshotter.latest
-    resync = _resync(sources.resyncer, sources.recorder)
-    jobs = _jobs(sources.job_watcher, minutes, leader=leader)
-    facts = _facts(not_ready, now, listener, queue, resync, snapshot, jobs, sources, minutes)
+    leader = sources.leadership.is_held()
     return Report(
         version=__version__,
+        project=sources.project,
         started_at=sources.started_at,
         at=now,
-        headline=headline(facts),
-        problems=find_problems(facts),
-        ready=not not_ready,
-        not_ready_because=not_ready,
+        headline=health.headline,
+        priorities=health.priorities,
+        problems=list(health.problems),
+        ready=health.ready,
+        not_ready_because=list(health.not_ready_because),
+        known=_known(facts),
         leader=leader,
-        listener=listener,
-        queue=queue,
+        listener=_listener(sources.listener, facts, now),
+        queue=_queue(sources.queue, sources.recorder),
         sweep=SweepReport(
             last_done_at=sources.sweeper.last_done_at,
-            succeeding=sources.sweeper.succeeding,
-            drift_repaired=sources.sweeper.drift_repaired,
+            succeeding=facts.repair.sweeps and sources.sweeper.failure is None,
+            drift_repaired=sources.drift_watch.drift_repaired,
         ),
-        resync=resync,
+        resync=_resync(sources.resyncer, sources.runs),
         last_change=LastChange(
             at=sources.recorder.last_change_at, latency_seconds=sources.recorder.last_latency_seconds
         ),
@@ -101,58 +84,23 @@ def describe(sources: Sources, *, not_ready: list[str], leader: bool) -> Report:
         history=_history(minutes),
         outbox=_outbox(sources.dispatcher),
         sync_function=_sync_function(sources.function_host),
-        snapshot=snapshot,
-        jobs=jobs,
+        snapshot=sources.snapshotter.latest,
+        jobs=_jobs(sources.job_watcher, minutes, leader=leader),
         ordered_jobs=_ordered_jobs(sources.releaser),
     )
 
 
-def _facts(
-    not_ready: list[str],
-    now: datetime,
-    listener: ListenerReport,
-    queue: QueueReport,
-    resync: ResyncReport,
-    snapshot: Snapshot | None,
-    jobs: JobReport,
-    sources: Sources,
-    minutes: list[Minute],
-) -> Facts:
-    depth = sources.dispatcher.depth if sources.dispatcher else None
-    full = [run for run in resync.recent if run.kind == "full"]
-    failure = listener.last_failure
-    return Facts(
-        not_ready_because=tuple(not_ready),
-        workspace_repositories=workspace_repositories(snapshot) if snapshot else None,
-        inversions=snapshot.inversions if snapshot else None,
-        untracked=snapshot.untracked if snapshot else 0,
-        listener_state=listener.state,
-        listener_seconds=(now - listener.since).total_seconds(),
-        listener_failure=": ".join(filter(None, (failure.reason, failure.detail))) if failure else None,
-        # Before the first one there is nothing to say; not being ready says it.
-        sweeps_succeed=sources.sweeper.succeeding or sources.sweeper.last_done_at is None,
-        parked=queue.parked,
-        oldest_pending_seconds=queue.oldest_pending_seconds,
-        drift_repaired=sum(minute.drift_repaired for minute in minutes),
-        last_resync_failed=bool(full) and full[0].outcome == "failed",
-        # Where nothing is announced, nothing waits for it.
-        outbox_oldest_seconds=depth.oldest_seconds if depth else 0.0,
-        jobs_off_because=jobs.off_because,
-        job_inversions=jobs.inversions,
-        high_jobs_completed=jobs.ended["high"]["completed"],
-        high_jobs_failed=jobs.ended["high"]["failed"],
-        oldest_jobs_seconds={priority: queued.oldest_seconds for priority, queued in jobs.queued.items()},
-        jobs_held_back_because=sources.releaser.held_back_because if sources.releaser else None,
-        jobs_lost=_lost(sources.releaser),
+def _known(facts: Facts) -> KnownReport:
+    counts, ahead = facts.counts, facts.database.clock_ahead_seconds
+    return KnownReport(
+        database_seconds=round(facts.database.silent_seconds, 1),
+        stream_seconds=round(facts.stream.unheard_seconds, 1),
+        repositories_seconds=None if counts is None else round(counts.age_seconds, 1),
+        clock_ahead_seconds=None if ahead is None else round(ahead, 1),
     )
 
 
-def workspace_repositories(snapshot: Snapshot) -> int:
-    """How many repositories were in a workspace when they were counted."""
-    return sum(row.count for row in snapshot.repositories if row.is_workspace_repo)
-
-
-def _listener(listener: Listener, now: datetime) -> ListenerReport:
+def _listener(listener: Listener, facts: Facts, now: datetime) -> ListenerReport:
     state = listener.state
     failure = state.last_failure
     return ListenerReport(
@@ -161,25 +109,29 @@ def _listener(listener: Listener, now: datetime) -> ListenerReport:
         failures=state.failures,
         last_failure=Failure(reason=failure.reason, detail=failure.detail) if failure else None,
         lag_seconds=listener.lag_seconds,
+        hears=facts.stream.heard and is_heard(facts.stream),
     )
 
 
-def _queue(queue: WorkQueue) -> QueueReport:
+def _queue(queue: WorkQueue, recorder: Recorder) -> QueueReport:
     parked = queue.parked
     return QueueReport(
         pending=queue.pending,
         oldest_pending_seconds=round(queue.oldest_pending_seconds(monotonic()), 3),
         parked=len(parked),
-        parked_repositories={key: parked[key] for key in list(parked)[:MAX_PARKED_SHOWN]},
+        parked_repositories=[
+            ParkedRepository(repository_id=key, name=recorder.refused_names.get(key), reason=parked[key])
+            for key in list(parked)[:MAX_PARKED_SHOWN]
+        ],
     )
 
 
-def _resync(resyncer: Resyncer, recorder: Recorder) -> ResyncReport:
+def _resync(resyncer: Resyncer, runs: Runs) -> ResyncReport:
     return ResyncReport(
         last_done_at=resyncer.last_done_at,
         last_result=resyncer.last_result,
         next_at=resyncer.next_at,
-        recent=list(recorder.recent_runs),
+        recent=list(runs.recent),
     )
 
 
@@ -188,6 +140,7 @@ def _changes(recorder: Recorder) -> list[Change]:
         Change(
             at=recent.at,
             repository_id=recent.update.repository_id,
+            name=recent.update.name,
             old_priority=recent.update.old_priority,
             new_priority=recent.update.new_priority,
             workspace_count=recent.update.workspace_count,
@@ -274,10 +227,6 @@ def _sync_function(host: FunctionHost | None) -> FunctionReport | FunctionOff:
     )
 
 
-def _lost(releaser: Releaser | None) -> int:
-    return releaser.release.lost_now if releaser and releaser.release else 0
-
-
 def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsOff:
     if releaser is None:
         return OrderedJobsOff()
@@ -286,7 +235,7 @@ def _ordered_jobs(releaser: Releaser | None) -> OrderedJobsReport | OrderedJobsO
         releasing=True,
         waiting=release.waiting if release else None,
         in_flight={each: release.in_flight.get(each, 0) if release else 0 for each in PRIORITIES},
-        lost=_lost(releaser),
+        lost=lost_jobs(releaser),
         last_sent_at=releaser.last_sent_at,
         held_back_because=releaser.held_back_because,
     )

@@ -95,6 +95,7 @@ class Listener:
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
         self._stopped = anyio.Event()
+        self._whole_since: float | None = None
         api_key.on_change(lambda _: self.renew())
 
     @property
@@ -106,6 +107,23 @@ class Listener:
     def lag_seconds(self) -> float | None:
         """Age of the last heartbeat row when it came back; None before the first."""
         return self._heartbeat.lag_seconds
+
+    @property
+    def heard_at(self) -> float | None:
+        """When a heartbeat row last came back (monotonic seconds); None before the first."""
+        return self._heartbeat.seen_at
+
+    def live_since(self) -> float | None:
+        """Since when the present connection is live (monotonic seconds); None if it is not."""
+        return self._state.since if self._state.name == "live" else None
+
+    def whole_since(self) -> float | None:
+        """Since when no connection has ended with a word (monotonic seconds); None while there is no live
+        one.
+
+        One that is thrown away as deaf has not: what it did not bring is lost.
+        """
+        return self._whole_since
 
     async def run(self) -> None:
         """Listen until `stop`."""
@@ -245,7 +263,7 @@ class Listener:
         # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.
         if hint.beat_at is not None:
             lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
-            self._heartbeat.seen(lag_seconds)
+            self._heartbeat.seen(monotonic(), lag_seconds)
             self._metrics.lag.set(lag_seconds)
             self._tell(BeatSeen())
 
@@ -272,9 +290,14 @@ class Listener:
         if new.name == "live":
             self._heartbeat.connected(new.since)
         match new.name:
+            case "live":
+                self._whole_since = self._whole_since or monotonic()
+                log.info("listener", state=new.name)
             case "stale":
                 self._report_failure(new, Failed("stale", NO_BEAT))
             case "backing_off" if new.last_failure is not None:
+                if new.last_failure.reason != "stale":
+                    self._whole_since = None
                 self._report_failure(new, new.last_failure)
             case _:
                 log.info("listener", state=new.name)

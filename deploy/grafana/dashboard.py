@@ -129,7 +129,7 @@ def is_it_right() -> Row:
         number(
             "Drift in an hour",
             f"sum(increase({m('drift_repaired_total')}[1h]))",
-            "Rows that a timer found wrong and no change had announced: the stream loses changes.",
+            "Rows that a timer found wrong and whose change the stream brought late or not at all.",
         ),
         number(
             "Job inversions in an hour",
@@ -141,7 +141,7 @@ def is_it_right() -> Row:
             f"max({m('oldest_pending_seconds')})",
             "How long a repository that may be wrong has been waiting.",
             unit="s",
-            bad_from=30,
+            bad_from=20,
         ),
         lines(
             "Repositories",
@@ -161,7 +161,7 @@ def is_it_right() -> Row:
         lines(
             "Drift",
             "Rows that a timer found wrong, per second.",
-            (rate("drift_repaired_total", "kind"), "{{kind}}"),
+            (rate("drift_repaired_total", "instance"), "{{instance}}"),
         ),
     ]
 
@@ -195,6 +195,18 @@ def is_it_fast() -> Row:
 def is_it_healthy() -> Row:
     """The daemon itself."""
     return "Is it healthy", [
+        lines(
+            "Ready, and problems",
+            "1 for each daemon that keeps priorities right, and for each problem that it knows.",
+            (m("ready"), "{{instance}} ready"),
+            (f"{m('problem')} == 1", "{{instance}} {{problem}}"),
+        ),
+        lines(
+            "Age of what is known",
+            "Since the database last answered, a heartbeat row came back, and the repositories were counted.",
+            (m("known_age_seconds"), "{{instance}} {{of}}"),
+            unit="s",
+        ),
         lines(
             "Listener",
             "The state that each daemon's listener is in.",

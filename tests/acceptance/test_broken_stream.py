@@ -27,12 +27,10 @@ async def test_still_applies_changes_after_the_server_closes(stack: Stack, close
 async def test_what_a_silent_stream_loses_is_found_by_the_sweep(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
-    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5):
         misbehave(stack.server, "realtime/silence?seconds=60")
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
-        await eventually(lambda: daemon.logged("drift_repaired", kind="sweep"))
-        assert await daemon.live()
 
 
 async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from priorityd.core import __version__
 from tests.support.daemon_process import (
     PRIORITYD,
     environment,
@@ -345,6 +346,18 @@ async def test_health_tells_alive_from_ready_while_supabase_is_down() -> None:
         code, _, err = await priorityd("health", "--ready", **settings)
         assert code == 1
         assert "the first full resync is not done" in err
+
+
+async def test_health_fails_where_another_answers(stack: Stack) -> None:
+    stranger = stack.server.url.rpartition(":")[2]
+    code, _, err = await stack.priorityd("health", PRIORITYD_HTTP_PORT=stranger)
+    assert code == 1
+    assert "no priorityd" in err
+    async with stack.daemon() as daemon:
+        other = {"PRIORITYD_HTTP_PORT": daemon.port, "SUPABASE_URL": "https://another.supabase.co"}
+        code, _, err = await stack.priorityd("health", **other)
+        assert code == 1
+        assert f"a priorityd of another project, priorityd/{__version__} (" in err
 
 
 async def test_health_fails_where_nobody_listens(stack: Stack) -> None:

@@ -51,7 +51,8 @@ async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone
 
         async def shown() -> bool:
             # While it is tried again it is parked no more.
-            return str(poisoned) in (await daemon.status())["queue"]["parked_repositories"]
+            parked = (await daemon.status())["queue"]["parked_repositories"]
+            return str(poisoned) in [row["repository_id"] for row in parked]
 
         await eventually(shown)
         daemon.process.send_signal(signal.SIGHUP)

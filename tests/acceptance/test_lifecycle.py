@@ -177,7 +177,7 @@ async def test_talks_to_the_service_manager(stack: Stack, tmp_path: Path, abstra
         async with stack.daemon(NOTIFY_SOCKET=name, WATCHDOG_USEC=500_000) as daemon:
             assert told("READY")
             await eventually(lambda: len(told("WATCHDOG")) >= 2)
-            await eventually(lambda: told("STATUS", "ready; listener live"))
+            await eventually(lambda: told("STATUS", "ready; No repository is in a workspace."))
             before = len(told("READY"))
             signalled_at = monotonic()
             daemon.process.send_signal(signal.SIGHUP)

@@ -102,6 +102,41 @@ async def postgres_stopped(world: World) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def postgres_frozen(world: World) -> AsyncIterator[None]:
+    """Each of its processes stands still: connections stay, and nothing answers."""
+    async with world.postgres_lock:
+        pid_file = world.postgres.data_dir / "postmaster.pid"
+        postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        _signal(stopped, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(stopped, signal.SIGCONT)
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+@asynccontextmanager
+async def postgres_read_only(world: World) -> AsyncIterator[None]:
+    """Every transaction is, as on a hosted project whose disk is full."""
+    await _set_read_only(world, "alter system set default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        await _set_read_only(world, "alter system reset default_transaction_read_only")
+
+
+async def _set_read_only(world: World, statement: str) -> None:
+    await insist(world.url, statement)
+    await insist(world.url, "select pg_reload_conf()")
+
+
+@asynccontextmanager
 async def postgres_restarted(world: World) -> AsyncIterator[None]:
     async with postgres_stopped(world):
         pass

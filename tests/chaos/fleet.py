@@ -72,9 +72,9 @@ class Fleet:
     async def parked(self) -> set[str]:
         """The repositories that any daemon has parked."""
         return {
-            repository
+            row["repository_id"]
             for daemon in list(self.running.values())
-            for repository in (await _status(daemon)).get("queue", {}).get("parked_repositories", ())
+            for row in (await _status(daemon)).get("queue", {}).get("parked_repositories", ())
         }
 
     async def all_live(self) -> bool:

@@ -62,7 +62,7 @@ async def run_chaos(plan: Plan) -> Summary:
     """Do it, and say what came of it."""
     summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons), time.monotonic()
     kinds = {name: FAULTS[name] for name in plan.kinds}
-    async with _world(plan) as world:
+    async with open_world(plan) as world:
         deck = Deck(kinds, [name for name, fault in kinds.items() if fault.is_alone], world.chance)
         while time.monotonic() - started_at < plan.seconds or (plan.every_kind and not deck.all_seen):
             await _episode(world, plan, summary, deck.draw())
@@ -74,7 +74,8 @@ async def run_chaos(plan: Plan) -> Summary:
 
 
 @asynccontextmanager
-async def _world(plan: Plan) -> AsyncIterator[World]:
+async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
+    """The parts of a run, its daemons with these settings too; the application rests until told to go on."""
     chance = random.Random(plan.seed)
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url())
@@ -89,6 +90,7 @@ async def _world(plan: Plan) -> AsyncIterator[World]:
                     "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
                 }
                 | clock.settings
+                | settings
             )
             workload = Workload(postgres.url(), random.Random(chance.random()))
             world = World(postgres, server, proxy, fleet, workload, clock, chance)

@@ -113,7 +113,7 @@ class Machine:
         return self.init.execute(["systemctl", "show", "priorityd", "--value", "-p", name]).stdout.strip()
 
     def is_live(self) -> bool:
-        return self.property("StatusText").startswith("ready; listener live")
+        return self.property("StatusText").startswith("ready; ")
 
     def is_in_state(self, state: str) -> bool:
         return self.property("ActiveState") == state

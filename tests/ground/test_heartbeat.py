@@ -40,8 +40,8 @@ def test_a_row_sent_before_the_connection_was_live_may_have_missed_it(heartbeat:
 
 def test_a_row_that_came_back_is_due_no_more_until_the_next_is_written(heartbeat: Heartbeat) -> None:
     heartbeat.written(5.0)
-    heartbeat.seen(lag_seconds=0.2)
-    assert (heartbeat.due_at, heartbeat.lag_seconds) == (None, 0.2)
+    heartbeat.seen(5.3, lag_seconds=0.2)
+    assert (heartbeat.due_at, heartbeat.seen_at, heartbeat.lag_seconds) == (None, 5.3, 0.2)
     heartbeat.written(17.0)
     assert heartbeat.due_at == 27.0
 

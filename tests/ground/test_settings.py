@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from priorityd.core.errors import ConfigurationError
 from priorityd.daemon.settings import load_settings
 
 
@@ -28,3 +31,46 @@ def test_the_environment_wins_over_secret_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SUPABASE_URL", "https://environment.supabase.co")
     monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", "a.b.c")
     assert load_settings().supabase_url == "https://environment.supabase.co"
+
+
+def a_file(path: Path) -> None:
+    path.write_text("")
+
+
+def a_directory_with_a_file_of_another_encoding(path: Path) -> None:
+    path.mkdir()
+    (path / "SUPABASE_URL").write_bytes(b"caf\xe9")
+
+
+def a_directory_with_a_directory(path: Path) -> None:
+    (path / "SUPABASE_URL").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: None, "CREDENTIALS_DIRECTORY: can't read {}: No such file or directory"),
+        (a_file, "CREDENTIALS_DIRECTORY: can't read {}: Not a directory"),
+        (a_directory_with_a_file_of_another_encoding, "{}/SUPABASE_URL is no UTF-8 text"),
+        (a_directory_with_a_directory, '"{}/SUPABASE_URL" but found a directory'),
+    ],
+    ids=["missing", "a file", "no UTF-8", "a directory in it"],
+)
+def test_secrets_that_cant_be_read_are_a_bad_configuration(
+    make: Callable[[Path], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    make(secrets)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
+    with pytest.raises(ConfigurationError, match=re.escape(words.format(secrets))):
+        load_settings()
+
+
+def test_an_env_file_that_is_no_text_is_a_bad_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(b"SUPABASE_URL=caf\xe9")
+    with pytest.raises(ConfigurationError, match=r"\.env is no UTF-8 text"):
+        load_settings()

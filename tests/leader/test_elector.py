@@ -52,7 +52,8 @@ async def test_a_question_that_fails_takes_nothing_away_before_the_lease_expires
 ) -> None:
     elector, lease = parts.agents.elector, parts.shared.leadership.lease
     await elector.turn()
-    assert elector.succeeding
+    assert elector.answered_at is not None
+    assert elector.failure is None
     database.connect().execute(
         "create or replace function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
         "create trigger refuse before insert or update on priorityd.leases for each row"
@@ -61,4 +62,5 @@ async def test_a_question_that_fails_takes_nothing_away_before_the_lease_expires
     lease.next_ask_at = monotonic()
     assert await elector.turn() <= 1, "it asks again soon"
     assert parts.shared.leadership.is_held()
-    assert not elector.succeeding
+    assert elector.failure is not None
+    assert "no" in str(elector.failure)

@@ -14,13 +14,13 @@ async def test_the_first_turn_looks_at_every_row(database: Database, parts: Part
     app, resyncer = Application(database.connect()), parts.agents.resyncer
     repositories = app.repositories(5)
     app.add(app.workspace(), *repositories[:2])
-    assert not resyncer.initial_done
+    assert resyncer.first_done_at is None
     await resyncer.turn()
-    assert resyncer.initial_done
+    assert resyncer.first_done_at is not None
     assert resyncer.last_result == SyncResult(5, 2, 3, 0, 2)
     assert app.wrong_rows() == 0
     assert await resyncer.turn() > 0
-    assert len(parts.shared.recorder.recent_runs) == 1
+    assert len(parts.shared.runs.recent) == 1
 
 
 async def test_any_number_of_requests_is_one_walk(parts: Parts) -> None:
@@ -30,7 +30,7 @@ async def test_any_number_of_requests_is_one_walk(parts: Parts) -> None:
         resyncer.request("signal")
     await resyncer.turn()
     await resyncer.turn()
-    assert [run.trigger for run in parts.shared.recorder.recent_runs] == ["signal", "start"]
+    assert [run.trigger for run in parts.shared.runs.recent] == ["signal", "start"]
 
 
 async def test_a_row_that_can_not_be_written_is_left_to_the_worker(database: Database, parts: Parts) -> None:

@@ -27,7 +27,8 @@ async def test_asked_for_it_mends_what_nobody_named(app: Application, parts: Par
     parts.shared.sweeps.add("reconnect")
     await sweeper.turn()
     assert app.row(repository) == ("high", True, 1)
-    assert sweeper.succeeding
+    assert sweeper.has_succeeded
+    assert sweeper.overdue_seconds() == 0
     assert parts.metric("resyncs_total", kind="sweep", trigger="reconnect", outcome="done") == 1
     assert not sweeper.has_more()
 
@@ -43,18 +44,19 @@ async def test_by_timer_only_the_leader_sweeps(app: Application, parts: Parts) -
     assert app.row(repository)[0] == "high", "who has become the leader does not wait for the interval"
 
 
-async def test_what_only_a_timer_found_is_drift_after_a_while(
-    app: Application, parts: Parts, monkeypatch: pytest.MonkeyPatch
+async def test_a_sweep_that_fails_is_overdue_until_one_succeeds(
+    app: Application, database: Database, parts: Parts
 ) -> None:
-    sweeper, (repository,) = parts.agents.sweeper, app.repositories(1)
-    app.add(app.workspace(), repository)
+    sweeper = parts.agents.sweeper
+    database.connect().execute("alter function sweep_workspace_priorities rename to swept")
     lead(parts)
     await sweeper.turn()
-    assert await sweeper.turn() <= 1, "suspects are judged soon"
-    assert sweeper.drift_repaired == 0
-    monkeypatch.setattr(parts.shared.drift_judge, "_grace_seconds", -1)
+    assert sweeper.overdue_seconds() > 0
+    assert sweeper.failure is not None
+    database.connect().execute("alter function swept rename to sweep_workspace_priorities")
+    sweeper._backoff.retry_at = 0.0
     await sweeper.turn()
-    assert sweeper.drift_repaired == 1
+    assert (sweeper.overdue_seconds(), sweeper.failure) == (0, None)
 
 
 async def test_parked_repositories_get_another_chance_with_each_sweep(app: Application, parts: Parts) -> None:

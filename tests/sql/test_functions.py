@@ -248,8 +248,15 @@ def test_the_snapshot_counts(world: World) -> None:
         (True, "low"): 1,
         (True, "high"): 1,
     }
-    assert (snapshot["inversions"], snapshot["untracked"], snapshot["outbox_pending"]) == (1, 1, 1)
+    # The flagged row that is low is in no workspace: nobody misses its priority.
+    assert (snapshot["held"], snapshot["inversions"]) == (1, 0)
+    assert (snapshot["untracked"], snapshot["outbox_pending"]) == (1, 1)
     assert snapshot["taken_at"]
+    unsynced = world.tracked()
+    world.add(unsynced, workspace)
+    snapshot = world.call("workspace_priority_snapshot")
+    assert (snapshot["held"], snapshot["inversions"]) == (2, 1), "memberships are counted, not flags"
+    world.remove(unsynced, workspace)
     world.execute("update repository_priority_changes set dispatched_at = now()")
     snapshot = world.call("workspace_priority_snapshot")
     assert (snapshot["outbox_pending"], snapshot["outbox_oldest_seconds"]) == (0, 0)

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
-from priorityd.core.status.problems import Facts, find_problems, headline
 from priorityd.daemon.status.page import render, render_busy, words
 from priorityd.daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
 from priorityd.daemon.status.report import HistoryReport, Report
-from tests.support.reports import NOW, a_report, an_hour
+from tests.support.reports import NOW, REPOSITORY, a_report, an_hour
 from tests.support.status_schema import SCHEMA
 
 OUTBOX = {
@@ -58,80 +57,6 @@ def test_every_trigger_has_its_words() -> None:
     assert set(words.CAUSES) == set(TRIGGERS)
     assert words.ago(None, NOW) == "never"
     assert words.number(1204) == "1,204"
-
-
-@pytest.mark.parametrize(
-    ("facts", "text"),
-    [
-        (Facts(), "The repositories have not been counted yet."),
-        (Facts(workspace_repositories=0, inversions=0), "No repository is in a workspace."),
-        (Facts(workspace_repositories=1, inversions=0), "The one workspace repository is high."),
-        (Facts(workspace_repositories=1204, inversions=0), "All 1,204 workspace repositories are high."),
-        (Facts(workspace_repositories=1204, inversions=3), "3 of 1,204 workspace repositories are not high."),
-    ],
-)
-def test_the_state_in_one_sentence(facts: Facts, text: str) -> None:
-    assert headline(facts) == text
-
-
-@pytest.mark.parametrize(
-    ("facts", "severity", "text"),
-    [
-        (Facts(inversions=1), "critical", "1 workspace repository is not high"),
-        (Facts(parked=2), "critical", "2 repositories are parked: the row can't be written"),
-        (Facts(oldest_pending_seconds=31), "critical", "a change has been waiting for 31 s"),
-        (Facts(untracked=1), "warning", "1 repository is in a workspace but not tracked"),
-        (Facts(drift_repaired=4), "warning", "sweeps found 4 wrong"),
-        (Facts(not_ready_because=("stopping",)), "critical", "not ready: stopping"),
-        (
-            Facts(listener_state="joining", listener_seconds=40, listener_failure="refused"),
-            "warning",
-            "the change stream has been joining for 40 s (refused): changes are found by sweeps",
-        ),
-        (Facts(sweeps_succeed=False), "critical", "sweeps fail"),
-        (Facts(last_resync_failed=True), "warning", "the last full resync failed"),
-        (
-            Facts(jobs_lost=2),
-            "warning",
-            "2 ordered jobs are lost: nobody has reported within the lease",
-        ),
-        (
-            Facts(jobs_held_back_because="no answer in time"),
-            "warning",
-            "none of the jobs that wait in order can be released: no answer in time",
-        ),
-        (Facts(outbox_oldest_seconds=121), "warning", "a priority change has waited 121 s to be announced"),
-        (Facts(job_inversions=1), "warning", "1 job has overtaken an older one"),
-        (Facts(oldest_jobs_seconds={"high": 7201}), "critical", "queued for more than 2 h"),
-        (Facts(oldest_jobs_seconds={"low": 86_401}), "warning", "queued for more than 24 h"),
-        (Facts(high_jobs_completed=94, high_jobs_failed=6), "warning", "only 94%"),
-        (Facts(jobs_off_because="background_jobs lacks indexes"), "warning", "job telemetry is off"),
-    ],
-)
-def test_each_problem_is_named(facts: Facts, severity: str, text: str) -> None:
-    (problem,) = find_problems(facts)
-    assert problem.severity == severity
-    assert text in problem.text
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [
-        Facts(),
-        Facts(listener_state="joining", listener_seconds=29),
-        Facts(oldest_jobs_seconds={"high": 7199, "medium": 7201, "low": 86_399}),
-        Facts(high_jobs_completed=95, high_jobs_failed=5),
-        Facts(jobs_off_because="there is no table background_jobs"),
-        Facts(oldest_pending_seconds=29, outbox_oldest_seconds=119),
-    ],
-)
-def test_what_is_as_it_should_be_is_no_problem(facts: Facts) -> None:
-    assert find_problems(facts) == []
-
-
-def test_the_worst_problem_comes_first() -> None:
-    problems = find_problems(Facts(untracked=1, sweeps_succeed=False))
-    assert [problem.severity for problem in problems] == ["critical", "warning"]
 
 
 # The document.
@@ -201,11 +126,42 @@ def test_says_when_what_waits_was_counted_and_what_holds_the_count_of_ended_jobs
 
 def test_problems_stand_above_everything_else_that_is_shown() -> None:
     page = render(
-        a_report(problems=[{"severity": "critical", "text": "sweeps <fail>"}]),
+        a_report(
+            problems=[
+                {
+                    "name": "sweeps_fail",
+                    "severity": "critical",
+                    "text": "sweeps <fail>",
+                    "alert": "SweepsFail",
+                }
+            ]
+        ),
         NOW,
     )
     assert page.index("sweeps &lt;fail&gt;") < page.index("in a workspace")
     assert "<title>! priorityd" in page
+
+
+def test_rows_that_cant_be_written_are_named_with_their_reasons() -> None:
+    parked = {"repository_id": REPOSITORY, "name": "acme/web", "reason": "no <such> thing (23514)"}
+    queue = {**a_report().queue.model_dump(), "parked": 3, "parked_repositories": [parked]}
+    text = document(queue=queue).text
+    assert f"acme/web {REPOSITORY} : no <such> thing (23514)" in re.sub(r"\s+", " ", text)
+    assert "and 2 more" in text
+
+
+def test_what_is_live_and_deaf_is_not_said_to_be_followed() -> None:
+    assert "Changes are followed live." in document().text
+    deaf = {**a_report().listener.model_dump(), "hears": False}
+    text = document(listener=deaf, known={**a_report().known.model_dump(), "stream_seconds": 31.0}).text
+    assert "followed live" not in text
+    assert "nothing has come through it for 31 s" in text
+
+
+def test_beside_a_problem_the_state_of_the_priorities_is_said_too() -> None:
+    text = document(headline="The database has not answered for 42 s.", ready=False).text
+    assert "All 1,204 workspace repositories are high." in text
+    assert "followed live" not in text
 
 
 def test_is_whole_in_itself_and_accessible() -> None:

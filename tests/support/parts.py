@@ -27,6 +27,7 @@ class Parts:
     shared: Shared
     agents: Agents
     metrics: Metrics
+    means: Means
 
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
@@ -38,7 +39,7 @@ def make_parts(store: Store, url: str, key: str) -> Parts:
     metrics = Metrics()
     means = Means(settings, ApiKey(key), store, Senders(None, None), metrics, Liveness(), uuid4())
     shared = Shared(means)
-    return Parts(shared, Agents(means, shared), metrics)
+    return Parts(shared, Agents(means, shared), metrics, means)
 
 
 @pytest.fixture

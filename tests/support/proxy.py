@@ -6,6 +6,7 @@ Modes may be on together, and each as often as it likes: it is over when its las
 - `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
 - `half_open`: bytes vanish both ways and nobody is told. A connection from before never works again,
   even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
+- `stream_refused`: WebSockets are reset, those that are open too; REST goes on.
 - `slow`: every piece of data waits a moment.
 - `cut_before`: a REST request is met by a reset and never reaches the server.
 - `cut_after`: the server has done what the REST request asked for; its answer is met by a reset.
@@ -27,13 +28,24 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["refused", "frozen", "half_open", "slow", "cut_before", "cut_after", "truncated", "dripping"]
+Mode = Literal[
+    "refused",
+    "stream_refused",
+    "frozen",
+    "half_open",
+    "slow",
+    "cut_before",
+    "cut_after",
+    "truncated",
+    "dripping",
+]
 
 _HOST = "127.0.0.1"
 _PIECE_BYTES = 65536
 _SLOW_SECONDS = 0.3
 _DRIP_SECONDS = 0.5
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_STREAM_REQUEST = b"GET /realtime/"
 _REST_REQUESTS = (b"POST /rest/", b"GET /rest/", b"HEAD /rest/")
 
 
@@ -44,6 +56,7 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     is_rest: bool = False
+    is_stream: bool = False
     lost: bool = False
 
     def reset(self) -> None:
@@ -76,6 +89,9 @@ class Proxy:
         """Turn a mode on, or take back that it was turned on."""
         self._modes[mode] += 1 if on else -1
         (self._thawed.clear if self._is_on("frozen") or self._is_on("half_open") else self._thawed.set)()
+        if mode == "stream_refused" and on:
+            for link in [link for link in self._links if link.is_stream]:
+                link.reset()
         if mode == "half_open" and on:
             for link in self._links:
                 link.lost = True
@@ -136,10 +152,11 @@ class Proxy:
         with _until_reset():
             while data := await reader.read(_PIECE_BYTES):
                 link.is_rest = link.is_rest or data.startswith(_REST_REQUESTS)
+                link.is_stream = link.is_stream or data.startswith(_STREAM_REQUEST)
                 await self._hold_up()
                 if link.lost:
                     continue
-                if link.is_rest and self._is_on("cut_before"):
+                if self._is_cut(link):
                     link.reset()
                 elif link.is_rest and self.canned:
                     link.client.write(next(iter(self.canned.values())))
@@ -148,6 +165,11 @@ class Proxy:
                     link.server.write(data)
                     await link.server.drain()
         link.server.transport.abort()
+
+    def _is_cut(self, link: _Link) -> bool:
+        """Whether its requests are met by a reset."""
+        stream = link.is_stream and self._is_on("stream_refused")
+        return stream or (link.is_rest and self._is_on("cut_before"))
 
     async def _carry_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:
         with _until_reset():

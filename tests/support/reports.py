@@ -41,10 +41,18 @@ def an_hour(*, changes: int = 3) -> dict[str, Any]:
 def _well() -> dict[str, Any]:
     return {
         "version": "1.2.3",
+        "project": "abcdefgh.supabase.co",
         "started_at": NOW - timedelta(days=3),
         "at": NOW,
         "headline": "All 1,204 workspace repositories are high.",
+        "priorities": "All 1,204 workspace repositories are high.",
         "problems": [],
+        "known": {
+            "database_seconds": 4.0,
+            "stream_seconds": 7.5,
+            "repositories_seconds": 8.0,
+            "clock_ahead_seconds": 0.1,
+        },
         "ready": True,
         "not_ready_because": [],
         "leader": True,
@@ -54,8 +62,9 @@ def _well() -> dict[str, Any]:
             "failures": 0,
             "last_failure": None,
             "lag_seconds": 0.08,
+            "hears": True,
         },
-        "queue": {"pending": 2, "oldest_pending_seconds": 0.1, "parked": 0, "parked_repositories": {}},
+        "queue": {"pending": 2, "oldest_pending_seconds": 0.1, "parked": 0, "parked_repositories": []},
         "sweep": {"last_done_at": NOW - timedelta(seconds=3), "succeeding": True, "drift_repaired": 0},
         "resync": {
             "last_done_at": NOW - timedelta(hours=1),
@@ -78,6 +87,7 @@ def _well() -> dict[str, Any]:
             {
                 "at": NOW - timedelta(seconds=12),
                 "repository_id": REPOSITORY,
+                "name": "acme/web",
                 "old_priority": "medium",
                 "new_priority": "high",
                 "workspace_count": 1,
@@ -95,6 +105,7 @@ def _well() -> dict[str, Any]:
                 {"is_workspace_repo": False, "priority": "medium", "count": 3000},
                 {"is_workspace_repo": False, "priority": "low", "count": 796},
             ],
+            "held": 1204,
             "inversions": 0,
             "untracked": 0,
             "outbox_pending": 0,

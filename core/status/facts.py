@@ -1,0 +1,133 @@
+"""What is known of each subject, and how old that is: all that the health of a daemon is judged by.
+
+Ages are seconds by a clock that never jumps. What has never been seen is as old as the daemon. The defaults
+are those of a daemon with which all is well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from priorityd.core.priorities import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """Whether Supabase's database works.
+
+    `silent_seconds` is the age of the last answer to the question that is asked every few seconds, `failure`
+    what came instead, `unheard_of` whether that is nothing at all. `clock_ahead_seconds` is by how much this
+    host's clock is ahead of the database's (negative: behind).
+    """
+
+    silent_seconds: float = 0.0
+    failure: str | None = None
+    unheard_of: bool = True
+    clock_ahead_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """Whether changes are heard: `unheard_seconds` is the age of the last heartbeat row that came back."""
+
+    state: str = "live"
+    heard: bool = True
+    unheard_seconds: float = 0.0
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairFacts:
+    """What finds rows that no change named.
+
+    `started`: the first full resync is done. `sweeps`: a sweep has succeeded, or sweeping by timer is another
+    daemon's. `overdue_seconds` is how long the sweep that is under way has been failing or hanging.
+    `late_or_lost` are rows of the last hour whose change the stream ought to have brought and has not.
+    """
+
+    started: bool = True
+    sweeps: bool = True
+    overdue_seconds: float = 0.0
+    failure: str | None = None
+    interval_seconds: float = 10.0
+    last_resync_failed: bool = False
+    late_or_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """What waits to be looked at, and the rows that can't be written with the reason of one of them."""
+
+    oldest_pending_seconds: float = 0.0
+    parked: int = 0
+    parked_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CountFacts:
+    """The repositories as they were counted `age_seconds` ago; `overdue_seconds`: how late the next count is.
+
+    `inverted_seconds` is the time over which each count has found inversions: one alone may have met a change
+    on its way. None of the numbers is by the rows' own flags.
+    """
+
+    workspace_repositories: int
+    inversions: int = 0
+    inverted_seconds: float = 0.0
+    untracked: int = 0
+    age_seconds: float = 0.0
+    overdue_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InngestFacts:
+    """Whether Inngest takes what is sent; `…_because` is None while it does.
+
+    `oldest_seconds` is how long the oldest change has waited to be announced.
+    """
+
+    announcing_failed_seconds: float = 0.0
+    announcing_failed_because: str | None = None
+    oldest_seconds: float = 0.0
+    jobs_held_back_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An old transaction that others wait for: the backend that has it open, None if it is a prepared one."""
+
+    pid: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """The application's jobs. `lost` are ordered ones that nobody has reported on within their lease.
+
+    `behind_seconds` is how far the count of ended jobs is behind the present, `held_back_by` what it waits
+    for.
+    """
+
+    off_because: str | None = None
+    behind_seconds: float = 0.0
+    held_back_by: Holder | None = None
+    inversions: int = 0
+    high_completed: int = 0
+    high_failed: int = 0
+    oldest_seconds: dict[Priority, float] = field(default_factory=dict)
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of it. `counts` is None until the repositories have been counted since the first full resync."""
+
+    up_seconds: float = 0.0
+    stopping: bool = False
+    database: DatabaseFacts = DatabaseFacts()
+    stream: StreamFacts = StreamFacts()
+    repair: RepairFacts = RepairFacts()
+    queue: QueueFacts = QueueFacts()
+    counts: CountFacts | None = None
+    inngest: InngestFacts = InngestFacts()
+    jobs: JobFacts = field(default_factory=JobFacts)

@@ -1,0 +1,67 @@
+"""What every full resync and every sweep leads to: counts, and a place among the last runs if it is worth
+it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from priorityd.core.history import History
+from priorityd.core.priorities import Trigger
+from priorityd.daemon.clock import utc_now
+from priorityd.daemon.repair.metrics import Kind, Outcome, RepairMetrics
+
+RUNS_KEPT: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRun:
+    """A full resync, or a sweep that is worth showing; `examined` is None for a sweep."""
+
+    kind: Kind
+    trigger: Trigger
+    outcome: Outcome
+    ended_at: datetime
+    seconds: float
+    examined: int | None
+    changed: int
+
+
+class Runs:
+    """Tells metrics and the history of runs that ended. `recent` has the newest first."""
+
+    def __init__(self, metrics: RepairMetrics, history: History) -> None:
+        self._metrics = metrics
+        self._history = history
+        self.recent: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
+
+    def record(
+        self,
+        kind: Kind,
+        trigger: Trigger,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        changed: int = 0,
+        examined: int | None = None,
+    ) -> None:
+        """Count a resync or sweep that ended.
+
+        Most sweeps find nothing, or what would have been found anyway: they would hide the others.
+        """
+        self._metrics.resyncs.labels(kind, trigger, outcome).inc()
+        self._metrics.resync_seconds.labels(kind).observe(seconds)
+        now = utc_now()
+        if outcome == "done":
+            self._metrics.last_resync.labels(kind).set(now.timestamp())
+        if kind == "full" or outcome == "failed" or (changed and trigger not in ("event", "sweep")):
+            self.recent.appendleft(
+                RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)
+            )
+
+    def record_drift(self, repositories: int) -> None:
+        """Count rows that a timer found wrong and whose change nothing had announced."""
+        self._metrics.drift_repaired.inc(repositories)
+        self._history.add_drift(utc_now(), repositories)

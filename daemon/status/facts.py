@@ -1,0 +1,179 @@
+"""Reads what is known from the parts as they are, each with its age: what the health of the daemon is judged
+by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from priorityd.core.apply.work_queue import WorkQueue
+from priorityd.core.history import History
+from priorityd.core.status.facts import (
+    CountFacts,
+    DatabaseFacts,
+    Facts,
+    Holder,
+    InngestFacts,
+    JobFacts,
+    QueueFacts,
+    RepairFacts,
+    StreamFacts,
+)
+from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.database.database_clock import DatabaseClock
+from priorityd.daemon.inngest.function_host import FunctionHost
+from priorityd.daemon.jobs.releaser import Releaser
+from priorityd.daemon.jobs.watcher import JobWatcher
+from priorityd.daemon.leader.elector import Elector
+from priorityd.daemon.leader.leadership import Leadership
+from priorityd.daemon.outbox.dispatcher import Dispatcher
+from priorityd.daemon.repair.drift_watch import DriftWatch
+from priorityd.daemon.repair.resyncer import Resyncer
+from priorityd.daemon.repair.runs import Runs
+from priorityd.daemon.repair.sweeper import Sweeper
+from priorityd.daemon.status.snapshotter import Snapshotter
+from priorityd.daemon.stream.listener import Listener
+
+_UNHEARD_OF: Final = ("timeout", "network")
+"""Reasons of failures behind which no answer has come at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The parts that know something. `started` is when they began, by the clock that never jumps."""
+
+    started_at: datetime
+    started: float
+    project: str
+    sweep_interval_seconds: float
+    listener: Listener
+    queue: WorkQueue
+    elector: Elector
+    leadership: Leadership
+    sweeper: Sweeper
+    drift_watch: DriftWatch
+    resyncer: Resyncer
+    recorder: Recorder
+    runs: Runs
+    history: History
+    database_clock: DatabaseClock
+    snapshotter: Snapshotter
+    job_watcher: JobWatcher
+    dispatcher: Dispatcher | None
+    function_host: FunctionHost | None
+    releaser: Releaser | None
+
+
+def read_facts(sources: Sources, *, stopping: bool) -> Facts:
+    """What is known at this moment."""
+    now = monotonic()
+    return Facts(
+        up_seconds=now - sources.started,
+        stopping=stopping,
+        database=_database(sources, now),
+        stream=_stream(sources, now),
+        repair=_repair(sources),
+        queue=_queue(sources.queue, now),
+        counts=_counts(sources, now),
+        inngest=_inngest(sources, now),
+        jobs=_jobs(sources),
+    )
+
+
+def _database(sources: Sources, now: float) -> DatabaseFacts:
+    elector, failure = sources.elector, sources.elector.failure
+    return DatabaseFacts(
+        silent_seconds=now - (elector.answered_at or sources.started),
+        failure=str(failure) if failure else None,
+        unheard_of=failure is None or failure.reason in _UNHEARD_OF,
+        clock_ahead_seconds=sources.database_clock.host_ahead_seconds(),
+    )
+
+
+def _stream(sources: Sources, now: float) -> StreamFacts:
+    listener = sources.listener
+    # One that is live has left its last failure behind.
+    failure = listener.state.last_failure if listener.state.name != "live" else None
+    return StreamFacts(
+        state=listener.state.name,
+        heard=listener.heard_at is not None,
+        unheard_seconds=now - (listener.heard_at or sources.started),
+        failure=": ".join(filter(None, (failure.reason, failure.detail))) if failure else None,
+    )
+
+
+def _repair(sources: Sources) -> RepairFacts:
+    sweeper, minutes = sources.sweeper, sources.history.minutes(utc_now())
+    full = [run for run in sources.runs.recent if run.kind == "full"]
+    return RepairFacts(
+        started=sources.resyncer.first_done_at is not None,
+        sweeps=sweeper.has_succeeded,
+        overdue_seconds=sweeper.overdue_seconds(),
+        failure=str(sweeper.failure) if sweeper.failure else None,
+        interval_seconds=sources.sweep_interval_seconds,
+        last_resync_failed=bool(full) and full[0].outcome == "failed",
+        late_or_lost=sum(minute.drift_repaired for minute in minutes),
+    )
+
+
+def _queue(queue: WorkQueue, now: float) -> QueueFacts:
+    return QueueFacts(
+        oldest_pending_seconds=queue.oldest_pending_seconds(now),
+        parked=queue.parked_count,
+        parked_because=next(iter(queue.parked.values()), None),
+    )
+
+
+def _counts(sources: Sources, now: float) -> CountFacts | None:
+    snapshotter, resynced_at = sources.snapshotter, sources.resyncer.first_done_at
+    snapshot, counted_at = snapshotter.latest, snapshotter.latest_at
+    if snapshot is None or counted_at is None or resynced_at is None or counted_at < resynced_at:
+        return None
+    return CountFacts(
+        workspace_repositories=snapshot.held,
+        inversions=snapshot.inversions,
+        inverted_seconds=snapshotter.inverted_seconds(),
+        untracked=snapshot.untracked,
+        age_seconds=now - counted_at,
+        overdue_seconds=snapshotter.overdue_seconds(),
+    )
+
+
+def _inngest(sources: Sources, now: float) -> InngestFacts:
+    dispatcher, releaser = sources.dispatcher, sources.releaser
+    # Where nothing is announced, nothing waits for it.
+    failing_since = dispatcher.failing_since if dispatcher else None
+    depth = dispatcher.depth if dispatcher else None
+    return InngestFacts(
+        announcing_failed_seconds=now - failing_since if failing_since is not None else 0.0,
+        announcing_failed_because=dispatcher.last_error if dispatcher else None,
+        oldest_seconds=depth.oldest_seconds if depth else 0.0,
+        jobs_held_back_because=releaser.held_back_because if releaser else None,
+    )
+
+
+def _jobs(sources: Sources) -> JobFacts:
+    watcher, database_now = sources.job_watcher, sources.database_clock.now()
+    minutes = sources.history.minutes(utc_now())
+    latest = watcher.latest
+    behind = (database_now - latest.counted_until).total_seconds() if database_now and latest else 0.0
+    holder = latest.held_back_by if latest else None
+    return JobFacts(
+        off_because=watcher.off_because,
+        behind_seconds=behind,
+        held_back_by=Holder(holder.pid, holder.seconds) if holder else None,
+        inversions=sum(minute.job_inversions for minute in minutes),
+        high_completed=sum(minute.jobs["high", "completed"] for minute in minutes),
+        high_failed=sum(minute.jobs["high", "failed"] for minute in minutes),
+        oldest_seconds={each.priority: each.oldest_seconds for each in watcher.queue.jobs}
+        if watcher.queue
+        else {},
+        lost=lost_jobs(sources.releaser),
+    )
+
+
+def lost_jobs(releaser: Releaser | None) -> int:
+    """Ordered jobs that nobody has reported on within their lease."""
+    return releaser.release.lost_now if releaser and releaser.release else 0

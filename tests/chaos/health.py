@@ -1,0 +1,379 @@
+"""`python -m tests.chaos.health`: what is said of each fault, and how soon, as a table.
+
+Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
+the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
+will, for `--hold` seconds at most; then the fault is healed, and the clock runs until the daemon is ready
+again and knows no problem. The exit code is 1 if a headline took over 30 s, or a recovery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+import yaml
+
+from tests.chaos import breakages, clock, leaders
+from tests.chaos.breakages import hooked, proxied
+from tests.chaos.database import connect, insist
+from tests.chaos.run import Plan, open_world
+from tests.chaos.world import World
+from tests.deploy.rules import ALERTS
+from tests.support.daemon_process import PLAIN, Daemon, eventually, free_port
+from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.repository import DEPLOY
+
+LIMIT_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.25
+_SCRAPE: Final = "5s"
+_WELL_SECONDS: Final = 180.0
+
+
+@dataclass
+class Scene:
+    """What faults are injected into: the world, and the event API that its daemons announce to."""
+
+    world: World
+    event_api: EventApi
+    prometheus: str | None = None
+
+
+Inject = Callable[[Scene], AbstractAsyncContextManager[None]]
+
+
+@dataclass
+class Row:
+    """Seconds from the fault until each was said, and what; None for never."""
+
+    fault: str
+    not_ready: tuple[float, str] | None = None
+    headline: tuple[float, str] | None = None
+    problem: tuple[float, str] | None = None
+    alert: tuple[float, str] | None = None
+    recovery: float | None = None
+    must_speak: bool = True
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it was said too late, or too long."""
+        late = self.must_speak and (self.headline is None or self.headline[0] > LIMIT_SECONDS)
+        return late or self.recovery is None or self.recovery > LIMIT_SECONDS
+
+
+# The faults.
+
+
+def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> Inject:
+    """One of chaos's own."""
+    return lambda scene: breakage(scene.world)
+
+
+@asynccontextmanager
+async def inngest_down(scene: Scene) -> AsyncIterator[None]:
+    """There is something to announce, and nobody who takes it."""
+    scene.event_api.faults = Faults(reset="before")
+    try:
+        await insist(scene.world.url, _ADD, _ids())
+        yield
+    finally:
+        scene.event_api.faults = Faults()
+
+
+@asynccontextmanager
+async def rows_parked(scene: Scene) -> AsyncIterator[None]:
+    """A trigger refuses the row of a repository that a workspace has just taken."""
+    ids = _ids()
+    async with breakages.poisoned(scene.world, ids["repository"]):
+        await insist(scene.world.url, _ADD, ids)
+        yield
+
+
+@asynccontextmanager
+async def locks_held(scene: Scene) -> AsyncIterator[None]:
+    """A user's transaction holds the row of a repository that a workspace has just taken."""
+    ids = _ids()
+    await insist(scene.world.url, _TRACK, ids)
+    async with await connect(scene.world.url) as connection, connection.transaction(force_rollback=True):
+        await connection.execute(
+            "select from tracked_repositories where repository_id = %(repository)s for update", ids
+        )
+        await insist(scene.world.url, _ADD, ids)
+        yield
+
+
+@asynccontextmanager
+async def leader_gone(scene: Scene) -> AsyncIterator[None]:
+    """The other daemon leads, and is killed."""
+    fleet = scene.world.fleet
+    dead = await eventually(lambda: leaders.leader(fleet))
+    await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))
+    yield
+
+
+_TRACK: Final = """
+with r as (
+    insert into repositories (id, owner, name) values (%(repository)s, 'acme', %(name)s)
+    on conflict do nothing
+)
+insert into tracked_repositories (repository_id) values (%(repository)s) on conflict do nothing
+"""
+
+
+_ADD: Final = """
+with r as (
+    insert into repositories (id, owner, name) values (%(repository)s, 'acme', %(name)s)
+    on conflict do nothing
+),
+t as (insert into tracked_repositories (repository_id) values (%(repository)s) on conflict do nothing),
+w as (insert into workspaces (id) values (%(workspace)s) on conflict do nothing)
+insert into workspace_repositories (workspace_id, repository_id) values (%(workspace)s, %(repository)s)
+on conflict do nothing
+"""
+
+
+def _ids() -> dict[str, Any]:
+    repository = uuid4()
+    return {"repository": repository, "workspace": uuid4(), "name": str(repository)[:8]}
+
+
+_CLOCK: Final[dict[str, Inject]] = {
+    "clock an hour ahead": of_world(partial(breakages.clock_jumped, seconds=clock.HOUR_SECONDS))
+}
+FAULTS: Final[dict[str, Inject]] = {
+    "database frozen": of_world(breakages.postgres_frozen),
+    "database stopped": of_world(breakages.postgres_stopped),
+    "database read-only": of_world(breakages.postgres_read_only),
+    "Realtime down": of_world(partial(proxied, mode="stream_refused")),
+    "Realtime deaf": of_world(partial(hooked, path="realtime/silence")),
+    "Realtime refusing": of_world(partial(hooked, path="realtime/refuse", close=True)),
+    "Inngest down": inngest_down,
+    "rows parked": rows_parked,
+    "locks held": locks_held,
+    "leader gone": leader_gone,
+    **(_CLOCK if clock.LIBRARY is not None else {}),
+}
+_TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
+"""Alerts that end with their problem; others look some time back."""
+_SILENT: Final = ("leader gone",)
+"""Faults of which nothing needs to be said: another daemon has taken over before anything is late."""
+
+
+# Watching.
+
+
+@dataclass
+class Seen:
+    """What a daemon and Prometheus say at a moment."""
+
+    ready: bool | None = None
+    not_ready_because: str = ""
+    headline: str | None = None
+    problems: list[str] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
+
+    @property
+    def is_well(self) -> bool:
+        return self.ready is True and self.headline is not None and not self.problems
+
+
+async def look(scene: Scene, daemon: Daemon) -> Seen:
+    """Ask both."""
+    ready, status = await asyncio.gather(daemon.get("/readyz"), daemon.get("/status"))
+    report = status.json() if status is not None and status.is_success else {}
+    return Seen(
+        ready=None if ready is None else ready.is_success,
+        not_ready_because="" if ready is None else ready.text.strip(),
+        headline=report.get("headline"),
+        problems=[problem["name"] for problem in report.get("problems", ())],
+        alerts=await _alerts(scene),
+    )
+
+
+async def _alerts(scene: Scene) -> list[str]:
+    if scene.prometheus is None:
+        return []
+    async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
+        answer = (await client.get(f"{scene.prometheus}/api/v1/alerts")).json()
+    return [
+        alert["labels"]["alertname"]
+        for alert in answer["data"]["alerts"]
+        if alert["state"] == "firing" and alert["labels"]["alertname"] != "PrioritydDown"
+    ]
+
+
+async def try_out(scene: Scene, fault: str, hold_seconds: float) -> Row:
+    """Inject it, watch, heal it, watch again."""
+    daemon = await _watched(scene, leads=fault != "leader gone")
+    well = await eventually(lambda: _well(scene, daemon), _WELL_SECONDS)
+    row, began = Row(fault, must_speak=fault not in _SILENT), time.monotonic()
+    # What heals by itself is not held: it is over when another daemon has taken over.
+    hold_seconds = hold_seconds if row.must_speak else 0.0
+    async with FAULTS[fault](scene):
+        while (after := time.monotonic() - began) < hold_seconds:
+            _note(row, await look(scene, daemon), well, after)
+            if row.headline and row.problem and row.alert and (row.not_ready or after > LIMIT_SECONDS):
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+    healed = time.monotonic() if row.must_speak else began
+    with contextlib.suppress(AssertionError):
+        await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS)
+        row.recovery = round(time.monotonic() - healed, 1)
+    return row
+
+
+def _note(row: Row, seen: Seen, well: Seen, after: float) -> None:
+    seconds = round(after, 1)
+    if seen.ready is False and row.not_ready is None:
+        row.not_ready = seconds, seen.not_ready_because
+    if seen.problems and row.problem is None:
+        row.problem = seconds, seen.problems[0]
+    if seen.problems and seen.headline and seen.headline != well.headline and row.headline is None:
+        row.headline = seconds, seen.headline
+    # Some look an hour back, and still fire for a fault that went before.
+    new = [alert for alert in seen.alerts if alert not in well.alerts]
+    if new and row.alert is None:
+        row.alert = seconds, new[0]
+
+
+async def _well(scene: Scene, daemon: Daemon) -> Seen | None:
+    seen = await look(scene, daemon)
+    return seen if seen.is_well and not _TOLD.intersection(seen.alerts) else None
+
+
+async def _is_over(scene: Scene, daemon: Daemon) -> bool:
+    return (await look(scene, daemon)).is_well and await leaders.leader(scene.world.fleet) is not None
+
+
+async def _watched(scene: Scene, *, leads: bool) -> Daemon:
+    """The leader, or the daemon that is not, once both work."""
+    fleet = scene.world.fleet
+
+    async def found() -> Daemon | None:
+        leader = await leaders.leader(fleet)
+        if leader is None or len(fleet.running) < 2 or leads:
+            return leader
+        return next(daemon for daemon in fleet.running.values() if daemon is not leader)
+
+    daemon: Daemon = await eventually(found)
+    return daemon
+
+
+# The parts.
+
+
+@asynccontextmanager
+async def open_scene() -> AsyncIterator[Scene]:
+    """Two daemons that announce, with something in a workspace; and Prometheus, if it is installed."""
+    api = EventApi()
+    async with serve_event_api(api) as url:
+        settings = {"INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_EVENT_API_BASE_URL": url}
+        async with open_world(Plan(seed=1, daemons=2), **settings) as world:
+            await insist(world.url, _ADD, _ids())
+            scene = Scene(world, api)
+            async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
+                scene.prometheus = address
+                yield scene
+
+
+@asynccontextmanager
+async def _prometheus(ports: list[int]) -> AsyncIterator[str | None]:
+    """It keeps to the ports: a daemon that is started anew has another, and is not scraped."""
+    program = shutil.which("prometheus")
+    if program is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="prometheus-") as directory:
+        config = Path(directory) / "prometheus.yml"
+        targets = [f"127.0.0.1:{port}" for port in ports]
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "global": {"scrape_interval": _SCRAPE, "evaluation_interval": _SCRAPE},
+                    "rule_files": [str(path) for path in (DEPLOY / "prometheus").glob("*.rules.yml")],
+                    "scrape_configs": [{"job_name": "priorityd", "static_configs": [{"targets": targets}]}],
+                }
+            )
+        )
+        address = f"127.0.0.1:{free_port()}"
+        process = await asyncio.create_subprocess_exec(
+            program,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address={address}",
+            "--log.level=error",
+        )
+        try:
+            await eventually(lambda: _answers(f"http://{address}/-/ready"))
+            yield f"http://{address}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+async def _answers(url: str) -> bool:
+    async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
+        try:
+            return (await client.get(url)).is_success
+        except httpx.TransportError:
+            return False
+
+
+# The command.
+
+
+def as_table(rows: list[Row]) -> str:
+    """For people: a row for each fault."""
+    heads = ("fault", "not ready", "headline", "problem", "first alert", "recovery")
+    lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
+    for row in rows:
+        cells = (
+            row.fault,
+            "–" if row.not_ready is None else f"{row.not_ready[0]:.1f} s",
+            *(
+                f"{pair[0]:.1f} s {pair[1]}" if pair else "–"
+                for pair in (row.headline, row.problem, row.alert)
+            ),
+            "–" if row.recovery is None else f"{row.recovery:.1f} s",
+        )
+        lines.append(" | ".join(cells))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+async def run(faults: list[str], hold_seconds: float) -> list[Row]:
+    """A row for each."""
+    rows = []
+    async with open_scene() as scene:
+        for fault in faults:
+            rows.append(await try_out(scene, fault, hold_seconds))
+            print(json.dumps(rows[-1].__dict__), file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> int:
+    """Read the arguments, run, print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.health", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=sorted(FAULTS), default=list(FAULTS), metavar="FAULT")
+    parser.add_argument("--hold", type=float, default=60.0, help="seconds that a fault lasts at most")
+    chosen = parser.parse_args()
+    rows = asyncio.run(run(chosen.only, chosen.hold))
+    print(as_table(rows))
+    return int(any(row.is_bad for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
