@@ -121,7 +121,9 @@ class _Sandbox:
             self._view.say(f"{error.strerror}: choose another with --data-dir")
             return FAILED
         except OtherWorldError as error:
-            self._view.say(f"the data is of the world {error}: ask for that with --world, or choose another --data-dir")
+            self._view.say(
+                f"the data is of the world {error}: ask for that with --world, or choose another --data-dir"
+            )
             return FAILED
         except InstallationRefusedError as error:
             self._view.say(f"the migrations refuse this world: {error}")

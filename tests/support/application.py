@@ -13,6 +13,7 @@ from tests.support.habits import Habits, habits
 
 Row = tuple[str | None, bool | None, int | None]
 
+
 @dataclass
 class Application:
     """The application's own hands on its database."""

@@ -19,8 +19,8 @@ left join (
     select wr.repository_id, count(distinct wr.workspace_id)::integer as workspaces
     from workspace_repositories wr where {counts} group by wr.repository_id
 ) m using (repository_id)
-where ({unwritable}) is {unwritable_or_not} true and (t.priority::text, t.is_workspace_repo, t.workspace_count)
-is distinct from (
+where ({unwritable}) is {unwritable_or_not} true
+and (t.priority::text, t.is_workspace_repo, t.workspace_count) is distinct from (
     case when m.workspaces > 0 then 'high' else coalesce(t.manual_priority::text, 'medium') end,
     coalesce(m.workspaces, 0) > 0,
     coalesce(m.workspaces, 0)
@@ -30,8 +30,8 @@ is distinct from (
 
 @dataclass(frozen=True)
 class Habits:
-    """`counts` says which rows `wr` of workspace_repositories hold a repository, `unwritable` which tracked rows `t`
-    the application refuses to have changed; `refusing` are the columns of some that it does.
+    """`counts` says which rows `wr` of workspace_repositories hold a repository, `unwritable` which tracked
+    rows `t` the application refuses to have changed; `refusing` are the columns of some that it does.
 
     `remove` takes a workspace and repositories, `delete_workspace` a workspace.
     """
@@ -66,7 +66,7 @@ _HABITS = {
         unwritable="t.is_archived", refusing=({"repository_name": "archived", "is_archived": True},)
     ),
     "triggers": Habits(
-        unwritable="t.repository_name like 'raises %%' or t.repository_name in ('keeps its priority', 'vanishes')",
+        unwritable="t.repository_name like any ('{raises %%,keeps its priority,vanishes}')",
         refusing=tuple(
             {"repository_name": name}
             for name in ("raises 23514", "raises P0001", "raises 42501", "keeps its priority", "vanishes")

@@ -2,7 +2,8 @@
 
     python -m tests.worlds --world strict triggers --repositories 300
 
-Each cell of the matrix is *right*, or *refused*: at the installation or by `priorityd check`, with the reason. Anything
-else is *wrong*, and the exit code 1. `place` is where the flows happen (a database of one world behind the sandbox's
-servers), `flows` are what is done there, `matrix` runs them and says what came of each.
+Each cell is *right*, or *refused*: at the installation or by `priorityd check`, with the reason. Anything
+else is *wrong*, and the exit code 1. `place` is where the flows happen (a database of one world behind the
+sandbox's servers), `flows` and `installation` are what is done there, `matrix` runs it and says what came of
+each.
 """

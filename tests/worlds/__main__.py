@@ -1,4 +1,4 @@
-"""`python -m tests.worlds`: prints the matrix as a table and as one line of JSON, exit code 1 if a cell is wrong."""
+"""`python -m tests.worlds`: the matrix as a table and as one line of JSON, exit code 1 if a cell is wrong."""
 
 from __future__ import annotations
 

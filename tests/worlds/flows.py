@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from tests.support.daemon_process import Daemon, eventually
@@ -45,7 +45,7 @@ async def live_add_and_remove(place: Place) -> None:
 
 
 async def cascade(place: Place) -> None:
-    """Many memberships come in one statement, and go with their workspace; what refuses to change holds up nobody."""
+    """Many memberships come in one statement, and go with their workspace; what refuses holds up nobody."""
     app = place.app
     doomed, other, repositories = app.workspace(), app.workspace(), app.repositories(place.size)
     place.refusing()
@@ -66,7 +66,9 @@ async def _refused_are_named(place: Place, daemon: Daemon) -> None:
     unwritable = place.app.connection.execute(place.app.habits.list_refused.encode()).fetchall()
 
     async def all_named() -> bool:
-        return {str(row[1]) for row in unwritable} == set((await daemon.status())["queue"]["parked_repositories"])
+        return {str(row[1]) for row in unwritable} == set(
+            (await daemon.status())["queue"]["parked_repositories"]
+        )
 
     await eventually(all_named)
 
@@ -76,7 +78,9 @@ async def sweep(place: Place) -> None:
     app, workspace = place.app, place.app.workspace()
     repositories, left = app.repositories(place.size), place.member()
     await place.rpc("sweep_workspace_priorities")
-    app.connection.execute("update tracked_repositories set workspace_count = 7 where repository_id = %s", (left,))
+    app.connection.execute(
+        "update tracked_repositories set workspace_count = 7 where repository_id = %s", (left,)
+    )
     app.add(workspace, *repositories)
     place.refusing()
     answer = await place.rpc("sweep_workspace_priorities")
@@ -149,8 +153,13 @@ async def queue_direct(place: Place) -> None:
     held, other = place.member(), place.app.repository()
     await place.priorityd("sync", "--repository", str(held), "--repository", str(other))
     before = len(place.inngest.accepted)
-    await place.priorityd("queue", "recent-prs", str(other), str(held), "--mode", "direct", **place.inngest_settings)
-    sent = [(event["data"]["repositoryId"], event["data"]["priority"]) for event in place.inngest.accepted[before:]]
+    arguments = ("recent-prs", str(other), str(held), "--mode", "direct")
+    code, _, err = await place.stack.priorityd("queue", *arguments, **place.inngest_settings)
+    assert code == 0, err
+    sent = [
+        (event["data"]["repositoryId"], event["data"]["priority"])
+        for event in place.inngest.accepted[before:]
+    ]
     assert sent == [(str(held), 100), (str(other), 50)], sent
 
 
@@ -181,7 +190,7 @@ async def cancel(place: Place) -> None:
 
 
 async def release(place: Place) -> None:
-    """One job at a time, the workspace's first; what ends makes room for the next; what Inngest refuses has failed."""
+    """One at a time, the workspace's first; what ends makes room for the next; what Inngest refuses fails."""
     app, held = place.app, place.member()
     others = [app.repository(), app.repository()]
     await place.priorityd("sync")
@@ -217,7 +226,8 @@ async def telemetry(place: Place) -> None:
     job = place.value(_JOB, repository)
     for statement in (_START, _END):
         place.app.connection.execute(statement.encode(), (job,))
-    page, counted = first["page"], []
+    page: int = first["page"]
+    counted: list[tuple[str, str, int]] = []
 
     async def found() -> bool:
         nonlocal page
@@ -253,4 +263,6 @@ def words(error: BaseException) -> str:
     """The first line of what an error says."""
     lines = str(error).strip().splitlines() or ["nothing"]
     told = lines[0][:300]
+    if isinstance(error, ExceptionGroup):
+        return words(error.exceptions[0])
     return told if isinstance(error, AssertionError | RefusedError) else f"{type(error).__name__}: {told}"

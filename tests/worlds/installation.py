@@ -15,7 +15,7 @@ from tests.worlds.flows import RefusedError
 
 
 def install_twice(database: Database) -> None:
-    """Over rows that are wrong, some of which the application refuses to have changed. Again it changes nothing."""
+    """Over rows that are wrong, of which some refuse to be mended. Applied again it changes nothing."""
     connection, app = _prepared(database)
     held, found_high, _ = _rows(app)
     _install(connection)
@@ -51,8 +51,10 @@ def _prepared(database: Database) -> tuple[psycopg.Connection[Any], Application]
 
 def _rows(app: Application) -> tuple[Any, Any, Any]:
     """One in a workspace, one at high outside, one at medium, and those that refuse."""
-    workspace, held, found_high, other = app.workspace(), app.repository(), *(
-        app.repository(tracked=False) for _ in range(2)
+    workspace, held, found_high, other = (
+        app.workspace(),
+        app.repository(),
+        *(app.repository(tracked=False) for _ in range(2)),
     )
     app.track(found_high, priority="high")
     app.track(other, priority="medium")

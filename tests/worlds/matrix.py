@@ -54,7 +54,7 @@ class Matrix:
             lines.append(f"{world:<{width}}  " + "  ".join(cells).rstrip())
         for outcome in ("refused", "wrong"):
             reasons: dict[tuple[str, str], list[str]] = {}
-            for world, flow, why in self.of(outcome):  # type: ignore[arg-type]
+            for world, flow, why in self.of(outcome):
                 reasons.setdefault((world, why), []).append(flow)
             for (world, why), flows in reasons.items():
                 named = "everything" if len(flows) == len(COLUMNS) else ", ".join(flows)
@@ -65,7 +65,10 @@ class Matrix:
         """One line."""
         counts = {outcome: len(self.of(outcome)) for outcome in _MARKS}
         cells = {
-            world: {flow: f"{cell.outcome}: {cell.why}" if cell.why else cell.outcome for flow, cell in row.items()}
+            world: {
+                flow: f"{cell.outcome}: {cell.why}" if cell.why else cell.outcome
+                for flow, cell in row.items()
+            }
             for world, row in self.rows.items()
         }
         return json.dumps({**counts, "worlds": cells}, ensure_ascii=False)

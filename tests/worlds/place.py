@@ -1,4 +1,4 @@
-"""Where the flows of one world happen: a fresh database behind the sandbox's servers, and a stand-in for Inngest."""
+"""Where the flows of a world happen: a database behind the sandbox's servers, and a stand-in for Inngest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ do $$ begin execute (
     where c.oid in (
         'repositories'::regclass, 'workspaces'::regclass, 'workspace_repositories'::regclass,
         'tracked_repositories'::regclass, 'background_jobs'::regclass
-    ) or (c.relnamespace = 'priorityd'::regnamespace and c.relname in ('ordered_jobs', 'job_lanes', 'job_turns', 'job_hints'))
+    ) or (
+        c.relnamespace = 'priorityd'::regnamespace
+        and c.relname in ('ordered_jobs', 'job_lanes', 'job_turns', 'job_hints')
+    )
 ); end $$
 """
 
 
 @dataclass
 class Place:
-    """`size` is how many repositories a flow about many takes; `findings` what `check` said that is not ok."""
+    """`size` is how many repositories a flow about many takes; `findings` what `check` said is not ok."""
 
     stack: Stack
     inngest: EventApi
@@ -91,11 +94,11 @@ class Place:
         return repository
 
     def refusing(self) -> set[str]:
-        """Repositories that must become high and whose rows the world's application refuses to have changed."""
+        """Repositories that must become high, whose rows the application refuses to have changed."""
         return {str(self.member(**columns)) for columns in self.app.habits.refusing}
 
     def all_right(self, refused: list[Json]) -> None:
-        """No row is wrong but those that the application refuses, and these are what the answers have named."""
+        """No row is wrong but those that the application refuses, and these the answers have named."""
         assert self.app.wrong_rows() == 0, f"{self.app.wrong_rows()} rows are wrong"
         unwritable = self.app.connection.execute(self.app.habits.list_refused.encode()).fetchall()
         expected, named = {str(row[1]) for row in unwritable}, {row["repository_id"] for row in refused}

@@ -1,8 +1,8 @@
-"""Worlds: the schemas that real applications have, small, each with its reason in the comment that begins its file.
+"""Worlds: the schemas that real applications have, small, each with its reason in the comment atop its file.
 
-A world is the sandbox's plain schema and what its file changes in it; `_BASES` names those that go on from another.
-The migrations are applied by whoever owns the application's tables, as on Supabase. Which world a database holds is
-written in the comment of its schema public.
+A world is the sandbox's plain schema and what its file changes in it; `_BASES` names those that go on from
+another. The migrations are applied by whoever owns the application's tables, as on Supabase. Which world a
+database holds is written in the comment of its schema public.
 """
 
 from __future__ import annotations
