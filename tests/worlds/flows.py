@@ -63,12 +63,13 @@ async def cascade(place: Place) -> None:
 
 
 async def _refused_are_named(place: Place, daemon: Daemon) -> None:
-    unwritable = place.app.connection.execute(place.app.habits.list_refused.encode()).fetchall()
+    """As parked, with what the application said."""
+    refused = place.app.connection.execute(place.app.habits.list_refused.encode()).fetchall()
 
     async def all_named() -> bool:
-        return {str(row[1]) for row in unwritable} == set(
-            (await daemon.status())["queue"]["parked_repositories"]
-        )
+        # While it is too busy to answer there is no queue in the status.
+        parked = (await daemon.status()).get("queue", {}).get("parked_repositories", {})
+        return {str(row[1]) for row in refused} == set(parked)
 
     await eventually(all_named)
 

@@ -48,16 +48,17 @@ class Matrix:
     def as_table(self) -> str:
         """For a person: a line for each world, then the reasons."""
         width = max(map(len, self.rows))
-        lines = [" " * width + "  " + "  ".join(COLUMNS)]
+        columns = [flow for flow in COLUMNS if any(flow in row for row in self.rows.values())]
+        lines = [" " * width + "  " + "  ".join(columns)]
         for world, row in self.rows.items():
-            cells = (_MARKS[row[flow].outcome].ljust(len(flow)) for flow in COLUMNS)
+            cells = (_MARKS[row[flow].outcome].ljust(len(flow)) for flow in columns)
             lines.append(f"{world:<{width}}  " + "  ".join(cells).rstrip())
         for outcome in ("refused", "wrong"):
             reasons: dict[tuple[str, str], list[str]] = {}
             for world, flow, why in self.of(outcome):
                 reasons.setdefault((world, why), []).append(flow)
             for (world, why), flows in reasons.items():
-                named = "everything" if len(flows) == len(COLUMNS) else ", ".join(flows)
+                named = "everything" if len(flows) == len(columns) else ", ".join(flows)
                 lines.append(f"{outcome}: {world}, {named}: {why}")
         return "\n".join(lines)
 
