@@ -241,7 +241,6 @@ async def telemetry(place: Place) -> None:
 
 
 _STREAM: Final = ("publication", "change stream", "removals")
-_JOBS: Final = ("jobs", "background jobs", "background_jobs")
 
 FLOWS: Final[dict[str, Flow]] = {
     "live add and remove": Flow(live_add_and_remove, _STREAM),
@@ -252,10 +251,10 @@ FLOWS: Final[dict[str, Flow]] = {
     "pin": Flow(pin),
     "explain": Flow(explain),
     "queue direct": Flow(queue_direct),
-    "queue ordered": Flow(queue_ordered, _JOBS),
-    "release": Flow(release, _JOBS),
-    "cancel": Flow(cancel, _JOBS),
-    "telemetry": Flow(telemetry, _JOBS),
+    "queue ordered": Flow(queue_ordered),
+    "release": Flow(release),
+    "cancel": Flow(cancel),
+    "telemetry": Flow(telemetry),
 }
 """What is done where the migrations are applied, in this order."""
 

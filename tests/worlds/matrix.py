@@ -115,9 +115,9 @@ async def _installed_flows(server: Server, world: str, size: int, flows: tuple[s
 
 
 async def _cell(place: Place, flow: Flow) -> Cell:
-    reasons = [place.findings[step] for step in flow.excused_by if step in place.findings]
+    reasons = [text for step in flow.excused_by for text in place.findings.get(step, ())]
     if reasons:
-        return Cell("refused", f"by check: {reasons[0]}")
+        return Cell("refused", f"by check: {'; '.join(reasons)}")
     try:
         await flow.do(place)
     except RefusedError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Place:
     inngest: EventApi
     inngest_url: str
     size: int
-    findings: Mapping[str, str] = field(default_factory=dict)
+    findings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def clear(self) -> None:
         """Leave nothing of a flow to the next one."""
@@ -113,11 +114,9 @@ async def open_place(database: Database, size: int) -> AsyncIterator[Place]:
         stack = Stack(server, database, Application(database.connect(), database.world))
         place = Place(stack, api, url, size)
         answer = json.loads(await place.priorityd("check", "--json", codes=(0, 1), PRIORITYD_HTTP_PORT=0))
-        place.findings = {
-            finding["step"]: finding["text"]
-            for finding in answer["findings"]
-            if finding["outcome"] in ("warning", "failed")
-        }
+        for finding in answer["findings"]:
+            if finding["outcome"] in ("warning", "failed"):
+                place.findings[finding["step"]].append(finding["text"])
         yield place
 
 
