@@ -130,10 +130,10 @@ async def pin(place: Place) -> None:
     await place.priorityd("pin", str(repository), "low")
     assert app.row(repository) == ("low", False, 0)
     app.add(workspace, repository)
-    await place.priorityd("sync", "--repository", str(repository))
+    await place.sync(repository)
     assert app.row(repository) == ("high", True, 1)
     app.remove(workspace, repository)
-    await place.priorityd("sync", "--repository", str(repository))
+    await place.sync(repository)
     assert app.row(repository) == ("low", False, 0)
     await place.priorityd("unpin", str(repository))
     assert app.row(repository) == ("medium", False, 0)
@@ -142,7 +142,7 @@ async def pin(place: Place) -> None:
 async def explain(place: Place) -> None:
     """What is right is called right, and the workspace is named."""
     repository = place.member()
-    await place.priorityd("sync", "--repository", str(repository))
+    await place.sync(repository)
     answer = json.loads(await place.priorityd("explain", str(repository), "--json"))
     assert answer["correct"] is True, answer
     assert answer["tracked"]["priority"] == "high", answer
@@ -152,7 +152,7 @@ async def explain(place: Place) -> None:
 async def queue_direct(place: Place) -> None:
     """The events carry the priorities, the workspace's first."""
     held, other = place.member(), place.app.repository()
-    await place.priorityd("sync", "--repository", str(held), "--repository", str(other))
+    await place.sync(held, other)
     before = len(place.inngest.accepted)
     arguments = ("recent-prs", str(other), str(held), "--mode", "direct")
     code, _, err = await place.stack.priorityd("queue", *arguments, **place.inngest_settings)
@@ -166,16 +166,16 @@ async def queue_direct(place: Place) -> None:
 
 async def _queue(place: Place, *repositories: UUID, data: str = "{}") -> list[UUID]:
     await place.priorityd("queue", "reviews", *map(str, repositories), "--mode", "ordered", "--data", data)
-    query = "select id from background_jobs where repository_id = any (%s) and status = 'queued'"
+    query = "select id from background_jobs where repository_id = any (%s) and status <> 'completed'"
     jobs: list[UUID] = [row[0] for row in place.app.connection.execute(query, (list(repositories),))]
-    assert len(jobs) == len(repositories), f"{len(jobs)} jobs wait"
+    assert len(jobs) == len(repositories), f"{len(jobs)} jobs are in the table"
     return jobs
 
 
 async def queue_ordered(place: Place) -> None:
     """The jobs wait in the application's table, and the list has them in their order."""
     held, other = place.member(), place.app.repository()
-    await place.priorityd("sync", "--repository", str(held), "--repository", str(other))
+    await place.sync(held, other)
     await _queue(place, other, held)
     listed = json.loads(await place.priorityd("jobs", "list", "--json"))
     assert [job["repository_id"] for job in listed["jobs"]] == [str(held), str(other)], listed
@@ -194,7 +194,7 @@ async def release(place: Place) -> None:
     """One at a time, the workspace's first; what ends makes room for the next; what Inngest refuses fails."""
     app, held = place.app, place.member()
     others = [app.repository(), app.repository()]
-    await place.priorityd("sync")
+    await place.sync(held, *others)
     before = len(place.inngest.accepted)
     await _queue(place, *others, held)
     settings = place.inngest_settings | {"PRIORITYD_JOBS_IN_FLIGHT": 1}
@@ -209,9 +209,8 @@ async def release(place: Place) -> None:
             app.connection.execute(_START.encode(), (job,))
             app.connection.execute(_END.encode(), (job,))
         assert events()[0]["data"]["repositoryId"] == str(held)
-    place.inngest.faults.refuse, place.inngest.faults.refuse_status = "never", 400
-    (refused,) = await _queue(place, held, data='{"note": "never"}')
-    async with place.stack.daemon(ready=False, **settings):
+        place.inngest.faults.refuse = "never"
+        (refused,) = await _queue(place, held, data='{"note": "never"}')
         query = "select status::text from background_jobs where id = %s"
         await eventually(lambda: place.value(query, refused) == "failed")
 
@@ -219,7 +218,7 @@ async def release(place: Place) -> None:
 async def telemetry(place: Place) -> None:
     """A job that ends is counted once, with its repository's priority."""
     repository = place.member()
-    await place.priorityd("sync", "--repository", str(repository))
+    await place.sync(repository)
     poll = {"p_daemon_id": str(repository), "p_settle_seconds": 0}
     first = await place.rpc("poll_background_jobs", **poll)
     if not first["available"]:

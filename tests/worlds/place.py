@@ -82,6 +82,10 @@ class Place:
         assert answer.is_success, f"{function}: {answer.status_code} {answer.text}"
         return answer.json()
 
+    async def sync(self, *repositories: UUID) -> None:
+        """Have these made right."""
+        await self.rpc("sync_workspace_priorities", p_repository_ids=[str(each) for each in repositories])
+
     def value(self, query: str, *args: object) -> Any:
         row = self.app.connection.execute(query.encode(), args or None).fetchone()
         assert row is not None
