@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 
 from priorityd.daemon.sandbox.postgres import embedded_postgres
@@ -19,6 +20,8 @@ def main() -> int:
     parser.add_argument("--flow", nargs="+", choices=COLUMNS, default=COLUMNS, metavar="FLOW")
     parser.add_argument("--repositories", type=int, default=200, help="how many a flow about many takes")
     chosen = parser.parse_args()
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     matrix = asyncio.run(_run(chosen.world, tuple(chosen.flow), chosen.repositories))
     print(matrix.as_table())
     print(matrix.as_json())
