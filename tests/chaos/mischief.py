@@ -14,7 +14,7 @@ _NAME: Final = "update tracked_repositories set repository_name = '{}' where rep
 _UNNAME: Final = f"""
 update tracked_repositories set repository_name = null where id in (
     select t.id from tracked_repositories t
-    where {habits("triggers").unwritable} or t.repository_name = 'takes 40 ms' limit 2
+    where {habits("triggers").unwritable} or t.repository_name = 'takes 40 ms' limit 1
 )
 """
 _MEMBER: Final = "insert into workspace_repositories (workspace_id, repository_id) values ({}, {})"
@@ -24,7 +24,7 @@ MISCHIEF: Final[dict[str, tuple[str, ...]]] = {
         """update tracked_repositories set is_archived = true
         where repository_id = %(repository)s and priority <> 'high'""",
         """update tracked_repositories set is_archived = false
-        where id in (select id from tracked_repositories where is_archived limit 2)""",
+        where id in (select id from tracked_repositories where is_archived limit 1)""",
     ),
     "triggers": (
         *(_NAME.format(name) for name in (*_REFUSING, "takes 40 ms")),

@@ -126,6 +126,7 @@ async def _episode(world: World, plan: Plan, summary: Summary, names: list[str])
         world.fleet.note(f"rows stayed wrong after {', '.join(names)}")
     taken = time.monotonic() - healed_at
     summary.count(names, taken)
+    summary.unwritable |= await oracle.unwritable(world.url, world.name)
     if plan.talk:
         print(f"{taken:6.2f} s after {', '.join(names)}", file=sys.stderr)
     await _nothing_parked(world)
@@ -165,7 +166,6 @@ async def _become_live(world: World) -> bool:
 
 async def _judge(world: World, summary: Summary) -> None:
     summary.wrong_rows = await oracle.wrong_rows(world.url, world.name)
-    summary.unwritable = await oracle.unwritable(world.url, world.name)
     summary.false_records = await oracle.false_records(world.url)
     summary.audit_entries = await oracle.audit_entries(world.url)
     broken = await oracle.broken_audit(world.url)

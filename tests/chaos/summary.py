@@ -15,8 +15,8 @@ RECOVERY_LIMIT_SECONDS: Final = 30.0
 @dataclass
 class Summary:
     """`wrong_rows`, `broken_audit` and `false_records` (entries of the trail about what never happened) count
-    what is wrong at the end; `troubles` is empty if all behaved. `unwritable` are the rows, by name,
-    that stay wrong because the application of the world refuses the change.
+    what is wrong at the end; `troubles` is empty if all behaved. `unwritable` are the rows, by name, that
+    were wrong after an episode because the application of the world refuses the change (the most at once).
 
     `operations_per_second` is the rate while the application works, outages of its database included.
     `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
