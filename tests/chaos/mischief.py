@@ -21,8 +21,12 @@ _MEMBER: Final = "insert into workspace_repositories (workspace_id, repository_i
 
 MISCHIEF: Final[dict[str, tuple[str, ...]]] = {
     "strict": (
-        """update tracked_repositories set is_archived = true
-        where repository_id = %(repository)s and priority <> 'high'""",
+        # Half of them are high or not tracked, and can't be archived.
+        *[
+            """update tracked_repositories set is_archived = true
+            where repository_id = %(repository)s and priority <> 'high'"""
+        ]
+        * 3,
         """update tracked_repositories set is_archived = false
         where id in (select id from tracked_repositories where is_archived limit 1)""",
     ),

@@ -69,4 +69,7 @@ class Summary:
 
     def as_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self) | {"faults": dict(sorted(self.faults.items()))})
+        counted = {"faults": self.faults, "unwritable": self.unwritable}
+        return json.dumps(
+            asdict(self) | {name: dict(sorted(found.items())) for name, found in counted.items()}
+        )

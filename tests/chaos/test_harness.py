@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS
 from tests.chaos.floods import in_background
 from tests.chaos.mischief import MISCHIEF
+from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.support.application import Application
 from tests.support.daemon_process import environment, eventually
@@ -161,6 +163,8 @@ async def test_in_a_world_rows_that_refuse_are_named_and_not_wrong(
         assert await oracle.wrong_rows(empty_database.url, world) == 0
         named = await oracle.unwritable(empty_database.url, world)
         assert sorted(named) == sorted(columns["repository_name"] for columns in app.habits.refusing)
+        told = json.loads(Summary(seed=1, world=world, unwritable=named).as_json())
+        assert told["unwritable"] == dict(named)
         parked = await oracle.may_be_parked(empty_database.url, world)
         assert {str(repository) for repository in refusing} <= parked
         assert await oracle.false_records(empty_database.url) == 0
