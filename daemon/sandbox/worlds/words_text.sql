@@ -1,4 +1,4 @@
--- The priority is a text, and any text fits.
+-- The priority is a text without a check: no type says which words there are.
 alter table public.tracked_repositories
     alter priority drop default,
     alter priority type text using priority::text,
