@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -35,19 +36,20 @@ class Flow:
     excused_by: tuple[str, ...] = ()
 
 
+async def _until(what: str, condition: Callable[[], object]) -> None:
+    """Wait for it, and say what did not come."""
+    try:
+        await eventually(condition)
+    except AssertionError as error:
+        raise AssertionError(f"{what}: not within {PATIENCE_SECONDS} s") from error
+
+
 async def _become(place: Place, row: Row, *repositories: UUID) -> None:
     """Wait until these rows are so."""
-
-    def others() -> int:
-        return sum(place.app.row(repository) != row for repository in repositories)
-
-    try:
-        await eventually(lambda: not others())
-    except AssertionError:
-        wrong, seconds = others(), PATIENCE_SECONDS
-        raise AssertionError(
-            f"{wrong} of {len(repositories)} did not become {row} within {seconds} s"
-        ) from None
+    await _until(
+        f"not all of {len(repositories)} rows became {row}",
+        lambda: all(place.app.row(repository) == row for repository in repositories),
+    )
 
 
 async def live_add_and_remove(place: Place) -> None:
@@ -75,10 +77,10 @@ async def cascade(place: Place) -> None:
         await eventually(lambda: daemon.answers("/readyz", 200))
         app.add(doomed, *repositories)
         app.add(other, *repositories[: place.size // 5])
-        await eventually(lambda: app.wrong_rows() == 0)
+        await _until("rows are wrong after many joined", lambda: app.wrong_rows() == 0)
         assert app.row(repositories[0]) == ("high", True, 2)
         app.delete_workspace(doomed)
-        await eventually(lambda: app.wrong_rows() == 0)
+        await _until("rows are wrong after their workspace went", lambda: app.wrong_rows() == 0)
         assert app.row(repositories[0]) == ("high", True, 1)
         assert app.row(repositories[-1]) == ("medium", False, 0)
         await _refused_are_named(place, daemon)
@@ -93,7 +95,7 @@ async def _refused_are_named(place: Place, daemon: Daemon) -> None:
         parked = (await daemon.status()).get("queue", {}).get("parked_repositories", {})
         return {str(row[1]) for row in refused} == set(parked)
 
-    await eventually(all_named)
+    await _until("not exactly what the application refuses is parked", all_named)
 
 
 async def sweep(place: Place) -> None:
@@ -224,9 +226,12 @@ async def release(place: Place) -> None:
     def events() -> list[Json]:
         return place.inngest.accepted[before:]
 
+    def sent(number: int) -> bool:
+        return len(events()) > number
+
     async with place.stack.daemon(ready=False, **settings):
         for number in range(3):
-            await eventually(lambda number=number: len(events()) > number)
+            await _until(f"job {number + 1} was not sent", partial(sent, number))
             job = events()[number]["data"]["jobId"]
             app.connection.execute(_START.encode(), (job,))
             app.connection.execute(_END.encode(), (job,))
@@ -234,7 +239,7 @@ async def release(place: Place) -> None:
         place.inngest.faults.refuse = "never"
         (refused,) = await _queue(place, held, data='{"note": "never"}')
         query = "select status::text from background_jobs where id = %s"
-        await eventually(lambda: place.value(query, refused) == "failed")
+        await _until("what Inngest refused has not failed", lambda: place.value(query, refused) == "failed")
 
 
 async def telemetry(place: Place) -> None:
@@ -258,7 +263,7 @@ async def telemetry(place: Place) -> None:
         counted.extend((group["priority"], group["status"], group["jobs"]) for group in answer["finished"])
         return ("high", "completed", 1) in counted
 
-    await eventually(found)
+    await _until("the job was not counted", found)
 
 
 _STREAM: Final = ("publication", "change stream", "removals")
