@@ -17,6 +17,7 @@ from priorityd.core.errors import ExitCode, PriorityError
 from priorityd.core.jobs.events import EVENT_NAMES
 from priorityd.core.priorities import LABELS
 from priorityd.core.vocabulary import QUEUE_MODES
+from priorityd.daemon.sandbox.worlds import WORLDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +69,13 @@ def run() -> None:
 
 @cli.command()
 @click.option("--no-daemon", is_flag=True, help="Serve only; do not run the daemon.")
+@click.option(
+    "--world",
+    type=click.Choice(WORLDS),
+    default=WORLDS[0],
+    metavar="NAME",
+    help=f"A schema as applications have it, instead of the plain one: {', '.join(WORLDS[1:])}.",
+)
 @click.option("--empty", is_flag=True, help="Begin without demo data.")
 @click.option(
     "--data-dir",
@@ -98,7 +106,14 @@ def run() -> None:
     help="Demo changes, and as many demo jobs, per second; 0 for none.",
 )
 def sandbox(
-    *, no_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
+    *,
+    no_daemon: bool,
+    world: str,
+    empty: bool,
+    data_dir: Path | None,
+    port: int,
+    http_port: int,
+    traffic: float,
 ) -> None:
     """Run everything on this machine: PostgreSQL, a stand-in for Supabase, and the daemon.
 
@@ -110,6 +125,7 @@ def sandbox(
     sys.exit(
         run_sandbox_command(
             with_daemon=not no_daemon,
+            world=world,
             empty=empty,
             data_dir=data_dir,
             port=port,

@@ -10,7 +10,14 @@ from priorityd.core.errors import ConfigurationError
 
 
 def run_sandbox_command(
-    *, with_daemon: bool, empty: bool, data_dir: Path | None, port: int, http_port: int, traffic: float
+    *,
+    with_daemon: bool,
+    world: str,
+    empty: bool,
+    data_dir: Path | None,
+    port: int,
+    http_port: int,
+    traffic: float,
 ) -> int:
     """Run the sandbox until SIGINT or SIGTERM. Raises `ConfigurationError` without the extra."""
     try:
@@ -21,6 +28,7 @@ def run_sandbox_command(
         ) from None
     options = SandboxOptions(
         with_daemon=with_daemon,
+        world=world,
         empty=empty,
         data_dir=data_dir,
         port=port,

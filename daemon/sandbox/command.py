@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from priorityd.daemon.sandbox.child import DaemonProcess
 from priorityd.daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres, embedded_postgres
 from priorityd.daemon.sandbox.pulse import watch
-from priorityd.daemon.sandbox.seed import prepare_database
+from priorityd.daemon.sandbox.seed import InstallationRefusedError, prepare_database
 from priorityd.daemon.sandbox.server import (
     DEFAULT_PORT,
     PortBusyError,
@@ -28,6 +28,7 @@ from priorityd.daemon.sandbox.server import (
 )
 from priorityd.daemon.sandbox.traffic import Traffic
 from priorityd.daemon.sandbox.view import Facts, View, choose_view
+from priorityd.daemon.sandbox.worlds import PLAIN, OtherWorldError
 
 if TYPE_CHECKING:
     import socket
@@ -46,6 +47,7 @@ class SandboxOptions:
         port: where REST and Realtime are served, on loopback; 0 takes any free port.
         with_daemon: run the daemon against it.
         http_port: where the daemon serves its metrics; 0 takes any free port.
+        world: which schema the application has (`priorityd.daemon.sandbox.worlds`).
         empty: do not put demo data in. Without any repositories there is no traffic either.
         data_dir: where PostgreSQL keeps its data; None for a temporary directory.
         traffic: demo changes, and as many jobs, per second; 0 for none.
@@ -54,6 +56,7 @@ class SandboxOptions:
     port: int = DEFAULT_PORT
     with_daemon: bool = True
     http_port: int = 9815
+    world: str = PLAIN
     empty: bool = False
     data_dir: Path | None = None
     traffic: float = 1.0
@@ -119,6 +122,14 @@ class _Sandbox:
         except DataDirBusyError as error:
             self._view.say(f"{error.strerror}: choose another with --data-dir")
             return FAILED
+        except OtherWorldError as error:
+            self._view.say(
+                f"the data is of the world {error}: ask for that with --world, or choose another --data-dir"
+            )
+            return FAILED
+        except InstallationRefusedError as error:
+            self._view.say(f"the migrations refuse this world: {error}")
+            return FAILED
         except subprocess.CalledProcessError:
             # Ctrl-C on a terminal also reaches the programs that set PostgreSQL up.
             if self._stop.wanted.is_set():
@@ -149,7 +160,10 @@ class _Sandbox:
         def step(text: str) -> None:
             loop.call_soon_threadsafe(self._view.step, text)
 
-        await asyncio.to_thread(prepare_database, url, with_demo_data=not self._options.empty, step=step)
+        options = self._options
+        await asyncio.to_thread(
+            prepare_database, url, world=options.world, with_demo_data=not options.empty, step=step
+        )
 
     async def _start_daemon(self, stack: AsyncExitStack, server: SandboxServer) -> _Daemon:
         daemon = await DaemonProcess.start(server.url, server.service_role_key, self._http_port)

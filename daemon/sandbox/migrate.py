@@ -5,11 +5,15 @@ Production uses `supabase db push` or psql; this is for the sandbox and the test
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
 
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import psycopg
@@ -24,6 +28,20 @@ def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
     for file in files:
         run_file(connection, file)
     return [file.name for file in files]
+
+
+@contextmanager
+def as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Act as whoever owns the application's tables, as one who applies migrations to a project does."""
+    row = connection.execute(
+        "select pg_get_userbyid(relowner) from pg_class where oid = 'public.tracked_repositories'::regclass"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - regclass has raised an error otherwise
+    connection.execute(sql.SQL("set role {}").format(sql.Identifier(row[0])))
+    try:
+        yield
+    finally:
+        connection.execute("reset role")
 
 
 def undo_migrations(connection: psycopg.Connection[Any]) -> None:

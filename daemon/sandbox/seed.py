@@ -7,30 +7,39 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations, as_owner
 from priorityd.daemon.sandbox.queries import query
+from priorityd.daemon.sandbox.worlds import PLAIN, build, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def prepare_database(url: str, *, with_demo_data: bool, step: Callable[[str], None]) -> None:
+class InstallationRefusedError(Exception):
+    """The migrations refuse the application's tables as they are; the text is what the database said."""
+
+
+def prepare_database(
+    url: str, *, world: str = PLAIN, with_demo_data: bool, step: Callable[[str], None]
+) -> None:
     """Make the database what a Supabase project with the application on it would be.
 
     All of it is idempotent, for a data directory that is kept. `step` is told what is being done.
+    Raises `InstallationRefusedError`, and `OtherWorldError` where the data is of another world.
     """
     with psycopg.connect(url, autocommit=True) as connection:
         step("Roles and publication of Supabase")
-        connection.execute(_schema("roles"))
-        step("Tables of the application")
-        connection.execute(_schema("application"))
+        connection.execute((files(__package__) / "schema" / "roles.sql").read_bytes())
+        step("Tables of the application" if world == PLAIN else f"World {world}: {reason(world)}")
+        build(connection, world)
         step("Migrations of priorityd")
-        apply_migrations(connection)
+        try:
+            with as_owner(connection):
+                apply_migrations(connection)
+        except psycopg.Error as error:
+            raise InstallationRefusedError(
+                " – ".join(filter(None, (error.diag.message_primary or str(error), error.diag.message_hint)))
+            ) from error
         if with_demo_data:
             step("Demo data")
             connection.execute(query("demo_data"))
-
-
-def _schema(name: str) -> bytes:
-    # Bytes: several statements, sent as they are.
-    return (files(__package__) / "schema" / f"{name}.sql").read_bytes()

@@ -8,11 +8,13 @@ from time import monotonic
 import pytest
 
 from tests.support.daemon_process import eventually
+from tests.support.database import in_worlds
 from tests.support.stack import NO_TIMER, Stack
 
 MEDIUM = ("medium", False, 0)
 
 
+@in_worlds("plain", "strict", "triggers", "loose", "soft", "words_text", "words_names", "owner")
 async def test_follows_a_repository_through_its_workspaces(stack: Stack) -> None:
     app = stack.app
     first, second, repository = app.workspace(), app.workspace(), app.repository()

@@ -1,7 +1,7 @@
 """`python -m tests.chaos --minutes 20 --seed 7 --daemons 2`: prints one JSON line, exit code 1 if it failed.
 
-Failed means: rows or audit entries are wrong at the end, a recovery took over 30 seconds, or a daemon
-misbehaved.
+Failed means: rows or audit entries are wrong at the end, entries tell of what did not happen, a recovery
+took over 30 seconds, or a daemon misbehaved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import random
 import signal
 import sys
 
+from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.faults import FAULTS
+from tests.chaos.mischief import MISCHIEF
 from tests.chaos.run import Plan, run_chaos
 
 
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to break things")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of everything random")
     parser.add_argument("--daemons", type=int, default=1, help="how many work at the same time")
+    parser.add_argument("--world", choices=(PLAIN, *MISCHIEF), default=PLAIN, help="the application's schema")
     parser.add_argument("--only", nargs="+", choices=sorted(FAULTS), default=sorted(FAULTS), metavar="FAULT")
     parser.add_argument("--every-kind", action="store_true", help="go on until each has happened once")
     parser.add_argument("--longest", type=float, default=60.0, help="seconds that a fault may last")
@@ -38,6 +41,7 @@ def main() -> int:
         usual_seconds=min(8.0, chosen.longest),
         longest_seconds=chosen.longest,
         talk=chosen.talk,
+        world=chosen.world,
     )
     summary = asyncio.run(run_chaos(plan))
     print(summary.as_json())

@@ -39,7 +39,7 @@ _ADD = (
 )
 _REMOVE = "delete from workspace_repositories where workspace_id = %(workspace)s"
 _IS = """
-select (priority::text, is_workspace_repo, workspace_count) = (%(priority)s, %(flag)s, %(count)s)
+select bool_and((priority::text, is_workspace_repo, workspace_count) = (%(priority)s, %(flag)s, %(count)s))
 from tracked_repositories where repository_id = %(repository)s
 """
 

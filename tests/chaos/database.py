@@ -1,9 +1,10 @@
-"""The database of a chaos run: the sandbox's, and two tables of the harness's own.
+"""The database of a chaos run: the sandbox's, in one of its worlds, and three tables of the harness's own.
 
 `chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it;
 `by_application` that the application set it, by itself, and not our function.
 What it says of rows that are gone stays there, since their audit entries stay as well.
-A row cannot be written while `chaos_poison` names its repository.
+A row cannot be written while `chaos_poison` names its repository. `chaos_changes` has every real change of a
+priority or flag, by a trigger, which the audit trail is compared with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from priorityd.daemon.sandbox.seed import prepare_database
+from priorityd.daemon.sandbox.worlds import PLAIN
 
 _RETRY_SECONDS = 0.05
 _OWN_TABLES = """
@@ -34,12 +36,29 @@ begin
 end $$;
 create trigger chaos_poison before update on tracked_repositories
 for each row execute function chaos_poison();
+create table chaos_changes (
+    tracked_id uuid, old_priority text, old_flag boolean, new_priority text, new_flag boolean
+);
+create function chaos_changes() returns trigger
+language plpgsql security definer set search_path = public as $$
+begin
+    insert into chaos_changes values (
+        new.id, old.priority, coalesce(old.is_workspace_repo, false),
+        new.priority, coalesce(new.is_workspace_repo, false)
+    );
+    return null;
+end $$;
+create trigger chaos_changes after update on tracked_repositories
+for each row when (
+    (old.priority, coalesce(old.is_workspace_repo, false))
+    is distinct from (new.priority, coalesce(new.is_workspace_repo, false))
+) execute function chaos_changes();
 """
 
 
-def prepare(url: str) -> None:
+def prepare(url: str, world: str = PLAIN) -> None:
     """Make a fresh database ready for a run."""
-    prepare_database(url, with_demo_data=False, step=lambda _: None)
+    prepare_database(url, world=world, with_demo_data=False, step=lambda _: None)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_OWN_TABLES)
 

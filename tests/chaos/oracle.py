@@ -1,14 +1,19 @@
-"""Says what is wrong, judging by the application's tables and the audit trail alone, and for how long."""
+"""Says what is wrong, judging by the application's tables and the audit trail alone, and for how long.
+
+Rows that the application of the run's world refuses to have changed are left out, and named by themselves.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import anyio
 
+from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.database import insist
-from tests.support.application import ALL_WRONG
+from tests.support.habits import habits
 
 _POLL_SECONDS = 0.05
 
@@ -42,15 +47,41 @@ where (e.before is not null and e.old is distinct from e.before)
     or e.old = e.new
     or (e.is_last and t.id is not null and (t.priority::text, t.is_workspace_repo) is distinct from e.new)
 """
+# What the trail tells and did not happen: more entries of a kind than there were such changes of the row.
+_FALSE = """
+select count(*) from (
+    select c.tracked_repository_id, c.old_priority, coalesce(c.old_is_workspace_repo, false), c.new_priority,
+        c.is_workspace_repo
+    from repository_priority_changes c
+    except all
+    select tracked_id, old_priority, old_flag, new_priority, new_flag from chaos_changes
+) told
+"""
 _ENTRIES = "select count(*) from repository_priority_changes"
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
 
 
-async def wrong_rows(url: str) -> int:
+async def wrong_rows(url: str, world: str = PLAIN) -> int:
     """Tracked rows whose priority disagrees with membership, or whose manual priority was lost."""
-    ((wrong,),) = await insist(url, ALL_WRONG)
+    ((wrong,),) = await insist(url, habits(world).count_wrong)
     ((lost,),) = await insist(url, _LOST_PINS)
     return int(wrong + lost)
+
+
+async def unwritable(url: str, world: str = PLAIN) -> Counter[str]:
+    """The names of the rows that disagree with membership because the application refuses the change."""
+    return Counter(name for _, _, name in await insist(url, habits(world).list_refused))
+
+
+async def may_be_parked(url: str, world: str = PLAIN) -> set[str]:
+    """The ids of these rows and of their repositories."""
+    return {str(id_) for row in await insist(url, habits(world).list_refused) for id_ in row[:2]}
+
+
+async def false_records(url: str) -> int:
+    """Audit entries that tell of a change which the row did not undergo."""
+    ((found,),) = await insist(url, _FALSE)
+    return int(found)
 
 
 async def audit_entries(url: str) -> int:
@@ -70,10 +101,10 @@ async def deadlocks(url: str) -> int:
     return int(found)
 
 
-async def seconds_until_right(url: str, limit_seconds: float) -> float | None:
+async def seconds_until_right(url: str, limit_seconds: float, world: str = PLAIN) -> float | None:
     """How long it takes until no row is wrong; None if it takes longer. Nobody may be changing rows."""
     started_at = time.monotonic()
-    while await wrong_rows(url):
+    while await wrong_rows(url, world):
         if time.monotonic() - started_at > limit_seconds:
             return None
         await anyio.sleep(_POLL_SECONDS)

@@ -20,6 +20,7 @@ from typing import Final
 
 from priorityd.daemon.sandbox.postgres import embedded_postgres
 from priorityd.daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos import leaders, oracle
 from tests.chaos.clock import Clock
 from tests.chaos.database import prepare
@@ -45,7 +46,7 @@ class Plan:
     """What to do: break things for `seconds`, and until each of `kinds` was there if `every_kind`.
 
     Most faults are held for up to `usual_seconds`, one in eight for up to `longest_seconds`. With `talk` each
-    episode is told on stderr.
+    episode is told on stderr. `world` is the schema of the application.
     """
 
     seed: int
@@ -56,11 +57,12 @@ class Plan:
     usual_seconds: float = 8.0
     longest_seconds: float = 60.0
     talk: bool = False
+    world: str = PLAIN
 
 
 async def run_chaos(plan: Plan) -> Summary:
     """Do it, and say what came of it."""
-    summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons), time.monotonic()
+    summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons, world=plan.world), time.monotonic()
     kinds = {name: FAULTS[name] for name in plan.kinds}
     async with open_world(plan) as world:
         deck = Deck(kinds, [name for name, fault in kinds.items() if fault.is_alone], world.chance)
@@ -78,7 +80,7 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
     """The parts of a run, its daemons with these settings too; the application rests until told to go on."""
     chance = random.Random(plan.seed)
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
-        await asyncio.to_thread(prepare, postgres.url())
+        await asyncio.to_thread(prepare, postgres.url(), plan.world)
         async with (
             serve_sandbox(postgres.url(), faults=Faults()) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
@@ -92,8 +94,8 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
                 | clock.settings
                 | settings
             )
-            workload = Workload(postgres.url(), random.Random(chance.random()))
-            world = World(postgres, server, proxy, fleet, workload, clock, chance)
+            workload = Workload(postgres.url(), random.Random(chance.random()), plan.world)
+            world = World(postgres, server, proxy, fleet, workload, clock, chance, plan.world)
             tasks = [asyncio.create_task(fleet.keep(place)) for place in range(plan.daemons)]
             tasks += [asyncio.create_task(workload.run()), asyncio.create_task(leaders.watch(fleet))]
             try:
@@ -122,10 +124,11 @@ async def _episode(world: World, plan: Plan, summary: Summary, names: list[str])
             overlapping.create_task(_break(world, FAULTS[name], delay, hold))
     healed_at = time.monotonic()
     await world.workload.pause()
-    if await oracle.seconds_until_right(world.url, _GIVE_UP_SECONDS) is None:
+    if await oracle.seconds_until_right(world.url, _GIVE_UP_SECONDS, world.name) is None:
         world.fleet.note(f"rows stayed wrong after {', '.join(names)}")
     taken = time.monotonic() - healed_at
     summary.count(names, taken)
+    summary.unwritable |= await oracle.unwritable(world.url, world.name)
     if plan.talk:
         print(f"{taken:6.2f} s after {', '.join(names)}", file=sys.stderr)
     await _nothing_parked(world)
@@ -147,7 +150,7 @@ async def _break(world: World, fault: Fault, delay: float, hold: float) -> None:
 
 async def _nothing_parked(world: World) -> None:
     async def nothing_parked() -> bool:
-        return not await world.fleet.parked()
+        return not await world.fleet.parked() - await oracle.may_be_parked(world.url, world.name)
 
     try:
         await eventually(nothing_parked, _UNPARKED_SECONDS)
@@ -164,7 +167,8 @@ async def _become_live(world: World) -> bool:
 
 
 async def _judge(world: World, summary: Summary) -> None:
-    summary.wrong_rows = await oracle.wrong_rows(world.url)
+    summary.wrong_rows = await oracle.wrong_rows(world.url, world.name)
+    summary.false_records = await oracle.false_records(world.url)
     summary.audit_entries = await oracle.audit_entries(world.url)
     broken = await oracle.broken_audit(world.url)
     summary.broken_audit = len(broken)

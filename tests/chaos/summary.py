@@ -7,12 +7,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from priorityd.daemon.sandbox.worlds import PLAIN
+
 RECOVERY_LIMIT_SECONDS: Final = 30.0
 
 
 @dataclass
 class Summary:
-    """`wrong_rows` and `broken_audit` count what is wrong at the end; `troubles` is empty if all behaved.
+    """`wrong_rows`, `broken_audit` and `false_records` (entries of the trail about what never happened) count
+    what is wrong at the end; `troubles` is empty if all behaved. `unwritable` are the rows, by name, that
+    were wrong after an episode because the application of the world refuses the change (the most at once).
 
     `operations_per_second` is the rate while the application works, outages of its database included.
     `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
@@ -22,6 +26,7 @@ class Summary:
     """
 
     seed: int
+    world: str = PLAIN
     daemons: int = 1
     seconds: float = 0.0
     operations: int = 0
@@ -41,6 +46,8 @@ class Summary:
     deadlocks: int = 0
     wrong_rows: int = 0
     broken_audit: int = 0
+    false_records: int = 0
+    unwritable: Counter[str] = field(default_factory=Counter)
     live_at_end: bool = False
     troubles: list[str] = field(default_factory=list)
 
@@ -48,7 +55,7 @@ class Summary:
     def failed(self) -> bool:
         """Whether anything was not as it must be."""
         slow = self.slowest_recovery_seconds > RECOVERY_LIMIT_SECONDS
-        wrong = self.wrong_rows or self.broken_audit or self.troubles
+        wrong = self.wrong_rows or self.broken_audit or self.false_records or self.troubles
         return bool(wrong or slow or not self.live_at_end)
 
     def count(self, names: list[str], recovery_seconds: float) -> None:
@@ -62,4 +69,7 @@ class Summary:
 
     def as_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self) | {"faults": dict(sorted(self.faults.items()))})
+        counted = {"faults": self.faults, "unwritable": self.unwritable}
+        return json.dumps(
+            asdict(self) | {name: dict(sorted(found.items())) for name, found in counted.items()}
+        )

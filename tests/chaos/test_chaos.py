@@ -6,6 +6,7 @@ import pytest
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.leaders import TAKEOVER_SECONDS
+from tests.chaos.mischief import MISCHIEF
 from tests.chaos.run import Plan, run_chaos
 from tests.chaos.summary import RECOVERY_LIMIT_SECONDS
 
@@ -27,6 +28,20 @@ async def test_whatever_breaks_every_priority_is_right_within_half_a_minute() ->
     assert summary.troubles == []
     assert summary.live_at_end
     assert summary.slowest_recovery_seconds <= RECOVERY_LIMIT_SECONDS
+
+
+@pytest.mark.parametrize("world", MISCHIEF)
+async def test_what_applications_do_to_their_tables_makes_nothing_wrong_but_what_they_refuse(
+    world: str,
+) -> None:
+    kinds = ["backends_terminated", "daemon_killed", "flapping", "realtime_lose", "rest_503", "row_poisoned"]
+    plan = Plan(
+        seed=3, every_kind=True, daemons=2, kinds=kinds, usual_seconds=3.0, longest_seconds=6.0, world=world
+    )
+    summary = await run_chaos(plan)
+    print(summary.as_json())
+    assert summary.audit_entries > 100
+    assert not summary.failed, summary
 
 
 async def test_three_daemons_neither_deadlock_nor_write_an_audit_entry_twice() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS
 from tests.chaos.floods import in_background
+from tests.chaos.mischief import MISCHIEF
+from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.support.application import Application
 from tests.support.daemon_process import environment, eventually
@@ -123,6 +126,63 @@ async def test_a_high_of_the_applications_may_only_be_lost_to_a_workspace(empty_
         app.add(workspace, repository)
         connection.execute("select sync_workspace_priorities(%s)", ([repository],))
         assert await oracle.wrong_rows(empty_database.url) == 0
+
+
+async def test_an_entry_about_what_did_not_happen_is_found(empty_database: Database) -> None:
+    await asyncio.to_thread(prepare, empty_database.url)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection)
+        workspace, repository = app.workspace(), app.repository()
+        app.add(workspace, repository)
+        connection.execute("select sync_workspace_priorities(%s)", ([repository],))
+        assert await oracle.false_records(empty_database.url) == 0
+        connection.execute(
+            """insert into repository_priority_changes (tracked_repository_id, old_priority, new_priority,
+                   old_is_workspace_repo, is_workspace_repo, workspace_count, trigger)
+               select tracked_repository_id, old_priority, new_priority,
+                   old_is_workspace_repo, is_workspace_repo, workspace_count, trigger
+               from repository_priority_changes"""
+        )
+        assert await oracle.false_records(empty_database.url) == 1
+
+
+@pytest.mark.parametrize("world", MISCHIEF)
+async def test_in_a_world_rows_that_refuse_are_named_and_not_wrong(
+    empty_database: Database, world: str
+) -> None:
+    await asyncio.to_thread(prepare, empty_database.url, world)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection, world)
+        workspace, usual = app.workspace(), app.repository()
+        refusing = [app.repository(tracked=False) for _ in app.habits.refusing]
+        for repository, columns in zip(refusing, app.habits.refusing, strict=True):
+            app.track(repository, **columns)
+        app.add(workspace, usual, *refusing)
+        assert await oracle.wrong_rows(empty_database.url, world) == 1
+        connection.execute("select sweep_workspace_priorities()")
+        assert await oracle.wrong_rows(empty_database.url, world) == 0
+        named = await oracle.unwritable(empty_database.url, world)
+        assert sorted(named) == sorted(columns["repository_name"] for columns in app.habits.refusing)
+        told = json.loads(Summary(seed=1, world=world, unwritable=named).as_json())
+        assert told["unwritable"] == dict(named)
+        parked = await oracle.may_be_parked(empty_database.url, world)
+        assert {str(repository) for repository in refusing} <= parked
+        assert await oracle.false_records(empty_database.url) == 0
+
+
+@pytest.mark.parametrize("world", MISCHIEF)
+async def test_the_workload_can_do_all_that_applications_of_a_world_do(
+    empty_database: Database, world: str
+) -> None:
+    await asyncio.to_thread(prepare, empty_database.url, world)
+    with psycopg.connect(empty_database.url, autocommit=True) as connection:
+        app = Application(connection, world)
+        repository, workspace = app.repository(), app.workspace()
+        app.add(workspace, repository)
+        for statement in MISCHIEF[world]:
+            connection.execute(statement.encode(), {"workspace": workspace, "repository": repository})
+        connection.execute("select sweep_workspace_priorities()")
+        assert await oracle.wrong_rows(empty_database.url, world) == 0
 
 
 async def test_the_workload_leaves_the_memberships_of_others_alone(empty_database: Database) -> None:

@@ -2,7 +2,7 @@
 
 It knows its rows by ids that it made itself, and leaves the memberships of others alone. Each operation is
 one transaction that may fail: rows may be gone, held or poisoned, and the connection may be lost before or
-after the commit.
+after the commit. In some worlds the application does mischief of its own (`tests.chaos.mischief`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
+from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.database import connect
+from tests.chaos.mischief import MISCHIEF, NO_OVERRIDES
 
 _WORKSPACES: Final = 30
 _REPOSITORIES: Final = 800
@@ -59,9 +61,10 @@ with set_high as (
     update tracked_repositories set priority = 'high'
     where repository_id = %s and is_workspace_repo is not true
     and manual_priority is null and priority <> 'high'
-    returning id
+    returning id, priority
 )
-insert into chaos_manual (tracked_id, priority, by_application) select id, 'high', true from set_high
+insert into chaos_manual (tracked_id, priority, by_application)
+select id, 'high', true from set_high where priority = 'high'
 on conflict (tracked_id) do update set priority = excluded.priority, by_application = excluded.by_application
 """
 
@@ -72,8 +75,10 @@ class Workload:
     `operations` counts what was committed, `refused` what was not, `busy_seconds` the time it could work.
     """
 
-    def __init__(self, url: str, chance: random.Random) -> None:
+    def __init__(self, url: str, chance: random.Random, world: str = PLAIN) -> None:
         self._url = url
+        self._mischief = MISCHIEF.get(world, ())
+        self._overrides = world not in NO_OVERRIDES
         self._random = chance
         self._workspaces = [self._new_id() for _ in range(_WORKSPACES)]
         self._repositories = [self._new_id() for _ in range(_REPOSITORIES // 4)]
@@ -168,7 +173,8 @@ class Workload:
             self._name: 4,
             self._unname: 1,
             self._pin: 3,
-            self._override: 3,
+            self._override: 3 if self._overrides else 0,
+            self._do_mischief: 6 if self._mischief else 0,
         }
         (operation,) = self._random.choices(list(operations), list(operations.values()))
         await operation(connection)
@@ -226,6 +232,11 @@ class Workload:
 
     async def _override(self, connection: AsyncConnection[Any]) -> None:
         await connection.execute(_OVERRIDE, (self._repository(),))
+
+    async def _do_mischief(self, connection: AsyncConnection[Any]) -> None:
+        """What applications of this world do, and others do not."""
+        values = {"workspace": self._workspace(), "repository": self._repository()}
+        await connection.execute(self._random.choice(self._mischief).encode(), values)
 
     def _workspace(self) -> UUID:
         return self._random.choice(self._workspaces)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres
 from priorityd.daemon.sandbox.server import SandboxServer
+from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
 from tests.chaos.workload import Workload
@@ -17,7 +18,7 @@ from tests.support.proxy import Proxy
 
 @dataclass
 class World:
-    """Everything that can be broken.
+    """Everything that can be broken; `name` is which of the sandbox's worlds the application lives in.
 
     Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
     repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
@@ -31,6 +32,7 @@ class World:
     workload: Workload
     clock: Clock
     chance: random.Random
+    name: str = PLAIN
     postgres_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unharmed_seconds: list[float] = field(default_factory=list)
     takeover_seconds: list[float] = field(default_factory=list)

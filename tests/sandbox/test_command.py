@@ -105,6 +105,11 @@ def running(*options: str) -> Iterator[Sandbox]:
                 process.communicate(timeout=_TIMEOUT_SECONDS)
 
 
+def command(*options: str) -> subprocess.CompletedProcess[str]:
+    """The command, which is to end by itself."""
+    return subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> None:
     with running("--no-daemon", "--empty") as sandbox:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 
-Row = tuple[str | None, bool | None, int | None]
+from priorityd.daemon.sandbox.worlds import PLAIN
+from tests.support.habits import Habits, habits
 
-ALL_WRONG = """
-select count(*) from tracked_repositories t
-left join (
-    select repository_id, count(distinct workspace_id)::integer as workspaces
-    from workspace_repositories group by repository_id
-) m using (repository_id)
-where (t.priority::text, t.is_workspace_repo, t.workspace_count) is distinct from (
-    case when m.workspaces > 0 then 'high' else coalesce(t.manual_priority::text, 'medium') end,
-    coalesce(m.workspaces, 0) > 0,
-    coalesce(m.workspaces, 0)
-)
-"""
+Row = tuple[str | None, bool | None, int | None]
 
 
 @dataclass
@@ -29,9 +19,18 @@ class Application:
     """The application's own hands on its database."""
 
     connection: psycopg.Connection[Any]
+    world: str = PLAIN
+    habits: Habits = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.habits = habits(self.world)
 
     def workspace(self) -> UUID:
-        return self._insert("workspaces")
+        """A new one; in some worlds its id is no uuid."""
+        row = self.connection.execute("insert into workspaces default values returning id").fetchone()
+        assert row is not None
+        workspace_id: UUID = row[0]
+        return workspace_id
 
     def repository(self, *, tracked: bool = True) -> UUID:
         repository_id = self._insert("repositories")
@@ -56,13 +55,10 @@ class Application:
         )
 
     def remove(self, workspace_id: UUID, *repository_ids: UUID) -> None:
-        self.connection.execute(
-            "delete from workspace_repositories where workspace_id = %s and repository_id = any (%s)",
-            (workspace_id, list(repository_ids)),
-        )
+        self.connection.execute(self.habits.remove.encode(), (workspace_id, list(repository_ids)))
 
     def delete_workspace(self, workspace_id: UUID) -> None:
-        self.connection.execute("delete from workspaces where id = %s", (workspace_id,))
+        self.connection.execute(self.habits.delete_workspace.encode(), (workspace_id,))
 
     def row(self, repository_id: UUID) -> Row:
         """Priority, flag and count of a tracked repository."""
@@ -75,8 +71,11 @@ class Application:
         return row[0], row[1], row[2]
 
     def wrong_rows(self) -> int:
-        """Tracked rows that disagree with membership, judged independently of the project's functions."""
-        row = self.connection.execute(ALL_WRONG).fetchone()
+        """Tracked rows that disagree with membership, judged independently of the project's functions.
+
+        Those that the world's application refuses to have changed are left out.
+        """
+        row = self.connection.execute(self.habits.count_wrong.encode()).fetchone()
         assert row is not None
         wrong: int = row[0]
         return wrong

@@ -13,24 +13,23 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from priorityd.daemon.sandbox.migrate import apply_migrations
+from priorityd.daemon.sandbox.migrate import apply_migrations, as_owner
 from priorityd.daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.worlds import PLAIN, build
 from tests.support import secrecy
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.repository import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 AS_SUPABASE = os.environ.get("PRIORITYD_TEST_AS_SUPABASE") == "1"
 SUPABASE_SQL = ROOT / "tests" / "sql" / "supabase.sql"
@@ -41,6 +40,7 @@ class Database:
     """One database, and the connections that a test has opened to it."""
 
     url: str
+    world: str = PLAIN
     _connections: list[psycopg.Connection[Any]] = field(default_factory=list)
 
     def connect(self, role: str | None = None, *, autocommit: bool = True) -> psycopg.Connection[Any]:
@@ -76,7 +76,7 @@ class Server:
         return url.geturl()
 
     @contextmanager
-    def database(self, template: str | None = None) -> Iterator[Database]:
+    def database(self, template: str | None = None, world: str = PLAIN) -> Iterator[Database]:
         """A new database for the length of the block.
 
         Its files are copied: that takes half of the time that writing all pages to the log does.
@@ -90,7 +90,7 @@ class Server:
                     sql.Identifier(self.owner or admin.info.user),
                 )
             )
-            database = Database(self.url(name))
+            database = Database(self.url(name), world)
             try:
                 yield database
             finally:
@@ -161,21 +161,53 @@ def server() -> Iterator[Server]:
         yield Server(postgres.url())
 
 
-@pytest.fixture(scope="session")
-def template(server: Server) -> Iterator[str]:
-    """The name of a database with Supabase's roles, the application's tables and the migrations in it."""
+@contextmanager
+def installed(server: Server, world: str) -> Iterator[str]:
+    """The name of a database with Supabase's roles, the tables of a world and the migrations in it."""
     with server.database() as database:
         with psycopg.connect(database.url, autocommit=True) as connection:
             connection.execute(schema_sql("roles"))
-            connection.execute(schema_sql("application"))
-            apply_migrations(connection)
+            build(connection, world)
+            with as_owner(connection):
+                apply_migrations(connection)
         yield urlsplit(database.url).path.lstrip("/")
 
 
+@pytest.fixture(scope="session")
+def templates(server: Server) -> Iterator[Callable[[str], str]]:
+    """The template of each world, made when it is asked for."""
+    made: dict[str, str] = {}
+    with ExitStack() as stack:
+
+        def template_of(world: str) -> str:
+            if world not in made:
+                made[world] = stack.enter_context(installed(server, world))
+            return made[world]
+
+        yield template_of
+
+
+@pytest.fixture(scope="session")
+def template(templates: Callable[[str], str]) -> str:
+    """The name of a database with Supabase's roles, the application's tables and the migrations in it."""
+    return templates(PLAIN)
+
+
+def in_worlds(*worlds: str) -> pytest.MarkDecorator:
+    """Run a test that asks for `database`, or for what stands on it, in each of these worlds."""
+    return pytest.mark.parametrize("database", worlds, indirect=True)
+
+
 @pytest.fixture
-def database(server: Server, template: str) -> Iterator[Database]:
-    """A fresh database with the application and the migrations applied, empty of rows."""
-    with server.database(template) as database:
+def database(
+    request: pytest.FixtureRequest, server: Server, templates: Callable[[str], str]
+) -> Iterator[Database]:
+    """A fresh database with the application and the migrations applied, empty of rows.
+
+    The application is the plain one; `in_worlds` chooses others.
+    """
+    world = getattr(request, "param", PLAIN)
+    with server.database(templates(world), world) as database:
         yield database
 
 

@@ -40,4 +40,4 @@ class Stack:
 @pytest.fixture
 async def stack(database: Database) -> AsyncIterator[Stack]:
     async with serve_sandbox(database.url, faults=Faults()) as server:
-        yield Stack(server, database, Application(database.connect()))
+        yield Stack(server, database, Application(database.connect(), database.world))

@@ -1,4 +1,4 @@
--- Demo data, the same every time: ids are derived from names. Nothing happens where there is any repository.
+-- Demo data, the same every time: ids are derived from names, but for those of workspaces, whose type is the world's. Nothing happens where there is any repository.
 with numbers as (
     select n from generate_series(1, 48) n where not exists (select from public.repositories)
 ),
@@ -15,8 +15,8 @@ new_repositories as (
     returning id, owner, name
 ),
 new_workspaces as (
-    insert into public.workspaces (id, name, slug)
-    select md5('workspace ' || slug)::uuid, initcap(slug), slug
+    insert into public.workspaces (name, slug)
+    select initcap(slug), slug
     from unnest(array['platform', 'frontend', 'data', 'security', 'growth', 'research']) slug
     where exists (select from new_repositories)
     returning id, slug

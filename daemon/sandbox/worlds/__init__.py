@@ -1,0 +1,73 @@
+"""Worlds: the schemas that real applications have, small, each with its reason in the comment atop its file.
+
+A world is the sandbox's plain schema and what its file changes in it; `_BASES` names those that go on from
+another. The migrations are applied by whoever owns the application's tables, as on Supabase. Which world a
+database holds is written in the comment of its schema public.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import psycopg
+
+PLAIN: Final = "plain"
+_FOLDER = files(__package__)
+_BASES: Final = {"publication_owner": "owner", "policies": "owner", "policies_hidden": "policies"}
+_MARK: Final = "The application of the sandbox, in the world "
+
+WORLDS: Final = (
+    PLAIN,
+    *sorted(
+        name.removesuffix(".sql")
+        for name in (file.name for file in _FOLDER.iterdir())
+        if name.endswith(".sql") and name != f"{PLAIN}.sql"
+    ),
+)
+
+
+class OtherWorldError(Exception):
+    """The database holds another world than the one that is asked for."""
+
+
+def reason(world: str) -> str:
+    """What the world is there for, in words."""
+    comment = takewhile(lambda line: line.startswith("--"), _sql(world).decode().splitlines())
+    return " ".join(line.removeprefix("--").strip() for line in comment)
+
+
+def build(connection: psycopg.Connection[Any], world: str) -> None:
+    """Make the application's tables, in a database that has Supabase's part, unless they are there.
+
+    Raises `OtherWorldError` naming the world that the database holds instead.
+    """
+    held = held_by(connection)
+    if held is not None:
+        if held != world:
+            raise OtherWorldError(held)
+        return
+    with connection.transaction():
+        # Bytes: several statements, sent as they are.
+        connection.execute((files("priorityd.daemon.sandbox") / "schema" / "application.sql").read_bytes())
+        for name in _with_bases(world):
+            connection.execute(_sql(name))
+        connection.execute(f"comment on schema public is '{_MARK}{world}'".encode())
+
+
+def held_by(connection: psycopg.Connection[Any]) -> str | None:
+    """The world that the database holds, None before there is one."""
+    row = connection.execute("select obj_description('public'::regnamespace, 'pg_namespace')").fetchone()
+    comment = str(row[0] or "") if row else ""
+    return comment.removeprefix(_MARK) if comment.startswith(_MARK) else None
+
+
+def _with_bases(world: str) -> list[str]:
+    base = _BASES.get(world)
+    return [*(_with_bases(base) if base else ()), world]
+
+
+def _sql(world: str) -> bytes:
+    return (_FOLDER / f"{world}.sql").read_bytes()

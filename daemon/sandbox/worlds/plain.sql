@@ -1,0 +1,1 @@
+-- The sandbox's own schema, friendlier than most: what the other worlds are measured against.

@@ -1,0 +1,2 @@
+-- The publication leaves deletions out: nobody hears of what left a workspace.
+alter publication supabase_realtime set (publish = 'insert, update');

@@ -1,0 +1,64 @@
+"""What the applications of some worlds do beside the usual, as statements about a workspace and a repository.
+
+Some of it makes rows that can't be written for a while; about as many are made as are set free again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.support.habits import habits
+
+_REFUSING: Final = [columns["repository_name"] for columns in habits("triggers").refusing]
+_NAME: Final = "update tracked_repositories set repository_name = '{}' where repository_id = %(repository)s"
+_UNNAME: Final = f"""
+update tracked_repositories set repository_name = null where id in (
+    select t.id from tracked_repositories t
+    where {habits("triggers").unwritable} or t.repository_name = 'takes 40 ms' limit 1
+)
+"""
+_MEMBER: Final = "insert into workspace_repositories (workspace_id, repository_id) values ({}, {})"
+
+MISCHIEF: Final[dict[str, tuple[str, ...]]] = {
+    "strict": (
+        # Half of them are high or not tracked, and can't be archived.
+        *[
+            """update tracked_repositories set is_archived = true
+            where repository_id = %(repository)s and priority <> 'high'"""
+        ]
+        * 3,
+        """update tracked_repositories set is_archived = false
+        where id in (select id from tracked_repositories where is_archived limit 1)""",
+    ),
+    "triggers": (
+        *(_NAME.format(name) for name in (*_REFUSING, "takes 40 ms")),
+        *[_UNNAME] * (len(_REFUSING) + 1),
+    ),
+    "loose": (
+        _MEMBER.format("%(workspace)s", "null"),
+        _MEMBER.format("null", "%(repository)s"),
+        _MEMBER.format("%(workspace)s", "%(repository)s"),
+        "insert into tracked_repositories (repository_id) values (%(repository)s)",
+        """delete from tracked_repositories where id = (
+            select id from tracked_repositories where repository_id = %(repository)s limit 1
+        )""",
+    ),
+    "soft": (
+        "update workspaces set is_active = not is_active where id = %(workspace)s",
+        "update workspaces set is_active = true where not is_active",
+        """update workspace_repositories set removed_at = now()
+        where workspace_id = %(workspace)s and repository_id = %(repository)s and removed_at is null""",
+        """update workspace_repositories set removed_at = now() where id = (
+            select id from workspace_repositories
+            where workspace_id = %(workspace)s and removed_at is null limit 1
+        )""",
+        """update workspace_repositories set removed_at = null where id = (
+            select id from workspace_repositories where removed_at is not null limit 1
+        )""",
+    ),
+}
+"""By world."""
+
+NO_OVERRIDES: Final = ("soft",)
+"""Where a high that the application sets may rightly be lost, and the trail does not tell why: a membership
+that has come and gone, and left its row, keeps it from being taken for a wish."""
