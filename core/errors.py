@@ -24,9 +24,9 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 69
     """Supabase or Inngest can't be reached or keeps answering with temporary errors."""
     SCHEMA = 76
-    """The database lacks a migration that this version needs."""
+    """The database lacks a migration or a privilege that this version needs."""
     KEY_REFUSED = 77
-    """Supabase does not accept the key, or the key's role may not call the functions."""
+    """Supabase does not accept the key, or it is another than the service_role key."""
     CONFIGURATION = 78
     """A setting is missing or out of range."""
 
@@ -64,10 +64,30 @@ class PermanentError(PriorityError):
         self.reason = reason
 
 
+class DoubtfulError(PermanentError):
+    """Refused, and the answer alone does not tell whether for the key, a privilege, or the call itself.
+
+    `core.failures.judge` decides, given what a harmless call comes to. `hint` is the database's own.
+    """
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, reason="rejected")
+        self.code = code
+        self.hint = hint
+
+
 class ContractError(PriorityError):
-    """The database lacks what this version needs; the message names the migration."""
+    """The database or its API lacks what this version needs; the message says what to type."""
 
     exit_code = ExitCode.SCHEMA
+
+
+class MissingGrantError(ContractError):
+    """The key's role lacks a privilege; `statements` give it."""
+
+    def __init__(self, message: str, statements: str) -> None:
+        super().__init__(f"{message}. Type: {statements};")
+        self.statements = statements
 
 
 class KeyRefusedError(PriorityError):

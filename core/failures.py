@@ -1,25 +1,39 @@
 """One table: what an error answer of Supabase means for the work in hand.
 
-Sources: PostgreSQL's appendix "Error Codes" for five-character SQLSTATEs, PostgREST's reference "Errors" for
-PGRST codes and the HTTP status that goes with each. The API gateway in front of both answers with a bare HTTP
-status.
+An error answer is never about a row: which rows can't be written, only a good answer tells. So everything
+that may pass, be it after somebody has done something, is transient, and only what is wrong with the call
+itself is permanent.
+
+Sources: PostgreSQL's appendix "Error Codes" for five-character SQLSTATEs, PostgREST's reference "Errors" and
+its `Error.hs` (12.2.12, 13.0.8, 14.9, 16.2) for PGRST codes and the HTTP status that goes with each. Both are
+found in the body. Without a code it is a proxy, or Supabase's gateway, that speaks.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, TypeAlias, get_args
 
-from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.errors import (
+    ContractError,
+    DoubtfulError,
+    KeyRefusedError,
+    MissingGrantError,
+    PermanentError,
+    PriorityError,
+    TransientError,
+)
 
 Reason: TypeAlias = Literal[
     "network",  # connection refused, reset, DNS, TLS
     "timeout",  # no answer in time, or statement_timeout
-    "unavailable",  # gateway, PostgREST or PostgreSQL down, starting or restarting
+    "unavailable",  # gateway, PostgREST or PostgreSQL down, starting or restarting, or taking no writes
     "rate_limited",
     "contention",  # lock time-out, deadlock, too many connections
-    "schema_cache",  # PostgREST does not know the function (yet)
+    "schema_cache",  # PostgREST does not know the function (yet), or one that is gone
     "bad_answer",  # the answer is not what the function returns
     "key_refused",
+    "not_set_up",  # a privilege is missing, or the API does not show the schema
     "not_found",  # the repository that was asked for is unknown
     "rejected",  # the database says no: a constraint, a trigger, a wrong argument, a damaged row
     "unknown",  # a defect of our own
@@ -36,72 +50,166 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
     "08": "unavailable",  # connection exceptions
     "55P03": "contention",  # lock_not_available
     "40": "contention",  # deadlock_detected, serialization_failure
-    "53": "contention",  # too_many_connections, out of memory or disk
+    "53": "contention",  # too_many_connections, out of memory
+    "53100": "unavailable",  # disk_full
     "PT409": "contention",  # what our functions raise for a row that somebody holds
     "25006": "unavailable",  # read_only_sql_transaction: a standby during failover
+    "0A000": "unavailable",  # a standby answers BEGIN … READ WRITE with this
     "PGRST000": "unavailable",  # no connection to the database
     "PGRST001": "unavailable",
     "PGRST002": "unavailable",  # schema cache could not be built
     "PGRST003": "timeout",  # no free connection in the pool
     "PGRST202": "schema_cache",  # function not found; a reload may be under way
     "PGRST203": "schema_cache",
+    "PGRST300": "unavailable",  # PostgREST lacks its JWT secret
+    "PGRSTX": "unavailable",  # PostgREST did not understand the database
 }
+_NO_WRITES: Final = ("0A000", "25006", "53100")
+_UNDEFINED_FUNCTION: Final = "42883"
 _KEY_CODES: Final = ("PGRST301", "PGRST302", "PGRST303", "28")
-_DENIED_CODES: Final = ("42501",)
+_DENIED_CODE: Final = "42501"
+_DOUBTFUL_CODES: Final = (
+    _DENIED_CODE,
+    "22023",  # what `set role` says of a role that is gone, and our functions of a wrong argument
+)
+_HIDDEN_SCHEMA_CODE: Final = "PGRST106"
 _NOT_FOUND_CODE: Final = "PT404"
-_KEY_STATUSES: Final = (401, 403)
 _TRANSIENT_STATUSES: Final[dict[int, Reason]] = {
     408: "timeout",
     425: "unavailable",
     429: "rate_limited",
-    500: "unavailable",  # without a code it is not the database that speaks
     502: "unavailable",
     503: "unavailable",
     504: "timeout",
 }
+_REMARKS: Final[dict[int, str]] = {
+    401: "; something on the way to Supabase says so",
+    403: "; something on the way to Supabase says so",
+    404: "; is SUPABASE_URL the project's URL?",
+    407: "; the proxy wants a user and a password",
+}
+_STRANGERS: Final = ("anon", "authenticated")
+"""The roles of an application's visitors, which must not be given what the daemon needs."""
+
+_READ_TABLES: Final = ("workspace_repositories", "workspaces", "repositories", "background_jobs")
+_WRITTEN_TABLE: Final = "tracked_repositories"
 
 
 def translate(
-    status: int, code: str | None, message: str, *, retry_after_seconds: float | None = None
+    status: int,
+    code: str | None,
+    message: str,
+    *,
+    hint: str = "",
+    function: str = "",
+    is_supabase: bool = True,
+    retry_after_seconds: float | None = None,
 ) -> PriorityError:
     """The error to raise for an HTTP answer that is no success.
 
-    `code` is the SQLSTATE or PGRST code of the body if it had one; `message` is its text.
+    `code` is the SQLSTATE or PGRST code of the body if it had one; `message` and `hint` are its texts,
+    `function` is what was called. `is_supabase`: the body has the form of Supabase's answers, with or without
+    a code.
     """
     text = f"{message} ({code or status})"
-    if status == 404 and code is None:
-        text += "; is SUPABASE_URL the project's URL?"
-    if code is not None:
-        if code.startswith(_KEY_CODES):
-            return KeyRefusedError(f"Supabase refused the key: {text}")
-        if code in _DENIED_CODES:
-            return _denied(status, text)
-        reason = _transient_reason(code)
-        if reason is not None:
-            return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
-    return _by_status(status, code, text, retry_after_seconds)
+    if code in _NO_WRITES:
+        text += "; the database takes no writes"
+    if code is None:
+        return _without_code(status, text, is_supabase, retry_after_seconds)
+    if code.startswith(_KEY_CODES):
+        return KeyRefusedError(f"Supabase refused the key: {text}")
+    if code in _DOUBTFUL_CODES:
+        # 401 is PostgREST's word for a caller without a key's role, or with one that does not exist.
+        if status == 401:
+            return KeyRefusedError(f"The key is not the service_role key (or a secret key): {text}")
+        return DoubtfulError(text, code=code, hint=hint)
+    if code == _HIDDEN_SCHEMA_CODE:
+        return ContractError(
+            f"Supabase's API does not show the schema public ({message}. {hint}): add it to the exposed "
+            "schemas in the project's API settings."
+        )
+    if code == _UNDEFINED_FUNCTION and function and function in message:
+        return TransientError(text, reason="schema_cache", retry_after_seconds=retry_after_seconds)
+    reason = transient_reason(code)
+    # A database error arrives with a code of its own and status 400 or 500: repeating it changes nothing.
+    if reason is None and status not in (400, 500):
+        reason = _transient_status(status)
+    if reason is not None:
+        return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
+    return PermanentError(text, reason="not_found" if code == _NOT_FOUND_CODE else "rejected")
 
 
-def _transient_reason(code: str) -> Reason | None:
-    prefixes = (code[:length] for length in range(len(code), 1, -1))
+def transient_reason(code: str | None) -> Reason | None:
+    """Why something failed that may pass by itself; None for a code that says nothing of the kind."""
+    prefixes = ((code or "")[:length] for length in range(len(code or ""), 1, -1))
     return next((_TRANSIENT_CODES[prefix] for prefix in prefixes if prefix in _TRANSIENT_CODES), None)
 
 
-def _denied(status: int, text: str) -> PriorityError:
-    # 401 is PostgREST's answer when the anonymous role may not; 403 when the key's own role may not.
-    return KeyRefusedError(
-        f"The key's role may not do this; use the service_role key (or a secret key): {text}"
-        if status in _KEY_STATUSES
-        else f"Supabase denied access: {text}"
+def is_about_a_row(sqlstate: str | None) -> bool:
+    """Whether the error of one row's update, None for none at all, is the row's own."""
+    # A trigger may well say that it does not support something.
+    return sqlstate == "0A000" or transient_reason(sqlstate) is None
+
+
+def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> PriorityError:
+    """What a doubtful refusal means, given what became of a call that needs no more than the least.
+
+    `harmless` is that call's error, None if it was answered. Not the texts decide: they are localised, and a
+    trigger of the application may raise whatever it likes. `role` is the key's.
+    """
+    if harmless is None:
+        # What the call alone needs, or what a trigger or policy of the application does not let through.
+        told = f"{error}; if it is a privilege, type: {grants(error, role)};" if _named(error) else str(error)
+        return PermanentError(told, reason="rejected")
+    if not isinstance(harmless, DoubtfulError):
+        return harmless
+    if harmless.code != _DENIED_CODE:
+        return KeyRefusedError(f"The key's role, {role}, is none: {harmless}")
+    if role in _STRANGERS:
+        return KeyRefusedError(
+            f"The key's role, {role}, may not do this; use the service_role key (or a secret key): {harmless}"
+        )
+    return MissingGrantError(f"The role {role} lacks a privilege: {harmless}", grants(harmless, role))
+
+
+def grants(error: DoubtfulError, role: str) -> str:
+    """The statements that give the role what it lacks, as exactly as the database's words tell."""
+    ours = f"grant usage on schema priorityd to {role}; select priorityd.grant_access()"
+    if error.hint.startswith("grant "):
+        return error.hint
+    kind, name = _named(error) or ("", "")
+    if kind == "schema" and name == "public":
+        return f"grant usage on schema public to {role}"
+    if name == _WRITTEN_TABLE:
+        return f"grant select, update on public.{name} to {role}"
+    if name in _READ_TABLES:
+        return f"grant select on public.{name} to {role}"
+    if name:
+        return ours
+    return (
+        f"grant usage on schema public to {role}; {ours}; "
+        f"grant select on public.workspace_repositories, public.workspaces to {role}; "
+        f"grant select, update on public.{_WRITTEN_TABLE} to {role}"
     )
 
 
-def _by_status(status: int, code: str | None, text: str, retry_after_seconds: float | None) -> PriorityError:
-    if code is None and status in _KEY_STATUSES:
+def _named(error: DoubtfulError) -> tuple[str, str] | None:
+    found = re.search(r"permission denied for (schema|function|table) (\w+)", str(error))
+    return (found[1], found[2]) if found else None
+
+
+def _without_code(
+    status: int, text: str, is_supabase: bool, retry_after_seconds: float | None
+) -> PriorityError:
+    # Supabase's gateway refuses a key that it does not know with 401 and words in JSON.
+    if status == 401 and is_supabase:
         return KeyRefusedError(f"Supabase refused the key: {text}")
-    # A database error arrives with a code of its own and status 400 or 500: repeating it changes nothing.
-    if code is None or status not in (400, 500):
-        reason = _TRANSIENT_STATUSES.get(status) or ("unavailable" if status >= 500 else None)
-        if reason is not None:
-            return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
-    return PermanentError(text, reason="not_found" if code == _NOT_FOUND_CODE else "rejected")
+    return TransientError(
+        text + _REMARKS.get(status, ""),
+        reason=_transient_status(status) or "unavailable",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _transient_status(status: int) -> Reason | None:
+    return _TRANSIENT_STATUSES.get(status) or ("unavailable" if status >= 500 else None)

@@ -29,7 +29,7 @@ from priorityd.daemon.inngest_side import open_senders
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.logs import hide
 from priorityd.daemon.parts import Agents, Means, Shared
-from priorityd.daemon.settings import Settings, is_in_environment, read_key
+from priorityd.daemon.settings import Settings, read_key
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
@@ -44,7 +44,8 @@ log = structlog.stdlib.get_logger()
 async def run_daemon(settings: Settings) -> ExitCode:
     """Run until SIGTERM or SIGINT.
 
-    Raises `ConfigurationError`, `ContractError` and `KeyRefusedError`, possibly inside an exception group.
+    Raises `ConfigurationError`, and before it has worked once also `ContractError` and `KeyRefusedError`,
+    possibly inside an exception group.
     """
     metrics, liveness = Metrics(), Liveness()
     api_key = _api_key(settings)
@@ -64,7 +65,7 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
 def _api_key(settings: Settings) -> ApiKey:
     key = settings.supabase_key.get_secret_value()
-    api_key = ApiKey(key, reread=read_key, is_fixed=is_in_environment, gateway_key=settings.plain_gateway_key)
+    api_key = ApiKey(key, reread=read_key, gateway_key=settings.plain_gateway_key)
     api_key.on_change(hide)
     return api_key
 
@@ -104,6 +105,7 @@ class App:
                 await wait_for_schema(self._means.store, lambda: self._liveness.tick("start"))
                 waiting.cancel_scope.cancel()
             self._liveness.ended("start")
+            self._means.store.outlive_refusals()
             if not self._stop_asked.is_set():
                 await self._work()
             root.cancel_scope.cancel()

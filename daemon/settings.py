@@ -112,7 +112,9 @@ class Settings(BaseSettings):
     max_wait_seconds: Seconds = Field(
         1.0, le=300, description="The longest a change waits because others of the same repository follow it."
     )
-    batch_size: int = Field(500, ge=1, le=10_000, description="Repositories per call of the database.")
+    batch_size: int = Field(
+        500, ge=1, le=10_000, description="Repositories per call of the database, at most."
+    )
     dispatch_changes: bool = Field(
         True, description="Whether changes of priority are announced to Inngest, where events can be sent."
     )
@@ -262,6 +264,9 @@ class Settings(BaseSettings):
     @field_validator("resync_schedule")
     @classmethod
     def _cron_expression(cls, value: str) -> str:
+        # It also knows a sixth, for seconds, which nobody expects in front.
+        if len(value.split()) != 5:
+            raise ValueError("is no cron expression of five fields")
         try:
             CronSim(value, _ANY_TIME)
         except CronSimError as error:
@@ -305,13 +310,6 @@ def load_settings() -> Settings:
 def read_key() -> str:
     """The project's key as the settings have it now. Raises `ConfigurationError`."""
     return load_settings().supabase_key.get_secret_value()
-
-
-def is_in_environment(key: str) -> bool:
-    """Whether the process's own environment has this key: reading the settings again can give no other."""
-    return any(
-        os.environ.get(name, "").strip() == key for name in variable_name("supabase_key").split(" or ")
-    )
 
 
 def proxy_passwords() -> tuple[str, ...]:

@@ -141,12 +141,49 @@ begin
     end
     $$;
 
+    -- The same where the application refuses to have some rows changed: what fails is halved until these are known, and
+    -- they are left to the daemon, which tries them again and names them. Of very many only so many are looked for one by
+    -- one; then what fails with them is left, too. Returns how many rows were left.
+    create or replace function priorityd.backfill_as_allowed(p_ids uuid[] default null, p_most integer default 100)
+    returns integer language plpgsql as $$
+    declare
+        v_ids uuid[] := p_ids;
+        v_half integer;
+        v_message text;
+        v_left integer;
+    begin
+        begin
+            perform priorityd.backfill(p_ids);
+            set constraints all immediate;
+            return 0;
+        exception
+            -- Who may not see or write anything is told so.
+            when insufficient_privilege then
+                if row_security_active('public.tracked_repositories')
+                    or row_security_active('public.workspace_repositories') then
+                    raise;
+                end if;
+                v_message := sqlerrm;
+            when others then
+                v_message := sqlerrm;
+        end;
+        v_ids := coalesce(v_ids, array(select tr.id from public.tracked_repositories tr order by tr.id));
+        v_half := cardinality(v_ids) / 2;
+        if v_half = 0 or p_most <= 0 then
+            raise warning 'left to the daemon: % tracked rows, such as %: %', cardinality(v_ids), v_ids[1], v_message;
+            return cardinality(v_ids);
+        end if;
+        v_left := priorityd.backfill_as_allowed(v_ids[:v_half], p_most);
+        return v_left + priorityd.backfill_as_allowed(v_ids[v_half + 1:], p_most - v_left);
+    end
+    $$;
+
     if current_setting('priorityd.part', true) = 'columns' then
         return;
     end if;
     -- Ever after, what a change means is for the daemon to decide.
     if not exists (select from priorityd.created c where c.what = 'backfill') then
-        perform priorityd.backfill();
+        perform priorityd.backfill_as_allowed();
         insert into priorityd.created values ('backfill');
     end if;
     if exists (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from priorityd.core.failures import is_about_a_row
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, level
 
 
@@ -46,6 +47,18 @@ class RefusedRow:
     def reason(self) -> str:
         """What the database said, in words for an operator."""
         return f"{self.message} ({self.sqlstate})" if self.sqlstate else self.message
+
+    @property
+    def shown_as(self) -> str:
+        """What people know the row by."""
+        if self.name:
+            return self.name
+        return str(self.repository_id or f"the tracked row {self.id}, which has no repository")
+
+    @property
+    def for_good(self) -> bool:
+        """Whether it is the row that is refused. A full disk refuses every row, and is no row's fault."""
+        return is_about_a_row(self.sqlstate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,8 @@ class SyncResult:
 
     `untracked` counts repositories that are in a workspace but have no tracked row; they are reported and
     never invented. `refused` are rows that the application does not let change; the others are right.
-    `errors` are messages; a sync with errors has left nothing half-applied, only undone.
+    `errors` are messages; a sync with errors has left nothing half-applied, only undone. It is `unavailable`
+    if what failed may pass by itself.
     """
 
     examined: int = 0
@@ -117,6 +131,13 @@ class SyncResult:
     priority_changes: int = 0
     refused: list[RefusedRow] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    unavailable: bool = False
+
+    def fail(self, message: str, *, unavailable: bool = False) -> None:
+        """Note why something is left undone."""
+        if message not in self.errors:
+            self.errors.append(message)
+        self.unavailable = self.unavailable or unavailable
 
     def add(self, answer: SyncAnswer) -> None:
         """Count one more answer in."""
@@ -125,6 +146,9 @@ class SyncResult:
         self.tracked_only_repos += answer.tracked_only_repos
         self.untracked += answer.untracked
         self.priority_changes += answer.changed
-        self.refused += answer.refused
+        self.refused += (row for row in answer.refused if row.for_good)
+        for row in answer.refused:
+            if not row.for_good:
+                self.fail(f"the database takes no writes: {row.reason}", unavailable=True)
         if answer.locked:
             self.errors.append(f"{len(answer.locked)} rows are locked by another transaction")

@@ -15,8 +15,7 @@ from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriorit
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.library.membership_cache import MembershipCache
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, Trigger
-from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE
-from priorityd.core.repair.walk import walk
+from priorityd.core.repair.walk import FIRST_PAGE_SIZE, walk
 
 _IDS_PAGE_SIZE: Final = 10_000
 
@@ -57,14 +56,14 @@ class WorkspacePrioritySync:
         trigger: Trigger = "manual",
         *,
         dry_run: bool = False,
-        page_size: int = RESYNC_PAGE_SIZE,
+        page_size: int = FIRST_PAGE_SIZE,
         on_answer: Callable[[SyncAnswer], None] = lambda _: None,
     ) -> SyncResult:
         """Make every tracked repository right, page by page; `on_answer` sees each page's answer.
 
-        A page that fails ends the walk: what went before is done, nothing is half-applied, and the message
-        is in `errors`. Raises only errors that make every further call pointless
-        (`KeyRefusedError`, `ContractError`).
+        The first page has `page_size` rows, the others as many as take half a second. A page that fails ends
+        the walk: what went before is done, nothing is half-applied, and the message is in `errors`. Raises
+        only errors that make every further call pointless (`KeyRefusedError`, `ContractError`).
         """
 
         async def make_page_right(after: UUID | None, limit: int) -> SyncAnswer:
@@ -73,7 +72,7 @@ class WorkspacePrioritySync:
             self._forget_changed(answer)
             return answer
 
-        return await walk(make_page_right, page_size)
+        return await walk(make_page_right, self._clock, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` if it can't be done."""

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
+from priorityd.core.call_size import CallSize
 from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
-from priorityd.core.repair.page_size import RESYNC_PAGE_SIZE, next_page_size
 
 MakePageRight: TypeAlias = Callable[[UUID | None, int], Awaitable[SyncAnswer]]
 """Makes right the next so many rows after a key, None for the first."""
 
+FIRST_PAGE_SIZE: Final = 250
+"""Tracked rows in the first call: all may be wrong, and it has to end in time where writing is slow."""
+_MOST: Final = 100_000
+_GROWTH: Final = 10.0
+"""Each page reads much of the table again, so there should be few."""
+_AIM_SECONDS: Final = 0.5
+"""For a page: the application waits for written rows until it is over."""
 
-async def walk(make_page_right: MakePageRight, page_size: int = RESYNC_PAGE_SIZE) -> SyncResult:
+
+async def walk(
+    make_page_right: MakePageRight, clock: Callable[[], float], page_size: int = FIRST_PAGE_SIZE
+) -> SyncResult:
     """Walk to the end, or to the first page that fails: what went before is done, and `errors` says why.
 
+    A page that times out is tried again with half as many rows. `clock` gives seconds of a monotonic clock.
     Raises only errors that make every further call pointless (`KeyRefusedError`, `ContractError`).
     """
     result = SyncResult()
     after: UUID | None = None
+    size = CallSize(page_size, _MOST, _AIM_SECONDS, _GROWTH)
     while True:
+        rows, started_at = size.rows, clock()
         try:
-            answer = await make_page_right(after, page_size)
-        except (TransientError, PermanentError) as error:
-            result.errors.append(str(error))
+            answer = await make_page_right(after, rows)
+        except TransientError as error:
+            if error.reason == "timeout" and size.timed_out(rows):
+                continue
+            result.fail(str(error), unavailable=True)
+            return result
+        except PermanentError as error:
+            result.fail(str(error))
             return result
         result.add(answer)
-        after, page_size = answer.next_after, next_page_size(page_size, answer.examined, answer.changed)
+        size.answered(rows, clock() - started_at)
+        after = answer.next_after
         if after is None:
             return result

@@ -23,7 +23,10 @@ AskForSweep = Callable[[Trigger, datetime | None], None]
 
 
 class Intake:
-    """Adds to the queue and wakes the worker; what the queue can't hold, or no key names, becomes a sweep."""
+    """Adds to the queue and wakes the worker; what the queue can't hold, or no key names, becomes a sweep.
+
+    `nameless` are the refused rows without a repository, by their own ids, that were found last.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class Intake:
         self._drift_judge = drift_judge
         self._work_added = work_added
         self._ask_for_sweep = ask_for_sweep
-        self._told: set[tuple[UUID, str]] = set()
+        self.nameless: dict[UUID, RefusedRow] = {}
         self._heard = heard
 
     def take_hint(self, hint: Hint) -> None:
@@ -68,7 +71,8 @@ class Intake:
         parked = self._queue.parked
         named = (row.repository_id for row in rows if row.repository_id is not None)
         self.add((each for each in named if each not in parked), committed_at)
-        nameless = {(row.id, row.reason) for row in rows if row.repository_id is None}
-        for row_id, reason in nameless - self._told:
-            log.error("row_refused", tracked_repository_id=str(row_id), error=reason)
-        self._told = nameless
+        nameless = {row.id: row for row in rows if row.repository_id is None and row.for_good}
+        for row in nameless.values():
+            if self.nameless.get(row.id) != row:
+                log.error("row_refused", tracked_repository_id=str(row.id), name=row.name, error=row.reason)
+        self.nameless = nameless

@@ -1,18 +1,22 @@
 """The worker: takes due repositories from the work queue and makes them right, a batch per call.
 
 What a failed call was about goes back to the queue: an error is never about a row. Which rows the application
-does not let change, the answer says; those are parked, counted and logged, and the others are applied.
+does not let change, the answer says; those are parked, counted and logged, and the others are applied. Where
+all of many are refused for one reason it is no matter of rows: they wait, and that reason is told.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Final
+from uuid import UUID
 
 import anyio
 import structlog
 
 from priorityd.core.apply.work_queue import WorkItem, WorkQueue
+from priorityd.core.call_size import CallSize
 from priorityd.core.database.answers import RefusedRow, SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.daemon.agent import Agent
@@ -33,6 +37,13 @@ LONGEST_LOCKED_SECONDS: Final = 2.0
 """For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while
 it waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
 
+FIRST_BATCH_SIZE: Final = 100
+_AIM_SECONDS: Final = 1.0
+"""For a batch: the application waits for written rows until it is over."""
+
+ALL_REFUSED: Final = 10
+"""So many refused in one batch, all for the same reason and none written, are not so many bad rows."""
+
 BURST_BATCH_SIZE: Final = 20
 FILL_LOOK_SECONDS: Final = 0.01
 LONGEST_FILL_SECONDS: Final = 0.1
@@ -42,7 +53,10 @@ the calls would take most of the time."""
 
 
 class Worker(Agent):
-    """See the module's text. Whoever adds to the queue sets `wakeup`."""
+    """See the module's text. Whoever adds to the queue sets `wakeup`.
+
+    `all_refused_because`: why the application lets no row at all change, None if it does or nobody knows.
+    """
 
     name = "worker"
 
@@ -61,14 +75,15 @@ class Worker(Agent):
         super().__init__(liveness, wakeup)
         self._queue = queue
         self._store = store
-        self._batch_size = batch_size
+        self._size = CallSize(min(FIRST_BATCH_SIZE, batch_size), batch_size, _AIM_SECONDS)
         self._recorder = recorder
         self._metrics = metrics
         self._calls = calls
+        self.all_refused_because: str | None = None
 
     async def turn(self) -> float:
         """Make right what is due, up to a batch."""
-        items = self._queue.take(monotonic(), self._batch_size)
+        items = self._queue.take(monotonic(), self._size.rows)
         if not items:
             return self._seconds_to_wait()
         await self._apply(items)
@@ -92,7 +107,7 @@ class Worker(Agent):
     async def _let_batch_fill(self) -> None:
         ends_at = monotonic() + LONGEST_FILL_SECONDS
         waiting = self._queue.waiting
-        while not self._stopping and waiting < self._batch_size and monotonic() < ends_at:
+        while not self._stopping and waiting < self._size.rows and monotonic() < ends_at:
             await anyio.sleep(FILL_LOOK_SECONDS)
             before, waiting = waiting, self._queue.waiting
             if waiting == before:
@@ -114,21 +129,40 @@ class Worker(Agent):
 
     async def _sync(self, batch: list[WorkItem]) -> SyncAnswer:
         self._metrics.apply_batch_size.observe(len(batch))
+        started_at = monotonic()
         with self._metrics.apply_seconds.time():
-            return await self._store.sync([item.key for item in batch], "event")
+            answer = await self._store.sync([item.key for item in batch], "event")
+        self._size.answered(len(batch), monotonic() - started_at)
+        return answer
 
     def _finish(self, batch: list[WorkItem], answer: SyncAnswer) -> None:
         committed_at = {item.key: item.committed_at for item in batch if item.committed_at is not None}
         self._recorder.record(answer, "event", committed_at=committed_at)
-        locked = set(answer.locked)
-        refused = {row.repository_id: row for row in answer.refused}
         now = monotonic()
+        locked, waiting = set(answer.locked), self._waiting(answer)
+        refused = {row.repository_id: row for row in answer.refused if row.repository_id not in waiting}
         for item in batch:
             if item.key in refused:
                 self._park(item, refused[item.key])
-        self._queue.done([item for item in batch if item.key not in locked and item.key not in refused], now)
+        others = [item for item in batch if item.key not in refused]
+        self._queue.done([item for item in others if item.key not in locked | waiting], now)
         if locked:
-            self._come_back([item for item in batch if item.key in locked], now)
+            self._come_back([item for item in others if item.key in locked], now)
+        self._queue.retry([item for item in others if item.key in waiting], now, RETRY_SECONDS)
+
+    def _waiting(self, answer: SyncAnswer) -> set[UUID]:
+        """The refused repositories that are not to be parked: it is not they that are refused."""
+        reasons = {row.reason for row in answer.refused}
+        if answer.changed == 0 and len(answer.refused) >= ALL_REFUSED and len(reasons) == 1:
+            (self.all_refused_because,) = reasons
+            log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
+            return _repositories(answer.refused)
+        if answer.changed:
+            self.all_refused_because = None
+        for_now = [row for row in answer.refused if not row.for_good]
+        if for_now:
+            log.warning("apply_failed", repositories=len(for_now), error=for_now[0].reason)
+        return _repositories(for_now)
 
     def _come_back(self, items: list[WorkItem], now: float) -> None:
         share = 0.5 + random.random() / 2  # noqa: S311 - spreads load, keeps no secret
@@ -142,6 +176,12 @@ class Worker(Agent):
         log.error("repository_parked", repository_id=str(item.key), name=row.name, error=row.reason)
 
     def _put_back(self, batch: list[WorkItem], error: Exception) -> None:
+        if isinstance(error, TransientError) and error.reason == "timeout":
+            self._size.timed_out(len(batch))
         least = error.least_delay_seconds if isinstance(error, TransientError) else 0.0
         self._queue.retry(batch, monotonic(), RETRY_SECONDS, least_seconds=least)
         log.warning("apply_failed", repositories=len(batch), error=str(error))
+
+
+def _repositories(rows: Iterable[RefusedRow]) -> set[UUID]:
+    return {row.repository_id for row in rows if row.repository_id is not None}

@@ -34,7 +34,7 @@ Exit codes:
   2   wrong usage
   10  a dry run found differences
   69  Supabase or Inngest can't be reached
-  76  migrations are missing (the message says what to type)
+  76  migrations or a privilege are missing (the message says what to type)
   77  the key was refused
   78  a setting is missing or out of range (the message names it)
 """
@@ -325,7 +325,8 @@ def cancel_jobs(
 def rollback(*, yes: bool, **options: object) -> None:
     """Take every workspace priority away: flags off, counts 0, priorities manual or medium.
 
-    Stop the daemon first, or it will put them back.
+    Stop the daemon first, or it will put them back. It is one call for all rows, and does all or nothing:
+    where something on the way gives up waiting, the message says how to see what became of it.
     """
     if not yes:
         raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")

@@ -17,6 +17,7 @@ from priorityd.core.errors import (
     ConfigurationError,
     ExitCode,
     KeyRefusedError,
+    MissingGrantError,
     PriorityError,
     TransientError,
 )
@@ -76,6 +77,8 @@ async def _supabase(settings: Settings, store: Store) -> AsyncIterator[Finding]:
     yield finding
     if database is None:
         return
+    if not database.hidden:
+        yield await _privileges(store)
     for finding in database_findings(database):
         yield finding
     yield await _subscription(settings, store, refuses_wal2json=database.refuses_wal2json)
@@ -108,10 +111,34 @@ async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
     except TransientError as error:
         if error.reason == "schema_cache":
             return None, from_error(step, missing_schema(), "Apply the migrations.", APPLY_MIGRATIONS)
-        return None, from_error(step, error, "Try again in a minute.", "priorityd check")
+        return None, _for_now(step, error)
+    except MissingGrantError as error:
+        return None, _ungranted(step, error)
     except PriorityError as error:
         remedy = "What the database said tells what is wrong; this shows every detail."
         return None, from_error(step, error, remedy, psql("select check_workspace_priorities()"))
+
+
+async def _privileges(store: Store) -> Finding:
+    step = "privileges"
+    try:
+        await store.demand_rights()
+    except MissingGrantError as error:
+        return _ungranted(step, error)
+    except TransientError as error:
+        return _for_now(step, error)
+    except PriorityError as error:
+        remedy = "What the database said tells what is wrong; this shows every detail."
+        return from_error(step, error, remedy, psql("select sync_workspace_priorities('{}', 'manual', true)"))
+    return Finding(step, "ok", "the key's role may read and write what it has to")
+
+
+def _ungranted(step: str, error: MissingGrantError) -> Finding:
+    return from_error(step, error, "Give the role what it lacks.", psql(error.statements))
+
+
+def _for_now(step: str, error: PriorityError) -> Finding:
+    return from_error(step, error, "Try again in a minute.", "priorityd check")
 
 
 async def _subscription(settings: Settings, store: Store, *, refuses_wal2json: bool) -> Finding:
@@ -144,7 +171,10 @@ async def _subscription(settings: Settings, store: Store, *, refuses_wal2json: b
             remedy = "Is Realtime enabled for the project? The daemon works by sweeps alone meanwhile."
             text = f"the subscription does not go live: {detail}"
             return not_streaming(text, remedy, refuses_wal2json=refuses_wal2json)
-        await store.beat(daemon_id)
+        try:
+            await store.beat(daemon_id)
+        except PriorityError as error:
+            return _for_now(_STREAM, error)
         with anyio.move_on_after(_BEAT_SECONDS):
             await seen.wait()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import anyio
@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from priorityd.core.database.schema import missing_schema
 from priorityd.core.errors import ExitCode, PriorityError, TransientError
 from priorityd.core.priorities import Label
+from priorityd.daemon.cli.finding import psql
 from priorityd.daemon.cli.run import first_of
 from priorityd.daemon.cli.sync import show_changes
 from priorityd.daemon.database.api_key import ApiKey
@@ -22,6 +23,12 @@ from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
 
+_MAY_STILL_RUN: Final = (
+    "{}. The rollback may still be running, and does all or nothing: as long as it runs, this shows it: "
+    + psql("select now() - query_start from pg_stat_activity where query like '%rollback_workspace_p%'")
+    + ". Then priorityd status tells by its counts whether it was done; to repeat it does no harm."
+)
+"""A gateway may give up long before the database does."""
 Command = Callable[..., Awaitable[ExitCode]]
 
 
@@ -66,7 +73,12 @@ async def pin_command(
 
 async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitCode:
     """`priorityd rollback`."""
-    answer = await store.rollback()
+    try:
+        answer = await store.rollback()
+    except TransientError as error:
+        if error.reason != "timeout":
+            raise
+        raise TransientError(_MAY_STILL_RUN.format(error), reason="timeout") from None
     if as_json:
         click.echo(json.dumps(to_jsonable_python(asdict(answer))))
     else:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Final
 from uuid import UUID
 
 import click
 from pydantic_core import to_jsonable_python
 
-from priorityd.core.database.answers import PriorityUpdate, SyncAnswer, SyncResult
+from priorityd.core.call_size import CallSize
+from priorityd.core.database.answers import PriorityUpdate, RefusedRow, SyncAnswer, SyncResult
 from priorityd.core.database.schema import demand_version
-from priorityd.core.errors import ExitCode
+from priorityd.core.errors import ExitCode, TransientError
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.cli.meter import Meter, meter
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
 
+_FIRST_BATCH_SIZE: Final = 100
+_AIM_SECONDS: Final = 1.0
+_MOST_NAMED: Final = 10
 _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "red"}
 
 
@@ -27,16 +32,27 @@ async def sync_command(
     settings: Settings, store: Store, *, dry_run: bool, repository: Sequence[UUID], as_json: bool
 ) -> ExitCode:
     """Make every (or these) repositories right; with `dry_run` say what that would change."""
-    demand_version(await store.schema_version())
     started_at = monotonic()
-    total = None if repository or as_json else await _tracked(store)
-    with meter("Looking at repositories", total) as progress:
-        report = _Report(progress, shows_changes=not as_json and (dry_run or bool(repository)))
-        result = await _sync(settings, store, repository, dry_run=dry_run, on_answer=report.take)
+    try:
+        demand_version(await store.schema_version())
+        total = None if repository or as_json else await _tracked(store)
+        with meter("Looking at repositories", total) as progress:
+            report = _Report(progress, shows_changes=not as_json and (dry_run or bool(repository)))
+            result = await _sync(settings, store, repository, dry_run=dry_run, on_answer=report.take)
+    except TransientError as error:
+        if not as_json or error.reason == "schema_cache":
+            raise
+        result = SyncResult(errors=[str(error)], unavailable=True)
     if as_json:
         click.echo(json.dumps(to_jsonable_python({**asdict(result), "dry_run": dry_run})))
     else:
         report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
+    return _exit_code(result, dry_run=dry_run)
+
+
+def _exit_code(result: SyncResult, *, dry_run: bool) -> ExitCode:
+    if result.unavailable:
+        return ExitCode.UNAVAILABLE
     if result.errors or result.refused:
         return ExitCode.FAILED
     return ExitCode.DIFFERENT if dry_run and result.priority_changes else ExitCode.DONE
@@ -57,13 +73,20 @@ async def _sync(
     if not repositories:
         service = WorkspacePrioritySync(store, monotonic)
         return await service.sync_all_priorities(dry_run=dry_run, on_answer=on_answer)
-    result = SyncResult()
-    for start in range(0, len(repositories), settings.batch_size):
-        answer = await store.sync(
-            repositories[start : start + settings.batch_size], "manual", dry_run=dry_run
-        )
+    result, left = SyncResult(), list(repositories)
+    size = CallSize(min(_FIRST_BATCH_SIZE, settings.batch_size), settings.batch_size, _AIM_SECONDS)
+    while left:
+        batch, started_at = left[: size.rows], monotonic()
+        try:
+            answer = await store.sync(batch, "manual", dry_run=dry_run)
+        except TransientError as error:
+            if error.reason == "timeout" and size.timed_out(len(batch)):
+                continue
+            raise
+        size.answered(len(batch), monotonic() - started_at)
         result.add(answer)
         on_answer(answer)
+        left = left[len(batch) :]
     return result
 
 
@@ -92,10 +115,22 @@ class _Report:
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
             f"{result.untracked} in workspaces but untracked"
         )
-        for row in result.refused:
-            click.echo(f"priorityd: {row.name or row.repository_id or row.id}: {row.reason}", err=True)
+        for line in _refusals(result.refused):
+            click.echo(f"priorityd: {line}", err=True)
         for error in result.errors:
             click.echo(f"priorityd: {error}", err=True)
+
+
+def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
+    """Each refused row by name, unless many are refused for one reason."""
+    by_reason: dict[str, list[RefusedRow]] = {}
+    for row in rows:
+        by_reason.setdefault(row.reason, []).append(row)
+    for reason, refused in by_reason.items():
+        for row in refused[:_MOST_NAMED]:
+            yield f"{row.shown_as}: {reason}"
+        if len(refused) > _MOST_NAMED:
+            yield f"{len(refused) - _MOST_NAMED} more: {reason}"
 
 
 def show_changes(changes: Sequence[PriorityUpdate]) -> None:

@@ -11,34 +11,31 @@ A token signed for a role of your own is taken by PostgREST and Realtime, but th
 does not show one of the project's own keys beside it: the gateway key, which needs no rights.
 
 A key is rotated by creating the next, putting it where the settings are read from, and deleting the old one.
-That file may be written a moment after the old key has been deleted, so a refused key is given a grace.
+That file may be written a moment after the old key has been deleted, so each refusal has it read again.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Final
 
-import anyio
 import structlog
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.daemon.clock import monotonic
 
 log = structlog.stdlib.get_logger()
 
-GRACE_SECONDS: Final = 20.0
-"""How long another key is waited for after a refusal; short enough that no part looks stalled meanwhile."""
-_POLL_SECONDS: Final = 0.5
 _NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are no tokens begin
+_PUBLISHABLE: Final = "sb_publishable_"
 
 
 class ApiKey:
     """See the module's text.
 
-    `reread` gives the key as the settings have it now, `is_fixed` whether the settings can give no other than
-    this one as long as the process lives: a variable of its environment does not change. `gateway_key` is
-    what the gateway is shown if the key is a token.
+    `reread` gives the key as the settings have it now; `gateway_key` is what the gateway is shown if the key
+    is a token.
     """
 
     def __init__(
@@ -46,17 +43,12 @@ class ApiKey:
         key: str,
         *,
         reread: Callable[[], str] | None = None,
-        is_fixed: Callable[[str], bool] = lambda _: False,
-        grace_seconds: float = GRACE_SECONDS,
         gateway_key: str | None = None,
     ) -> None:
         self._key = key
         self._gateway_key = gateway_key
         self._reread = reread
-        self._is_fixed = is_fixed
-        self._grace_seconds = grace_seconds
         self._on_change: list[Callable[[str], None]] = []
-        self._refused = ""
 
     @property
     def key(self) -> str:
@@ -88,15 +80,9 @@ class ApiKey:
         log.info("key_changed")
         return True
 
-    async def another_than(self, refused: str) -> bool:
-        """Whether another key than the refused one is in force, now or within the grace."""
-        deadline = monotonic() + self._grace_seconds
-        while self._key == refused and not self.reload():
-            if self._reread is None or self._is_fixed(refused) or monotonic() >= deadline:
-                return False
-            self._tell_once(refused)
-            await anyio.sleep(_POLL_SECONDS)
-        return True
+    def replaced(self, refused: str) -> bool:
+        """Whether another key than the refused one is in force, from before or from the settings just now."""
+        return self._key != refused or self.reload()
 
     def _read(self) -> str:
         if self._reread is None:
@@ -108,7 +94,14 @@ class ApiKey:
             log.warning("settings_not_reread", error=str(error))
             return self._key
 
-    def _tell_once(self, refused: str) -> None:
-        if self._refused != refused:
-            self._refused = refused
-            log.warning("key_refused", waiting_seconds=self._grace_seconds)
+
+def role_of(key: str) -> str:
+    """The database role that a key stands for, as far as the key itself tells; nothing is verified."""
+    if key.startswith(_NO_TOKEN):
+        return "anon" if key.startswith(_PUBLISHABLE) else "service_role"
+    try:
+        payload = key.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["role"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return "service_role"

@@ -49,6 +49,9 @@ async def _raise_for_error(response: httpx.Response) -> None:
         response.status_code,
         code if isinstance(code, str) and code else None,
         str(message)[:500],
+        hint=str(fields.get("hint") or "")[:500],
+        function=response.url.path.rpartition("/rpc/")[2],
+        is_supabase=isinstance(fields.get("message"), str),
         retry_after_seconds=_retry_after(response),
     )
 

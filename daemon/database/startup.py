@@ -10,34 +10,58 @@ import structlog
 
 from priorityd.core.backoff import Backoff
 from priorityd.core.database.schema import demand_version, missing_schema
-from priorityd.core.errors import TransientError
+from priorityd.core.errors import ContractError, KeyRefusedError, PermanentError, TransientError
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 
 log = structlog.stdlib.get_logger()
 
+PATIENCE_SECONDS: Final = 60.0
+"""How long a key is tried that is refused, and a function or a privilege waited for that is not there. After
+`supabase db push` the API's cache loads for many seconds, and what refuses a good key may be restarting."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
-_UNKNOWN_FUNCTION_TRIES: Final = 2
-"""Each of several attempts: the API may be about to reload its schema cache."""
 
 
-async def wait_for_schema(store: Store, on_attempt: Callable[[], None] = lambda: None) -> None:
+async def wait_for_schema(
+    store: Store, on_attempt: Callable[[], None] = lambda: None, *, patience_seconds: float = PATIENCE_SECONDS
+) -> None:
     """Return once the database has what this version needs; wait for ever while Supabase is down.
 
-    Raises `ContractError` when migrations are missing and `KeyRefusedError` when the key is refused.
+    Raises `ContractError` at once when migrations are too old, and after the patience when they or a
+    privilege are missing; `KeyRefusedError` when the key is still refused then.
     """
-    unknown, backoff = 0, Backoff(_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS)
+    refused_since, backoff = None, Backoff(_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS)
     while True:
         on_attempt()
-        try:
-            demand_version(await store.schema_version())
-        except TransientError as error:
-            unknown = unknown + 1 if error.reason == "schema_cache" else 0
-            if unknown == _UNKNOWN_FUNCTION_TRIES:
-                raise missing_schema() from None
-            delay = backoff.failed(monotonic())
-            log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
-            await anyio.sleep(delay)
-        else:
+        error = await _what_is_wrong(store)
+        if error is None:
             return
+        if isinstance(error, TransientError):
+            refused_since = None
+        else:
+            refused_since = refused_since or monotonic()
+            if monotonic() - refused_since >= patience_seconds:
+                raise error
+        delay = backoff.failed(monotonic())
+        log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
+        await anyio.sleep(delay)
+
+
+async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRefusedError | None:
+    """What may pass by itself; anything else is raised."""
+    try:
+        version = await store.schema_version()
+    except TransientError as error:
+        return missing_schema() if error.reason == "schema_cache" else error
+    except (ContractError, KeyRefusedError) as error:
+        return error
+    demand_version(version)
+    try:
+        await store.demand_rights()
+    except (ContractError, KeyRefusedError) as error:
+        return error
+    except (TransientError, PermanentError) as error:
+        # The agents meet it too, and tell it.
+        log.warning("rights_not_looked_at", error=str(error))
+    return None

@@ -1,6 +1,8 @@
 """The SQL functions over Supabase's REST surface, with the retries of one call.
 
 Every function is idempotent, so every call may be repeated. Errors leave here as `core.errors` only.
+
+Whether a refusal is about the key, a privilege, or the call is found out here, by calls that do no harm.
 """
 
 from __future__ import annotations
@@ -17,11 +19,20 @@ from postgrest import AsyncPostgrestClient
 from pydantic import TypeAdapter, ValidationError
 
 from priorityd.core.database.answers import RepositoryIdsPage, RepositoryPriority, SyncAnswer
-from priorityd.core.database.schema import SchemaVersion
-from priorityd.core.errors import KeyRefusedError, PermanentError, PriorityError, TransientError
+from priorityd.core.database.schema import VERSION_FUNCTION, SchemaVersion
+from priorityd.core.errors import (
+    ContractError,
+    DoubtfulError,
+    KeyRefusedError,
+    PermanentError,
+    PriorityError,
+    TransientError,
+)
+from priorityd.core.failures import Reason, judge
 from priorityd.core.priorities import Label, Trigger
 from priorityd.daemon.backoff import retrying
-from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.api_key import ApiKey, role_of
 from priorityd.daemon.database.rest_client import open_http
 from priorityd.daemon.database.rows import (
     Beat,
@@ -48,6 +59,15 @@ _TIMEOUT_SECONDS: Final = {
 }
 """Just above the functions' own statement_timeout: the database gives up first, and says why. What keeps
 priorities right waits less than the rest: a connection whose other side is gone is silent until then."""
+_NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
+    {
+        "sync_workspace_priorities",
+        "sweep_workspace_priorities",
+        "resync_workspace_priorities_page",
+        "rollback_workspace_priorities",
+    }
+)
+"""What took too long would do so again: whoever called asks for fewer rows. A rollback may still run."""
 
 Answer = TypeVar("Answer")
 
@@ -70,6 +90,7 @@ class Store:
     """See the module's text. Make one with `open_store`.
 
     `on_error` is told the reason of every attempt that failed, `on_attempt` that a call is being tried.
+    `answered_at` is when a call was last answered (monotonic seconds).
     """
 
     def __init__(
@@ -84,6 +105,13 @@ class Store:
         self._api_key = api_key
         self._on_error = on_error
         self._on_attempt = on_attempt
+        self._outlives_refusals = False
+        self._refused = False
+        self.answered_at = monotonic()
+
+    def outlive_refusals(self) -> None:
+        """From now on a refused key or a missing privilege is transient: what served once may again."""
+        self._outlives_refusals = True
 
     async def sync(
         self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
@@ -180,13 +208,17 @@ class Store:
         """Give the lease up if the daemon has it."""
         await self._call(_RELEASED, "release_workspace_priority_lease", p_daemon_id=str(daemon_id))
 
+    async def demand_rights(self) -> None:
+        """Raise `ContractError` if the key's role lacks a privilege on the application's tables."""
+        await self.sync([], "manual", dry_run=True)
+
     async def check(self) -> DatabaseCheck:
         """What the database looks like to this key."""
         return await self._call(_CHECK, "check_workspace_priorities")
 
     async def schema_version(self) -> SchemaVersion:
         """Which set of migrations is applied."""
-        return await self._call(_VERSION, "workspace_priority_schema_version")
+        return await self._call(_VERSION, VERSION_FUNCTION)
 
     async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
         """Call a function that has its method elsewhere."""
@@ -196,15 +228,50 @@ class Store:
         while True:
             key = self._api_key.key
             try:
-                return await self._call_with_retries(adapter, function, params)
-            except KeyRefusedError:
-                if not await self._api_key.another_than(key):
-                    raise
+                answer = await self._call_judged(adapter, function, params)
+            except KeyRefusedError as error:
+                if not self._api_key.replaced(key):
+                    self._tell_once()
+                    raise self._lasting(error, "key_refused") from None
+            except ContractError as error:
+                raise self._lasting(error, "not_set_up") from None
+            else:
+                self._refused = False
+                self.answered_at = monotonic()
+                return answer
+
+    def _lasting(self, error: PriorityError, reason: Reason) -> PriorityError:
+        return TransientError(str(error), reason=reason) if self._outlives_refusals else error
+
+    def _tell_once(self) -> None:
+        if not self._refused:
+            self._refused = True
+            log.warning("key_refused")
+
+    async def _call_judged(
+        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
+    ) -> Answer:
+        try:
+            return await self._call_with_retries(adapter, function, params)
+        except DoubtfulError as error:
+            judged = judge(error, await self._try_harmless_calls(), role_of(self._api_key.key))
+            self._on_error(_reason_of(judged))
+            raise judged from None
+
+    async def _try_harmless_calls(self) -> PriorityError | None:
+        """The first says whether the key may do anything, the second whether it may do what is needed."""
+        nothing = {"p_repository_ids": [], "p_trigger": "manual", "p_dry_run": True}
+        try:
+            await self._call_with_retries(_VERSION, VERSION_FUNCTION, {})
+            await self._call_with_retries(_SYNC, "sync_workspace_priorities", nothing)
+        except PriorityError as error:
+            return error
+        return None
 
     async def _call_with_retries(
         self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
     ) -> Answer:
-        async for attempt in retrying():
+        async for attempt in retrying(after_timeout=function not in _NOT_AGAIN_AFTER_TIMEOUT):
             with attempt:
                 self._on_attempt()
                 return await self._call_once(adapter, function, params)
@@ -218,7 +285,8 @@ class Store:
                 response = await self._client.rpc(function, dict(params)).execute()
             return adapter.validate_python(response.data)
         except PriorityError as error:
-            self._on_error(getattr(error, "reason", "key_refused"))
+            if not isinstance(error, DoubtfulError):
+                self._on_error(_reason_of(error))
             raise
         except (TimeoutError, httpx.TimeoutException):
             self._on_error("timeout")
@@ -246,6 +314,12 @@ async def open_store(
         # the rest would hold its modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
         yield Store(client, api_key, on_error=on_error, on_attempt=on_attempt)
+
+
+def _reason_of(error: PriorityError) -> str:
+    if isinstance(error, ContractError):
+        return "not_set_up"
+    return error.reason if isinstance(error, TransientError | PermanentError) else "key_refused"
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

@@ -1,8 +1,8 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and when told to.
 
 Never two walks at once; a walk that is asked for during another runs after it. A page that fails is tried
-again from where the walk stopped: what went before is done. Of several daemons only the leader heeds the
-schedule.
+again from where the walk stopped, one that timed out with fewer rows: what went before is done. Of several
+daemons only the leader heeds the schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from uuid import UUID
 
 import anyio
 import structlog
-from cronsim import CronSim
 
 from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
@@ -24,6 +23,7 @@ from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.core.news import News
 from priorityd.core.priorities import Trigger
 from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
+from priorityd.core.repair.schedule import Schedule
 from priorityd.core.repair.walk import walk
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
@@ -77,7 +77,7 @@ class Resyncer(Agent):
         super().__init__(liveness)
         self._store = store
         self._intake = intake
-        self._schedule = schedule
+        self._schedule = Schedule(schedule, utc_now())
         self._is_leader = is_leader
         self._recorder = recorder
         self._runs = runs
@@ -90,7 +90,11 @@ class Resyncer(Agent):
         self.first_done_at: float | None = None
         self.last_done_at: datetime | None = None
         self.last_result: SyncResult | None = None
-        self.next_at = self._next_after(utc_now())
+
+    @property
+    def next_at(self) -> datetime:
+        """When the schedule asks for the next walk."""
+        return self._schedule.next_at
 
     def request(self, trigger: Trigger) -> None:
         """Walk now, or once more after the walk that is under way."""
@@ -120,17 +124,14 @@ class Resyncer(Agent):
 
     def _heed_schedule(self) -> None:
         now = utc_now()
-        if now < self.next_at:
+        if not self._schedule.is_due(now):
             return
         if self._is_leader():
             self._pending_runs.add("resync")
         elif now < self.next_at + _TAKEOVER:
             # If the leader is gone, whoever takes over meanwhile does it.
             return
-        self.next_at = self._next_after(now)
-
-    def _next_after(self, now: datetime) -> datetime:
-        return next(CronSim(self._schedule, now))
+        self._schedule.go_on(now)
 
     def _seconds_to_wait(self, now: float) -> float:
         until_scheduled = (self.next_at - utc_now()).total_seconds()
@@ -182,7 +183,7 @@ class Resyncer(Agent):
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         self._failed_pages = 0
-        return await walk(lambda after, page_size: self._page(after, page_size, trigger))
+        return await walk(lambda after, page_size: self._page(after, page_size, trigger), monotonic)
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         while not self._stopping:
@@ -190,7 +191,8 @@ class Resyncer(Agent):
             try:
                 return await self._make_right(after, page_size, trigger)
             except (TransientError, PermanentError) as error:
-                if self._failed_pages == RETRIES:
+                # What timed out is tried again by the walk, with fewer rows.
+                if error.reason == "timeout" or self._failed_pages == RETRIES:
                     raise
                 self._failed_pages += 1
                 log.warning("resync_page_failed", retry=self._failed_pages, error=str(error))

@@ -15,6 +15,8 @@ import structlog
 
 from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.backoff import Backoff
+from priorityd.core.call_size import CallSize
+from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.pacing import SweepPace
 from priorityd.core.repair.pending_runs import PendingRun, PendingRuns
@@ -31,7 +33,10 @@ from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
+FIRST_LIMIT: Final = 250
 SWEEP_LIMIT: Final = 5000
+"""Rows that one call mends, at first and at most."""
+_AIM_SECONDS: Final = 1.0
 UNPARK_LIMIT: Final = 50
 """Parked repositories that get another chance with each sweep; each costs a call of its own."""
 _FIRST_RETRY_SECONDS: Final = 0.5
@@ -72,6 +77,8 @@ class Sweeper(Agent):
         self._runs = runs
         self._work_added = work_added
         self._pending_runs = requests
+        self._size = CallSize(FIRST_LIMIT, SWEEP_LIMIT, _AIM_SECONDS)
+        self._finding_seconds: float | None = None
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
         self._trying_since: float | None = None
         self.has_succeeded = False
@@ -131,7 +138,8 @@ class Sweeper(Agent):
     async def _sweep_all(self, request: PendingRun, started_at: float) -> tuple[int, float | None]:
         changed, database_seconds, waited, left = 0, 0.0, False, set[UUID]()
         while True:
-            answer = await self._store.sweep(request.trigger, SWEEP_LIMIT)
+            limit = self._size.rows
+            answer = await self._call(request, limit)
             self._trying_since = monotonic()
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
             if request.trigger == "sweep":
@@ -142,11 +150,31 @@ class Sweeper(Agent):
             waited = waited or bool(answer.locked)
             self._intake.add(answer.locked)
             self._intake.take_refused(answer.refused, request.oldest_commit)
-            # Without a change another round would find the same rows: they are locked.
-            if not answer.more or answer.changed == 0:
+            # Without a change as large a round would find the same rows: they are locked, or refused.
+            if not answer.more or (answer.changed == 0 and self._size.rows == limit):
                 self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
                 return changed, None if waited else database_seconds
             self.tick()
+
+    async def _call(self, request: PendingRun, limit: int) -> SyncAnswer:
+        try:
+            answer = await self._store.sweep(request.trigger, limit)
+        except TransientError as error:
+            if error.reason == "timeout":
+                self._size.timed_out(limit)
+            raise
+        self._learn(answer, limit)
+        return answer
+
+    def _learn(self, answer: SyncAnswer, limit: int) -> None:
+        """Only writing counts: finding costs the same whatever the limit, and alone when nothing is wrong."""
+        if answer.changed == 0 and answer.more:
+            self._size.answered(limit, 0.0)
+        elif answer.changed == 0 and not answer.refused and not answer.locked:
+            self._finding_seconds = answer.database_seconds
+        elif self._finding_seconds is not None:
+            written_in = answer.database_seconds - self._finding_seconds
+            self._size.answered(answer.changed, max(0.0, written_in))
 
     def _succeeded(self, request: PendingRun, changed: int, seconds: float) -> None:
         self._works()

@@ -27,7 +27,7 @@ from priorityd.daemon.sandbox.realtime.service import Realtime
 from priorityd.daemon.sandbox.rest.service import Rest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 54321
@@ -40,7 +40,8 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 class SandboxServer:
     """A running server; `url` and the keys are what a client needs.
 
-    What a test uses to disturb it: `faults`, `realtime`, `abort_sockets`.
+    What a test uses to disturb it: `faults`, `realtime`, `abort_sockets`. `rest_ready` returns when calls are
+    answered, which is a while after the database is back.
     `ended` is set when a part of it has failed; leaving the block then raises the error.
     """
 
@@ -49,6 +50,7 @@ class SandboxServer:
     faults: Faults
     realtime: Realtime
     abort_sockets: Callable[[], None]
+    rest_ready: Callable[[], Awaitable[None]]
     ended: asyncio.Event
 
     @property
@@ -120,7 +122,7 @@ async def serve_sandbox(
         task.add_done_callback(lambda _: ended.set())
     try:
         await _start(server, rest, [serving, *parts])
-        yield SandboxServer(url, keys, faults, realtime, server.abort_sockets, ended)
+        yield SandboxServer(url, keys, faults, realtime, server.abort_sockets, rest.ready, ended)
     finally:
         server.should_exit = True
         await asyncio.wait([serving])

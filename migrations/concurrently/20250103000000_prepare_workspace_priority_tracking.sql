@@ -78,7 +78,7 @@ begin
             select tr.id from public.tracked_repositories tr where tr.id > v_after order by tr.id limit 5000
         );
         exit when cardinality(v_ids) = 0;
-        perform priorityd.backfill(v_ids);
+        perform priorityd.backfill_as_allowed(v_ids);
         v_after := v_ids[cardinality(v_ids)];
         commit;
     end loop;

@@ -94,6 +94,48 @@ async def test_a_locked_row_makes_a_sync_fail_in_words(stack: Stack) -> None:
     assert "locked" in err
 
 
+async def test_a_sync_names_the_rows_that_are_refused(stack: Stack) -> None:
+    app = stack.app
+    named, other = app.repositories(2)
+    nameless = app.track(None, priority="high", is_workspace_repo=True)
+    app.connection.execute("update repositories set owner = 'acme', name = 'web' where id = %s", (named,))
+    app.add(app.workspace(), named, other)
+    app.connection.execute(
+        """create function no() returns trigger language plpgsql as $$
+        begin raise exception using errcode = '42501', message = 'frozen'; end $$;
+        create trigger no before update on tracked_repositories for each row execute function no()"""
+    )
+    code, out, err = await stack.priorityd("sync")
+    assert code == 1
+    assert "0 changed of 3" in out
+    assert "priorityd: acme/web: frozen (42501)\n" in err
+    assert f"priorityd: the tracked row {nameless}, which has no repository: frozen (42501)\n" in err
+    code, out, _ = await stack.priorityd("sync", "--json")
+    assert (code, len(json.loads(out)["refused"])) == (1, 3)
+
+
+async def test_many_rows_refused_for_one_reason_are_one_line(stack: Stack) -> None:
+    app = stack.app
+    app.add(app.workspace(), *app.repositories(50))
+    app.connection.execute(
+        """create function no() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$;
+        create trigger no before update on tracked_repositories for each row execute function no()"""
+    )
+    code, _, err = await stack.priorityd("sync")
+    assert code == 1
+    assert err.endswith("priorityd: 40 more: frozen (P0001)\n")
+    assert err.count("\n") == 11
+
+
+async def test_a_rollback_that_somebody_stopped_waiting_for_says_how_to_look(stack: Stack) -> None:
+    misbehave(stack.server, "rest/page?status=504&function=rollback_workspace_priorities", seconds=60)
+    code, _, err = await stack.priorityd("rollback", "--yes")
+    assert code == 69
+    assert "may still be running" in err
+    statement = err.split('psql "$DATABASE_URL" -c "')[1].split('"')[0]
+    assert stack.app.connection.execute(statement.encode()).fetchall() is not None
+
+
 async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
@@ -221,6 +263,7 @@ async def test_check_finds_a_good_set_up_good(stack: Stack) -> None:
         "metrics port",
         "Supabase URL",
         "key and functions",
+        "privileges",
         "role",
         "migrations",
         "memberships",

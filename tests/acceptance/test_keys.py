@@ -14,6 +14,7 @@ from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, free_port, start_daemon
 from tests.support.database import Database
+from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -55,9 +56,9 @@ async def test_a_secret_key_serves_for_calls_and_for_the_stream(stack: Stack) ->
 
 async def test_the_publishable_key_is_not_enough(stack: Stack) -> None:
     key = stack.server.keys.publishable
-    async with stack.daemon(ready=False, SUPABASE_SERVICE_ROLE_KEY=key) as daemon:
-        assert await daemon.process.wait() == 77
-    assert "service_role" in daemon.logged("cannot_go_on")[0]["error"]
+    code, _, err = await stack.priorityd("status", SUPABASE_SERVICE_ROLE_KEY=key)
+    assert code == 77
+    assert "service_role" in err
 
 
 async def test_sighup_takes_the_new_key_before_the_old_one_is_deleted(stack: Stack, secrets: Path) -> None:
@@ -124,12 +125,29 @@ async def test_a_start_with_a_refused_key_goes_on_with_the_next(stack: Stack, se
         await follows_changes(stack.app)
 
 
-async def test_a_refused_key_that_stays_ends_with_77(stack: Stack, secrets: Path) -> None:
-    keys, key = stack.server.keys, stack.server.secret_key
-    write_key(secrets, key)
-    async with daemon_with_file(stack.server.url, secrets) as daemon:
+async def test_a_key_that_is_refused_later_is_tried_until_it_is_good_again(stack: Stack) -> None:
+    keys, key, app = stack.server.keys, stack.server.secret_key, stack.app
+    repository = app.repository()
+    async with stack.daemon(SUPABASE_SERVICE_ROLE_KEY=key) as daemon:
         keys.delete_secret_key(key)
-        assert await daemon.process.wait() == 77
-    assert daemon.logged("key_refused")
-    assert "key" in daemon.logged("cannot_go_on")[0]["error"]
+        app.add(app.workspace(), repository)
+        await eventually(lambda: daemon.answers("/readyz", 503))
+        assert await daemon.answers("/livez", 200)
+        assert daemon.logged("key_refused")
+        keys.secret_keys.append(key)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        await eventually(lambda: daemon.answers("/readyz", 200))
     assert key not in str(daemon.logs)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_of_the_gateways_is_waited_out(stack: Stack, status: int) -> None:
+    app = stack.app
+    repository = app.repository()
+    async with stack.daemon(**NO_TIMER) as daemon:
+        misbehave(stack.server, f"rest/page?status={status}&seconds=60")
+        app.add(app.workspace(), repository)
+        await eventually(lambda: daemon.metric("call_errors_total", reason="unavailable"))
+        misbehave(stack.server, f"rest/page?status={status}&seconds=0")
+        await eventually(lambda: app.row(repository)[0] == "high")
+        assert not daemon.logged("key_refused")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from structlog.testing import capture_logs
 
+from priorityd.daemon.apply.worker import ALL_REFUSED
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -73,3 +75,65 @@ async def test_a_label_above_high_is_kept_and_counts_as_high(database: Database,
     assert (recent.update.old_priority, recent.update.new_priority) == ("critical", "critical")
     await parts.agents.snapshotter.turn()
     assert parts.metric("repositories", is_workspace_repo="true", priority="high") == 1
+
+
+def refuse(app: Application, condition: str, sqlstate: str) -> None:
+    """From now on a trigger of the application raises this where the condition holds."""
+    app.connection.execute(
+        f"""create function refuse() returns trigger language plpgsql as $$
+        begin raise exception using errcode = '{sqlstate}', message = 'not this one'; end $$;
+        create trigger refuse before update on tracked_repositories
+        for each row when ({condition}) execute function refuse()""".encode()
+    )
+
+
+@pytest.mark.parametrize("sqlstate", ["42501", "22023", "0A000", "42883", "28000", "PGRST", "P0001"])
+async def test_one_row_that_is_refused_is_parked_alone_whatever_is_raised(
+    database: Database, parts: Parts, sqlstate: str
+) -> None:
+    app, worker = Application(database.connect()), parts.agents.worker
+    bad, good = app.repositories(2)
+    app.add(app.workspace(), bad, good)
+    refuse(app, f"old.repository_id = '{bad}'", sqlstate)
+    parts.shared.intake.add([bad, good])
+    await worker.turn()
+    assert app.row(good)[0] == "high"
+    assert parts.shared.queue.parked == {bad: f"not this one ({sqlstate})"}
+
+
+async def test_where_every_row_is_refused_that_is_one_problem(database: Database, parts: Parts) -> None:
+    app, worker = Application(database.connect()), parts.agents.worker
+    repositories = app.repositories(ALL_REFUSED)
+    app.add(app.workspace(), *repositories)
+    refuse(app, "true", "42501")
+    parts.shared.intake.add(repositories)
+    with capture_logs() as logs:
+        await worker.turn()
+    (line,) = [line for line in logs if line["event"] == "all_writes_refused"]
+    assert (line["rows"], line["error"]) == (ALL_REFUSED, "not this one (42501)")
+    assert worker.all_refused_because == "not this one (42501)"
+    assert (parts.shared.queue.parked, parts.shared.queue.pending) == ({}, ALL_REFUSED)
+    app.connection.execute("drop trigger refuse on tracked_repositories")
+    worker.stop()
+    await worker.run()
+    assert (app.wrong_rows(), worker.all_refused_because) == (0, None)
+
+
+async def test_what_a_full_disk_refuses_waits(database: Database, parts: Parts) -> None:
+    app, worker = Application(database.connect()), parts.agents.worker
+    (repository,) = app.repositories(1)
+    app.add(app.workspace(), repository)
+    refuse(app, "true", "53100")
+    parts.shared.intake.add([repository])
+    await worker.turn()
+    assert (parts.shared.queue.parked, parts.shared.queue.pending) == ({}, 1)
+
+
+async def test_a_row_without_a_repository_is_told_with_its_reason(database: Database, parts: Parts) -> None:
+    app = Application(database.connect())
+    row = app.track(None, priority="high", is_workspace_repo=True)
+    refuse(app, "true", "42501")
+    with capture_logs() as logs:
+        await parts.agents.resyncer.turn()
+    assert [line["error"] for line in logs if line["event"] == "row_refused"] == ["not this one (42501)"]
+    assert parts.shared.intake.nameless[row].reason == "not this one (42501)"

@@ -21,6 +21,7 @@ from tests.benchmarks.order import order
 from tests.benchmarks.original import original
 from tests.benchmarks.queueing import queue
 from tests.benchmarks.resync import resync
+from tests.benchmarks.slow_rows import slow_rows
 from tests.benchmarks.soak import SECONDS, soak
 from tests.benchmarks.start import start
 from tests.benchmarks.sweep import sweep
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "original": original,
     "queue": queue,
     "resync": resync,
+    "slow_rows": slow_rows,
     "soak": soak,
     "start": start,
     "sweep": sweep,

@@ -6,7 +6,8 @@ import http.client
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,16 +69,24 @@ def _run(command: Sequence[str]) -> float:
 
 
 def _until_ready(settings: Mapping[str, object]) -> float:
+    began = time.perf_counter()
+    with daemon_process(settings):
+        return time.perf_counter() - began
+
+
+@contextmanager
+def daemon_process(settings: Mapping[str, object], *, ready: bool = True) -> Iterator[None]:
+    """A daemon for the length of the block, which begins when it is ready, or at once."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     began = time.perf_counter()
     with subprocess.Popen([_PRIORITYD, "run"], env=env, stderr=subprocess.DEVNULL) as process:
         try:
-            while not _is_ready(port):
+            while ready and not _is_ready(port):
                 assert process.poll() is None, "the daemon has ended"
                 assert time.perf_counter() - began < _LONGEST_SECONDS, "the daemon does not become ready"
                 time.sleep(_POLL_SECONDS)
-            return time.perf_counter() - began
+            yield
         finally:
             process.terminate()
             process.wait(_STOP_SECONDS)

@@ -93,12 +93,27 @@ async def terminated(world: World, which: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def postgres_stopped(world: World) -> AsyncIterator[None]:
+    """It is over when PostgREST has noticed, which takes longer the longer it lasted."""
     async with world.postgres_lock:
         await asyncio.to_thread(world.postgres.stop)
         try:
             yield
         finally:
             await asyncio.to_thread(world.postgres.start)
+            await world.server.rest_ready()
+
+
+@asynccontextmanager
+async def postgres_is_a_standby(world: World) -> AsyncIterator[None]:
+    """As in the middle of a failover: it answers and takes no writes."""
+    async with world.postgres_lock:
+        await asyncio.to_thread(world.postgres.stop)
+        (world.postgres.data_dir / "standby.signal").touch()
+        await asyncio.to_thread(world.postgres.start)
+        try:
+            yield
+        finally:
+            await insist(world.url, "select pg_promote() where pg_is_in_recovery()")
 
 
 @asynccontextmanager

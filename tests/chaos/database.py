@@ -77,5 +77,5 @@ async def insist(url: str, statement: str, parameters: Any = ()) -> list[tuple[A
             async with await connect(url) as connection:
                 cursor = await connection.execute(statement, parameters)
                 return await cursor.fetchall() if cursor.description else []
-        except psycopg.OperationalError:
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
             await asyncio.sleep(_RETRY_SECONDS)

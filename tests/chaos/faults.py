@@ -54,6 +54,10 @@ _REST: Final[dict[str, Breakage]] = {
     "429": _rest("429", status=429, sqlstate="", message="slow down", retry_after=2),
     **{code: _rest(code, **_CONTENTION, sqlstate=code) for code in ("57014", "55P03", "40P01", "53300")},
     "PGRST202": _rest("PGRST202", **_NO_FUNCTION),
+    "PGRST301": _rest("PGRST301", status=401, sqlstate="PGRST301", message="No suitable key"),
+    "22023": _rest("22023", status=400, sqlstate="22023", message="die Rolle existiert nicht"),
+    "42501": _rest("42501", status=403, sqlstate="42501", message="keine Berechtigung"),
+    "403_page": partial(hooked, path="rest/page", status=403),
     "502": partial(answered, head="502 Bad Gateway\r\nContent-Type: text/html", body=_HTML),
     "garbage": partial(answered, head="200 OK\r\nContent-Type: application/json", body='{"changes": ['),
 }
@@ -74,6 +78,7 @@ _DATABASE: Final[dict[str, Breakage]] = {
     ),
     "backends_terminated": partial(terminated, which="backend_type <> 'autovacuum worker'"),
     "postgres_stopped": breakages.postgres_stopped,
+    "postgres_is_a_standby": breakages.postgres_is_a_standby,
     "postgres_restarted": breakages.postgres_restarted,
     "postgres_crashed": breakages.postgres_crashed,
     "rows_locked": breakages.rows_locked,

@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.api_key import ApiKey, role_of
 from priorityd.daemon.database.store import open_store
+from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.status.http import listen
 
 
@@ -31,42 +32,22 @@ class Settings:
         return self.key
 
 
-async def test_a_refused_key_is_waited_for_until_the_file_has_another() -> None:
+def test_the_settings_are_read_again_for_a_refused_key() -> None:
     settings = Settings("old")
     api_key = ApiKey("old", reread=settings.read)
     told: list[str] = []
     api_key.on_change(told.append)
-    async with anyio.create_task_group() as tasks:
-
-        async def wait() -> None:
-            assert await api_key.another_than("old")
-            assert (api_key.key, told) == ("new", ["new"])
-
-        tasks.start_soon(wait)
-        tasks.start_soon(wait)
-        while settings.reads < 2:
-            await anyio.lowlevel.checkpoint()
-        settings.key = "new"
+    assert not api_key.replaced("old")
+    settings.key = "new"
+    assert api_key.replaced("old")
+    assert (api_key.key, told) == ("new", ["new"])
 
 
-async def test_a_file_that_does_not_change_is_given_up_after_the_grace() -> None:
-    settings = Settings("old")
-    assert not await ApiKey("old", reread=settings.read, grace_seconds=0.1).another_than("old")
-    assert settings.reads >= 2
-
-
-async def test_what_can_not_change_is_not_waited_for() -> None:
-    settings = Settings("old")
-    fixed = ApiKey("old", reread=settings.read, is_fixed=lambda key: key == "old", grace_seconds=3600)
-    assert not await fixed.another_than("old")
-    assert not await ApiKey("old", grace_seconds=3600).another_than("old")
-
-
-async def test_a_key_that_was_replaced_meanwhile_is_not_doubted_again() -> None:
+def test_a_key_that_was_replaced_meanwhile_is_not_doubted_again() -> None:
     settings = Settings("new")
     api_key = ApiKey("old", reread=settings.read)
     assert api_key.reload()
-    assert await api_key.another_than("old")
+    assert api_key.replaced("old")
     assert not api_key.reload()
 
 
@@ -75,6 +56,22 @@ def test_settings_that_can_not_be_read_leave_the_key_as_it_is(error: Exception) 
     api_key = ApiKey("old", reread=Settings(error).read)
     assert not api_key.reload()
     assert api_key.key == "old"
+
+
+@pytest.mark.parametrize(
+    ("key", "role"),
+    [
+        (Keys.create().service_role, "service_role"),
+        (Keys.create().anon, "anon"),
+        (Keys.create().sign({"role": "priorityd"}), "priorityd"),
+        ("sb_secret_abc", "service_role"),
+        ("sb_publishable_abc", "anon"),
+        ("nonsense", "service_role"),
+        ("a.b.c", "service_role"),
+    ],
+)
+def test_a_key_tells_its_role(key: str, role: str) -> None:
+    assert role_of(key) == role
 
 
 @pytest.mark.parametrize("key", ["sb_secret_abc", "eyJhbGciOi.eyJyb2xlIjoi.c2VydmljZQ"])

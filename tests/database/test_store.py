@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
+from priorityd.core.errors import KeyRefusedError, MissingGrantError, PermanentError, TransientError
 from priorityd.daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS
 from tests.support.answers import GOOD, Answer, answering, hang_up, http, say_nothing
 
@@ -54,10 +54,9 @@ async def test_a_long_retry_after_is_left_to_the_queue() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (http(400, {"code": "22023", "message": "p_trigger is wrong"}), PermanentError),
+        (http(400, {"code": "23514", "message": "p_trigger is wrong"}), PermanentError),
         (http(401, {"message": "Invalid API key"}), KeyRefusedError),
         (http(401, {"code": "PGRST301", "message": "JWSError"}), KeyRefusedError),
-        (http(403, {"code": "42501", "message": "permission denied"}), KeyRefusedError),
     ],
 )
 async def test_what_will_not_pass_is_asked_once(answer: bytes, error: type[Exception]) -> None:
@@ -65,6 +64,62 @@ async def test_what_will_not_pass_is_asked_once(answer: bytes, error: type[Excep
         with pytest.raises(error):
             await store.beat(uuid4())
         assert len(reasons) == 1
+
+
+VERSION = http(200, {"set": 1, "works_from": 1, "units": []})
+NOTHING = http(
+    200,
+    dict.fromkeys(["examined", "workspace_repos", "tracked_only_repos", "untracked", "changed"], 0)
+    | {"changes": [], "applied_at": "2025-01-03T00:00:00+00:00"},
+)
+DENIED = http(403, {"code": "42501", "message": "permission denied for table workspace_repositories"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([DENIED, VERSION, NOTHING], PermanentError),
+        ([DENIED, VERSION, DENIED], MissingGrantError),
+        ([DENIED, DENIED], MissingGrantError),
+        ([DENIED, http(401, {"code": "PGRST301", "message": "JWSError"})], KeyRefusedError),
+        ([DENIED, VERSION, http(503, {"code": "PGRST002"}), http(503, {})], TransientError),
+    ],
+)
+async def test_whether_a_refusal_is_about_the_key_harmless_calls_tell(
+    answers: list[bytes], error: type[Exception]
+) -> None:
+    async with answering(*answers) as (store, _):
+        with pytest.raises(error):
+            await store.beat(uuid4())
+
+
+async def test_later_refusals_are_taken_for_what_passes() -> None:
+    refused = http(401, {"code": "PGRST301", "message": "JWSError"})
+    async with answering(refused, refused, DENIED, DENIED, GOOD) as (store, _):
+        with pytest.raises(KeyRefusedError):
+            await store.beat(uuid4())
+        store.outlive_refusals()
+        for reason in ("key_refused", "not_set_up"):
+            with pytest.raises(TransientError) as caught:
+                await store.beat(uuid4())
+            assert caught.value.reason == reason
+        assert (await store.beat(uuid4())).beat_at.year == 2025
+
+
+async def test_what_took_too_long_is_not_asked_again() -> None:
+    late = http(500, {"code": "57014", "message": "canceling statement due to statement timeout"})
+    async with answering(late) as (store, reasons):
+        with pytest.raises(TransientError):
+            await store.sync([], "manual")
+        assert reasons == ["timeout"]
+
+
+async def test_a_503_that_says_at_once_is_not_asked_at_once_for_ever() -> None:
+    async with answering(http(503, {"code": "PGRST002"}, "Retry-After: 0")) as (store, reasons):
+        with pytest.raises(TransientError) as caught:
+            await store.beat(uuid4())
+        assert caught.value.least_delay_seconds == 0
+        assert len(reasons) == 4
 
 
 async def test_a_silent_connection_is_given_up_and_the_next_one_used(monkeypatch: pytest.MonkeyPatch) -> None:

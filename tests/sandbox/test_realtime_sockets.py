@@ -221,8 +221,9 @@ async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_
         async with httpx.AsyncClient(base_url=sandbox.url) as http:
             headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
             answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)
-            assert (answer.status_code, answer.json()["code"]) == (503, "PGRST000")
+            assert (answer.status_code, answer.json()["code"]) == (503, "PGRST002")
             await asyncio.to_thread(postgres.start)
+            await sandbox.rest_ready()
             answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)
             assert answer.status_code == 200
         with psycopg.connect(postgres.url(), autocommit=True) as session:

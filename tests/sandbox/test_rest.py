@@ -14,7 +14,7 @@ from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.rest.pool import Pool
 from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.support.daemon_process import PLAIN
+from tests.support.daemon_process import PLAIN, eventually
 from tests.support.faults import Faults, misbehave
 from tests.support.patience import PATIENCE_SECONDS
 from tests.upgrade.contract import CALLS, populate
@@ -54,6 +54,30 @@ create function public.echo(value jsonb, ids uuid[] default '{}', size repositor
     returns jsonb language sql immutable as 'select jsonb_build_array(value, ids, size)';
 create function public.overloaded(a integer) returns integer language sql as 'select 1';
 create function public.overloaded(a text) returns integer language sql as 'select 2';
+create sequence public.tries;
+create function public.third_time_lucky(state text) returns bigint language plpgsql as $$
+begin
+    if nextval('public.tries') % 3 <> 0 then
+        raise exception using errcode = state, message = 'again';
+    end if;
+    return currval('public.tries');
+end $$;
+create function public.transaction() returns jsonb language sql volatile as $$
+    select jsonb_build_array(
+        current_setting('transaction_isolation'), current_setting('transaction_read_only')
+    )
+$$;
+create function public.own_transaction() returns jsonb language sql volatile
+    set default_transaction_isolation = 'serializable' as $$
+    select jsonb_build_array(
+        current_setting('transaction_isolation'), current_setting('transaction_read_only')
+    )
+$$;
+create function public.stable_transaction() returns jsonb language sql stable as $$
+    select jsonb_build_array(
+        current_setting('transaction_isolation'), current_setting('transaction_read_only')
+    )
+$$;
 create function public.secret() returns integer language sql as 'select 1';
 revoke execute on function public.secret() from public, anon, authenticated;
 grant execute on function public.secret() to service_role;
@@ -77,7 +101,6 @@ _STATUSES = {
     "38000": 500,
     "39000": 500,
     "3B000": 500,
-    "40P01": 500,
     "42501": 403,
     "42883": 404,
     "42P01": 404,
@@ -252,11 +275,15 @@ async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
 
 async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: SandboxServer) -> None:
     now = int(time.time())
-    expired = sandbox.keys.sign({"role": "service_role", "exp": now - 1})
-    unknown = sandbox.keys.sign({"role": "nosuchrole", "exp": now + 60})
+    sign = sandbox.keys.sign
+    expired = sign({"role": "service_role", "exp": now - 40})
+    unknown = sign({"role": "nosuchrole", "exp": now + 60})
     stranger = Keys.create().service_role
     for token, code, message in (
         (expired, "PGRST303", "JWT expired"),
+        (sign({"nbf": now + 40}), "PGRST303", "JWT not yet valid"),
+        (sign({"iat": now + 40}), "PGRST303", "JWT issued at future"),
+        (sign({"exp": "soon"}), "PGRST303", "The JWT 'exp' claim must be a number"),
         (stranger, "PGRST301", "No suitable key or wrong key type"),
         ("abc", "PGRST301", "Expected 3 parts in JWT; got 1"),
         (unknown, "22023", 'role "nosuchrole" does not exist'),
@@ -264,6 +291,63 @@ async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: SandboxServ
         response = await api.call("who", Authorization=f"Bearer {token}")
         assert (response.status_code, response.json()["code"]) == (401, code)
         assert response.json()["message"] == message
+
+
+async def test_tokens_are_taken_half_a_minute_off_and_without_expiry_or_role(
+    api: Api, sandbox: SandboxServer
+) -> None:
+    now, sign = int(time.time()), sandbox.keys.sign
+    for token, role in (
+        (sign({"role": "service_role", "exp": now - 20}), "service_role"),
+        (sign({"role": "service_role", "iat": now + 20, "nbf": now + 20}), "service_role"),
+        (sign({"sub": "me"}), "anon"),
+    ):
+        answer = await api.call("who", Authorization=f"Bearer {token}")
+        assert (answer.status_code, answer.json()["role"], answer.json()["claims"]["role"]) == (
+            200,
+            role,
+            role,
+        )
+
+
+async def test_serialization_failures_and_deadlocks_are_tried_again(api: Api) -> None:
+    for state in ("40001", "40P01"):
+        answer = await api.call("third_time_lucky", {"state": state})
+        assert (answer.status_code, answer.json() % 3) == (200, 0)
+
+
+async def test_transactions_begin_as_function_and_caller_need_it(api: Api, database: Database) -> None:
+    database.connect().execute("alter role authenticator set default_transaction_read_only = on")
+    try:
+        assert (await api.call("transaction")).json() == ["read committed", "off"]
+        assert (await api.call("own_transaction")).json() == ["serializable", "off"]
+        assert (await api.call("stable_transaction")).json() == ["read committed", "on"]
+    finally:
+        database.connect().execute("alter role authenticator reset default_transaction_read_only")
+
+
+async def test_every_503_says_to_try_again_at_once(api: Api) -> None:
+    answer = await api.call("raise_state", {"state": "53300"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "0")
+
+
+async def answers(api: Api, status: int = 200, code: str | None = None) -> bool:
+    answer = await api.call("add", {"a": 1})
+    return answer.status_code == status and (code is None or answer.json()["code"] == code)
+
+
+async def test_full_connection_slots_are_felt_until_there_is_one_again(api: Api, database: Database) -> None:
+    session = database.connect()
+    session.execute("alter role authenticator connection limit 0")
+    try:
+        session.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = current_database()"
+            " and application_name like 'postgrest%'"
+        )
+        await eventually(lambda: answers(api, 503, "PGRST002"))
+    finally:
+        session.execute("alter role authenticator connection limit -1")
+    await eventually(lambda: answers(api))
 
 
 async def test_arguments_must_be_those_of_the_function(api: Api) -> None:

@@ -17,6 +17,7 @@
 | `realtime/withhold` | answers joins, then never says that the subscription has started |
 | `realtime/slotless` | has no slot, and says that subscriptions have started all the same (v2.129.8, while making a slot fails) |
 | `rest/fail?status=503` | lets RPCs fail, with `&function=` those of one function only; `&sqlstate=` and `&message=` word the answer, `&retry_after=` adds the header |
+| `rest/page?status=403` | answers RPCs with a page of HTML, as gateways and proxies do |
 
 All but the first three take `&seconds=N`, for how long; 0 ends it at once. RPC failures with different `&name=`
 do not disturb each other. The server must have been given `Faults`. What a real failure can do is left to real
@@ -33,6 +34,8 @@ from functools import partial
 from typing import Final
 from urllib.parse import parse_qsl
 
+from starlette.responses import HTMLResponse, Response
+
 from priorityd.daemon.sandbox import faults as sandbox
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.server import SandboxServer
@@ -40,6 +43,13 @@ from priorityd.daemon.sandbox.server import SandboxServer
 AMOUNTS: Final = {"lose": ("share", 0.3), "delay": ("by", 3.0), "shuffle": ("by", 1.0)}
 """Of what there is more or less: the parameter that says how much, and what it is without."""
 TIMED_FAULTS: Final = ("silence", *AMOUNTS, "repeat", "refuse", "limit", "deny", "withhold", "slotless")
+
+
+class PageError(ApiError):
+    """An answer that is not Supabase's."""
+
+    def response(self) -> Response:
+        return HTMLResponse(f"<html><title>{self.status} Forbidden</title></html>", self.status)
 
 
 @dataclass
@@ -58,10 +68,10 @@ class Faults(sandbox.Faults):
         name, usual = AMOUNTS.get(fault, ("", 0.0))
         self._amounts[fault] = float(parameters.get(name, usual))
 
-    def fail_rpc(self, parameters: Mapping[str, str]) -> None:
+    def fail_rpc(self, parameters: Mapping[str, str], kind: type[ApiError] = ApiError) -> None:
         """Let RPCs fail in this way; it replaces what has the same name and function."""
         failure = partial(
-            ApiError,
+            kind,
             int(parameters.get("status", "503")),
             parameters.get("sqlstate", "PGRST000"),
             parameters.get("message", "Database connection error. Retrying the connection."),
@@ -109,6 +119,8 @@ def misbehave(server: SandboxServer, request: str, **parameters: object) -> None
             server.realtime.resubscribe(float(given["seconds"]))
         case ["rest", "fail"]:
             faults.fail_rpc(given)
+        case ["rest", "page"]:
+            faults.fail_rpc(given | {"name": "page"}, PageError)
         case ["realtime", fault]:
             faults.begin(fault, given)
         case _:

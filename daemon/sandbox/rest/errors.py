@@ -9,7 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from psycopg import Error
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 # The first entry whose prefix fits decides, so exact codes come before their class.
 _STATUS_BY_SQLSTATE: tuple[tuple[str, int], ...] = (
@@ -47,6 +47,11 @@ _STATUS_BY_SQLSTATE: tuple[tuple[str, int], ...] = (
 )
 
 
+# PostgREST adds to every 503 how long it will wait before it connects anew, and never sets that number: it is
+# always 0.
+_NEXT_DELAY = "0"
+
+
 class ApiError(Exception):
     """An answer other than success."""
 
@@ -68,14 +73,17 @@ class ApiError(Exception):
         self.hint = hint
         self.retry_after = retry_after
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The answer for the client."""
         body = {"code": self.code, "details": self.details, "hint": self.hint, "message": self.message}
         headers = {"Proxy-Status": f"PostgREST; error={self.code}"}
         if self.status == HTTPStatus.UNAUTHORIZED:
             headers["WWW-Authenticate"] = self._challenge()
-        if self.retry_after is not None:
-            headers["Retry-After"] = self.retry_after
+        retry_after = self.retry_after
+        if retry_after is None and self.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            retry_after = _NEXT_DELAY
+        if retry_after is not None:
+            headers["Retry-After"] = retry_after
         return JSONResponse(body, self.status, headers)
 
     def _challenge(self) -> str:

@@ -7,14 +7,19 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error
+from psycopg.conninfo import make_conninfo
 
-from priorityd.daemon.sandbox.queries import query
 from priorityd.daemon.sandbox.rest.errors import no_connection, pool_exhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _CONNECT_SECONDS = 5
+
+
+def as_authenticator(database_url: str) -> str:
+    """Where PostgREST logs in: as nobody for whom the last connection slots are kept."""
+    return make_conninfo(database_url, user="authenticator")
 
 
 class Pool:
@@ -63,21 +68,13 @@ class Pool:
 
     async def _connect(self) -> AsyncConnection[Any]:
         # A prepared plan would outlive the function that it calls.
-        connection = await AsyncConnection.connect(
-            self._database_url,
+        return await AsyncConnection.connect(
+            as_authenticator(self._database_url),
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=_CONNECT_SECONDS,
             application_name="postgrest",
         )
-        try:
-            # The URL is the superuser's: become the login role, with the settings that a login would bring.
-            await connection.execute("set session authorization authenticator")
-            await connection.execute(query("become_authenticator"))
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         if connection.closed:

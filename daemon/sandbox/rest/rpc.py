@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncConnection, Error, IsolationLevel, sql
+from psycopg.errors import DeadlockDetected, SerializationFailure
 
 from priorityd.daemon.sandbox.rest.errors import from_database
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.rest.schema_cache import Function
 
 MOST_ROWS = 1000
+_ISOLATION_LEVELS = {
+    "read uncommitted": IsolationLevel.READ_COMMITTED,
+    "read committed": IsolationLevel.READ_COMMITTED,
+    "repeatable read": IsolationLevel.REPEATABLE_READ,
+    "serializable": IsolationLevel.SERIALIZABLE,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,12 @@ class Call:
     settings: dict[str, str]
     read_only: bool
 
+    @property
+    def isolation(self) -> str:
+        """The function's own setting wins over the role's, and both over the database's."""
+        settings = self.settings | self.function.hoisted_settings
+        return settings.get("default_transaction_isolation", "read committed").lower()
+
 
 @dataclass(frozen=True)
 class Result:
@@ -40,35 +53,43 @@ class Result:
 async def execute(pool: Pool, call: Call) -> Result:
     """Call the function. Raises `ApiError`; then nothing has happened."""
     async with pool.connection() as connection:
-        try:
-            await connection.set_isolation_level(_isolation(call))
-            async with connection.transaction():
-                await _prepare(connection, call)
-                cursor = await connection.execute(_statement(call.function, call.arguments))
-                row = await cursor.fetchone()
-        except Error as error:
-            raise from_database(error, call.role) from error
-    text, rows = row or (None, 0)
+        row = None
+        while row is None:
+            try:
+                row = await _try(connection, call)
+            except (SerializationFailure, DeadlockDetected):
+                # For ever, and as fast as it goes, whether the client still waits or not.
+                continue
+            except Error as error:
+                raise from_database(error, call.role) from error
+    text, rows = row
     return Result(None if call.function.returns_nothing else text, rows)
 
 
-def _isolation(call: Call) -> IsolationLevel:
-    """The function's own, else the role's, never the database's (PostgREST 14, `planIsoLvl` in Query.hs)."""
-    settings = {**call.settings, **call.function.hoisted_settings}
-    level = settings.get("default_transaction_isolation", "read committed")
-    return IsolationLevel[level.upper().replace(" ", "_")]
+async def _try(connection: AsyncConnection[Any], call: Call) -> tuple[str | None, int]:
+    # What BEGIN names wins over default_transaction_read_only, and makes it fail on a standby.
+    await connection.set_isolation_level(_ISOLATION_LEVELS[call.isolation])
+    await connection.set_read_only(call.read_only)
+    async with connection.transaction():
+        await become(connection, call.role, call.claims, call.settings, call.function.hoisted_settings)
+        cursor = await connection.execute(_statement(call.function, call.arguments))
+        return await cursor.fetchone() or (None, 0)
 
 
-async def _prepare(connection: AsyncConnection[Any], call: Call) -> None:
-    if call.read_only:
-        await connection.execute("set transaction read only")
+async def become(
+    connection: AsyncConnection[Any],
+    role: str,
+    claims: dict[str, Any],
+    role_settings: dict[str, str],
+    own_settings: dict[str, str],
+) -> None:
+    """Go on as this role, with its settings and those of what is called, which win."""
     settings = {
         "search_path": '"public", "extensions"',
-        "role": call.role,
-        "request.jwt.claims": json.dumps(call.claims),
-        # The function's own settings come last: they win over the role's.
-        **call.settings,
-        **call.function.hoisted_settings,
+        **role_settings,
+        "role": role,
+        "request.jwt.claims": json.dumps(claims),
+        **own_settings,
     }
     # All in one statement, in this order, as PostgREST does it: each one more would be a round trip.
     one = sql.SQL("set_config({}, {}, true)")

@@ -1,7 +1,9 @@
 """The functions that can be called, as they were when the cache was last loaded.
 
-Like PostgREST's, it is loaded at the start and again on `NOTIFY pgrst` (or when the listening connection had
-to be made anew): a function created meanwhile is unknown until then, and a dropped one is still called.
+Like PostgREST's, it is loaded at the start and again on `NOTIFY pgrst`, when the listening connection has to
+be made anew, and after each answer of 503: a function created meanwhile is unknown until then, and a dropped
+one is still called. While it can't be loaded nothing can be called, and each attempt comes twice as long
+after the last: after a long outage PostgREST is back up to 32 s later than PostgreSQL.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import AsyncConnection, OperationalError
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import class_row
 
 from priorityd.daemon.sandbox.queries import query
 from priorityd.daemon.sandbox.rest.errors import ApiError, no_schema_cache
+from priorityd.daemon.sandbox.rest.pool import as_authenticator
 
 _LOG = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5
-_RETRY_SECONDS = 1.0
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 32.0
 _HOISTED = ("statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation")
 # How alike a name has to be to be suggested instead.
 _ALIKE = 0.75
@@ -67,14 +72,25 @@ class SchemaCache:
     _role_settings: dict[str, dict[str, str]] = field(default_factory=dict)
     _loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
+    _doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    _retry_seconds: float = _FIRST_RETRY_SECONDS
+
     async def run(self) -> None:
         """Load, and load again whenever told to, until cancelled."""
         while True:
+            self._doubted.clear()
             try:
                 await self._listen()
             except OperationalError as error:
-                _LOG.debug("the schema cache's connection is lost: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
+                _LOG.debug("the schema cache can't be loaded: %s", error)
+                self._loaded.clear()
+                await asyncio.sleep(self._retry_seconds)
+                self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+
+    def doubt(self) -> None:
+        """Load it by a new connection: an answer says that the database is not there."""
+        if self._loaded.is_set():
+            self._doubted.set()
 
     async def loaded(self) -> None:
         """Return when it has been loaded once."""
@@ -98,18 +114,40 @@ class SchemaCache:
 
     async def _listen(self) -> None:
         connection = await AsyncConnection.connect(
-            self.database_url,
+            as_authenticator(self.database_url),
             autocommit=True,
             connect_timeout=_CONNECT_SECONDS,
             application_name="postgrest_listener",
         )
         async with connection:
-            await connection.execute("listen pgrst")
+            listens = await _listens(connection)
             while True:
                 await self._load(connection)
-                # One at a time: the connection cannot be used for anything else while it listens.
-                async for _ in connection.notifies(stop_after=1):
-                    pass
+                self._retry_seconds = _FIRST_RETRY_SECONDS
+                if not listens:
+                    await asyncio.sleep(_FIRST_RETRY_SECONDS)
+                    return
+                if await self._told_or_doubted(connection):
+                    return
+
+    async def _told_or_doubted(self, connection: AsyncConnection[Any]) -> bool:
+        """Wait for a notification, or for doubt; whether it is doubt."""
+
+        async def notified() -> None:
+            # One at a time: the connection cannot be used for anything else while it listens.
+            async for _ in connection.notifies(stop_after=1):
+                pass
+
+        waits = [asyncio.ensure_future(notified()), asyncio.ensure_future(self._doubted.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if waits[0].done():
+                await waits[0]
+            return self._doubted.is_set()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _load(self, connection: AsyncConnection[Any]) -> None:
         # With an empty search path, format_type() qualifies the names of the application's own types.
@@ -147,6 +185,15 @@ class SchemaCache:
             return f"Perhaps you meant to call the function public.{name}{close[0]}" if close else None
         close = difflib.get_close_matches(name, self._functions, 1, _ALIKE)
         return f"Perhaps you meant to call the function public.{close[0]}" if close else None
+
+
+async def _listens(connection: AsyncConnection[Any]) -> bool:
+    """A standby refuses to; calls are served from the cache all the same, and listening is tried again."""
+    try:
+        await connection.execute("listen pgrst")
+    except ReadOnlySqlTransaction:
+        return False
+    return True
 
 
 def _ambiguous(functions: list[Function]) -> ApiError:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from priorityd.daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.keys import Keys, is_opaque
 from priorityd.daemon.sandbox.rest.errors import ApiError, gateway_refusal
 from priorityd.daemon.sandbox.rest.pool import Pool
 from priorityd.daemon.sandbox.rest.rpc import Call, Result, execute
 from priorityd.daemon.sandbox.rest.schema_cache import SchemaCache
 from priorityd.daemon.sandbox.rest.tables import Caller, use_table
+from priorityd.daemon.sandbox.rest.tokens import caller
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -62,12 +64,10 @@ class Rest:
         if refusal is not None:
             return refusal
         try:
-            claims = self._claims(request)
+            role, claims = self._caller(request)
             _check_schema(request)
-            role = claims.role if claims else "anon"
-            everything = claims.everything if claims else {"role": role}
-            caller = Caller(role, everything, self._cache.role_settings(role))
-            return await use_table(self._pool, caller, request)
+            who = Caller(role, claims, self._cache.role_settings(role))
+            return await use_table(self._pool, who, request)
         except ApiError as error:
             return error.response()
 
@@ -92,7 +92,7 @@ class Rest:
         return None
 
     async def _call(self, request: Request) -> Response:
-        claims = self._claims(request)
+        role, claims = self._caller(request)
         if request.method not in {*_READING, "POST"}:
             raise ApiError(405, "PGRST101", f"Cannot use the {request.method} method on RPC")
         _check_schema(request)
@@ -100,18 +100,25 @@ class Rest:
         self._meet_failure(name)
         arguments = await _arguments(request)
         function = self._cache.find(name, set(arguments))
-        role = claims.role if claims else "anon"
         call = Call(
             function=function,
             arguments=_typed(function, arguments) if request.method in _READING else arguments,
             role=role,
-            claims=claims.everything if claims else {"role": role},
+            claims=claims,
             settings=self._cache.role_settings(role),
-            read_only=request.method in _READING,
+            read_only=request.method in _READING or not function.is_volatile,
         )
-        return _answer(request, function, await execute(self._pool, call))
+        return _answer(request, function, await self._execute(call))
 
-    def _claims(self, request: Request) -> Claims | None:
+    async def _execute(self, call: Call) -> Result:
+        try:
+            return await execute(self._pool, call)
+        except ApiError as error:
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                self._cache.doubt()
+            raise
+
+    def _caller(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Whose call it is; without a token it is anon's.
 
         For a key that is no token the gateway puts one in, unless the caller brings a token of its own. A key
@@ -121,31 +128,13 @@ class Rest:
         if not scheme and is_opaque(key := request.headers.get("apikey", "")):
             token = self._keys.token_of(key) or ""
         elif scheme.lower() != "bearer":
-            return None
-        try:
-            return self._keys.verify(token.strip())
-        except InvalidToken as flaw:
-            raise _unauthorized(flaw, token) from flaw
+            return "anon", {"role": "anon"}
+        return caller(self._keys, token.strip())
 
     def _meet_failure(self, function: str) -> None:
         failure = self._faults.rpc_failure(function)
         if failure is not None:
             raise failure
-
-
-def _unauthorized(flaw: InvalidToken, token: str) -> ApiError:
-    parts = len(token.split("."))
-    match flaw.flaw:
-        case Flaw.EXPIRED:
-            return ApiError(401, "PGRST303", "JWT expired")
-        case Flaw.CLAIMS:
-            return ApiError(401, "PGRST303", "Parsing claims failed")
-        case Flaw.MALFORMED if not token:
-            return ApiError(401, "PGRST301", "Empty JWT is sent in Authorization header")
-        case Flaw.MALFORMED if parts != 3:
-            return ApiError(401, "PGRST301", f"Expected 3 parts in JWT; got {parts}")
-    details = "None of the keys was able to decode the JWT"
-    return ApiError(401, "PGRST301", "No suitable key or wrong key type", details)
 
 
 def _check_schema(request: Request) -> None:

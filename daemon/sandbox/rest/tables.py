@@ -16,12 +16,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import AsyncConnection, Error, sql
+from psycopg import AsyncConnection, Error, IsolationLevel, sql
 from starlette.responses import Response
 
 from priorityd.daemon.sandbox.queries import query
 from priorityd.daemon.sandbox.rest.errors import ApiError, from_database
-from priorityd.daemon.sandbox.rest.rpc import MOST_ROWS
+from priorityd.daemon.sandbox.rest.rpc import MOST_ROWS, become
 from priorityd.daemon.sandbox.rest.table_query import TableQuery, not_served
 
 if TYPE_CHECKING:
@@ -81,10 +81,12 @@ async def use_table(pool: Pool, caller: Caller, request: Request) -> Response:
     single = _SINGLE_OBJECT in request.headers.get("accept", "")
     async with pool.connection() as connection:
         try:
+            await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+            await connection.set_read_only(request.method in _READING)
             async with connection.transaction():
                 table = await _look_up(connection, request.path_params["table"])
                 statement = _statement(request, table, wanted, body)
-                await _become(connection, caller, read_only=request.method in _READING)
+                await become(connection, caller.role, caller.claims, caller.settings, {})
                 row = await (await connection.execute(statement)).fetchone()
                 found = _Rows(*(row or ("[]", 0, None)))
                 if single and found.rows != 1 and (wanted.wants_rows or request.method in _READING):
@@ -102,19 +104,6 @@ async def _look_up(connection: AsyncConnection[Any], name: str) -> _Table:
         message = f"Could not find the table 'public.{name}' in the schema cache"
         raise ApiError(404, "PGRST205", message)
     return _Table(name, dict(columns))
-
-
-async def _become(connection: AsyncConnection[Any], caller: Caller, *, read_only: bool) -> None:
-    settings = {
-        "search_path": '"public", "extensions"',
-        "role": caller.role,
-        "request.jwt.claims": json.dumps(caller.claims),
-        **({"transaction_read_only": "on"} if read_only else {}),
-        **caller.settings,
-    }
-    one = sql.SQL("set_config({}, {}, true)")
-    each = [one.format(sql.Literal(name), sql.Literal(value)) for name, value in settings.items()]
-    await connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(each)))
 
 
 def _statement(request: Request, table: _Table, wanted: TableQuery, body: bytes) -> sql.Composed:
