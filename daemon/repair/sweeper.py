@@ -105,6 +105,11 @@ class Sweeper(Agent):
             self._leave_to_leader(now)
         return 0.0
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a sweep was asked for or is under way."""
+        return bool(self._pending_runs) or self._trying_since is not None
+
     def overdue_seconds(self) -> float:
         """How long the sweep that is under way has been failing, or nothing has come of it; 0 if none is."""
         return 0.0 if self._trying_since is None else monotonic() - self._trying_since

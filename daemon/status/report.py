@@ -44,6 +44,8 @@ class ListenerReport(Part):
 
     state: str
     since: datetime
+    confirmed: bool
+    """Whether a heartbeat row has come back through this connection."""
     failures: int
     """In a row, without having been healthy in between."""
     last_failure: Failure | None
@@ -90,6 +92,8 @@ class SweepReport(Part):
 
     last_done_at: datetime | None
     succeeding: bool
+    wanted: bool
+    """Whether one was asked for or is under way."""
     drift_repaired: int
     """Rows that a timer found wrong and whose change the stream brought late or not at all, since the
     start."""

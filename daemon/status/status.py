@@ -74,6 +74,7 @@ def describe(sources: Sources, facts: Facts, health: Health) -> Report:
         sweep=SweepReport(
             last_done_at=sources.sweeper.last_done_at,
             succeeding=facts.repair.sweeps and sources.sweeper.failure is None,
+            wanted=sources.sweeper.is_wanted,
             drift_repaired=sources.drift_watch.drift_repaired,
         ),
         resync=_resync(sources.resyncer, sources.runs),
@@ -106,6 +107,7 @@ def _listener(listener: Listener, facts: Facts, now: datetime) -> ListenerReport
     return ListenerReport(
         state=state.name,
         since=now - timedelta(seconds=monotonic() - state.since),
+        confirmed=state.confirmed,
         failures=state.failures,
         last_failure=Failure(reason=failure.reason, detail=failure.detail) if failure else None,
         lag_seconds=listener.lag_seconds,

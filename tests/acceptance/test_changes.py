@@ -27,7 +27,8 @@ async def test_follows_a_repository_through_its_workspaces(stack: Stack) -> None
         await eventually(lambda: app.row(repository) == ("high", True, 1))
         app.remove(second, repository)
         await eventually(lambda: app.row(repository) == MEDIUM)
-        await eventually(lambda: len(daemon.logged("priority_changed")) == 2)
+        # In some worlds a new row has no priority at all, which the start has put right.
+        await eventually(lambda: len(daemon.logged("priority_changed", trigger="event")) == 2)
         assert len(daemon.logged("workspaces_changed")) == 2
         assert await daemon.metric("changes_total", old="medium", new="high", trigger="event") == 1
         assert await daemon.metric("changes_total", old="high", new="medium", trigger="event") == 1
@@ -106,13 +107,13 @@ async def test_a_membership_that_moves_to_another_repository_mends_both(stack: S
 
 async def test_a_priority_of_the_applications_own_is_replaced_and_reported(stack: Stack) -> None:
     app = stack.app
-    app.connection.execute("alter type repository_priority add value 'critical'")
+    app.connection.execute("alter type repository_priority add value 'urgent'")
     workspace, repository = app.workspace(), app.repository(tracked=False)
-    app.track(repository, priority="critical")
+    app.track(repository, priority="urgent")
     app.add(workspace, repository)
     async with stack.daemon(**NO_TIMER) as daemon:
         await eventually(lambda: app.row(repository) == ("high", True, 1))
-        await eventually(lambda: daemon.logged("priority_changed", old="critical", new="high"))
+        await eventually(lambda: daemon.logged("priority_changed", old="urgent", new="high"))
         assert await daemon.metric("changes_total", old="none", new="high") == 1
         assert await daemon.metric("call_errors_total", reason="bad_answer") == 0
 

@@ -95,7 +95,7 @@ def _measure(
     url: str, file: Path, run: Callable[[str, Path], object] = _in_one_transaction
 ) -> dict[str, Any]:
     name = f"{file.parent.name}/{file.name}" if file.parent != migrations_dir() else file.name
-    return {"file": name} | _watched(url, lambda: run(url, file))
+    return {"file": name} | watched(url, lambda: run(url, file))
 
 
 def _call(url: str, function: str) -> dict[str, Any]:
@@ -103,10 +103,11 @@ def _call(url: str, function: str) -> dict[str, Any]:
         with psycopg.connect(url) as connection:
             connection.execute(f"select {function}".encode())
 
-    return {"file": function} | _watched(url, run)
+    return {"file": function} | watched(url, run)
 
 
-def _watched(url: str, work: Callable[[], object]) -> dict[str, Any]:
+def watched(url: str, work: Callable[[], object]) -> dict[str, Any]:
+    """Do this while clients read and write; how long it took, and how long each of them waited at most."""
     with ExitStack() as stack:
         read = stack.enter_context(_Client(url, _reader))
         write = stack.enter_context(_Client(url, _writer))

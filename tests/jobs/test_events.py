@@ -75,7 +75,8 @@ def test_what_is_not_known_is_null_and_says_why(look_up: LookUp) -> None:
     [
         (RepositoryPriority("medium", is_workspace_repo=True, workspace_count=1), 100, "medium"),
         (RepositoryPriority(None, is_workspace_repo=None, workspace_count=None), 50, None),
-        (RepositoryPriority("critical", is_workspace_repo=False, workspace_count=0), 50, "critical"),
+        (RepositoryPriority("critical", is_workspace_repo=False, workspace_count=0), 100, "critical"),
+        (RepositoryPriority("urgent", is_workspace_repo=False, workspace_count=0), 50, "urgent"),
     ],
 )
 def test_a_row_that_is_not_right_yet_does_not_spoil_its_job(

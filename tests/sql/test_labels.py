@@ -162,8 +162,8 @@ def test_jobs_know_three_priorities_and_critical_ranks_with_high(world: World) -
         (str(repository), "high"),
         (str(medium), "medium"),
     ]
-    for queued_with, of_repository in (("critical", "low"), (None, "critical")):
-        assert world.call("priorityd.queued_priority", Jsonb(queued_with), of_repository) == "high"
+    assert world.call("priorityd.queued_priority", "critical") == "high"
+    assert world.call("priorityd.job_priority", "critical", False) == "high"
 
 
 def test_an_explanation_shows_it(world: World) -> None:

@@ -156,7 +156,7 @@ def test_the_headline_is_the_worst_problem() -> None:
         (
             Facts(inngest=InngestFacts(jobs_held_back_because="no answer in time")),
             "jobs_held_back",
-            "Inngest takes none of the jobs that wait in order: no answer in time.",
+            "None of the jobs that wait in order can be released: no answer in time.",
         ),
         (
             Facts(inngest=InngestFacts(announcing_failed_seconds=12, announcing_failed_because="refused")),

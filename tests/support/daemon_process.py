@@ -109,8 +109,11 @@ class Daemon:
         return (await self.status()).get("listener", {}).get("state") == "live"
 
     async def settled(self) -> bool:
-        """Live and confirmed, and the two sweeps that this asks for are over."""
-        return await self.live() and await self.metric("resyncs_total", kind="sweep", trigger="reconnect") > 1
+        """Live and confirmed, and the sweeps that this asks for are over."""
+        # While it is too busy to answer there is neither in it.
+        status = await self.status()
+        confirmed = status.get("listener", {}).get("confirmed", False)
+        return bool(confirmed and status["sweep"]["last_done_at"] and not status["sweep"]["wanted"])
 
     async def metric(self, name: str, **labels: str) -> float:
         response = await self.get("/metrics")

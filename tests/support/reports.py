@@ -63,9 +63,15 @@ def _well() -> dict[str, Any]:
             "last_failure": None,
             "lag_seconds": 0.08,
             "hears": True,
+            "confirmed": True,
         },
         "queue": {"pending": 2, "oldest_pending_seconds": 0.1, "parked": 0, "parked_repositories": []},
-        "sweep": {"last_done_at": NOW - timedelta(seconds=3), "succeeding": True, "drift_repaired": 0},
+        "sweep": {
+            "last_done_at": NOW - timedelta(seconds=3),
+            "succeeding": True,
+            "wanted": False,
+            "drift_repaired": 0,
+        },
         "resync": {
             "last_done_at": NOW - timedelta(hours=1),
             "last_result": None,

@@ -85,6 +85,10 @@ CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     ),
     ("mark_jobs_sent", {"p_job_ids": [str(JOB)], "p_lease_seconds": 3600.0}),
     ("return_unsent_jobs", {"p_daemon_id": str(DAEMON), "p_job_ids": [str(OTHER_JOB)]}),
+    (
+        "settle_lost_jobs",
+        {"p_job_ids": [str(OTHER_JOB)], "p_statuses": ["running"], "p_lease_seconds": 3600.0},
+    ),
     ("fail_refused_jobs", {"p_job_ids": [str(JOB)], "p_reasons": ["refused"]}),
     ("check_job_lanes", {}),
     (
