@@ -41,8 +41,8 @@ end
 $$;
 set local priorityd.part = 'columns';
 \ir ../20250103000000_add_workspace_priority_tracking.sql
-\ir ../20250103000050_add_workspace_priority_trail.sql
-\ir ../20250103000100_add_workspace_priority_indexes.sql
+\ir ../20250103000100_add_workspace_priority_trail.sql
+\ir ../20250103000200_add_workspace_priority_indexes.sql
 commit;
 
 \echo 'Checking the constraint'

@@ -278,10 +278,10 @@ async def test_check_finds_a_good_set_up_good(stack: Stack) -> None:
     ("wrong", "step", "outcome", "text"),
     [
         (
-            "delete from priorityd.migrations where unit like '20250103000800%'",
+            "delete from priorityd.migrations where unit like '20250103000900%'",
             "migrations",
             "warning",
-            "without 20250103000800_add_priority_outbox.sql",
+            "without 20250103000900_add_priority_outbox.sql",
         ),
         (
             "drop index idx_tracked_repos_priority_drift",

@@ -38,7 +38,7 @@ $functions$;
 """,
 )
 SECOND = SqlFile(
-    "20250103000100_add_more.sql",
+    "20250103000200_add_more.sql",
     """\
 -- More of it.
 do $functions$
@@ -67,7 +67,7 @@ end
 $tables$;
 
 
--- 20250103000100_add_more.sql
+-- 20250103000200_add_more.sql
 --
 -- More of it.
 
@@ -97,7 +97,7 @@ begin
 end;
 
 
--- 20250103000100_add_more.sql
+-- 20250103000200_add_more.sql
 --
 -- More of it.
 

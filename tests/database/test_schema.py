@@ -18,6 +18,6 @@ def test_an_older_set_is_refused_and_a_newer_one_if_it_says_so() -> None:
 
 
 def test_a_line_that_was_left_out_is_known_by_its_units() -> None:
-    version = SchemaVersion(1, 1, ("20250103000000 columns", "20250103000700 functions"))
-    names = ("20250103000000_a.sql", "20250103000700_b.sql", "20250103000800_c.sql")
-    assert version.lacks(names) == ("20250103000800_c.sql",)
+    version = SchemaVersion(1, 1, ("20250103000000 columns", "20250103000800 functions"))
+    names = ("20250103000000_a.sql", "20250103000800_b.sql", "20250103000900_c.sql")
+    assert version.lacks(names) == ("20250103000900_c.sql",)

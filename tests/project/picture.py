@@ -23,8 +23,8 @@ _WAY_OF_A_CHANGE: Final = (
     "core/apply/work_queue.py",
     "daemon/apply/worker.py",
     "daemon/database/store.py",
-    "migrations/20250103000400_add_workspace_priority_sync.sql",
-    "migrations/20250103000300_add_workspace_priority_rules.sql",
+    "migrations/20250103000500_add_workspace_priority_sync.sql",
+    "migrations/20250103000400_add_workspace_priority_rules.sql",
 )
 """From the socket to the row, in the order in which a change passes them."""
 

@@ -1,4 +1,4 @@
--- Sync, sweep, resync: which rows are looked at. What each becomes is in 20250103000300. All answer with one jsonb,
+-- Sync, sweep, resync: which rows are looked at. What each becomes is in 20250103000400. All answer with one jsonb,
 -- because PostgREST cuts sets of rows at 1,000.
 
 do $functions$
@@ -7,7 +7,7 @@ declare
     v_count text;
     v_counts text;
 begin
-    if not priorityd.start_unit('20250103000400 functions', 1, '{20250103000300 functions}', array[
+    if not priorityd.start_unit('20250103000500 functions', 1, '{20250103000400 functions}', array[
         'sync_workspace_priorities', 'sweep_workspace_priorities', 'resync_workspace_priorities_page'
     ]) then
         return;

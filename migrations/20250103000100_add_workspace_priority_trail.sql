@@ -2,7 +2,7 @@
 
 do $tables$
 begin
-    if not priorityd.start_unit('20250103000050 backfill', 1, '{20250103000000 membership}') then
+    if not priorityd.start_unit('20250103000100 backfill', 1, '{20250103000000 membership}') then
         return;
     end if;
 

@@ -30,7 +30,7 @@ do $tables$
 declare
     v_table regclass;
 begin
-    if not priorityd.start_unit('20250103000900 tables', 1, '{20250103000700 tables}') then
+    if not priorityd.start_unit('20250103001000 tables', 1, '{20250103000800 tables}') then
         return;
     end if;
 
@@ -158,7 +158,7 @@ $tables$;
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000900 functions', 1, '{20250103000700 functions, 20250103000900 tables}') then
+    if not priorityd.start_unit('20250103001000 functions', 1, '{20250103000800 functions, 20250103001000 tables}') then
         return;
     end if;
 

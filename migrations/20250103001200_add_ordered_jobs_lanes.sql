@@ -1,8 +1,8 @@
--- The lanes of ordered jobs: where each stands in the order. How they stay true is told at the top of 20250103000900.
+-- The lanes of ordered jobs: where each stands in the order. How they stay true is told at the top of 20250103001000.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001000 functions', 1, '{20250103000950 functions}') then
+    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001100 functions}') then
         return;
     end if;
 

@@ -27,7 +27,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000300 functions', 1, '{20250103000200 functions}') then
+    if not priorityd.start_unit('20250103000400 functions', 1, '{20250103000300 functions}') then
         return;
     end if;
 

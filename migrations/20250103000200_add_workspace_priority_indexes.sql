@@ -13,7 +13,7 @@ declare
             or (not is_workspace_repo and workspace_count = 0 and priority = coalesce(manual_priority, 'medium'))
         ) is not true$drifted$;
 begin
-    if not priorityd.start_unit('20250103000100 indexes', 1, '{20250103000050 backfill}') then
+    if not priorityd.start_unit('20250103000200 indexes', 1, '{20250103000100 backfill}') then
         return;
     end if;
 

@@ -7,7 +7,7 @@ declare
     v_table record;
     v_statement text;
 begin
-    if not priorityd.start_unit('20250103000500 tables', 1, '{20250103000100 indexes}') then
+    if not priorityd.start_unit('20250103000600 tables', 1, '{20250103000200 indexes}') then
         return;
     end if;
 
@@ -128,7 +128,7 @@ $tables$;
 do $functions$
 begin
     if not priorityd.start_unit(
-        '20250103000500 functions', 1, '{20250103000400 functions, 20250103000500 tables}', array[
+        '20250103000600 functions', 1, '{20250103000500 functions, 20250103000600 tables}', array[
             'beat_workspace_priorities', 'hold_workspace_priority_lease', 'release_workspace_priority_lease',
             'workspace_priority_schema_version', 'check_workspace_priorities'
         ]

@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000200 functions', 1, '{20250103000100 indexes}') then
+    if not priorityd.start_unit('20250103000300 functions', 1, '{20250103000200 indexes}') then
         return;
     end if;
 
