@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from priorityd.core.jobs.released import ReleaseLimits
+from priorityd.daemon.database.store import Store
 from priorityd.daemon.inngest.sync_function import SyncFunction
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
+from priorityd.daemon.jobs.ordered_queue import OrderedQueue
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.dispatcher import Dispatcher
@@ -65,7 +67,12 @@ async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[
 
 
 def make_dispatcher(
-    settings: Settings, outbox: Outbox, sender: EventSender | None, metrics: OutboxMetrics, liveness: Liveness
+    settings: Settings,
+    store: Store,
+    outbox: Outbox,
+    sender: EventSender | None,
+    metrics: OutboxMetrics,
+    liveness: Liveness,
 ) -> Dispatcher | None:
     """What announces recorded changes, if anything is to."""
     if sender is None:
@@ -76,6 +83,7 @@ def make_dispatcher(
         claim_seconds=settings.dispatch_claim_seconds,
         form=settings.event_priority,
         sync_new=settings.sync_new_workspace_repositories,
+        queue=OrderedQueue(store) if settings.queue_mode == "ordered" else None,
         metrics=metrics,
         liveness=liveness,
     )

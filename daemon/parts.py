@@ -190,7 +190,9 @@ class Agents:
         )
         outbox = Outbox(store, daemon_id)
         trimmer = Trimmer(outbox, settings.change_retention_days, is_leader=is_leader, liveness=liveness)
-        self.dispatcher = make_dispatcher(settings, outbox, means.senders.announcer, metrics.outbox, liveness)
+        self.dispatcher = make_dispatcher(
+            settings, store, outbox, means.senders.announcer, metrics.outbox, liveness
+        )
         if self.dispatcher is not None:
             shared.recorded.subscribe(self.dispatcher.wake)
         self.releaser = make_releaser(

@@ -6,8 +6,9 @@
      "oldPriority": "medium", "newPriority": "high", "isWorkspaceRepo": true, "workspaceCount": 1,
      "trigger": "event", "changedAt": "2025-01-03T12:00:00+00:00"}
 
-and, when the repository has just become a workspace repository, the event that queues its sync at priority
-100, so that the team which added it soon sees fresh data.
+and, when the repository has just become a workspace repository, a job that syncs it at priority 100, so that
+the team which added it soon sees fresh data: queued in order where jobs are, since it would be in their way
+otherwise, else at once, as one more event.
 
 Ids are made of the database's identity, the change's key and its time: the same change has the same ids
 whoever sends it and however often; two databases that announce to one Inngest never share one, and neither do
@@ -23,7 +24,7 @@ from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.core.jobs.events import REPOSITORY_SYNC, Job, event_data
+from priorityd.core.jobs.events import REPOSITORY_SYNC, Job, job_event
 from priorityd.core.vocabulary import PriorityForm
 
 PRIORITY_CHANGED: Final = "workspace/priority.changed"
@@ -48,18 +49,28 @@ class RecordedChange:
     attempts: int = 1
 
 
-def events_of(
-    change: RecordedChange, database_id: UUID, form: PriorityForm, *, sync_new: bool
-) -> list[OutgoingEvent]:
-    """The events that announce the change; `sync_new` asks for a sync of new workspace repositories."""
-    prefix = f"priorityd/{database_id}/{change.id}/{change.changed_at.timestamp():.6f}"
-    events = [OutgoingEvent(PRIORITY_CHANGED, _told(change), f"{prefix}/changed")]
+def announcement_of(change: RecordedChange, database_id: UUID) -> OutgoingEvent:
+    """The event that announces the change."""
+    return OutgoingEvent(PRIORITY_CHANGED, _told(change), f"{_prefix(change, database_id)}/changed")
+
+
+def sync_job_of(change: RecordedChange, database_id: UUID) -> Job | None:
+    """The sync of a repository that has just become a workspace repository; its id makes it run once."""
     joined = change.is_workspace_repo and not change.old_is_workspace_repo
-    if sync_new and joined and change.repository_id is not None:
-        job = Job("recent-prs", change.repository_id, change.repository_name)
-        row = RepositoryPriority(change.new_priority, change.is_workspace_repo, change.workspace_count)
-        events.append(OutgoingEvent(REPOSITORY_SYNC, event_data(job, row, form), f"{prefix}/sync"))
-    return events
+    if not joined or change.repository_id is None:
+        return None
+    id_ = f"{_prefix(change, database_id)}/sync"
+    return Job("recent-prs", change.repository_id, change.repository_name, id=id_)
+
+
+def sync_event_of(change: RecordedChange, job: Job, form: PriorityForm) -> OutgoingEvent:
+    """The event that queues that job at once."""
+    row = RepositoryPriority(change.new_priority, change.is_workspace_repo, change.workspace_count)
+    return job_event(job, row, str(job.id), form)
+
+
+def _prefix(change: RecordedChange, database_id: UUID) -> str:
+    return f"priorityd/{database_id}/{change.id}/{change.changed_at.timestamp():.6f}"
 
 
 def _told(change: RecordedChange) -> dict[str, object]:

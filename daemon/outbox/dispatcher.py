@@ -11,16 +11,25 @@ same instant. Inngest being down costs one attempt per delay, which grows to a m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import structlog
 
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
-from priorityd.core.outbox.announcements import RecordedChange, events_of
+from priorityd.core.jobs.events import REPOSITORY_SYNC, Job
+from priorityd.core.outbox.announcements import (
+    RecordedChange,
+    announcement_of,
+    sync_event_of,
+    sync_job_of,
+)
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
+from priorityd.daemon.jobs.ordered_queue import OrderedQueue
+from priorityd.daemon.jobs.queueing import JobsNotSentError
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.outbox.metrics import OutboxMetrics
 from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Outbox
@@ -34,6 +43,8 @@ DEPTH_SECONDS: Final = 10.0
 
 class Dispatcher(Delivery[RecordedChange]):
     """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts.
+
+    `sync_new`: new workspace repositories are synced, by jobs in `queue` if there is one, else by events.
 
     `failing_since` is when Inngest began to take nothing (monotonic seconds), None while that is not known.
     """
@@ -49,6 +60,7 @@ class Dispatcher(Delivery[RecordedChange]):
         claim_seconds: float,
         form: PriorityForm,
         sync_new: bool,
+        queue: OrderedQueue | None = None,
         metrics: OutboxMetrics,
         liveness: Liveness,
     ) -> None:
@@ -57,6 +69,7 @@ class Dispatcher(Delivery[RecordedChange]):
         self._claim_seconds = claim_seconds
         self._form: PriorityForm = form
         self._sync_new = sync_new
+        self._queue = queue
         self._metrics = metrics
         self._opened = False
         self._all_sent = False
@@ -93,7 +106,7 @@ class Dispatcher(Delivery[RecordedChange]):
             if self._failing == "database":
                 self._works()
             if claimed.changes:
-                await self.deliver(self._batch(claimed))
+                await self.deliver(await self._batch(claimed))
         except (TransientError, PermanentError) as error:
             self._failed(error, "database")
         return self._failing is None and len(claimed.changes) == BATCH_SIZE
@@ -104,11 +117,32 @@ class Dispatcher(Delivery[RecordedChange]):
             self._opened = True
             log.info("dispatching", from_now_on=opening.from_now_on, database_id=str(opening.database_id))
 
-    def _batch(self, claimed: ClaimedChanges) -> Batch[RecordedChange]:
-        batch = Batch[RecordedChange]()
+    async def _batch(self, claimed: ClaimedChanges) -> Batch[RecordedChange]:
+        batch, id_ = Batch[RecordedChange](), claimed.database_id
+        jobs = {change.id: sync_job_of(change, id_) for change in claimed.changes if self._sync_new}
+        in_order = await self._queue_in_order([job for job in jobs.values() if job])
         for change in claimed.changes:
-            batch.add(change, events_of(change, claimed.database_id, self._form, sync_new=self._sync_new))
+            events, job = [announcement_of(change, id_)], jobs.get(change.id)
+            if job is not None and not in_order:
+                events.append(sync_event_of(change, job, self._form))
+            batch.add(change, events)
         return batch
+
+    async def _queue_in_order(self, jobs: Sequence[Job]) -> bool:
+        """Whether these jobs wait in the database now. Those that it refuses by themselves are told."""
+        if self._queue is None or not jobs:
+            return False
+        try:
+            result = await self._queue.queue_jobs(jobs)
+        except JobsNotSentError as error:
+            if isinstance(error.cause, TransientError):
+                raise error.cause from None
+            # Such as a table of jobs that none can wait in: the team need not do without fresh data for that.
+            log.warning("syncs_not_queued_in_order", error=str(error.cause))
+            return False
+        self._metrics.dispatched.labels(REPOSITORY_SYNC, "sent").inc(len(result.sent))
+        self._metrics.dispatched.labels(REPOSITORY_SYNC, "refused").inc(len(result.refused))
+        return True
 
     def on_sent(self, _item: RecordedChange, event: OutgoingEvent) -> None:
         """Count it."""

@@ -10,7 +10,14 @@ import pytest
 
 from priorityd.core.inngest.outgoing_events import MAX_EVENTS_PER_REQUEST, OutgoingEvent, batches, size_bytes
 from priorityd.core.jobs.events import REPOSITORY_SYNC
-from priorityd.core.outbox.announcements import PRIORITY_CHANGED, RecordedChange, events_of
+from priorityd.core.outbox.announcements import (
+    PRIORITY_CHANGED,
+    RecordedChange,
+    announcement_of,
+    sync_event_of,
+    sync_job_of,
+)
+from priorityd.core.vocabulary import PriorityForm
 
 DATABASE, ANOTHER = UUID(int=1), UUID(int=2)
 REPOSITORY, ROW = UUID(int=3), UUID(int=4)
@@ -33,8 +40,15 @@ def change(**fields: Any) -> RecordedChange:
     return RecordedChange(**(values | fields))
 
 
+def events_of(change: RecordedChange, database_id: UUID, form: PriorityForm = "score") -> list[OutgoingEvent]:
+    """All of it, where jobs are queued at once."""
+    job = sync_job_of(change, database_id)
+    told = announcement_of(change, database_id)
+    return [told, sync_event_of(change, job, form)] if job else [told]
+
+
 def test_a_repository_that_joined_a_workspace_is_announced_and_synced_at_100() -> None:
-    told, sync = events_of(change(), DATABASE, "score", sync_new=True)
+    told, sync = events_of(change(), DATABASE, "score")
     assert told.name == PRIORITY_CHANGED
     assert told.data == {
         "changeId": 17,
@@ -62,7 +76,7 @@ def test_a_repository_that_joined_a_workspace_is_announced_and_synced_at_100() -
 
 
 def test_the_priority_of_the_sync_is_a_word_where_consumers_read_words() -> None:
-    _, sync = events_of(change(), DATABASE, "word", sync_new=True)
+    _, sync = events_of(change(), DATABASE, "word")
     assert (sync.data["priority"], sync.data["priorityScore"]) == ("high", 100)
 
 
@@ -76,18 +90,14 @@ def test_the_priority_of_the_sync_is_a_word_where_consumers_read_words() -> None
     ids=["it left", "it was one before", "it has no id"],
 )
 def test_others_are_announced_only(fields: dict[str, Any]) -> None:
-    (told,) = events_of(change(**fields), DATABASE, "score", sync_new=True)
+    (told,) = events_of(change(**fields), DATABASE, "score")
     assert told.name == PRIORITY_CHANGED
 
 
-def test_without_the_wish_nothing_is_synced() -> None:
-    assert len(events_of(change(), DATABASE, "score", sync_new=False)) == 1
-
-
 def test_the_pasts_of_a_restored_database_share_no_ids() -> None:
-    before = events_of(change(), DATABASE, "score", sync_new=True)
+    before = events_of(change(), DATABASE, "score")
     later = datetime(2025, 1, 3, 12, 0, 0, 1, tzinfo=UTC)
-    after = events_of(change(changed_at=later), DATABASE, "score", sync_new=True)
+    after = events_of(change(changed_at=later), DATABASE, "score")
     assert not {event.id for event in before} & {event.id for event in after}
 
 
@@ -96,10 +106,10 @@ def test_ids_tell_events_changes_and_databases_apart_and_nothing_else() -> None:
         event.id
         for number in (17, 18)
         for database in (DATABASE, ANOTHER)
-        for event in events_of(change(id=number), database, "score", sync_new=True)
+        for event in events_of(change(id=number), database, "score")
     ]
     assert len(set(ids)) == len(ids) == 8
-    again = events_of(change(id=17, attempts=3), DATABASE, "word", sync_new=True)
+    again = events_of(change(id=17, attempts=3), DATABASE, "word")
     assert [event.id for event in again] == ids[:2]
 
 

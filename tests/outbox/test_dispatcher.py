@@ -15,6 +15,7 @@ from priorityd.core.jobs.events import REPOSITORY_SYNC
 from priorityd.core.outbox.announcements import PRIORITY_CHANGED
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.sender import EventSender, open_event_sender
+from priorityd.daemon.jobs.ordered_queue import OrderedQueue
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.outbox.dispatcher import Dispatcher
@@ -55,7 +56,8 @@ class Bench:
                 parts.get("sender", sender),
                 claim_seconds=claim_seconds,
                 form="score",
-                sync_new=True,
+                sync_new=parts.get("sync_new", True),
+                queue=OrderedQueue(store) if parts.get("in_order") else None,
                 metrics=metrics.outbox,
                 liveness=Liveness(),
             )
@@ -108,6 +110,46 @@ async def test_every_change_is_announced_once_and_new_workspace_repositories_are
     assert len(bench.inngest.api.accepted) == 2400
     assert bench.metric("dispatched_total", event=PRIORITY_CHANGED, outcome="sent") == 1200
     assert bench.metric("dispatched_total", event=REPOSITORY_SYNC, outcome="sent") == 1200
+
+
+async def test_where_new_workspace_repositories_are_not_synced_they_are_announced(
+    bench: Bench,
+) -> None:
+    bench.change()
+    async with bench.dispatcher(sync_new=False):
+        await eventually(lambda: bench.pending() == 0)
+    assert len(bench.announced()) == len(bench.inngest.api.accepted) == 1
+
+
+async def test_where_jobs_are_queued_in_order_the_syncs_are_too_and_once(bench: Bench) -> None:
+    repositories = bench.change(20)
+    async with bench.dispatcher(in_order=True):
+        await eventually(lambda: bench.pending() == 0)
+    assert bench.inngest.api.named(REPOSITORY_SYNC) == []
+    assert len(bench.announced()) == 20
+    assert bench.metric("dispatched_total", event=REPOSITORY_SYNC, outcome="sent") == 20
+    # Announced again, as after a crash before they were marked.
+    bench.app.connection.execute(
+        "update repository_priority_changes set dispatched_at = null, next_attempt_at = clock_timestamp();"
+        "update priorityd.outbox set pending_after = 0, proposed_after = 0, proposed_before = null"
+    )
+    async with bench.dispatcher(in_order=True):
+        await eventually(lambda: bench.pending() == 0)
+    queued = bench.app.connection.execute("select repository_id from background_jobs").fetchall()
+    assert sorted(id_ for (id_,) in queued) == sorted(repositories)
+
+
+async def test_where_the_table_of_jobs_can_hold_none_they_are_synced_at_once(bench: Bench) -> None:
+    bench.app.connection.execute(
+        "create type status as enum ('open', 'done'); drop table background_jobs cascade;"
+        "create table background_jobs (id uuid primary key, type text, payload jsonb, status status,"
+        " repository_id uuid, created_at timestamptz, started_at timestamptz, completed_at timestamptz,"
+        " failed_at timestamptz)"
+    )
+    bench.change()
+    async with bench.dispatcher(in_order=True):
+        await eventually(lambda: bench.pending() == 0)
+    assert len(bench.inngest.api.named(REPOSITORY_SYNC)) == 1
 
 
 async def test_a_change_goes_out_as_soon_as_it_is_told_of(
