@@ -92,8 +92,9 @@ async def _refused_are_named(place: Place, daemon: Daemon) -> None:
 
     async def all_named() -> bool:
         # While it is too busy to answer there is no queue in the status.
-        parked = (await daemon.status()).get("queue", {}).get("parked_repositories", {})
-        return {str(row[1]) for row in refused} == set(parked)
+        rows = (await daemon.status()).get("queue", {}).get("parked_repositories", [])
+        parked = {each["repository_id"] for each in rows}
+        return {str(row[1]) for row in refused} == parked
 
     await _until("not exactly what the application refuses is parked", all_named)
 
