@@ -3,4 +3,4 @@
 Everything here is given what it needs (`now` included) and returns what should happen.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"

@@ -1,4 +1,4 @@
-"""Keeps `tracked_repositories.priority` true to workspace membership on Supabase.
+"""Keeps `tracked_repositories.priority` in sync with workspace membership on Supabase.
 
 The few names that an application needs. Each is imported when it is first asked for, so that the daemon and
 the command line pay for nothing that they do not use.

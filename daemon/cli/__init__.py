@@ -43,7 +43,7 @@ Exit codes:
 @click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=_NAME)
 def cli() -> None:
-    """Keep tracked_repositories.priority true to workspace membership.
+    """Keep tracked_repositories.priority in sync with workspace membership.
 
     Settings come from the environment, a .env file or a directory of secrets: SUPABASE_URL and
     SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are needed, PRIORITYD_… are optional.

@@ -106,7 +106,7 @@ async def _database(store: Store) -> tuple[DatabaseCheck | None, Finding]:
     try:
         return await store.check(), Finding(step, "ok", "the key is accepted and the functions are there")
     except KeyRefusedError as error:
-        remedy = "Copy the service_role key (or a secret key) anew from the project's API settings."
+        remedy = "Copy the service_role key (or a secret key) again from the project's API settings."
         return None, from_error(step, error, remedy, "export SUPABASE_SERVICE_ROLE_KEY=…")
     except TransientError as error:
         if error.reason == "schema_cache":

@@ -62,8 +62,8 @@ def _what_else(explanation: Explanation) -> str:
         return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
     if not row.correct:
         cause = _cause(explanation, row)
-        mend = f"priorityd sync --repository {explanation.repository_id}"
-        return f"{cause[:1].upper()}{cause[1:]}; to mend it now, type: {mend}"
+        command = f"priorityd sync --repository {explanation.repository_id}"
+        return f"{cause[:1].upper()}{cause[1:]}; to fix it now, type: {command}"
     counting = explanation.expected.workspace_count
     if counting and row.expected_priority != "high":
         return f"Workspaces don't lower it: {_holders(explanation)}."

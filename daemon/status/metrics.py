@@ -1,4 +1,4 @@
-"""All Prometheus metrics of the daemon; the README's table says what each is for."""
+"""All Prometheus metrics of the daemon; docs/metrics.md says what each is for."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ begin
         commit;
     end loop;
     perform set_config('lock_timeout', '1s', true);
-    -- Whoever is no superuser may drop what a role has only as a member of it.
+    -- Without being superuser one may drop what a role has only as a member of it.
     execute format('grant priorityd to %I', current_user);
     drop owned by priorityd;
     drop role priorityd;

@@ -3,7 +3,7 @@
 -- jobs that wait in order.
 --
 -- To be run by the owner of the application's tables, once, after the migrations (psql, or the SQL editor): an upgrade
--- needs no second run, and a second run does no harm. Run it again if background_jobs is made later. deploy/README.md
+-- needs no second run, and a second run does no harm. Run it again if background_jobs is made later. docs/security.md
 -- says how the role's token is made; its undo is drop_restricted_role.sql.
 --
 -- It is one statement that commits after each table: it waits 1 s at most for a lock, and holds none while it waits for

@@ -24,7 +24,7 @@ from tests.support.stack import NO_TIMER, Stack
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLE_SQL = (DEPLOY / "sql" / "restricted_role.sql").read_text()
 UNDO_SQL = (DEPLOY / "sql" / "drop_restricted_role.sql").read_text()
-MANUAL = (DEPLOY / "README.md").read_text()
+MANUAL = (DEPLOY.parent / "docs" / "security.md").read_text()
 
 
 @pytest.fixture

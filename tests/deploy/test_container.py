@@ -28,7 +28,7 @@ from tests.support.stack import NO_TIMER, Stack
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "deploy" / "container"
-MANUAL = ROOT / "deploy" / "README.md"
+MANUAL = ROOT / "docs" / "operations.md"
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
 

@@ -1,7 +1,7 @@
 """The unit under a real systemd: installed, reloaded, upgraded, put back and removed, by the manual's words.
 
 systemd is process 1 of a clean Debian, so the sandbox that the unit asks for is the kernel's, not a claim.
-What is typed is what deploy/README.md says; `pytest -m deploy -s tests/deploy/test_systemd.py` shows it.
+What is typed is what docs/operations.md says; `pytest -m deploy -s tests/deploy/test_systemd.py` shows it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.support.daemon_process import eventually, free_port
 from tests.support.stack import NO_TIMER, Stack
 
 ROOT = Path(__file__).parents[2]
-MANUAL = ROOT / "deploy" / "README.md"
+MANUAL = ROOT / "docs" / "operations.md"
 UNIT = ROOT / "deploy" / "systemd" / "priorityd.service"
 MOST_EXPOSURE = 1.5
 # What a system writes about itself while it runs, whoever is installed.

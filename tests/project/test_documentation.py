@@ -1,4 +1,4 @@
-"""What users are told is what there is: settings, metrics, exit codes, commands, vocabulary."""
+"""What users are told is what there is: settings, metrics, log events, exit codes, commands, functions."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic_core import PydanticUndefined
 
+from priorityd.core import __version__
 from priorityd.core.errors import ExitCode
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
 from priorityd.daemon.cli import cli
-from priorityd.daemon.settings import Settings, variable_name
 from priorityd.daemon.status.metrics import Metrics
+from tests.project.log_events import events
+from tests.project.settings_reference import reference
 from tests.support.database import Database
-from tests.support.repository import DEPLOY, DOCS, README, ROOT
+from tests.support.repository import DEPLOY, DOCS, ROOT
 
 PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
     *sorted(DOCS.glob("*.md")),
     *sorted(DEPLOY.glob("*.md")),
 ]
 
 
-@pytest.mark.parametrize("field", Settings.model_fields)
-def test_every_setting_is_in_the_readme_with_its_default(field: str) -> None:
-    names = variable_name(field).split(" or ")
-    row = re.search(rf"^\| `{names[0]}`.*$", README, re.MULTILINE)
-    assert row, f"{names[0]} is not in the table of settings"
-    default = Settings.model_fields[field].default
-    shown = "–" if default in (None, PydanticUndefined) else str(default).removesuffix(".0")
-    assert shown in row[0].split("|")[2]
+def page(name: str) -> str:
+    """A page of `docs/`."""
+    return (DOCS / f"{name}.md").read_text()
 
 
-def test_every_setting_in_the_readme_exists() -> None:
-    documented = set(re.findall(r"^\| `((?:PRIORITYD|SUPABASE|INNGEST)_[A-Z_]+)`", README, re.MULTILINE))
-    assert documented == {variable_name(field).split(" or ")[0] for field in Settings.model_fields}
+def test_the_readme_is_a_door_and_not_the_house() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-def test_every_metric_is_in_the_readme_with_its_labels_and_no_other() -> None:
-    table = README[README.index("| metric (prefix") : README.index("## Glossary")]
+def test_the_settings_are_listed_as_the_code_has_them() -> None:
+    written = re.search(r"<!-- settings -->\n(.*?)<!-- end of settings -->", page("settings"), re.DOTALL)
+    assert written
+    assert written[1] == reference(), "python -m tests.project.settings_reference prints it"
+
+
+def test_every_metric_is_listed_with_its_labels_and_no_other() -> None:
+    table = page("metrics")[page("metrics").index("| metric (prefix") :]
     documented = {
         (name, tuple(labels.split(",")) if labels else ())
         for name, labels in re.findall(r"`([a-z_]+)(?:\{([a-z_,]+)\})?`", table)
@@ -56,21 +56,47 @@ def test_every_metric_is_in_the_readme_with_its_labels_and_no_other() -> None:
     assert {(name, frozenset(labels)) for name, labels in documented} == exposed
 
 
-def test_every_exit_code_is_in_the_readme_and_in_the_help() -> None:
+def test_every_log_event_is_listed_with_its_levels_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \|", page("log-events"), re.MULTILINE)
+    documented = {event: set(levels.split(" or ")) for event, levels in rows}
+    assert len(documented) == len(rows)
+    assert documented == events()
+
+
+def test_every_exit_code_is_listed_and_in_the_help() -> None:
     epilog = cli.epilog or ""
     for code in ExitCode:
-        assert re.search(rf"^\| {int(code)} \|", README, re.MULTILINE), code
+        assert re.search(rf"^\| {int(code)} \|", page("cli"), re.MULTILINE), code
         assert re.search(rf"^  {int(code)}\s", epilog, re.MULTILINE), code
 
 
-def test_every_command_is_in_the_readme() -> None:
+def test_every_command_is_listed() -> None:
     for command in cli.commands:
-        assert f"`priorityd {command}" in README, command
+        assert f"`priorityd {command}" in page("cli"), command
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_points_at_files_and_headings_that_exist(page: Path) -> None:
-    text = page.read_text()
+def test_every_public_function_is_listed_with_its_parameters_and_no_other(database: Database) -> None:
+    rows = database.connect().execute(
+        """select p.proname, coalesce(p.proargnames, '{}') from pg_proc p
+           where p.pronamespace = 'public'::regnamespace
+               and has_function_privilege('service_role', p.oid, 'execute')
+               and not has_function_privilege('anon', p.oid, 'execute')"""
+    )
+    there = {f"{name}({', '.join(parameters)})" for name, parameters in rows}
+    listed = re.findall(r"^\| `(\w+\([\w, ]*\))` \|", page("sql-functions"), re.MULTILINE)
+    assert sorted(listed) == sorted(there)
+
+
+def test_the_version_is_told_as_it_is() -> None:
+    assert f"candidate {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    for path in ("docs/operations.md", "deploy/container/compose.yaml", "deploy/kubernetes/deployment.yaml"):
+        named = re.findall(r"(?:priorityd:|VERSION=)([\w.]+\d)", (ROOT / path).read_text())
+        assert set(named) == {__version__}, path
+
+
+@pytest.mark.parametrize("path_of_page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_points_at_files_and_headings_that_exist(path_of_page: Path) -> None:
+    text = path_of_page.read_text()
     for path in re.findall(r"`((?:core|daemon|docs|migrations|deploy|tests)/[\w./*]*)`", text):
         # X stands for any room.
         assert list(ROOT.glob(path.rstrip("/").replace("/X", "/*"))), path
@@ -78,7 +104,7 @@ def test_a_page_points_at_files_and_headings_that_exist(page: Path) -> None:
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")
-        linked = page.parent / path if path else page
+        linked = path_of_page.parent / path if path else path_of_page
         assert linked.exists(), target
         assert not anchor or anchor in _anchors(linked.read_text()), target
 
@@ -86,11 +112,11 @@ def test_a_page_points_at_files_and_headings_that_exist(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     reached, ahead = set(), [ROOT / "README.md"]
     while ahead:
-        page = ahead.pop()
-        reached.add(page)
-        text = page.read_text()
+        reading = ahead.pop()
+        reached.add(reading)
+        text = reading.read_text()
         named = re.findall(r"(?:\]\(|`)([\w./-]+\.md)", text)
-        linked = {root / path for path in named for root in (page.parent, ROOT)}
+        linked = {root / path for path in named for root in (reading.parent, ROOT)}
         ahead += [
             each for each in {path.resolve() for path in linked} if each.exists() and each not in reached
         ]

@@ -26,7 +26,7 @@ class Queue(Protocol):
 
 
 class OrderedQueue:
-    """The order of the README by the policy of `core`, with repositories of two priorities."""
+    """The order of docs/application.md by the policy of `core`, with repositories of two priorities."""
 
     def __init__(self, promote_after_seconds: float) -> None:
         self._promote_after_seconds = promote_after_seconds

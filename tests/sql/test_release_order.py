@@ -3,7 +3,8 @@
 What happens: jobs of several types are queued, workspaces take and drop repositories, priorities are pinned
 and written by hand, jobs end, are cancelled (by us and behind our back) or deleted, grow old, and are locked
 by others; daemons release one after the other and at the same time, die before and after their release is
-committed, and come back. What the oracle knows of it is the README's rules; of the policy it uses `core`'s.
+committed, and come back. What the oracle knows of it is the rules in
+docs/application.md; of the policy it uses `core`'s.
 """
 
 from __future__ import annotations

@@ -7,4 +7,3 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCS = ROOT / "docs"
-README = (ROOT / "README.md").read_text()
