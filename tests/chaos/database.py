@@ -4,7 +4,7 @@
 `by_application` that the application set it, by itself, and not our function.
 What it says of rows that are gone stays there, since their audit entries stay as well.
 A row cannot be written while `chaos_poison` names its repository. `chaos_changes` has every real change of a
-priority or flag, by a trigger, which the audit trail is compared with.
+priority, flag or manual priority, by a trigger, which the audit trail is compared with.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ end $$;
 create trigger chaos_poison before update on tracked_repositories
 for each row execute function chaos_poison();
 create table chaos_changes (
-    tracked_id uuid, old_priority text, old_flag boolean, new_priority text, new_flag boolean
+    tracked_id uuid, old_priority text, old_flag boolean, old_manual text,
+    new_priority text, new_flag boolean, new_manual text
 );
 create function chaos_changes() returns trigger
 language plpgsql security definer set search_path = public as $$
 begin
     insert into chaos_changes values (
-        new.id, old.priority, coalesce(old.is_workspace_repo, false),
-        new.priority, coalesce(new.is_workspace_repo, false)
+        new.id, old.priority, coalesce(old.is_workspace_repo, false), old.manual_priority,
+        new.priority, coalesce(new.is_workspace_repo, false), new.manual_priority
     );
     return null;
 end $$;
 create trigger chaos_changes after update on tracked_repositories
 for each row when (
-    (old.priority, coalesce(old.is_workspace_repo, false))
-    is distinct from (new.priority, coalesce(new.is_workspace_repo, false))
+    (old.priority, coalesce(old.is_workspace_repo, false), old.manual_priority)
+    is distinct from (new.priority, coalesce(new.is_workspace_repo, false), new.manual_priority)
 ) execute function chaos_changes();
 """
 

@@ -50,11 +50,12 @@ where (e.before is not null and e.old is distinct from e.before)
 # What the trail tells and did not happen: more entries of a kind than there were such changes of the row.
 _FALSE = """
 select count(*) from (
-    select c.tracked_repository_id, c.old_priority, coalesce(c.old_is_workspace_repo, false), c.new_priority,
-        c.is_workspace_repo
+    select c.tracked_repository_id, c.old_priority, coalesce(c.old_is_workspace_repo, false),
+        c.old_manual_priority, c.new_priority, c.is_workspace_repo, c.manual_priority
     from repository_priority_changes c
     except all
-    select tracked_id, old_priority, old_flag, new_priority, new_flag from chaos_changes
+    select tracked_id, old_priority, old_flag, old_manual, new_priority, new_flag, new_manual
+    from chaos_changes
 ) told
 """
 _ENTRIES = "select count(*) from repository_priority_changes"
