@@ -168,7 +168,7 @@ class FunctionHost(Agent):
         delay = self._backoff.failed(monotonic())
         self.last_error = error
         self._set_state("backing_off")
-        log.warning("function_host_failed", error=error, retry_seconds=delay)
+        log.warning("function_host_failed", error=error, retry_in_seconds=round(delay, 1))
 
     def _set_state(self, state: HostState) -> None:
         if state != self.state and "active" in (state, self.state):

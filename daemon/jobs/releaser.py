@@ -250,5 +250,5 @@ class Releaser(Delivery[ReleasedJob]):
 
     def _failed(self, error: PriorityError, event: str) -> float:
         delay = self._backoff.failed(monotonic(), error)
-        log.warning(event, error=str(error), retry_seconds=round(delay, 1))
+        log.warning(event, error=str(error), retry_in_seconds=round(delay, 1))
         return delay

@@ -205,5 +205,5 @@ class Dispatcher(Delivery[RecordedChange]):
         delay = self._backoff.failed(monotonic(), error)
         self.failing_since = (self.failing_since or monotonic()) if where == "inngest" else None
         self.last_error = str(error)
-        log.warning("dispatch_failed", error=str(error), retry_seconds=round(delay, 1))
+        log.warning("dispatch_failed", error=str(error), retry_in_seconds=round(delay, 1))
         return delay
