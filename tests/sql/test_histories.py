@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.support.database import in_worlds
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class Histories(RuleBasedStateMachine):
         assert trail.fetchall() == self.oracle.trail
 
 
+@in_worlds("plain", "loose", "owner", "words_text")
 def test_every_history_ends_as_the_rules_say(database: Database) -> None:
     world = session(database)
 
