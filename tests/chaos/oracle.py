@@ -18,13 +18,17 @@ from tests.support.habits import habits
 _POLL_SECONDS = 0.05
 
 # A high that the application set is no override where a workspace took the repository before it was adopted;
-# then the trail says that the row was in a workspace.
+# then the trail says that the row was in a workspace. Nor where a membership names the repository, even
+# one that does not count.
 _LOST_PINS = """
 select count(*) from chaos_manual c join tracked_repositories t on t.id = c.tracked_id
 where t.manual_priority::text is distinct from c.priority
-    and not (c.by_application and t.manual_priority is null and exists (
-        select from repository_priority_changes h
-        where h.tracked_repository_id = c.tracked_id and h.is_workspace_repo
+    and not (c.by_application and t.manual_priority is null and (
+        exists (
+            select from repository_priority_changes h
+            where h.tracked_repository_id = c.tracked_id and h.is_workspace_repo
+        )
+        or exists (select from workspace_repositories w where w.repository_id = t.repository_id)
     ))
 """
 # Each entry goes on from what the one before it has left, and the last one left what the row is now: then

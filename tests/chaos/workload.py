@@ -61,6 +61,9 @@ with set_high as (
     update tracked_repositories set priority = 'high'
     where repository_id = %s and is_workspace_repo is not true
     and manual_priority is null and priority <> 'high'
+    and not exists (
+        select from workspace_repositories w where w.repository_id = tracked_repositories.repository_id
+    )
     returning id, priority
 )
 insert into chaos_manual (tracked_id, priority, by_application)
