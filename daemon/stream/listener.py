@@ -113,10 +113,6 @@ class Listener:
         """When a heartbeat row last came back (monotonic seconds); None before the first."""
         return self._heartbeat.seen_at
 
-    def live_since(self) -> float | None:
-        """Since when the present connection is live (monotonic seconds); None if it is not."""
-        return self._state.since if self._state.name == "live" else None
-
     def whole_since(self) -> float | None:
         """Since when no connection has ended with a word (monotonic seconds); None while there is no live
         one.
