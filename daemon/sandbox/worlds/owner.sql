@@ -7,7 +7,10 @@ begin
     if not exists (select from pg_roles where rolname = 'project_owner') then
         create role project_owner nologin bypassrls;
     end if;
+    -- To give something away, one has to be able to become whom it is given to.
+    execute format('grant project_owner to %I', current_user);
     execute format('grant create on database %I to project_owner', current_database());
+    alter schema public owner to project_owner;
     for v_statement in
         select format('alter table %s owner to project_owner', c.oid::regclass)
         from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
@@ -22,7 +25,6 @@ begin
     end loop;
 end
 $$;
-alter schema public owner to project_owner;
 alter publication supabase_realtime owner to project_owner;
 alter default privileges for role project_owner in schema public grant all on tables to anon, authenticated, service_role;
 alter default privileges for role project_owner in schema public grant all on functions to anon, authenticated, service_role;
