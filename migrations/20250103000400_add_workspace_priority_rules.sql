@@ -171,13 +171,24 @@ begin
         );
     end if;
 
+    -- Did only a part of what was meant for a row take effect?
+    create or replace function priorityd.is_half_written(o priorityd.outcome)
+    returns boolean language sql immutable as $$
+        select o.reached
+            and (o.written_priority, o.written_is_workspace_repo, o.written_manual_priority)
+                is distinct from (o.new_priority, o.is_workspace_repo, o.manual_priority)
+            and (o.written_priority, o.written_is_workspace_repo, o.written_manual_priority)
+                is distinct from (o.old_priority, o.old_is_workspace_repo, o.old_manual_priority)
+    $$;
+
     -- Locks these rows, decides on them, and writes those that are wrong; a dry run only decides.
     -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in one
     -- subtransaction: rows locked in one and updated in another cost a multixact each.
     --
     -- A row that the application's triggers, checks or constraints refuse fails the UPDATE: then both halves are
     -- tried by themselves, until the rows that fail are known. p_most bounds how many are found so; of what fails beyond
-    -- them only the error is known. What a deferred constraint says is heard here, too.
+    -- them only the error is known. What a deferred constraint says is heard here, too. So is a row of which a trigger
+    -- let only a part through: with the flag of one decision and the priority of another, it would look like an override.
     create or replace function priorityd.write_rows(
         p_ids uuid[],
         p_wait boolean,
@@ -225,6 +236,10 @@ begin
             into v_outcomes
             from decided d
             left join updated u on u.id = d.id;
+            if exists (select from unnest(v_outcomes) o where priorityd.is_half_written(o)) then
+                raise exception 'a trigger or rule of the application let only a part of the change through'
+                    using errcode = 'triggered_data_change_violation';
+            end if;
             set constraints all immediate;
             return v_outcomes;
         exception

@@ -117,9 +117,28 @@ def test_a_row_that_silently_stays_as_it_was_is_refused_and_nothing_is_on_record
         answer = mend(world, repositories)  # type: ignore[operator]
         (refused,) = answer["refused"]
         assert refused["repository_id"] == str(repositories[2])
-        assert "kept the row" in refused["message"]
-    assert [entry[:2] for entry in world.audit(repositories[2])] in ([], [("medium", "medium")])
-    assert len(world.audit()) == 4 + len(world.audit(repositories[2]))
+        assert "a trigger or rule of the application" in refused["message"]
+        assert world.row(repositories[2]) == Row("medium", False, 0)
+    assert len(world.audit()) == 4
+
+
+@menders
+def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: World, mend: object) -> None:
+    repositories = members(world, 5, bad=(2,))
+    world.sync(*repositories)
+    world.execute(
+        f"""create function keep() returns trigger language plpgsql as $$ begin
+                if new.organization_name = 'bad' then {SILENT["keeps the old priority"]} end if; return new; end $$;
+            create trigger mine before update on tracked_repositories for each row execute function keep();
+            delete from workspace_repositories"""
+    )
+    for _ in range(2):
+        assert [each["sqlstate"] for each in mend(world, repositories)["refused"]] == ["27000"]  # type: ignore[operator]
+        assert world.row(repositories[2]) == Row("high", True, 1)
+    world.execute("drop trigger mine on tracked_repositories")
+    assert mend(world, repositories)["refused"] == []  # type: ignore[operator]
+    assert {world.row(repository) for repository in repositories} == {Row("medium", False, 0)}
+    assert world.value("select count(manual_priority) from tracked_repositories") == 0
 
 
 def test_a_row_without_a_repository_is_named_as_well(world: World) -> None:
