@@ -42,8 +42,7 @@ class WorkItem:
     """One key and what is known about its waiting.
 
     `committed_at` is the commit of the oldest change that waits (the database's clock), None if the key was
-    not named by a change. `attempts` counts failures since the last success. An item that is `suspect` may
-    be the one that makes a batch fail: it is handed out alone.
+    not named by a change. `attempts` counts failures since the last success.
     """
 
     key: UUID
@@ -51,7 +50,6 @@ class WorkItem:
     due_at: float
     committed_at: datetime | None = None
     attempts: int = 0
-    suspect: bool = False
 
     def merge(self, other: WorkItem) -> None:
         """Take over what `other`, for the same key, knows."""
@@ -59,7 +57,6 @@ class WorkItem:
         known = [at for at in (self.committed_at, other.committed_at) if at is not None]
         self.committed_at = min(known, default=None)
         self.attempts = max(self.attempts, other.attempts)
-        self.suspect = self.suspect or other.suspect
 
 
 class WorkQueue:
@@ -81,13 +78,13 @@ class WorkQueue:
 
     def add(self, key: UUID, now: float, *, committed_at: datetime | None = None) -> bool:
         """Note that `key` may be wrong. False when the queue overflowed: ask for a sweep."""
-        suspect = self._parked.pop(key, None) is not None
+        self._parked.pop(key, None)
         item = self._dirty.get(key)
         if item is None:
             if len(self._dirty) >= self._capacity:
                 self._drop_dirty()
                 return False
-            self._put(WorkItem(key, now, self._first_due(key, now), committed_at, suspect=suspect))
+            self._put(WorkItem(key, now, self._first_due(key, now), committed_at))
             return True
         item.merge(WorkItem(key, now, now, committed_at))
         if item.due_at > now and item.attempts == 0:
@@ -95,20 +92,16 @@ class WorkQueue:
         return True
 
     def take(self, now: float, limit: int) -> list[WorkItem]:
-        """Move up to `limit` due keys to *processing* and return them; a suspect comes alone."""
+        """Move up to `limit` due keys to *processing* and return them."""
         self._forget_quiet(now)
         taken: list[WorkItem] = []
         while len(taken) < limit and (item := self._next_due(now)) is not None:
-            if item.suspect and taken:
-                break
             heapq.heappop(self._heap)
             del self._dirty[item.key]
             self._processing[item.key] = item
             self._taken_at[item.key] = now
             self._taken_at.move_to_end(item.key)
             taken.append(item)
-            if item.suspect:
-                break
         return taken
 
     def done(self, items: Iterable[WorkItem], now: float) -> None:
@@ -144,16 +137,15 @@ class WorkQueue:
         if waiting is None:
             self._parked[item.key] = reason
         else:
-            waiting.suspect = True
             self._reschedule(waiting, waiting.due_at)
 
     def unpark(self, now: float, limit: int) -> int:
-        """Give up to `limit` parked keys, longest parked first, another chance; each runs alone."""
+        """Give up to `limit` parked keys, longest parked first, another chance."""
         chosen = list(self._parked)[:limit]
         for key in chosen:
             del self._parked[key]
             if key not in self._dirty and len(self._dirty) < self._capacity:
-                self._put(WorkItem(key, now, now, suspect=True))
+                self._put(WorkItem(key, now, now))
         return len(chosen)
 
     def drain(self, now: float) -> None:
