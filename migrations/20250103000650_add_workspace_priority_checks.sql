@@ -133,7 +133,7 @@ begin
 
     -- Who refused a write of a tracked row, by what PostgreSQL says of the error: in words, and a query that shows them.
     create or replace function priorityd.blame(
-        p_state text, p_constraint text, p_table text, p_context text, out culprits text[], out look text
+        p_state text, p_message text, p_constraint text, p_table text, p_context text, out culprits text[], out look text
     )
     language plpgsql stable as $$
     declare
@@ -145,7 +145,9 @@ begin
         from pg_trigger t join pg_proc p on p.oid = t.tgfoid
         where t.tgrelid = c_table and not t.tgisinternal
             and (position(format(' %I() ', p.proname) in p_context) > 0 or position(format('.%I() ', p.proname) in p_context) > 0);
-        look := format('select pg_get_functiondef(%L::regprocedure)', v_function);
+        if v_function is not null then
+            look := format('select pg_get_functiondef(%L::regprocedure)', v_function);
+        end if;
         if p_constraint <> '' then
             culprits := culprits || format('the constraint %I of %s', p_constraint, coalesce(nullif(p_table, ''), 'a domain'));
             look := coalesce(look, format(
@@ -153,7 +155,11 @@ begin
         elsif culprits is null and p_state = '42501' then
             culprits := array(
                 select format('the %s policy %I', case when p.polpermissive then 'permissive' else 'restrictive' end, p.polname)
-                from pg_policy p where p.polrelid = c_table and p.polcmd in ('*', 'w')
+                from pg_policy p
+                where p.polrelid = c_table and p.polcmd in ('*', 'w')
+                    -- A restrictive one is named, in quotes.
+                    and (p_message not like '%"%"%"%' or position(format('"%s"', p.polname) in p_message) > 0)
+                order by p.polname
             );
             look := 'select * from pg_policies where tablename = ''tracked_repositories''';
         elsif culprits is null and p_state = '' then
@@ -164,6 +170,7 @@ begin
                 where t.tgrelid = c_table and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled <> 'D'
                 union all
                 select format('the rule %I', r.rulename) from pg_rewrite r where r.ev_class = c_table and r.ev_type = '2'
+                order by 1
             );
             look := 'select tgname, pg_get_triggerdef(oid) from pg_trigger where tgrelid = ''public.tracked_repositories''::regclass';
         end if;
@@ -219,7 +226,7 @@ begin
         end if;
         return (
             select to_jsonb(b) || jsonb_build_object('id', p_id, 'sqlstate', v_state, 'message', left(v_message, 300))
-            from priorityd.blame(v_state, v_constraint, v_table, v_context) b
+            from priorityd.blame(v_state, v_message, v_constraint, v_table, v_context) b
         );
     end
     $$;

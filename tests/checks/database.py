@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tests.checks.keys import _own_role
-from tests.checks.situation import Place, Situation, sql
+from priorityd.daemon.sandbox.server import serve_sandbox
+from tests.checks.keys import use_own_role
+from tests.checks.situation import Act, Place, Situation, sql
+from tests.support.repository import ROOT
+from tests.support.standby import pair_of_servers
 
 _AGAIN = "Apply the migrations again: what is right stays as it is."
 _APPLY_AGAIN = 'priorityd migrations --into "$dir"'
@@ -12,8 +15,6 @@ _LACKS = "Give the role what it lacks."
 
 
 def _uninstall(place: Place) -> None:
-    from tests.support.repository import ROOT
-
     place.execute((ROOT / "migrations" / "rollback" / "uninstall.sql").read_text())
 
 
@@ -35,13 +36,13 @@ def _upgrade(place: Place) -> None:
 
 
 def _hide(place: Place) -> None:
-    _own_role(place)
+    use_own_role(place)
     place.set(PRIORITYD_GATEWAY_KEY=place.right["PRIORITYD_GATEWAY_KEY"])
     place.execute("create policy mine on workspace_repositories as restrictive using (is_pinned)")
 
 
 def _forbid(place: Place) -> None:
-    _own_role(place)
+    use_own_role(place)
     place.set(PRIORITYD_GATEWAY_KEY=place.right["PRIORITYD_GATEWAY_KEY"])
     place.execute(
         "create policy frozen on tracked_repositories as restrictive for update"
@@ -68,6 +69,37 @@ def _let_go(place: Place) -> None:
 _FULL = """create function "full"() returns trigger language plpgsql as $$ begin
     raise exception using errcode = '53100', message = 'could not extend file: No space left'; end $$;
     create trigger "full" before update on tracked_repositories for each row execute function "full"()"""
+
+
+async def _fail_over(place: Place) -> None:
+    """The project's database is the standby of another from now on."""
+    pair = place.open.enter_context(pair_of_servers())
+    pair.demote()
+    server = await place.open.enter_async_context(serve_sandbox(pair.postgres.url()))
+    place.notes["pair"] = pair
+    place.set(SUPABASE_URL=server.url, SUPABASE_SERVICE_ROLE_KEY=server.service_role_key)
+
+
+def _promote(place: Place) -> None:
+    place.notes["pair"].promote()
+
+
+def _without(unit: str) -> Act:
+    """As if these units, by the pattern of their names, had never been applied."""
+    return sql(
+        f"""do $$ declare v_function text; begin
+            for v_function in
+                select p.oid::regprocedure::text
+                from pg_proc p join priorityd.migrations m on p.proname = any (m.functions)
+                where p.pronamespace = 'public'::regnamespace and m.unit like '{unit}'
+            loop
+                execute 'drop function ' || v_function;
+            end loop;
+            delete from priorityd.migrations where unit like '{unit}';
+        end $$;
+        notify pgrst, 'reload schema'"""
+    )
+
 
 SITUATIONS = [
     Situation(
@@ -109,7 +141,7 @@ SITUATIONS = [
     ),
     Situation(
         "a unit that is needed was not applied",
-        sql("delete from priorityd.migrations where unit = '20250103000700 functions'"),
+        _without("20250103000700 functions"),
         "migrations",
         "but only in part: 20250103000700 functions is missing",
         76,
@@ -118,7 +150,7 @@ SITUATIONS = [
     ),
     Situation(
         "half of a line was applied",
-        sql("delete from priorityd.migrations where unit = '20250103000900 functions'"),
+        _without("20250103000900 functions"),
         "migrations",
         "but only in part: 20250103000900 functions is missing",
         76,
@@ -127,7 +159,7 @@ SITUATIONS = [
     ),
     Situation(
         "a line was left out",
-        sql("delete from priorityd.migrations where unit like '20250103000900%'"),
+        _without("20250103000900%"),
         "migrations",
         "without 20250103000900_add_priority_outbox.sql",
         0,
@@ -246,7 +278,7 @@ SITUATIONS = [
         "a policy refuses every write",
         _forbid,
         "writes",
-        "that is the permissive policy priorityd_select or the restrictive policy frozen",
+        "that is the restrictive policy frozen",
         1,
         "Let it allow the role to change every tracked row.",
         "select * from pg_policies where tablename = 'tracked_repositories'",
@@ -261,6 +293,16 @@ SITUATIONS = [
         "this shows which transactions are open, and who waits for whom",
         "pg_blocking_pids(pid)",
         mend=_let_go,
+    ),
+    Situation(
+        "the database is a standby, which can only be read",
+        _fail_over,
+        "key and functions",
+        "(0A000); the database takes no writes",
+        69,
+        "It is a standby, or was made read-only",
+        "pg_is_in_recovery()",
+        mend=_promote,
     ),
     Situation(
         "the disk is full",

@@ -53,7 +53,7 @@ def _deleted(place: Place) -> None:
     place.set(SUPABASE_SERVICE_ROLE_KEY=None, SUPABASE_SECRET_KEY=key)
 
 
-def _own_role(place: Place) -> None:
+def use_own_role(place: Place) -> None:
     place.execute(_ROLE_SQL)
     place.open.callback(place.execute, _UNDO_SQL)
     place.set(SUPABASE_SERVICE_ROLE_KEY=_signed(place.stack.server.keys, role="priorityd"))
@@ -98,7 +98,7 @@ SITUATIONS = [
     ),
     _situation(
         "a role's own token without a gateway key",
-        _own_role,
+        use_own_role,
         "it has the form of a key for the role priorityd",
         "The token of a role of your own, priorityd, needs one of the project's keys beside it",
         "export PRIORITYD_GATEWAY_KEY=…",

@@ -1,4 +1,4 @@
-"""`python -m tests.checks.page`: writes the situations into docs/check.md, below what is said there of all."""
+"""`python -m tests.checks.page`: writes the situations into docs/check.md, below what is said there."""
 
 from __future__ import annotations
 

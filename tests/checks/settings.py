@@ -133,6 +133,15 @@ SITUATIONS = [
         "PRIORITYD_HTTP_HOST, PRIORITYD_HTTP_PORT: can't listen on 127.0.0.1:",
         78,
         "Set PRIORITYD_HTTP_PORT to a free port",
-        "PRIORITYD_HTTP_PORT=0",
+        "export PRIORITYD_HTTP_PORT=0",
+    ),
+    Situation(
+        "the address is no address of this machine",
+        variables(PRIORITYD_HTTP_HOST="192.0.2.1"),
+        "metrics port",
+        "PRIORITYD_HTTP_HOST, PRIORITYD_HTTP_PORT: can't listen on 192.0.2.1:",
+        78,
+        "Set PRIORITYD_HTTP_HOST to an address of this machine",
+        "export PRIORITYD_HTTP_HOST=127.0.0.1",
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Final
 
 from priorityd.core.database.schema import APPLY_MIGRATIONS, MIGRATION_SET, SchemaVersion
 from priorityd.core.errors import ContractError, ExitCode, PriorityError
-from priorityd.daemon.cli.check.guard import APPLY_AGAIN, from_call
+from priorityd.daemon.cli.check.guard import APPLY, APPLY_AGAIN, from_call
 from priorityd.daemon.cli.check.publication import publication_findings
 from priorityd.daemon.cli.check.writes import writes_findings
 from priorityd.daemon.cli.finding import Finding, from_error, psql
@@ -29,7 +29,7 @@ def too_old_or_new(version: SchemaVersion, error: ContractError) -> Finding:
     if version.works_from > MIGRATION_SET:
         remedy = "Upgrade priorityd on this machine, as it was installed: deploy/upgrade.md."
         return from_error("migrations", error, remedy, "priorityd --version")
-    return from_error("migrations", error, "Apply the migrations.", APPLY_MIGRATIONS)
+    return from_error("migrations", error, APPLY, APPLY_MIGRATIONS)
 
 
 def in_part(version: SchemaVersion, error: PriorityError) -> Finding:

@@ -10,10 +10,14 @@ from priorityd.core.errors import ExitCode, KeyRefusedError, MissingGrantError, 
 from priorityd.daemon.cli.finding import Finding, from_error, psql
 
 APPLY_AGAIN: Final = (
-    'dir=$(mktemp -d) && priorityd migrations --into "$dir" && for file in "$dir"/*.sql; do '
-    'psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f "$file" || break; done'
+    'dir=$(mktemp -d) && priorityd migrations --into "$dir" && '
+    'cat "$dir"/*.sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1'
 )
 """Applies all of the set, whatever a project's directory and history say is applied."""
+APPLY: Final = (
+    "Apply the migrations. For the first time they lock tracked_repositories, for seconds if it has a "
+    "million rows: for a large table see deploy/upgrade.md before."
+)
 _WHO_HOLDS: Final = psql(
     "select pid, usename, state, now() - xact_start as since, pg_blocking_pids(pid) as waits_for, "
     "left(query, 60) as query from pg_stat_activity where xact_start is not null order by xact_start"
@@ -57,7 +61,7 @@ def from_call(step: str, error: PriorityError) -> Finding:
         return from_error(step, error, "Copy the key again.", "export SUPABASE_SERVICE_ROLE_KEY=…")
     if isinstance(error, TransientError):
         if error.reason == "schema_cache":
-            return from_error(step, missing_schema(), "Apply the migrations.", APPLY_MIGRATIONS)
+            return from_error(step, missing_schema(), APPLY, APPLY_MIGRATIONS)
         if "takes no writes" in str(error):
             remedy = (
                 "It is a standby, or was made read-only, which Supabase does when a disk is full: look at "

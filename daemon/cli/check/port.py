@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import httpx
 
@@ -11,7 +12,7 @@ from priorityd.daemon.cli.finding import Finding, from_error
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.status.http import listen
 
-_STEP = "metrics port"
+_STEP: Final = "metrics port"
 
 
 async def port_finding(settings: Settings) -> AsyncIterator[Finding]:
@@ -23,10 +24,19 @@ async def port_finding(settings: Settings) -> AsyncIterator[Finding]:
     try:
         listen(settings.http_host, settings.http_port).close()
     except ConfigurationError as error:
-        remedy = "Set PRIORITYD_HTTP_PORT to a free port; with 0 any free one is taken, and the log names it."
-        yield from_error(_STEP, error, remedy, "export PRIORITYD_HTTP_HOST=127.0.0.1 PRIORITYD_HTTP_PORT=0")
+        yield _not_to_be_had(settings, error)
         return
     yield Finding(_STEP, "ok", f"{address} is free")
+
+
+def _not_to_be_had(settings: Settings, error: ConfigurationError) -> Finding:
+    try:
+        listen(settings.http_host, 0).close()
+    except ConfigurationError:
+        remedy = "Set PRIORITYD_HTTP_HOST to an address of this machine; 0.0.0.0 stands for all of them."
+        return from_error(_STEP, error, remedy, "export PRIORITYD_HTTP_HOST=127.0.0.1")
+    remedy = "Set PRIORITYD_HTTP_PORT to a free port; with 0 any free one is taken, and the log names it."
+    return from_error(_STEP, error, remedy, "export PRIORITYD_HTTP_PORT=0")
 
 
 async def _own_daemon(settings: Settings) -> bool:

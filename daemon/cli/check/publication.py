@@ -79,12 +79,12 @@ def _unidentified(publication: PublicationCheck, table: str) -> Finding:
 
 
 def _flawed(publication: PublicationCheck) -> Iterator[Finding]:
-    """What does not come through of published tables; one finding for those that one command mends."""
-    together: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    """What does not come through of published tables; one finding for those of which the same is true."""
+    together: dict[tuple[tuple[str, ...], str, bool], list[str]] = {}
     for table in sorted(publication.flaws):
-        key = publication.flaws[table], publication.repairs.get(table, "")
-        together.setdefault(key if key[1] else (key[0], table), []).append(table)
-    for (flaws, _), tables in together.items():
+        alike = publication.flaws[table], publication.repairs.get(table, ""), table in publication.tables
+        together.setdefault(alike, []).append(table)
+    for (flaws, _, _), tables in together.items():
         yield _flaw(publication, tables, flaws)
 
 
