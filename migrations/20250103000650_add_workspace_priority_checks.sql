@@ -2,7 +2,9 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000650 functions', 1, '{20250103000600 functions}', '{check_workspace_priorities}') then
+    if not priorityd.start_unit(
+        '20250103000650 functions', 1, '{20250103000600 functions}', '{check_workspace_priorities}'
+    ) then
         return;
     end if;
 
@@ -140,21 +142,27 @@ begin
         c_table constant regclass := 'public.tracked_repositories';
         v_function regprocedure;
     begin
-        select array_agg(distinct format('the trigger %I, which calls %s', t.tgname, t.tgfoid::regprocedure)), min(t.tgfoid::oid)
+        select array_agg(distinct format('the trigger %I, which calls %s', t.tgname, p.oid::regprocedure)), min(p.oid)
         into culprits, v_function
         from pg_trigger t join pg_proc p on p.oid = t.tgfoid
         where t.tgrelid = c_table and not t.tgisinternal
-            and (position(format(' %I() ', p.proname) in p_context) > 0 or position(format('.%I() ', p.proname) in p_context) > 0);
+            and (
+                position(format(' %I() ', p.proname) in p_context) > 0
+                or position(format('.%I() ', p.proname) in p_context) > 0
+            );
         if v_function is not null then
             look := format('select pg_get_functiondef(%L::regprocedure)', v_function);
         end if;
         if p_constraint <> '' then
-            culprits := culprits || format('the constraint %I of %s', p_constraint, coalesce(nullif(p_table, ''), 'a domain'));
+            culprits := culprits
+                || format('the constraint %I of %s', p_constraint, coalesce(nullif(p_table, ''), 'a domain'));
             look := coalesce(look, format(
-                'select conrelid::regclass, pg_get_constraintdef(oid) from pg_constraint where conname = %L', p_constraint));
+                'select conrelid::regclass, pg_get_constraintdef(oid) from pg_constraint where conname = %L', p_constraint
+            ));
         elsif culprits is null and p_state = '42501' then
             culprits := array(
-                select format('the %s policy %I', case when p.polpermissive then 'permissive' else 'restrictive' end, p.polname)
+                select case when p.polpermissive then 'the permissive' else 'the restrictive' end
+                    || format(' policy %I', p.polname)
                 from pg_policy p
                 where p.polrelid = c_table and p.polcmd in ('*', 'w')
                     -- A restrictive one is named, in quotes.
@@ -172,7 +180,8 @@ begin
                 select format('the rule %I', r.rulename) from pg_rewrite r where r.ev_class = c_table and r.ev_type = '2'
                 order by 1
             );
-            look := 'select tgname, pg_get_triggerdef(oid) from pg_trigger where tgrelid = ''public.tracked_repositories''::regclass';
+            look := 'select tgname, pg_get_triggerdef(oid) from pg_trigger'
+                ' where tgrelid = ''public.tracked_repositories''::regclass';
         end if;
         culprits := coalesce(culprits, '{}');
     end
@@ -184,7 +193,7 @@ begin
     returns jsonb language plpgsql as $$
     declare
         c_taken_back constant text := 'PT299';
-        v_priority constant public.tracked_repositories.manual_priority%type := case when p_high then 'high' else 'medium' end;
+        v_priority public.tracked_repositories.manual_priority%type := case when p_high then 'high' else 'medium' end;
         v_count integer;
         v_kept boolean;
         v_state text;
@@ -204,7 +213,8 @@ begin
             set priority = v_priority, is_workspace_repo = p_high, workspace_count = v_count,
                 manual_priority = tr.manual_priority
             where tr.id = p_id
-            returning tr.priority::text = v_priority::text and tr.is_workspace_repo = p_high and tr.workspace_count = v_count
+            returning (tr.priority::text, tr.is_workspace_repo, tr.workspace_count)
+                is not distinct from (v_priority::text, p_high, v_count)
             into v_kept;
             set constraints all immediate;
             raise exception using errcode = c_taken_back;
@@ -307,8 +317,8 @@ begin
             'ungranted', to_jsonb(priorityd.ungranted_objects()),
             -- Without the right to write, or sight of every row, there is nothing to try.
             'writes', case
-                when priorityd.hidden_tables() = '{}' and has_column_privilege('public.tracked_repositories', 'priority', 'update')
-                    then priorityd.try_writes()
+                when priorityd.hidden_tables() = '{}'
+                    and has_column_privilege('public.tracked_repositories', 'priority', 'update') then priorityd.try_writes()
             end,
             'background_jobs', to_regclass('public.background_jobs') is not null
         );

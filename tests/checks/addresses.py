@@ -6,7 +6,7 @@ import socket
 
 from tests.chaos.clock import HOUR_SECONDS, LIBRARY, Clock
 from tests.checks.network import answer, gateway, projects_of
-from tests.checks.situation import Act, Place, Situation
+from tests.checks.situation import Act, Place, Situation, variables
 from tests.support.daemon_process import free_port
 
 _REFERENCE = "abcdefghijklmnopqrst"
@@ -214,6 +214,15 @@ SITUATIONS = [
         "Compare SUPABASE_URL with the project's API settings",
         "curl ",
         mend=_right_url,
+    ),
+    Situation(
+        "the proxy is no URL",
+        variables(HTTP_PROXY="nonsense://user:not-for-the-screen@proxy"),
+        "Supabase URL",
+        "a proxy is named that can't be used: look at HTTP_PROXY",
+        78,
+        "It must look like http://HOST:PORT.",
+        "unset HTTP_PROXY",
     ),
     Situation(
         "the name is not known",

@@ -48,7 +48,7 @@ async def type_into_shell(place: Place, command: str) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout.decode()}"
     entries = (place.directory / ".environment").read_text().split("\0")
     there = dict(entry.split("=", 1) for entry in entries if entry)
-    own = ("SUPABASE", "PRIORITYD", "INNGEST")
+    own = ("SUPABASE", "PRIORITYD", "INNGEST", "HTTP")
     for name in {*place.environment, *there}:
         if name.startswith(own):
             place.set(**{name: there.get(name)})

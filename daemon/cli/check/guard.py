@@ -8,6 +8,7 @@ from typing import Final
 from priorityd.core.database.schema import APPLY_MIGRATIONS, missing_schema
 from priorityd.core.errors import ExitCode, KeyRefusedError, MissingGrantError, PriorityError, TransientError
 from priorityd.daemon.cli.finding import Finding, from_error, psql
+from priorityd.daemon.logs import redact
 
 APPLY_AGAIN: Final = (
     'dir=$(mktemp -d) && priorityd migrations --into "$dir" && '
@@ -48,9 +49,9 @@ async def guarded(step: str, findings: AsyncIterator[Finding]) -> AsyncIterator[
     except PriorityError as error:
         yield from_call(step, error)
     except Exception as error:  # noqa: BLE001 - it is told, and the other parts go on
-        text = f"this could not be looked at: {type(error).__name__}: {error}"
+        text = redact(f"this could not be looked at: {type(error).__name__}: {error}")[:500]
         remedy = "This is a fault of priorityd's own: please report it with these words."
-        yield Finding(step, "failed", text[:500], remedy, "priorityd --version", ExitCode.FAILED)
+        yield Finding(step, "failed", text, remedy, "priorityd --version", ExitCode.FAILED)
 
 
 def from_call(step: str, error: PriorityError) -> Finding:

@@ -31,6 +31,7 @@ _KEY: Final = "key and functions"
 _PATIENCE_SECONDS: Final = 10.0
 _SKEW_SECONDS: Final = 30
 """As much as PostgREST forgives in a token (14.9, `Auth/Jwt.hs`, `allowedSkewSeconds`)."""
+_PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
@@ -100,6 +101,10 @@ async def _address_findings(settings: Settings) -> AsyncIterator[Finding]:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             yield _unreachable(url, error)
             return
+        except ValueError:
+            # Without its words, which quote the URL, with the password.
+            yield _no_proxy()
+            return
         fault = _judged(url, response)
     if fault:
         yield _faulty(settings, fault)
@@ -154,6 +159,18 @@ def _unreachable(url: str, error: Exception) -> Finding:
         said = f"something listens there that does not speak {httpx.URL(url).scheme}: {said}"
     text = f"{url} can't be reached: {said}"
     return Finding(_URL, "failed", text, remedy, _curl(url), ExitCode.UNAVAILABLE)
+
+
+def _no_proxy() -> Finding:
+    names = " ".join(sorted(name for name in os.environ if name.lower() in _PROXIES))
+    return Finding(
+        _URL,
+        "failed",
+        f"a proxy is named that can't be used: look at {names}",
+        "It must look like http://HOST:PORT. Correct it, or take it away.",
+        f"unset {names}",
+        ExitCode.CONFIGURATION,
+    )
 
 
 def _is_unknown(host: str) -> bool:
