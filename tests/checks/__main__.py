@@ -11,7 +11,7 @@ import asyncio
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from priorityd.daemon.sandbox.postgres import embedded_postgres
@@ -46,10 +46,10 @@ async def _run(situations: list[Situation]) -> list[Row]:
         server = Server(postgres.url())
         template = stack.enter_context(installed(server, "plain"))
         forks = stack.enter_context(priorityd_forks())
-        turn = asyncio.Semaphore(_AT_ONCE)
+        turn, role = asyncio.Semaphore(_AT_ONCE), asyncio.Lock()
 
         async def one(situation: Situation) -> Row:
-            async with turn:
+            async with role if situation.makes_role else nullcontext(), turn:
                 return await _row(server, template, situation, forks)
 
         return await asyncio.gather(*(one(situation) for situation in situations))

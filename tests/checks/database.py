@@ -273,6 +273,7 @@ SITUATIONS = [
         "no restrictive one",
         "select * from pg_policies",
         mend=sql("drop policy mine on workspace_repositories"),
+        makes_role=True,
     ),
     Situation(
         "a policy refuses every write",
@@ -283,6 +284,7 @@ SITUATIONS = [
         "Let it allow the role to change every tracked row.",
         "select * from pg_policies where tablename = 'tracked_repositories'",
         mend=sql("drop policy frozen on tracked_repositories"),
+        makes_role=True,
     ),
     Situation(
         "the database is held up",

@@ -60,7 +60,8 @@ def use_own_role(place: Place) -> None:
 
 
 def _situation(name: str, wrong: Act, says: str, remedy: str = _COPY, command: str = _EXPORT) -> Situation:
-    return Situation(name, wrong, "key and functions", says, 77, remedy, command)
+    makes_role = wrong is use_own_role
+    return Situation(name, wrong, "key and functions", says, 77, remedy, command, makes_role=makes_role)
 
 
 SITUATIONS = [

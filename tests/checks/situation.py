@@ -61,6 +61,7 @@ class Situation:
 
     `remedy` is part of the words that must be printed, `command` of the command. `mend` is `TYPED` if that
     command mends it, else what somebody does who follows the words. `after` looks at what must be so then.
+    `makes_role`: it makes the restricted role, which is the server's, so that there can be one at a time.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Situation:
     mend: Literal["typed"] | Act = TYPED
     outcome: Outcome = "failed"
     after: Act | None = None
+    makes_role: bool = False
 
 
 def sql(*statements: str) -> Act:
