@@ -241,8 +241,8 @@ class Settings(BaseSettings):
         if value is None:
             return None
         key = value.get_secret_value().strip()
-        if not key or not key.isascii() or any(character.isspace() for character in key):
-            raise ValueError("must be the key alone, on one line")
+        if not key or not key.isascii() or any(each.isspace() or each in "\"'" for each in key):
+            raise ValueError("must be the key alone, on one line and without quotes")
         return SecretStr(key)
 
     @field_validator("inngest_signing_key")

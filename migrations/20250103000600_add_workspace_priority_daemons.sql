@@ -1,5 +1,5 @@
--- For the daemons: heartbeats, the lease on timer work, the tables that their change stream needs, and what each finds
--- out about the database when it starts.
+-- For the daemons: heartbeats, the lease on timer work, the tables that their change stream needs, and which set of
+-- migrations is applied.
 
 do $tables$
 declare
@@ -34,6 +34,19 @@ begin
         );
     end if;
 
+    -- Whether a table's UPDATEs and DELETEs can name their rows. Where they can't, they fail once the table is published.
+    create or replace function priorityd.names_rows(p_table oid)
+    returns boolean language sql stable as $$
+        select t.relreplident = 'f' or exists (
+            select from pg_index i
+            where i.indrelid = t.oid and i.indisvalid and i.indimmediate and case t.relreplident
+                when 'd' then i.indisprimary when 'i' then i.indisreplident else false
+            end
+        )
+        from pg_class t
+        where t.oid = p_table
+    $$;
+
     -- What Realtime can hear of the tables that are followed. Decided by what PostgreSQL publishes, not by lists of names:
     -- a table may be published by itself, with its schema, with all tables, or as its partitions. `listed`: under its own
     -- name, which a subscription demands. `flaws`: what does not come through all the same. `identified`: its UPDATEs and
@@ -45,12 +58,7 @@ begin
             not exists (
                 select from pg_class t
                 where (t.oid = c.oid or t.oid in (select r.relid from pg_partition_tree(c.oid) r)) and t.relkind = 'r'
-                    and t.relreplident <> 'f' and not exists (
-                        select from pg_index i
-                        where i.indrelid = t.oid and i.indisvalid and i.indimmediate and case t.relreplident
-                            when 'd' then i.indisprimary when 'i' then i.indisreplident else false
-                        end
-                    )
+                    and not priorityd.names_rows(t.oid)
             ),
             case
                 when p.oid is null then '{}'
@@ -130,7 +138,7 @@ begin
     if not priorityd.start_unit(
         '20250103000600 functions', 1, '{20250103000500 functions, 20250103000600 tables}', array[
             'beat_workspace_priorities', 'hold_workspace_priority_lease', 'release_workspace_priority_lease',
-            'workspace_priority_schema_version', 'check_workspace_priorities'
+            'workspace_priority_schema_version'
         ]
     ) then
         return;
@@ -234,120 +242,6 @@ begin
             'units', jsonb_agg(m.unit order by m.unit)
         )
         from priorityd.migrations m
-    $$;
-
-    -- Whether priorityd.memberships() is the operator's own, whether the planner sees through it, and what it costs in
-    -- milliseconds, for one repository and in full.
-    create or replace function priorityd.check_memberships()
-    returns jsonb language plpgsql as $$
-    declare
-        v_plan json;
-        v_began timestamptz;
-        v_repository_id uuid;
-        v_one double precision;
-        v_memberships bigint;
-    begin
-        execute 'explain (format json) select * from priorityd.memberships()' into v_plan;
-        select m.repository_id into v_repository_id from priorityd.memberships() m limit 1;
-        v_began := clock_timestamp();
-        perform from priorityd.memberships() m where m.repository_id = v_repository_id;
-        v_one := extract(epoch from clock_timestamp() - v_began) * 1000;
-        v_began := clock_timestamp();
-        select count(*) into v_memberships from priorityd.memberships();
-        return jsonb_build_object(
-            'own', not priorityd.memberships_are_as_installed(),
-            'inlined', v_plan::text not like '%"Function Name": "memberships"%',
-            'memberships', v_memberships,
-            'one_ms', round(v_one::numeric, 3),
-            'all_ms', round((extract(epoch from clock_timestamp() - v_began) * 1000)::numeric, 3)
-        );
-    end
-    $$;
-
-    -- How much a DELETE of a membership tells through the change stream.
-    create or replace function priorityd.check_membership_table()
-    returns jsonb language sql stable as $$
-        select jsonb_build_object(
-            'exists', true,
-            'row_level_security', t.secured,
-            'replica_identity', t.identity,
-            'primary_key', to_jsonb(t.primary_key),
-            -- With row level security on, a DELETE carries the columns of the primary key only, whatever the replica
-            -- identity is.
-            'delete_names_repository', case t.identity
-                when 'nothing' then false
-                when 'full' then not t.secured or 'repository_id' = any (t.primary_key)
-                when 'index' then 'repository_id' = any (t.identity_columns)
-                    and (not t.secured or 'repository_id' = any (t.primary_key))
-                else 'repository_id' = any (t.primary_key)
-            end
-        )
-        from (
-            select c.relrowsecurity as secured,
-                case c.relreplident
-                    when 'd' then 'default' when 'f' then 'full' when 'n' then 'nothing' when 'i' then 'index'
-                end as identity,
-                coalesce(array_agg(a.attname::text order by k.position) filter (where i.indisprimary), '{}') as primary_key,
-                coalesce(array_agg(a.attname::text) filter (where i.indisreplident), '{}') as identity_columns
-            from pg_class c
-            left join pg_index i on i.indrelid = c.oid
-            left join lateral unnest(i.indkey::smallint[]) with ordinality k (attnum, position) on k.position <= i.indnkeyatts
-            left join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
-            where c.oid = 'public.workspace_repositories'::regclass
-            group by c.relrowsecurity, c.relreplident
-        ) t
-    $$;
-
-    -- What the publication really publishes of the tables that are followed.
-    create or replace function priorityd.check_publication()
-    returns jsonb language sql stable as $$
-        select jsonb_build_object(
-            'exists', exists (select from pg_publication p where p.pubname = 'supabase_realtime'),
-            'owner', (select pg_get_userbyid(p.pubowner) from pg_publication p where p.pubname = 'supabase_realtime'),
-            'tables', coalesce(jsonb_agg(f.name order by f.name) filter (where f.listed), '[]'),
-            'missing', coalesce(jsonb_agg(f.name order by f.name) filter (where not f.listed and f.flaws = '{}'), '[]'),
-            'unidentified', coalesce(jsonb_agg(f.name order by f.name) filter (where not f.identified), '[]'),
-            'partitioned', coalesce(jsonb_agg(f.name order by f.name) filter (where f.partitioned), '[]'),
-            'flaws', coalesce(jsonb_object_agg(f.name, f.flaws) filter (where f.flaws <> '{}'), '{}')
-        )
-        from priorityd.followed_tables() f
-    $$;
-
-    -- Whether PostgreSQL refuses to load wal2json, by which Realtime reads: the minor releases of 2026 do
-    -- unless output_plugin_libraries names it. Older ones do not have that setting, and refuse nothing.
-    create or replace function priorityd.refuses_wal2json()
-    returns boolean language sql stable as $$
-        select coalesce(
-            (select 'wal2json' <> all (regexp_split_to_array(translate(btrim(s.setting), '"', ''), '\s*,\s*'))
-             from pg_settings s where s.name = 'output_plugin_libraries'),
-            false
-        )
-    $$;
-
-    -- What the database looks like to the daemon: for `priorityd check`, and to choose how to follow changes.
-    create or replace function public.check_workspace_priorities()
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set statement_timeout = '10s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    begin
-        return jsonb_build_object(
-            'role', current_user,
-            'server_version', current_setting('server_version'),
-            'schema_version', public.workspace_priority_schema_version(),
-            'publication', priorityd.check_publication(),
-            'refuses_wal2json', priorityd.refuses_wal2json(),
-            'hidden', to_jsonb(priorityd.hidden_tables()),
-            'memberships', priorityd.check_memberships(),
-            'missing_indexes', (
-                select coalesce(jsonb_agg(n.name order by n.name), '[]') from priorityd.missing_indexes() n
-                where to_regclass('public.' || n.table_name) is not null
-            ),
-            'workspace_repositories', priorityd.check_membership_table(),
-            'background_jobs', to_regclass('public.background_jobs') is not null
-        );
-    end
     $$;
 
     perform priorityd.grant_access();

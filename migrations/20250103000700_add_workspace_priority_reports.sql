@@ -3,7 +3,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000700 functions', 1, '{20250103000600 functions}', array[
+    if not priorityd.start_unit('20250103000700 functions', 1, '{20250103000650 functions}', array[
         'get_repository_priorities', 'get_workspace_repository_ids', 'explain_repository_priority',
         'workspace_priority_snapshot', 'set_manual_priority', 'rollback_workspace_priorities'
     ]) then

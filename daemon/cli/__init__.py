@@ -185,11 +185,11 @@ def migrations(*, directory: Path, check: bool) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(**options: object) -> None:
+def check(*, as_json: bool) -> None:
     """Test the set-up step by step, and say what to do about what is wrong."""
     from priorityd.daemon.cli.check import check_command
 
-    _operate(check_command, options)
+    sys.exit(check_command(as_json=as_json))
 
 
 @cli.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from priorityd.core.errors import ExitCode, PriorityError
 
 Outcome = Literal["ok", "skipped", "warning", "failed"]
+
+_SPECIAL: Final = re.compile(r'([\\"$`])')
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +31,6 @@ def from_error(step: str, error: PriorityError, remedy: str, command: str) -> Fi
 
 
 def psql(statement: str) -> str:
-    """What to type to run a statement."""
-    return f'psql "$DATABASE_URL" -c "{statement}"'
+    """What to type into a shell to run a statement."""
+    quoted = _SPECIAL.sub(r"\\\1", statement)
+    return f'psql "$DATABASE_URL" -c "{quoted}"'

@@ -136,7 +136,9 @@ class PublicationCheck:
 
     `tables` are published under their own names, as a subscription demands; `flaws` say, for a table, what
     of it does not come through all the same. `missing` are in it in no way. `unidentified` have neither a
-    primary key nor a replica identity: once they are published their updates and deletes fail.
+    primary key nor a replica identity: once they are published their updates and deletes fail. `unsafe` are
+    tables in it of which that is true, whosever they are; `repairs` are the statements that have a table
+    published whole, where that breaks nothing.
     """
 
     exists: bool
@@ -146,6 +148,30 @@ class PublicationCheck:
     unidentified: tuple[str, ...]
     partitioned: tuple[str, ...]
     flaws: dict[str, tuple[str, ...]]
+    repairs: dict[str, str]
+    unsafe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedWrite:
+    """What keeps so many `rows` from being written; without a `sqlstate` they stayed as they were in silence.
+
+    `culprits` names the triggers, constraints or policies, in words; `look` is a query that shows them.
+    """
+
+    rows: int
+    sqlstate: str
+    message: str
+    culprits: tuple[str, ...]
+    look: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WritesCheck:
+    """What came of writing some tracked `rows`, all of which was taken back."""
+
+    rows: int
+    refused: tuple[RefusedWrite, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +201,11 @@ class MembershipTableCheck:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseCheck:
-    """The answer of `check_workspace_priorities`."""
+    """The answer of `check_workspace_priorities`.
+
+    `missing_functions` were applied and are gone, `ungranted` are objects of ours that the role may not use.
+    `writes` is None where it may not write, or may not see every row.
+    """
 
     role: str
     server_version: str
@@ -187,6 +217,9 @@ class DatabaseCheck:
     missing_indexes: tuple[str, ...]
     workspace_repositories: MembershipTableCheck
     background_jobs: bool
+    missing_functions: tuple[str, ...]
+    ungranted: tuple[str, ...]
+    writes: WritesCheck | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from priorityd.daemon.sandbox.rest.errors import ApiError
 
-Fault = Literal["silence", "refuse", "limit", "deny", "withhold", "slotless"]
-"""Changes are dropped; joins are not answered, or too many; subscriptions are refused, or never begin; there
-is no slot, and subscriptions begin all the same."""
+Fault = Literal["silence", "refuse", "limit", "private", "deny", "withhold", "slotless"]
+"""Changes are dropped; joins are not answered, or too many, or of public channels;
+subscriptions are refused, or never begin; there is no slot, and subscriptions begin all the same."""
 
 
 class Faults:

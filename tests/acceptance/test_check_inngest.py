@@ -1,61 +1,20 @@
-"""`priorityd check` on Inngest, against a stand-in for its REST API v2 in the shapes of the real one.
-
-Source: Inngest v1.43, `proto/api/v2/service.proto`; the types of triggers: `pkg/api/v2/enum_json.go`.
-"""
+"""`priorityd check` on Inngest, against a stand-in for its REST API v2."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from priorityd.core.inngest.run_priority import run_priority_expression
 from tests.support.daemon_process import free_port
 from tests.support.event_api import EVENT_KEY, EventApi, serve_asgi
+from tests.support.inngest_functions import SIGNING_KEY, Json, RestApi, function
 from tests.support.stack import Stack
-
-SIGNING_KEY = "signkey-test-0123456789abcdef"
-Json = dict[str, Any]
-
-
-def function(name: str, *events: str, priority: str | None = None, crons: tuple[str, ...] = ()) -> Json:
-    triggers = [{"type": "EVENT", "value": event} for event in events]
-    triggers += [{"type": "CRON", "value": cron} for cron in crons]
-    configuration: Json = {"cancellations": [], "retries": {"value": 4, "isDefault": True}}
-    if priority is not None:
-        configuration["priority"] = priority
-    return {"id": name, "name": name, "triggers": triggers, "configuration": configuration}
-
-
-@dataclass
-class RestApi:
-    """`GET /v2/apps` and `GET /v2/apps/{id}/functions`, two items a page."""
-
-    functions: dict[str, list[Json]] = field(default_factory=dict)
-    lists_functions: bool = True
-
-    async def apps(self, request: Request) -> Response:
-        return self._page(request, [{"id": name, "name": name} for name in self.functions])
-
-    async def of_app(self, request: Request) -> Response:
-        return self._page(request, self.functions[request.path_params["app"]])
-
-    def _page(self, request: Request, items: list[Json]) -> Response:
-        if not self.lists_functions:
-            return JSONResponse({"errors": [{"code": "not_found", "message": "Not found"}]}, 404)
-        if request.headers.get("Authorization") != f"Bearer {SIGNING_KEY}":
-            return JSONResponse({"errors": [{"code": "authn_failed", "message": "Invalid"}]}, 401)
-        start = int(request.query_params.get("cursor", "0"))
-        more = start + 2 < len(items)
-        page = {"hasMore": more, "limit": 2} | ({"cursor": str(start + 2)} if more else {})
-        return JSONResponse({"data": items[start : start + 2], "metadata": {}, "page": page})
 
 
 @dataclass
@@ -176,5 +135,5 @@ async def test_settings_that_send_nothing_are_told(inngest: Inngest) -> None:
     code, findings = await inngest.check(INNGEST_EVENT_KEY="")
     assert (code, findings["Inngest"]["outcome"]) == (0, "warning")
     assert findings["Inngest"]["text"].startswith(
-        "INNGEST_SIGNING_KEY and INNGEST_BASE_URL are set, but no events"
+        f"INNGEST_SIGNING_KEY and INNGEST_BASE_URL ({inngest.url}) are set, but no events"
     )

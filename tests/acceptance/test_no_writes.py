@@ -5,41 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
-from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
-from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, free_port, priorityd, start_daemon
 from tests.support.stack import Stack
-
-
-class Pair:
-    """A server that becomes a standby of nobody, and is promoted again: as during a failover."""
-
-    def __init__(self, postgres: EmbeddedPostgres) -> None:
-        self.postgres = postgres
-
-    def demote(self) -> None:
-        self.postgres.stop()
-        (self.postgres.data_dir / "standby.signal").touch()
-        self.postgres.start()
-
-    def promote(self) -> None:
-        with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
-            connection.execute("select pg_promote()")
-
-    def application(self) -> Application:
-        return Application(psycopg.connect(self.postgres.url(), autocommit=True))
+from tests.support.standby import Pair, pair_of_servers
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    with embedded_postgres() as postgres:
-        prepare_database(postgres.url(), with_demo_data=False, step=lambda _: None)
-        yield Pair(postgres)
+    with pair_of_servers() as pair:
+        yield pair
 
 
 async def test_on_a_standby_priorities_wait_and_commands_say_so(pair: Pair) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import TypeAdapter
 
-from priorityd.daemon.cli.check import not_streaming
-from priorityd.daemon.cli.check_database import database_findings
+from priorityd.daemon.cli.check.database import catalog_findings
+from priorityd.daemon.cli.check.stream import explained
+from priorityd.daemon.cli.finding import Finding
 from priorityd.daemon.database.rows import DatabaseCheck
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
-    from priorityd.daemon.cli.finding import Finding
     from tests.support.database import Database
 
 _CHECK = TypeAdapter(DatabaseCheck)
@@ -32,7 +33,7 @@ def checked(world: World) -> DatabaseCheck:
 
 
 def findings(world: World) -> list[Finding]:
-    return [finding for finding in database_findings(checked(world)) if finding.step == "publication"]
+    return [finding for finding in catalog_findings(checked(world)) if finding.step == "publication"]
 
 
 def obey(world: World, finding: Finding) -> None:
@@ -48,10 +49,6 @@ def test_no_advice_makes_the_application_s_deletes_fail(world: World) -> None:
     (finding,) = findings(world)
     assert (finding.outcome, "would fail" in finding.text) == ("failed", True)
     obey(world, finding)
-    (finding,) = findings(world)
-    assert finding.text == "not in the publication supabase_realtime: public.workspace_repositories"
-    assert finding.remedy.startswith("Add what is missing, as ")
-    obey(world, finding)
     assert [finding.outcome for finding in findings(world)] == ["ok"]
     world.remove(repository, workspace)
 
@@ -66,10 +63,21 @@ def test_deletes_that_fail_because_a_table_is_published_are_told(world: World) -
 
 def test_what_a_publication_leaves_out_is_told(world: World) -> None:
     world.execute("alter publication supabase_realtime set (publish = 'insert, update')")
-    told = findings(world)
-    assert {finding.outcome for finding in told} == {"warning"}
-    assert len(told) == 3
-    assert all("deletes are not published" in finding.text for finding in told)
+    (finding,) = findings(world)
+    assert finding.outcome == "warning"
+    assert finding.text == (
+        "of tracked_repositories, workspace_priority_heartbeats, workspace_repositories not all comes through"
+        " supabase_realtime: deletes are not published"
+    )
+
+
+def test_no_advice_publishes_more_of_a_table_that_can_t_name_its_rows(world: World) -> None:
+    world.execute("alter publication supabase_realtime set (publish = 'insert')")
+    world.execute("create table notes (word text); alter publication supabase_realtime add table notes")
+    (finding,) = findings(world)
+    assert finding.remedy.endswith("or their updates and deletes fail: notes.")
+    obey(world, finding)
+    world.execute("insert into notes values ('a'); delete from notes where word = 'a'")
 
 
 def test_a_partitioned_table_is_found_by_sweeps_whatever_the_publication_says(world: World) -> None:
@@ -91,8 +99,9 @@ def test_a_stream_that_stays_silent_is_explained_by_a_decoder_that_is_refused(wo
         "select setting from pg_settings where name = 'output_plugin_libraries'"
     ).fetchone()
     assert checked(world).refuses_wal2json is (listed is not None and "wal2json" not in listed[0])
-    plain = not_streaming("it is joined", "Restart it.", refuses_wal2json=False)
-    assert (plain.outcome, plain.remedy) == ("failed", "Restart it.")
-    refused = not_streaming("it is joined", "Restart it.", refuses_wal2json=True)
+    silent = Finding("change stream", "failed", "it is joined", "Restart it.")
+    found = replace(checked(world), refuses_wal2json=False)
+    assert explained(silent, found) == silent
+    refused = explained(silent, replace(found, refuses_wal2json=True))
     assert refused.text == "it is joined; PostgreSQL refuses wal2json, by which Realtime reads"
     assert "output_plugin_libraries" in refused.remedy

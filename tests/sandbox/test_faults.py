@@ -114,6 +114,18 @@ async def test_too_many_joins_are_answered_with_the_reason(client: Client, sandb
     assert is_live((await client.join_live(binding()))[-1])
 
 
+async def test_a_project_of_private_channels_refuses_public_ones(
+    client: Client, sandbox: SandboxServer
+) -> None:
+    misbehave(sandbox, "realtime/private?seconds=60")
+    await client.join(binding())
+    answer = (await client.receive())["payload"]
+    reason = "PrivateOnly: This project only allows private channels"
+    assert (answer["status"], answer["response"]) == ("error", {"reason": reason})
+    misbehave(sandbox, "realtime/private?seconds=0")
+    assert is_live((await client.join_live(binding()))[-1])
+
+
 async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandbox: SandboxServer) -> None:
     misbehave(sandbox, "realtime/deny?seconds=60")
     await client.join(binding())

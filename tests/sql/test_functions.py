@@ -355,7 +355,11 @@ def test_the_check_describes_the_database(world: World) -> None:
         "unidentified": [],
         "partitioned": [],
         "flaws": {},
+        "repairs": {},
+        "unsafe": [],
     }
+    assert (check["missing_functions"], check["ungranted"]) == ([], [])
+    assert check["writes"] == {"rows": 0, "refused": []}
     assert check["workspace_repositories"] == {
         "exists": True, "row_level_security": True, "replica_identity": "default", "primary_key": ["id"],
         "delete_names_repository": False,

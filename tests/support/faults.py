@@ -13,6 +13,7 @@
 | `realtime/shuffle?by=1` | sends each change up to so many seconds late, in any order |
 | `realtime/refuse` | answers no joins |
 | `realtime/limit` | answers joins with the error of too many of them per second |
+| `realtime/private` | refuses joins of public channels, as a project does that allows private ones only |
 | `realtime/deny` | answers joins, then refuses the subscription by `system` errors |
 | `realtime/withhold` | answers joins, then never says that the subscription has started |
 | `realtime/slotless` | has no slot, and says that subscriptions have started all the same (v2.129.8, while making a slot fails) |
@@ -42,7 +43,17 @@ from priorityd.daemon.sandbox.server import SandboxServer
 
 AMOUNTS: Final = {"lose": ("share", 0.3), "delay": ("by", 3.0), "shuffle": ("by", 1.0)}
 """Of what there is more or less: the parameter that says how much, and what it is without."""
-TIMED_FAULTS: Final = ("silence", *AMOUNTS, "repeat", "refuse", "limit", "deny", "withhold", "slotless")
+TIMED_FAULTS: Final = (
+    "silence",
+    *AMOUNTS,
+    "repeat",
+    "refuse",
+    "limit",
+    "private",
+    "deny",
+    "withhold",
+    "slotless",
+)
 
 
 class PageError(ApiError):

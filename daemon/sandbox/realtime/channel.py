@@ -40,6 +40,8 @@ _RESUBSCRIBE_SECONDS = (1.0, 3.0)
 _EXPIRY_MARGIN_SECONDS = 0.05
 # The words of Realtime 2.28.40; its newer versions also end the socket after the first of them.
 TOO_MANY_JOINS = "ClientJoinRateLimitReached: Too many joins per second"
+# Of 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`.
+PRIVATE_ONLY = "PrivateOnly: This project only allows private channels"
 _TOO_MANY_MESSAGES = "Too many messages per second"
 
 

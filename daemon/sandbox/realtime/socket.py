@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from priorityd.daemon.sandbox.keys import InvalidToken, Keys, is_opaque
 from priorityd.daemon.sandbox.realtime.bindings import read_bindings
-from priorityd.daemon.sandbox.realtime.channel import TOO_MANY_JOINS, Channel, join_refusal
+from priorityd.daemon.sandbox.realtime.channel import PRIVATE_ONLY, TOO_MANY_JOINS, Channel, join_refusal
 from priorityd.daemon.sandbox.realtime.protocol import (
     ARRAYS,
     Framer,
@@ -146,6 +146,9 @@ class Socket:
             return
         if self._faults.is_on("limit"):
             self._reply_error(message, TOO_MANY_JOINS)
+            return
+        if self._faults.is_on("private"):
+            self._reply_error(message, PRIVATE_ONLY)
             return
         payload = message.payload if isinstance(message.payload, dict) else {}
         token = payload.get("access_token") or self._token

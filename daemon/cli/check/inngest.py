@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
-from priorityd.core.errors import InngestKeyRefusedError, PermanentError, PriorityError
+from priorityd.core.errors import ExitCode, InngestKeyRefusedError, PermanentError, PriorityError
 from priorityd.core.inngest.run_priority import run_priority_expression, why_without_effect
 from priorityd.core.jobs.events import EVENT_NAMES, Job, event_data
 from priorityd.core.priorities import PRIORITIES, Priority
@@ -17,6 +17,7 @@ from priorityd.daemon.inngest.api import InngestApi, InngestFunction, open_innge
 from priorityd.daemon.settings import Settings
 
 _STEP: Final = "run priority"
+_SIGNING_KEY: Final = "signkey-"
 _AGAIN: Final = "Try again in a minute."
 
 
@@ -36,12 +37,15 @@ async def inngest_findings(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def _half_set(settings: Settings) -> dict[str, object]:
-    return {
-        "INNGEST_SIGNING_KEY": settings.inngest_signing_key,
+    """What is of no use without a key for events; URLs are shown, keys are not."""
+    shown = {
         "INNGEST_BASE_URL": settings.inngest_base_url,
         "INNGEST_API_BASE_URL": settings.inngest_api_base_url,
         "INNGEST_EVENT_API_BASE_URL": settings.inngest_event_api_base_url,
         "INNGEST_ENV": settings.inngest_env,
+    }
+    return {"INNGEST_SIGNING_KEY": settings.inngest_signing_key} | {
+        f"{name} ({value})": value for name, value in shown.items()
     }
 
 
@@ -49,16 +53,35 @@ def _and(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
 
 
+def _where_from(settings: Settings, own: str) -> str:
+    """Which setting says where Inngest is."""
+    names = {own: getattr(settings, own.lower()), "INNGEST_BASE_URL": settings.inngest_base_url}
+    said = next((name for name, value in names.items() if value), None)
+    if said:
+        return f"Is that the address of Inngest? {said} says so."
+    if settings.inngest_is_dev:
+        return "Is the development server running? INNGEST_DEV says where."
+    return _AGAIN
+
+
 async def _event_key(settings: Settings, api: InngestApi) -> Finding:
-    step = "Inngest event key"
+    step, url = "Inngest event key", settings.inngest_event_api_url
+    key = settings.inngest_event_key
+    if key is not None and key.get_secret_value().startswith(_SIGNING_KEY):
+        text = "INNGEST_EVENT_KEY: it is a signing key, and events want an event key"
+        remedy = "Copy the event key from Inngest's dashboard; the signing key is for INNGEST_SIGNING_KEY."
+        return Finding(step, "failed", text, remedy, "export INNGEST_EVENT_KEY=…", ExitCode.KEY_REFUSED)
     try:
         await api.check_event_key()
     except InngestKeyRefusedError as error:
+        text = f"{error}, at {url}"
         remedy = "Copy the event key again from Inngest's dashboard, of the environment of your functions."
-        return Finding(step, "failed", str(error), remedy, "export INNGEST_EVENT_KEY=…", error.exit_code)
+        return Finding(step, "failed", text, remedy, "export INNGEST_EVENT_KEY=…", error.exit_code)
     except PriorityError as error:
-        return Finding(step, "failed", str(error), _AGAIN, "priorityd check", error.exit_code)
-    return Finding(step, "ok", f"{settings.inngest_event_api_url} accepts it")
+        remedy = _where_from(settings, "INNGEST_EVENT_API_BASE_URL")
+        text = str(error) if url in str(error) else f"{error}, at {url}"
+        return Finding(step, "failed", text, remedy, "priorityd check", error.exit_code)
+    return Finding(step, "ok", f"{url} accepts it")
 
 
 async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[Finding]:
@@ -71,12 +94,14 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[
     try:
         functions = await api.functions()
     except InngestKeyRefusedError as error:
+        text = f"{error}, at {settings.inngest_api_url}"
         remedy = "Copy the signing key again from Inngest's dashboard, of the environment of your functions."
-        yield Finding(key, "failed", str(error), remedy, "export INNGEST_SIGNING_KEY=…", error.exit_code)
+        yield Finding(key, "failed", text, remedy, "export INNGEST_SIGNING_KEY=…", error.exit_code)
     except PermanentError as error:
         yield Finding(_STEP, "skipped", str(error), "Compare priority.run with docs/application.md by hand.")
     except PriorityError as error:
-        yield Finding(_STEP, "skipped", str(error), _AGAIN, "priorityd check")
+        remedy = _where_from(settings, "INNGEST_API_BASE_URL")
+        yield Finding(_STEP, "skipped", str(error), remedy, "priorityd check")
     else:
         if settings.inngest_signing_key is not None:
             yield Finding(key, "ok", f"{settings.inngest_api_url} accepts it")
@@ -87,7 +112,12 @@ def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
     """Whether those that our jobs start have a `priority.run` that starts them in the order of priorities."""
     ours = [each for each in functions if set(each.events) & set(EVENT_NAMES.values())]
     if not ours:
-        return Finding(_STEP, "warning", "no function of Inngest's is started by a job of ours")
+        names = ", ".join(sorted(EVENT_NAMES.values()))
+        text = f"no function of Inngest's is started by a job of ours ({names})"
+        remedy = (
+            "Have a function triggered by these events, and sync its app with Inngest: docs/application.md."
+        )
+        return Finding(_STEP, "warning", text, remedy, "priorityd check")
     events = _events(form)
     idle = [
         f"{each.app_id}/{each.id} ({why})" for each in ours if (why := _why_idle(each.run_priority, events))
@@ -98,6 +128,7 @@ def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
             "warning",
             f"priorities do not decide in {', '.join(idle)}",
             f"Set priority.run of these functions to: {run_priority_expression()}",
+            "priorityd check",
         )
     return Finding(_STEP, "ok", f"{len(ours)} functions take jobs, each with a priority.run that works")
 

@@ -1,0 +1,64 @@
+"""What somebody has put in the place of the service_role key, as far as a key tells by itself.
+
+Sources: Supabase's page "API keys" for the prefixes (supabase.com/docs/guides/api/api-keys, 2026); a legacy
+key says `iss`, `ref`, `role`, `iat` and `exp`. Inngest's: its SDK 0.5.19, `_internal/transforms.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_PREFIXES: Final = {
+    "sb_publishable_": "a publishable key, which is for browsers",
+    "sbp_": "a personal access token, for Supabase's management API",
+    "signkey-": "Inngest's signing key",
+    "postgres": "the URL of a database",
+    "http": "a URL",
+}
+_STRANGERS: Final = {"anon": "the anon key, which is for browsers", "authenticated": "the token of a user"}
+_SECRET_KEY: Final = "sb_secret_"  # noqa: S105 - how they begin
+
+
+def claims_of(key: str) -> dict[str, Any]:
+    """What a token says of itself; nothing is verified. Empty for anything else."""
+    try:
+        payload = key.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def why_useless(key: str, reference: str | None, now: datetime) -> str | None:
+    """Why this can't be the right key, whatever the server says; None if it may be.
+
+    `reference` is that of a hosted project.
+    """
+    for prefix, kind in _PREFIXES.items():
+        if key.startswith(prefix):
+            return f"it is {kind}"
+    claims = claims_of(key)
+    role, of, expires = claims.get("role"), claims.get("ref"), claims.get("exp")
+    if role in _STRANGERS:
+        return f"it is {_STRANGERS[role]}"
+    if reference and isinstance(of, str) and of != reference:
+        return f"it is the key of another project, {of}"
+    if isinstance(expires, int | float) and expires <= now.timestamp():
+        return f"it has expired, on {datetime.fromtimestamp(expires, UTC):%Y-%m-%d at %H:%M UTC}"
+    return None
+
+
+def why_refused(key: str) -> str:
+    """What may be the reason where a key that may be right is refused."""
+    if key.startswith(_SECRET_KEY):
+        return "it has the form of a secret key: it was deleted, or is another project's"
+    claims = claims_of(key)
+    if not claims:
+        return "it has the form of neither a secret key (sb_secret_…) nor a service_role key (eyJ…)"
+    return (
+        f"it has the form of a key for the role {claims.get('role', 'anon')}: it is another project's, or "
+        "from before the JWT secret was changed, or legacy keys have been disabled"
+    )

@@ -1,0 +1,78 @@
+"""What keeps a step that fails from ending the check without words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from priorityd.core.database.schema import APPLY_MIGRATIONS, missing_schema
+from priorityd.core.errors import ExitCode, KeyRefusedError, MissingGrantError, PriorityError, TransientError
+from priorityd.daemon.cli.finding import Finding, from_error, psql
+from priorityd.daemon.logs import redact
+
+APPLY_AGAIN: Final = (
+    'dir=$(mktemp -d) && priorityd migrations --into "$dir" && '
+    'cat "$dir"/*.sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1'
+)
+"""Applies all of the set, whatever a project's directory and history say is applied."""
+APPLY: Final = (
+    "Apply the migrations. For the first time they lock tracked_repositories, for seconds if it has a "
+    "million rows: for a large table see deploy/upgrade.md before."
+)
+_WHO_HOLDS: Final = psql(
+    "select pid, usename, state, now() - xact_start as since, pg_blocking_pids(pid) as waits_for, "
+    "left(query, 60) as query from pg_stat_activity where xact_start is not null order by xact_start"
+)
+_TAKES_WRITES: Final = psql(
+    "select pg_is_in_recovery() as standby, current_setting('default_transaction_read_only') as read_only"
+)
+_OTHER_VERSION: Final = (
+    "The functions in the database are of another version: apply the migrations again, what is right stays "
+    "as it is."
+)
+_BY_REASON: Final[Mapping[str, tuple[str, str]]] = {
+    "timeout": (
+        "Something holds the database up: this shows which transactions are open, and who waits for whom.",
+        _WHO_HOLDS,
+    ),
+    "contention": ("Others hold what this needs: this shows who, and since when.", _WHO_HOLDS),
+    "rate_limited": ("Too many calls: try again in a minute.", "priorityd check"),
+    "bad_answer": (_OTHER_VERSION, APPLY_AGAIN),
+}
+
+
+async def guarded(step: str, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
+    """The findings, and whatever ends them before their time as one of this step."""
+    try:
+        async for finding in findings:
+            yield finding
+    except PriorityError as error:
+        yield from_call(step, error)
+    except Exception as error:  # noqa: BLE001 - it is told, and the other parts go on
+        text = redact(f"this could not be looked at: {type(error).__name__}: {error}")[:500]
+        remedy = "This is a fault of priorityd's own: please report it with these words."
+        yield Finding(step, "failed", text, remedy, "priorityd --version", ExitCode.FAILED)
+
+
+def from_call(step: str, error: PriorityError) -> Finding:
+    """What a call of the database that failed means, and what to do about it."""
+    if isinstance(error, MissingGrantError):
+        return from_error(step, error, "Give the role what it lacks.", psql(error.statements))
+    if isinstance(error, KeyRefusedError):
+        return from_error(step, error, "Copy the key again.", "export SUPABASE_SERVICE_ROLE_KEY=…")
+    if isinstance(error, TransientError):
+        if error.reason == "schema_cache":
+            return from_error(step, missing_schema(), APPLY, APPLY_MIGRATIONS)
+        if "takes no writes" in str(error):
+            remedy = (
+                "It is a standby, or was made read-only, which Supabase does when a disk is full: look at "
+                "the project's database page. This shows which."
+            )
+            return from_error(step, error, remedy, _TAKES_WRITES)
+        remedy, command = _BY_REASON.get(error.reason, ("Try again in a minute.", "priorityd check"))
+        return from_error(step, error, remedy, command)
+    remedy = (
+        "What the database said tells what is wrong. If something of priorityd's is missing there: apply the "
+        "migrations again, what is right stays as it is."
+    )
+    return from_error(step, error, remedy, APPLY_AGAIN)

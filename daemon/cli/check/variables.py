@@ -1,0 +1,87 @@
+"""The part of `priorityd check` about settings: what can't be used, and what nobody reads."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.cli.finding import Finding, from_error
+from priorityd.daemon.settings import Settings, variable_name
+
+_STEP: Final = "settings"
+_OURS: Final = "PRIORITYD_"
+_NAMED: Final = re.compile(
+    r"\b((?:SUPABASE|INNGEST|PRIORITYD)_[A-Z0-9_]+)(?: or [A-Z0-9_]+)?( is not set|: )"
+)
+_LINE: Final = re.compile(r"^\s*(?:export\s+)?(PRIORITYD_\w+)\s*=", re.MULTILINE | re.IGNORECASE)
+_ENV_FILE: Final = Path(".env")
+_ENVIRONMENT: Final = "the environment"
+
+
+def bad_settings(error: ConfigurationError) -> Finding:
+    """Settings with which nothing can begin; each is named, with what it may have been mistaken for."""
+    named = {found[1]: found[2] for found in _NAMED.finditer(str(error))}
+    text = str(error).removeprefix("Bad configuration: ")
+    for name, what in named.items():
+        if what == " is not set" and (close := _mistaken_for(name)):
+            text += f"; {close} is set: is that it?"
+    remedy = (
+        "Set it in the environment, in .env, or as a file in the directory of secrets; docs/settings.md "
+        "lists every variable."
+    )
+    command = " ".join(f"{name}=…" for name in named)
+    return from_error(_STEP, ConfigurationError(text), remedy, f"export {command}" if command else "")
+
+
+def _mistaken_for(name: str) -> str | None:
+    """A variable that is set and may be meant to be this one."""
+    names = [each for each in os.environ if "SUPABASE" in each and each != name]
+    longer = [each for each in names if each.endswith(f"_{name}")]
+    return next(iter([*longer, *get_close_matches(name, names, n=1, cutoff=0.8)]), None)
+
+
+def variables_finding() -> Finding:
+    """Variables that begin like ours and that nobody reads, each with the nearest name."""
+    known = _known()
+    unknown = sorted({(name, where) for name, where in _set() if name not in known})
+    if not unknown:
+        return Finding(_STEP, "ok", "what is needed is set, and every PRIORITYD_… variable is known")
+    told, commands = [], []
+    for name, where in unknown:
+        near = next(iter(get_close_matches(name, known, n=1)), None)
+        told.append(f"{name} in {where}" + (f", which is perhaps {near}" if near else ""))
+        if where == _ENVIRONMENT:
+            commands.append(f'export {near}="${name}"; unset {name}' if near else f"unset {name}")
+    return Finding(
+        _STEP,
+        "warning",
+        f"nobody reads {'; '.join(told)}",
+        "Correct the name, or take it away; docs/settings.md lists every variable.",
+        "; ".join(commands),
+    )
+
+
+def _known() -> list[str]:
+    names = [variable_name(field) for field in Settings.model_fields]
+    return ["PRIORITYD_SECRETS_DIR", *(name for name in names if name.startswith(_OURS))]
+
+
+def _set() -> Iterator[tuple[str, str]]:
+    """Names like ours, and where they are set."""
+    for name in os.environ:
+        if name.upper().startswith(_OURS):
+            yield name.upper() if name.upper() in _known() else name, _ENVIRONMENT
+    with suppress(OSError, UnicodeError):
+        for name in _LINE.findall(_ENV_FILE.read_text(encoding="utf-8")):
+            yield name.upper(), str(_ENV_FILE)
+    for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
+        with suppress(OSError):
+            for path in Path(os.environ.get(variable) or "/run/secrets").iterdir():
+                if path.name.upper().startswith(_OURS):
+                    yield path.name.upper(), str(path.parent)

@@ -1,0 +1,64 @@
+"""What `priorityd check` says of writes that were tried on tracked rows and taken back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from priorityd.core.errors import ExitCode
+from priorityd.daemon.cli.finding import Finding, psql
+from priorityd.daemon.database.rows import DatabaseCheck, RefusedWrite
+
+_STEP: Final = "writes"
+_WRITTEN: Final = "priority, is_workspace_repo, workspace_count and manual_priority"
+_UNKNOWN_NAMES: Final = ("42P01", "42883", "42704", "42703", "3F000")
+"""An undefined table, function, object, column or schema."""
+_DENIED: Final = "42501"
+_OWN_TABLE: Final = re.compile(r"permission denied for table tracked_repositories")
+
+
+def writes_findings(database: DatabaseCheck) -> Iterator[Finding]:
+    """One for each way in which rows are refused; none where nothing could be tried."""
+    writes = database.writes
+    if writes is None:
+        return
+    if not writes.rows:
+        text = "there is no tracked row yet on which one could be tried"
+        yield Finding(_STEP, "skipped", text, "Check again when there is one.", "priorityd check")
+        return
+    yield from (_refused(each, writes.rows, database.role) for each in writes.refused)
+    if not writes.refused:
+        rows = "one row" if writes.rows == 1 else f"{writes.rows} rows"
+        yield Finding(_STEP, "ok", f"{rows} could be written, and what was tried was taken back")
+
+
+def _refused(write: RefusedWrite, tried: int, role: str) -> Finding:
+    every = write.rows == tried
+    rows = "no row" if every else f"{write.rows} of {tried} rows that were tried"
+    can = "can" if every else "can't"
+    said = f"{write.message} ({write.sqlstate})" if write.sqlstate else write.message
+    by = f"; that is {' or '.join(write.culprits)}" if write.culprits else ""
+    outcome, code = ("failed", ExitCode.FAILED) if every else ("warning", ExitCode.DONE)
+    remedy, statement = _remedy(write, role)
+    command = psql(statement) if statement else "priorityd check --json"
+    return Finding(_STEP, outcome, f"{rows} {can} be written: {said}{by}", remedy, command, code)  # type: ignore[arg-type]
+
+
+def _remedy(write: RefusedWrite, role: str) -> tuple[str, str]:
+    if write.sqlstate == _DENIED and _OWN_TABLE.search(write.message):
+        columns = "priority, is_workspace_repo, workspace_count, manual_priority"
+        return (
+            "Give the role what it lacks.",
+            f"grant select, update ({columns}) on public.tracked_repositories to {role}",
+        )
+    if write.sqlstate in _UNKNOWN_NAMES:
+        remedy = (
+            "The API writes with the search path public, extensions, as the application's own calls do: "
+            "write that name with its schema in the function, which this shows."
+        )
+    elif write.sqlstate == _DENIED:
+        remedy = "Let it allow the role to change every tracked row. This shows it."
+    else:
+        remedy = f"Let it pass changes of {_WRITTEN}. This shows it."
+    return remedy, write.look or ""

@@ -1,0 +1,143 @@
+"""What Realtime's publication lacks or leaves out. No remedy may make the application's writes fail."""
+
+from __future__ import annotations
+
+from tests.checks.situation import Place, Situation, sql
+
+_TABLE = "workspace_repositories"
+_TAKE_OUT = f"alter publication supabase_realtime drop table {_TABLE}"
+_TAKE_KEY = f"alter table {_TABLE} drop constraint {_TABLE}_pkey"
+_ADD = f"alter publication supabase_realtime add table public.{_TABLE}"
+_MISSING = f"not in the publication supabase_realtime: public.{_TABLE}"
+_KEYLESS = "create table notes (word text); alter publication supabase_realtime add table notes;"
+_MORE = "nobody waits for that, but whoever else listens hears more"
+_SUBSTITUTE = "At least give it a replica identity: that locks the table for a moment"
+
+
+def _deletes_work(place: Place) -> None:
+    place.stack.app.remove(place.workspace, place.repository)
+
+
+def _publish_deletes(place: Place) -> None:
+    place.execute("alter table notes add column id uuid primary key default gen_random_uuid()")
+    place.execute("alter publication supabase_realtime set (publish = 'insert, update, delete')")
+
+
+SITUATIONS = [
+    Situation(
+        "there is no publication",
+        sql("drop publication supabase_realtime"),
+        "publication",
+        "there is no publication supabase_realtime, so nothing is streamed",
+        1,
+        "Create it with the tables that are followed.",
+        "create publication supabase_realtime for table",
+        after=_deletes_work,
+    ),
+    Situation(
+        "a table is not published",
+        sql(_TAKE_OUT),
+        "publication",
+        _MISSING,
+        1,
+        "to whom it belongs. It makes nobody wait.",
+        _ADD,
+        after=_deletes_work,
+    ),
+    Situation(
+        "a table is not published, and the publication is another role's",
+        sql(_TAKE_OUT, "alter publication supabase_realtime owner to authenticator"),
+        "publication",
+        _MISSING,
+        1,
+        "Add what is missing, as authenticator, to whom it belongs.",
+        _ADD,
+        after=_deletes_work,
+    ),
+    Situation(
+        "only inserts are published",
+        sql("alter publication supabase_realtime set (publish = 'insert')"),
+        "publication",
+        "not all comes through supabase_realtime: updates, deletes are not published",
+        0,
+        _MORE,
+        "set (publish = 'insert, update, delete')",
+        outcome="warning",
+        after=_deletes_work,
+    ),
+    Situation(
+        "deletes are not published",
+        sql("alter publication supabase_realtime set (publish = 'insert, update, truncate')"),
+        "publication",
+        "deletes are not published",
+        0,
+        _MORE,
+        "set (publish = 'insert, update, delete, truncate')",
+        outcome="warning",
+        after=_deletes_work,
+    ),
+    Situation(
+        "deletes are not published, and would fail in a table of the application's",
+        sql("alter publication supabase_realtime set (publish = 'insert')", _KEYLESS),
+        "publication",
+        "updates, deletes are not published",
+        0,
+        "has a primary key or a replica identity, or their updates and deletes fail: notes",
+        "select * from pg_publication_tables",
+        mend=_publish_deletes,
+        outcome="warning",
+        after=sql("insert into notes values ('a'); delete from notes where word = 'a'"),
+    ),
+    Situation(
+        "a row filter leaves rows out",
+        sql(_TAKE_OUT, f"alter publication supabase_realtime add table {_TABLE} where (id is not null)"),
+        "publication",
+        f"of {_TABLE} not all comes through supabase_realtime: a row filter leaves rows out",
+        0,
+        _MORE,
+        f"drop table public.{_TABLE}; {_ADD}",
+        outcome="warning",
+        after=_deletes_work,
+    ),
+    Situation(
+        "a column list leaves the repository out",
+        sql(_TAKE_OUT, f"alter publication supabase_realtime add table {_TABLE} (id)"),
+        "publication",
+        "a column list leaves out repository_id",
+        0,
+        _MORE,
+        f"drop table public.{_TABLE}; {_ADD}",
+        outcome="warning",
+        after=_deletes_work,
+    ),
+    Situation(
+        "a table without a primary key that is not published",
+        sql(_TAKE_OUT, _TAKE_KEY),
+        "publication",
+        "it is not published, or its updates and deletes would fail",
+        1,
+        _SUBSTITUTE,
+        f"set lock_timeout = '2s'; alter table public.{_TABLE} replica identity full; {_ADD}",
+        after=_deletes_work,
+    ),
+    Situation(
+        "a table without a primary key that is published",
+        sql(_TAKE_KEY),
+        "publication",
+        "as it is published, its updates and deletes fail",
+        1,
+        _SUBSTITUTE,
+        f"alter table public.{_TABLE} replica identity full",
+        after=_deletes_work,
+    ),
+    Situation(
+        "a table that was told to have no replica identity",
+        sql(f"alter table {_TABLE} replica identity nothing"),
+        "publication",
+        "as it is published, its updates and deletes fail",
+        1,
+        _SUBSTITUTE,
+        f"alter table public.{_TABLE} replica identity full",
+        after=_deletes_work,
+    ),
+]
