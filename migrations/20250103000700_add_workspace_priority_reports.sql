@@ -361,7 +361,7 @@ begin
         if v_answer -> 'refused' <> '[]' then
             raise exception 'repository % can''t be written: % (%)', priorityd.known_as(p_repository_id),
                 v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
-                using errcode = 'P0001', hint = 'Nothing was changed.';
+                using errcode = 'PT422', hint = 'Nothing was changed.';
         end if;
         -- Nobody comes back for this one by themselves, so it may not just be reported.
         if v_answer -> 'locked' <> '[]' then

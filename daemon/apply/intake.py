@@ -74,5 +74,7 @@ class Intake:
         nameless = {row.id: row for row in rows if row.repository_id is None and row.for_good}
         for row in nameless.values():
             if self.nameless.get(row.id) != row:
-                log.error("row_refused", tracked_repository_id=str(row.id), name=row.name, error=row.reason)
+                log.error(
+                    "row_refused", tracked_repository_id=str(row.id), repository=row.name, error=row.reason
+                )
         self.nameless = nameless

@@ -15,6 +15,7 @@ import httpx
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
+from priorityd.core.names import known_as
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
@@ -32,7 +33,7 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
     if as_json:
         answer = {
             "snapshot": asdict(snapshot),
-            "ordered_jobs": [asdict(each) for each in counted],
+            "ordered_jobs": asdict(counted),
             "daemon": daemon,
         }
         click.echo(json.dumps(to_jsonable_python(answer)))
@@ -80,7 +81,7 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
         if part in daemon:
             yield f"{label}: {words(daemon[part])}"
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
-        yield f"  {row['name'] or ''} {row['repository_id']}".rstrip() + f": {row['reason']}"
+        yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
 
 
 def _ready(daemon: Facts) -> str:

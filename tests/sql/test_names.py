@@ -81,7 +81,9 @@ def test_where_the_tables_know_no_names_none_is_found(world: World, web: UUID) -
 def test_who_may_not_read_names_is_told_of_none(database: Database, world: World, web: UUID) -> None:
     world.execute("revoke select on repositories from service_role")
     with database.connect("service_role") as caller:
-        row = caller.execute("select find_repositories(array[%s]::uuid[], array['acme/web'])", (web,)).fetchone()
+        row = caller.execute(
+            "select find_repositories(array[%s]::uuid[], array['acme/web'])", (web,)
+        ).fetchone()
     assert row is not None
     assert [each["name"] for each in row[0]] == [None]
 
