@@ -82,6 +82,9 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
             yield f"{label}: {words(daemon[part])}"
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
         yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
+    for row in daemon.get("queue", {}).get("refused_rows", ()):
+        row_id = row["tracked_repository_id"]
+        yield f"  the tracked row {row_id}, which has no repository: {row['reason']}"
 
 
 def _ready(daemon: Facts) -> str:
@@ -108,7 +111,10 @@ def _listener(listener: Facts) -> str:
 
 def _queue(queue: Facts) -> str:
     oldest = f", the oldest for {queue['oldest_pending_seconds']:.1f} s" if queue["pending"] else ""
-    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked"
+    refused = queue.get("all_refused_because")
+    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked" + (
+        f"; no row can be written ({refused})" if refused else ""
+    )
 
 
 def _sweep(sweep: Facts) -> str:
