@@ -88,4 +88,4 @@ class Intake:
         if known == row or (known is None and len(self.nameless) == NAMELESS_KEPT):
             return
         self.nameless[row.id] = row
-        log.error("row_refused", tracked_repository_id=str(row.id), repository=row.name, error=row.reason)
+        log.error("row_refused", tracked_repository_id=str(row.id), name=row.name, error=row.reason)

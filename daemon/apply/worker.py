@@ -173,7 +173,7 @@ class Worker(Agent):
 
     def _park(self, item: WorkItem, row: RefusedRow) -> None:
         self._queue.park(item, row.reason)
-        log.error("repository_parked", repository_id=str(item.key), repository=row.name, error=row.reason)
+        log.error("repository_parked", repository_id=str(item.key), name=row.name, error=row.reason)
 
     def _put_back(self, batch: list[WorkItem], error: Exception) -> None:
         if isinstance(error, TransientError) and error.reason == "timeout":

@@ -106,7 +106,7 @@ def run() -> None:
     "--traffic",
     type=click.FloatRange(0, 1000),
     default=1.0,
-    show_default=True,
+    show_default="1",
     help="Demo changes, and as many demo jobs, per second; 0 for none.",
 )
 def sandbox(

@@ -114,16 +114,16 @@ def _show_words(jobs: JobList, result: QueueResult, seconds: float) -> None:
         _say("The list is empty: nothing was queued.")
         return
     if jobs.duplicates:
-        _say(f"{jobs.duplicates:,} ids were named more than once, and are queued once.")
+        _say(f"{jobs.duplicates:,} of the names were repetitions: each repository is queued once.")
     priorities = ", ".join(f"{count:,} {word}" for word, count in _by_priority(result.sent).items() if count)
     which = f": {priorities}" if priorities else ""
     _say(f"{len(result.sent):,} of {len(jobs.jobs):,} jobs queued in {seconds:.1f} s{which}")
     unknown = Counter(queued.look_up for queued in result.sent if not _found(queued))
     if unknown["untracked"]:
-        _say(f"{unknown['untracked']:,} of them have no tracked row, and are queued at medium.")
+        _say(f"Of these, {unknown['untracked']:,} at medium for want of a tracked row.")
     if unknown["failed"]:
         _say(
-            f"{unknown['failed']:,} of them could not be looked up, and are queued at medium: "
+            f"Of these, {unknown['failed']:,} at medium because their priority could not be looked up: "
             f"{result.look_up_errors[0]}"
         )
     for refused in result.refused[:_SHOWN]:

@@ -172,7 +172,7 @@ class Releaser(Delivery[ReleasedJob]):
                 "job_promoted",
                 job_id=str(item.job_id),
                 repository_id=str(item.repository_id),
-                repository=item.repository_name,
+                name=item.repository_name,
                 priority=item.priority,
                 waited_seconds=round(item.waited_seconds),
             )
@@ -206,7 +206,7 @@ class Releaser(Delivery[ReleasedJob]):
             "job_refused",
             job_id=str(job.job_id),
             repository_id=str(job.repository_id),
-            repository=job.repository_name,
+            name=job.repository_name,
             reason=reason,
         )
         return reason
