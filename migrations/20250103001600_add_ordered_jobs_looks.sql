@@ -120,19 +120,21 @@ begin
         -- In the order in which a release locks: the job, then what is known of it. A release in which one of them is
         -- being taken is waited for, and has taken it.
         perform from public.background_jobs b where b.id = any (v_chosen) order by b.id for no key update;
-        v_ids := array(
+        v_chosen := array(
             select o.job_id from priorityd.ordered_jobs o
-            where o.job_id = any (v_chosen) and o.released_at is null
+            where o.job_id = any (v_chosen)
             order by o.job_id
             for no key update
         );
-        select count(*) into v_in_flight from priorityd.ordered_jobs o
-        where o.job_id = any (v_chosen) and o.released_at is not null;
+        -- One that somebody has begun out of its turn is out, too.
+        select coalesce(array_agg(o.job_id) filter (where o.released_at is null and b.status::text = 'queued'), '{}'),
+            count(*) filter (where o.released_at is not null or b.status::text = 'processing')
+        into v_ids, v_in_flight
+        from priorityd.ordered_jobs o
+        join public.background_jobs b on b.id = o.job_id
+        where o.job_id = any (v_chosen);
 
-        v_ended := priorityd.end_jobs(
-            array(select b.id from public.background_jobs b where b.id = any (v_ids) and b.status::text = 'queued'),
-            array_fill('cancelled'::text, array[cardinality(v_ids)]), 'cancelled'
-        );
+        v_ended := priorityd.end_jobs(v_ids, array_fill('cancelled'::text, array[cardinality(v_ids)]), 'cancelled');
         with cancelled as (
             delete from priorityd.ordered_jobs o
             where o.job_id = any (v_ids)
@@ -307,7 +309,10 @@ begin
                     o.released_at is null and o.losses = 0 as waits, o.released_at is not null and o.losses = 0 as flies,
                     o.losses > 0 as lost, o.queued_at
                 from priorityd.ordered_jobs o
+                join public.background_jobs b on b.id = o.job_id
                 left join current c on c.repository_id = o.repository_id
+                where b.status::text = 'queued'
+                    or (b.status::text = 'processing' and (o.released_at is not null or o.losses > 0))
             )
             select jsonb_build_object(
                 'jobs', coalesce(jsonb_agg(to_jsonb(g) order by g.job_type, g.priority), '[]'),

@@ -224,12 +224,12 @@ def explain(**options: object) -> None:
 
 @cli.command()
 @click.argument("repository", type=repository, metavar="ID")
-@click.argument("priority", type=click.Choice(LABELS))
+@click.argument("priority", type=click.Choice(LABELS), metavar="PRIORITY")
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def pin(**options: object) -> None:
     """Set a repository's manual priority: what it has whenever no workspace holds it.
 
-    Critical, which not every application has, is kept in a workspace, too.
+    PRIORITY is high, medium, low or, where the application has it, critical, which a workspace does not lower.
     """
     from priorityd.daemon.cli.operate import pin_command
 

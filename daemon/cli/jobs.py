@@ -101,6 +101,9 @@ async def cancel_command(
     if answer.in_flight:
         verb = "is" if answer.in_flight == 1 else "are"
         click.echo(f"{answer.in_flight:,} {verb} in flight, and can't be called back.", err=True)
+    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused)
+    if not found and others > 0:
+        click.echo(f"Neither waiting nor in flight: {others:,} of the jobs that were named.", err=True)
     if answer.refused:
         return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED

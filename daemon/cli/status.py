@@ -134,7 +134,7 @@ def _last_change(change: Facts) -> str:
 
 def _latency(history: Facts) -> str:
     measured = [
-        f"{priority} {latency['p50_seconds']:.3f} s, 95 % below {latency['p95_seconds']:.3f} s"
+        f"{priority}: half within {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
         for priority, latency in history["latency"].items()
         if latency["count"]
     ]
@@ -180,7 +180,7 @@ def _ordered_jobs(jobs: Facts) -> str:
 
 
 def _leader(leader: Any) -> str:
-    return "done by this daemon" if leader else "not done by this daemon"
+    return "this daemon" if leader else "another daemon, or none"
 
 
 def _time(text: str | None) -> str:
@@ -190,7 +190,7 @@ def _time(text: str | None) -> str:
 _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Stream", "listener", _listener),
     ("Queue", "queue", _queue),
-    ("Timer work", "leader", _leader),
+    ("Leader", "leader", _leader),
     ("Sweep", "sweep", _sweep),
     ("Full resync", "resync", _resync),
     ("Last change", "last_change", _last_change),

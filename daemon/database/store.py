@@ -302,7 +302,7 @@ class Store:
             raise TransientError(f"{function}: no answer in time", reason="timeout") from None
         except httpx.HTTPError as error:
             self._on_error("network")
-            raise TransientError(f"{function}: {error or type(error).__name__}", reason="network") from None
+            raise TransientError(_unreached(function, error), reason="network") from None
         except (ValidationError, ValueError, RecursionError) as error:
             self._on_error("bad_answer")
             raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
@@ -329,6 +329,10 @@ def _reason_of(error: PriorityError) -> str:
     if isinstance(error, ContractError):
         return "not_set_up"
     return error.reason if isinstance(error, TransientError | PermanentError) else "key_refused"
+
+
+def _unreached(function: str, error: httpx.HTTPError) -> str:
+    return f"Supabase can't be reached for {function}: {error or type(error).__name__}"
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

@@ -231,7 +231,7 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
         "Daemon: ready, version ",
         "Stream: live since 20",
         "Queue: 0 pending, 0 parked\n",
-        "Timer work: done by this daemon\n",
+        "Leader: this daemon\n",
         "Sweep: last done 20",
         "Full resync: last done 20",
         "Last change: 20",

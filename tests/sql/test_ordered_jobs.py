@@ -532,6 +532,20 @@ def test_counts_and_lists_agree_though_nobody_releases(world: World) -> None:
     assert waiting_by_priority(world)[1] == {"high": 2, "medium": 2, "low": 2}, "one is in flight"
 
 
+def test_what_somebody_began_out_of_its_turn_neither_waits_nor_can_be_cancelled(world: World) -> None:
+    begun, ended, waiting = queue(world, *[world.tracked() for _ in range(3)])
+    end(world, begun, status="processing")
+    end(world, ended)
+    assert waiting_by_priority(world) == ({"medium": 1},) * 2
+    answer = world.call("cancel_ordered_jobs", [begun, ended, waiting])
+    assert (answer["cancelled"], answer["in_flight"]) == (1, 1)
+    assert [job_row(world, job)["status"] for job in (begun, ended, waiting)] == [
+        "processing",
+        "completed",
+        "cancelled",
+    ]
+
+
 def test_what_could_not_be_sent_waits_with_the_priority_that_it_has_now(world: World) -> None:
     repository = world.tracked()
     (job,) = queue(world, repository)
