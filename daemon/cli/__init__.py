@@ -229,7 +229,7 @@ def explain(**options: object) -> None:
 def pin(**options: object) -> None:
     """Set a repository's manual priority: what it has whenever no workspace holds it.
 
-    PRIORITY is high, medium, low or, where the application has it, critical, which a workspace does not lower.
+    PRIORITY is high, medium or low; where the application has it also critical, which no workspace lowers.
     """
     from priorityd.daemon.cli.operate import pin_command
 
