@@ -135,7 +135,16 @@ def _more(count: int, what: str) -> Iterator[str]:
 def _change(change: dict[str, Any]) -> str:
     old, new = change["old_manual_priority"] or "none", change["manual_priority"] or "none"
     manual = f", manual priority {old} → {new}" if old != new else ""
-    return f"{change['old_priority'] or 'none'} → {change['new_priority']}{manual}"
+    before, after = change["old_priority"] or "none", change["new_priority"]
+    priority = f"{after} as before" if before == after else f"{before} → {after}"
+    return f"{priority}{_joined_or_left(change)}{manual}"
+
+
+def _joined_or_left(change: dict[str, Any]) -> str:
+    before, after = bool(change["old_is_workspace_repo"]), bool(change["is_workspace_repo"])
+    if before == after:
+        return ""
+    return ", now in a workspace" if after else ", no longer in a workspace"
 
 
 def _shown(value: object) -> str:

@@ -155,7 +155,7 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     )
     assert "priority high, is_workspace_repo true, workspace_count 1, manual priority none" in evidence[0]
     assert evidence[1].startswith(f"  in workspace Acme ({workspace}), added 20")
-    assert evidence[2].endswith(" UTC  medium → high  (manual)")
+    assert evidence[2].endswith(" UTC  medium → high, now in a workspace  (manual)")
 
 
 async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
