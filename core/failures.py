@@ -73,6 +73,7 @@ _DOUBTFUL_CODES: Final = (
     "22023",  # what `set role` says of a role that is gone, and our functions of a wrong argument
 )
 _HIDDEN_SCHEMA_CODE: Final = "PGRST106"
+_OUR_CODES: Final = "PT"
 _NOT_FOUND_CODE: Final = "PT404"
 _TRANSIENT_STATUSES: Final[dict[int, Reason]] = {
     408: "timeout",
@@ -111,7 +112,8 @@ def translate(
     `function` is what was called. `is_supabase`: the body has the form of Supabase's answers, with or without
     a code.
     """
-    text = f"{message} ({code or status})"
+    # Codes of our own functions say nothing that their messages do not.
+    text = message if code and code.startswith(_OUR_CODES) else f"{message} ({code or status})"
     if code in _NO_WRITES:
         text += "; the database takes no writes"
     if code is None:

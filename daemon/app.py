@@ -217,6 +217,8 @@ def sources_of(means: Means, shared: Shared, agents: Agents) -> Sources:
         sweep_interval_seconds=means.settings.sweep_interval_seconds,
         listener=agents.listener,
         queue=shared.queue,
+        intake=shared.intake,
+        worker=agents.worker,
         elector=agents.elector,
         leadership=shared.leadership,
         sweeper=agents.sweeper,

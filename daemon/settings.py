@@ -329,6 +329,13 @@ def variable_name(field: str) -> str:
     return f"PRIORITYD_{field.upper()}"
 
 
+def shown(default: object) -> str:
+    """A default as somebody would type it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) and default < 1_000_000 else str(default)
+
+
 def _secrets_directory() -> Path | None:
     for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
         if directory := os.environ.get(variable):

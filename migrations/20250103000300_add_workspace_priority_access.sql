@@ -258,23 +258,34 @@ begin
         )
     $$;
 
-    -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says. Both
-    -- tables are the application's: they may lack those columns, and the caller may not be allowed to read them.
+    -- Where repositories have names. Both tables are the application's: they may lack those columns, and the caller may
+    -- not be allowed to read them.
+    create or replace function priorityd.named_tables(out of_repositories boolean, out of_tracked boolean)
+    language plpgsql stable as $$
+    begin
+        of_repositories := cardinality(priorityd.readable_columns('public.repositories', '{id, owner, name}')) = 3
+            and (priorityd.base_type('public.repositories', 'id')).type = 'uuid'::regtype;
+        of_tracked := cardinality(
+            priorityd.readable_columns('public.tracked_repositories', '{organization_name, repository_name}')
+        ) = 2;
+    end
+    $$;
+
+    -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says.
     create or replace function priorityd.repository_names(p_repository_ids uuid[])
     returns table (repository_id uuid, name text)
     language plpgsql stable as $$
     declare
+        v_named constant record := priorityd.named_tables();
         v_sources text[] := '{}';
     begin
-        if cardinality(priorityd.readable_columns('public.repositories', '{id, owner, name}')) = 3
-            and (priorityd.base_type('public.repositories', 'id')).type = 'uuid'::regtype then
+        if v_named.of_repositories then
             v_sources := v_sources || 'select r.id, 1 as rank, r.owner || ''/'' || r.name as name
                 from public.repositories r where r.id = any ($1)'::text;
         end if;
-        if cardinality(
-            priorityd.readable_columns('public.tracked_repositories', '{organization_name, repository_name}')
-        ) = 2 then
-            v_sources := v_sources || 'select tr.repository_id, 2, concat_ws(''/'', tr.organization_name, tr.repository_name)
+        if v_named.of_tracked then
+            v_sources := v_sources || 'select tr.repository_id as id, 2 as rank,
+                    concat_ws(''/'', tr.organization_name, tr.repository_name) as name
                 from public.tracked_repositories tr
                 where tr.repository_id = any ($1) and tr.repository_name is not null'::text;
         end if;
@@ -285,6 +296,48 @@ begin
             ) using p_repository_ids;
         end if;
     end
+    $$;
+
+    -- The reverse: the repositories that people know by these names. One name may be that of several; and it is a
+    -- repository's only where priorityd.repository_names tells it. Owners and names may have a slash in them.
+    create or replace function priorityd.repositories_named(p_names text[])
+    returns table (repository_id uuid, name text)
+    language plpgsql stable as $$
+    declare
+        v_named constant record := priorityd.named_tables();
+        v_sources text[] := '{}';
+        v_ids uuid[];
+    begin
+        if v_named.of_repositories then
+            v_sources := v_sources || 'select r.id from halves h
+                join public.repositories r on r.owner::text = h.owner and r.name::text = h.name'::text;
+        end if;
+        if v_named.of_tracked then
+            v_sources := v_sources || 'select tr.repository_id from halves h
+                join public.tracked_repositories tr on tr.organization_name = h.owner and tr.repository_name = h.name'::text;
+        end if;
+        if v_sources <> '{}' then
+            execute format(
+                'with halves as (
+                    select array_to_string(w.words[:k], ''/'') as owner, array_to_string(w.words[k + 1:], ''/'') as name
+                    from (select string_to_array(n, ''/'') as words from unnest($1) n) w
+                    cross join generate_series(1, cardinality(w.words) - 1) k
+                )
+                select array(%s)',
+                array_to_string(v_sources, ' union ')
+            ) into v_ids using p_names;
+            return query select n.* from priorityd.repository_names(v_ids) n where n.name = any (p_names);
+        end if;
+    end
+    $$;
+
+    -- A repository in a message: `owner/name (id)`, or its id.
+    create or replace function priorityd.known_as(p_repository_id uuid)
+    returns text language sql stable as $$
+        select coalesce(
+            (select format('%s (%s)', n.name, n.repository_id) from priorityd.repository_names(array[p_repository_id]) n),
+            p_repository_id::text
+        )
     $$;
 
     perform priorityd.grant_access();

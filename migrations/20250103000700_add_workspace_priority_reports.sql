@@ -4,7 +4,7 @@
 do $functions$
 begin
     if not priorityd.start_unit('20250103000700 functions', 1, '{20250103000650 functions}', array[
-        'get_repository_priorities', 'get_workspace_repository_ids', 'explain_repository_priority',
+        'get_repository_priorities', 'get_workspace_repository_ids', 'find_repositories', 'explain_repository_priority',
         'workspace_priority_snapshot', 'set_manual_priority', 'rollback_workspace_priorities'
     ]) then
         return;
@@ -37,6 +37,38 @@ begin
         ) p
     $$;
 
+    -- The repositories with these ids, and those that people know by these names, `owner/name`, each once. What nobody knows
+    -- is absent; a name may be that of several. `tracked` tells whether there is a row that has a priority.
+    create or replace function public.find_repositories(
+        p_repository_ids uuid[] default '{}', p_names text[] default '{}'
+    )
+    returns jsonb language sql stable
+    set search_path = public, extensions
+    set statement_timeout = '10s'
+    set default_transaction_isolation = 'read committed'
+    as $$
+        with meant as (
+            select u.id from unnest(p_repository_ids) u (id) where u.id is not null
+            union
+            select n.repository_id from priorityd.repositories_named(p_names) n
+        ),
+        found as (
+            select m.id, n.name,
+                exists (select from public.tracked_repositories tr where tr.repository_id = m.id) as tracked
+            from meant m
+            left join priorityd.repository_names(array(select id from meant)) n on n.repository_id = m.id
+        )
+        select coalesce(
+            jsonb_agg(
+                jsonb_build_object('repository_id', f.id, 'name', f.name, 'tracked', f.tracked) order by f.name, f.id
+            ),
+            '[]'
+        )
+        from found f
+        where f.tracked or f.name is not null
+            or exists (select from public.workspace_repositories wr where wr.repository_id = f.id)
+    $$;
+
     -- The distinct repositories that are in a workspace, a page at a time.
     create or replace function public.get_workspace_repository_ids(
         p_after uuid default null, p_limit integer default 10000
@@ -67,17 +99,24 @@ begin
     -- Explaining: of everything so many are shown, and how many there are is told.
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- What the application calls these workspaces, if it does and the caller may read it.
+    -- What the application calls these workspaces, by a name or else a slug, if it does and the caller may read it.
     create or replace function priorityd.workspace_names(p_ids text[])
     returns jsonb language plpgsql stable as $$
     declare
+        v_columns constant name[] := array(
+            select format('nullif(w.%I::text, '''')', c) from unnest('{name, slug}'::name[]) with ordinality c (c, position)
+            where c = any (priorityd.readable_columns('public.workspaces', '{name, slug}')) order by position
+        );
         v_names jsonb;
     begin
-        if cardinality(priorityd.readable_columns('public.workspaces', '{id, name}')) < 2 then
+        if v_columns = '{}' or priorityd.readable_columns('public.workspaces', '{id}') = '{}' then
             return '{}';
         end if;
         -- As texts: an application may name the same workspaces by different types.
-        execute 'select jsonb_object_agg(w.id, w.name) from public.workspaces w where w.id::text = any ($1)'
+        execute format(
+            'select jsonb_object_agg(w.id, coalesce(%s)) from public.workspaces w where w.id::text = any ($1)',
+            array_to_string(v_columns, ', ')
+        )
         into v_names using p_ids;
         return coalesce(v_names, '{}');
     end
@@ -165,7 +204,7 @@ begin
         v_rows := priorityd.explained_rows(p_repository_id, c_shown);
         v_workspaces := priorityd.holding_workspaces(p_repository_id, c_shown);
         if v_rows = '[]' and v_workspaces ->> 'count' = '0' then
-            raise exception 'repository % is neither tracked nor in a workspace', p_repository_id
+            raise exception 'repository % is neither tracked nor in a workspace', priorityd.known_as(p_repository_id)
                 using errcode = 'PT404',
                       hint = 'The id of a repository is what tracked_repositories.repository_id holds.';
         end if;
@@ -286,7 +325,7 @@ begin
 
     -- Sets the override of a repository, or clears it with null, and makes its row right in the same write: a cleared
     -- override must not be found again as a 'high' that somebody set. Of several rows of the repository all are pinned, or
-    -- none if one of them is held or refused.
+    -- none if one of them is held or refused. `old_manual_priority` is what the override was, of several the highest.
     create or replace function public.set_manual_priority(p_repository_id uuid, p_priority text)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -296,17 +335,23 @@ begin
     as $$
     declare
         v_ids uuid[];
+        v_old text;
         v_answer jsonb;
     begin
         perform priorityd.check_repository(p_repository_id);
         if p_priority <> all (priorityd.priority_labels()) then
-            raise exception 'p_priority is %, but must be %, or null to clear the override',
+            raise exception 'the application has no priority %, only %',
                 quote_literal(p_priority), array_to_string(priorityd.priority_labels(), ', ')
-                using errcode = 'invalid_parameter_value';
+                using errcode = 'invalid_parameter_value', hint = 'Null clears the override.';
         end if;
-        v_ids := array(select tr.id from public.tracked_repositories tr where tr.repository_id = p_repository_id);
+        select coalesce(array_agg(tr.id), '{}'),
+            (array_agg(tr.manual_priority order by priorityd.rank(tr.manual_priority::text))
+                filter (where tr.manual_priority is not null))[1]
+        into v_ids, v_old
+        from public.tracked_repositories tr
+        where tr.repository_id = p_repository_id;
         if v_ids = '{}' then
-            raise exception 'repository % is not tracked', p_repository_id
+            raise exception 'repository % is not tracked', priorityd.known_as(p_repository_id)
                 using errcode = 'PT404', hint = 'Only a repository with a row in tracked_repositories has a priority.';
         end if;
 
@@ -314,16 +359,18 @@ begin
             v_ids, 'pin', false, p_careful => true, p_pin => true, p_manual_priority => p_priority
         );
         if v_answer -> 'refused' <> '[]' then
-            raise exception 'repository % can''t be written: % (%)', p_repository_id,
+            raise exception 'repository % can''t be written: % (%)', priorityd.known_as(p_repository_id),
                 v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
-                using errcode = 'P0001', hint = 'Nothing was changed.';
+                using errcode = 'PT422', hint = 'Nothing was changed.';
         end if;
         -- Nobody comes back for this one by themselves, so it may not just be reported.
         if v_answer -> 'locked' <> '[]' then
-            raise exception 'repository % is being changed by another transaction', p_repository_id
+            raise exception 'repository % is being changed by another transaction', priorityd.known_as(p_repository_id)
                 using errcode = 'PT409', hint = 'Nothing was changed. Try again in a moment.';
         end if;
-        return v_answer || jsonb_build_object('untracked', 0, 'manual_priority', p_priority);
+        return v_answer || jsonb_build_object(
+            'untracked', 0, 'old_manual_priority', v_old, 'manual_priority', p_priority
+        );
     end
     $$;
 

@@ -55,11 +55,13 @@ begin
     end if;
 
     if to_regclass('priorityd.release_state') is null then
-        -- One row. Whoever has it locked releases jobs. turns counts what was ever released; every hint that
-        -- hints_followed sees has been followed, but for those that the transaction left that looked.
+        -- One row. Whoever has it locked releases jobs, and asked_at tells when, to within a quarter of a minute. turns
+        -- counts what was ever released; every hint that hints_followed sees has been followed, but for those that the
+        -- transaction left that looked.
         create table priorityd.release_state (
             only_row boolean primary key default true constraint release_state_one_row check (only_row),
             in_use boolean not null default false,
+            asked_at timestamptz,
             turns bigint not null default 0,
             hints_followed pg_snapshot,
             followed_by xid8

@@ -174,7 +174,7 @@ begin
             select t.priority, t.is_workspace_repo, t.workspace_count, true as found
             from public.tracked_repositories t
             where t.repository_id = (n.job ->> 'repository_id')::uuid
-            order by t.id
+            order by coalesce(t.is_workspace_repo, false) desc, priorityd.rank(t.priority::text), t.id
             limit 1
         ) tr on true
     $$;

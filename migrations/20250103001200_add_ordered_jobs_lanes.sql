@@ -30,7 +30,7 @@ begin
         for each statement execute function priorityd.hint_at_job_lanes();
     end if;
 
-    -- The priority of a repository's jobs now.
+    -- The priority of a repository's jobs now; of several rows the one that means most tells.
     create or replace function priorityd.current_job_priority(p_repository_id uuid)
     returns text language plpgsql stable as $$
     declare
@@ -39,7 +39,7 @@ begin
         select tr.priority, tr.is_workspace_repo into v_tracked
         from public.tracked_repositories tr
         where tr.repository_id = p_repository_id
-        order by tr.id
+        order by coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
         limit 1;
         return priorityd.job_priority(v_tracked.priority::text, v_tracked.is_workspace_repo);
     end

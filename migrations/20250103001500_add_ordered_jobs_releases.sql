@@ -215,6 +215,7 @@ begin
     as $$
     declare
         c_hints constant integer := 10000;
+        c_asked_is_kept constant interval := '15 s';
         v_terms constant priorityd.release_terms := row(
             p_daemon_id, p_in_flight, p_promote_after_seconds, p_claim_seconds, p_lease_seconds, p_most_leases
         );
@@ -253,9 +254,10 @@ begin
                 exit when cardinality(v_jobs) = p_limit;
             end loop;
         end if;
-        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use then
+        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use
+            or (v_queue.asked_at > statement_timestamp() - c_asked_is_kept) is not true then
             update priorityd.release_state q
-            set turns = v_turn, in_use = true, hints_followed = coalesce(v_hints.seen, q.hints_followed),
+            set turns = v_turn, in_use = true, asked_at = statement_timestamp(), hints_followed = coalesce(v_hints.seen, q.hints_followed),
                 followed_by = case when v_hints.seen is null then q.followed_by else pg_current_xact_id() end
             where q.only_row;
         end if;

@@ -120,19 +120,21 @@ begin
         -- In the order in which a release locks: the job, then what is known of it. A release in which one of them is
         -- being taken is waited for, and has taken it.
         perform from public.background_jobs b where b.id = any (v_chosen) order by b.id for no key update;
-        v_ids := array(
+        v_chosen := array(
             select o.job_id from priorityd.ordered_jobs o
-            where o.job_id = any (v_chosen) and o.released_at is null
+            where o.job_id = any (v_chosen)
             order by o.job_id
             for no key update
         );
-        select count(*) into v_in_flight from priorityd.ordered_jobs o
-        where o.job_id = any (v_chosen) and o.released_at is not null;
+        -- One that somebody has begun out of its turn is out, too.
+        select coalesce(array_agg(o.job_id) filter (where o.released_at is null and b.status::text = 'queued'), '{}'),
+            count(*) filter (where o.released_at is not null or b.status::text = 'processing')
+        into v_ids, v_in_flight
+        from priorityd.ordered_jobs o
+        join public.background_jobs b on b.id = o.job_id
+        where o.job_id = any (v_chosen);
 
-        v_ended := priorityd.end_jobs(
-            array(select b.id from public.background_jobs b where b.id = any (v_ids) and b.status::text = 'queued'),
-            array_fill('cancelled'::text, array[cardinality(v_ids)]), 'cancelled'
-        );
+        v_ended := priorityd.end_jobs(v_ids, array_fill('cancelled'::text, array[cardinality(v_ids)]), 'cancelled');
         with cancelled as (
             delete from priorityd.ordered_jobs o
             where o.job_id = any (v_ids)
@@ -148,9 +150,46 @@ begin
     end
     $$;
 
+    -- How long ago a daemon last asked for jobs, to within a quarter of a minute; null if none ever has.
+    create or replace function priorityd.release_asked_seconds()
+    returns double precision language sql volatile as $$
+        select extract(epoch from clock_timestamp() - q.asked_at) from priorityd.release_state q
+    $$;
+
+    -- The lines in which the waiting jobs of these (job type, repository) pairs stand, with their repositories' priorities
+    -- as they are now. Lanes are moved by releases, so they are behind where nobody releases: then it is told where the
+    -- next release would put them, which costs a look at the memberships of each.
+    create or replace function priorityd.current_lines(p_job_type text)
+    returns table (job_type text, repository_id uuid, priority text, workspace_id text)
+    language sql stable as $$
+        with waiting as materialized (
+            select distinct o.job_type, o.repository_id
+            from priorityd.ordered_jobs o
+            where o.released_at is null and o.aside_until is null and o.job_type = coalesce(p_job_type, o.job_type)
+        ),
+        current as materialized (
+            select w.job_type, w.repository_id, coalesce(p.priority, 'medium') as priority
+            from waiting w
+            left join priorityd.job_priorities(array(select distinct repository_id from waiting)) p using (repository_id)
+        )
+        select c.job_type, c.repository_id, c.priority, l.workspace_id
+        from current c
+        join priorityd.job_lanes l using (job_type, repository_id, priority)
+        union all
+        select c.job_type, c.repository_id, c.priority, n.workspace_id
+        from current c
+        cross join lateral unnest(
+            case when c.priority = 'high' then priorityd.workspaces_in_line(c.repository_id) else array[''] end
+        ) n (workspace_id)
+        where not exists (
+            select from priorityd.job_lanes l
+            where l.job_type = c.job_type and l.repository_id = c.repository_id and l.priority = c.priority
+        )
+    $$;
+
     -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then those that wait in the
     -- order in which they would be released, with `position` within their type; of one type or one repository if
-    -- wanted. The positions are those of this moment: they hold if nothing is queued, changed, cancelled or promoted
+    -- wanted. `asked_seconds` is how long ago a daemon last asked for some (null: never). The positions are those of this moment: they hold if nothing is queued, changed, cancelled or promoted
     -- meanwhile, and a repository in several workspaces counts for the one of them whose turn is next. Costs a look at
     -- every job that waits.
     create or replace function public.list_ordered_jobs(
@@ -175,14 +214,15 @@ begin
         with lines as (
             select distinct on (l.job_type, l.repository_id)
                 l.job_type, l.repository_id, l.priority, l.workspace_id, coalesce(t.served, 0) as served
-            from priorityd.job_lanes l
+            from priorityd.current_lines(p_job_type) l
             left join priorityd.job_turns t
                 on t.job_type = l.job_type and t.workspace_id = l.workspace_id
             order by l.job_type, l.repository_id, coalesce(t.served, 0), l.workspace_id
         ),
         listed as (
             select o.*, coalesce(
-                    o.released_priority, s.priority, priorityd.current_job_priority(o.repository_id)
+                    case when o.released_at is not null or o.aside_until is not null then o.released_priority end,
+                    s.priority, priorityd.current_job_priority(o.repository_id)
                 ) as priority,
                 s.workspace_id, s.served, o.released_at is null and o.aside_until is null as waits
             from priorityd.ordered_jobs o
@@ -218,6 +258,7 @@ begin
                         'job_id', w.job_id,
                         'job_type', w.job_type,
                         'repository_id', w.repository_id,
+                        'name', n.name,
                         'state', case
                             when w.waits then 'waiting' when w.losses > 0 then 'lost' when w.aside_until is not null then 'aside'
                             when w.sent_at is null then 'released' else 'in_flight'
@@ -235,12 +276,16 @@ begin
             ),
             coalesce(max(w.found), 0)
         into v_jobs, v_found
-        from wanted w;
-        return jsonb_build_object('jobs', v_jobs, 'found', v_found);
+        from wanted w
+        left join priorityd.repository_names(array(select distinct repository_id from wanted)) n using (repository_id);
+        return jsonb_build_object(
+            'jobs', v_jobs, 'found', v_found, 'asked_seconds', priorityd.release_asked_seconds()
+        );
     end
     $$;
 
-    -- What waits and what is in flight, by job type and priority. Costs a look at every job that waits.
+    -- What waits and what is in flight, by job type and priority, those that wait with the priority that they have now; and
+    -- how long ago a daemon last asked for some (null: never). Costs a look at every job that waits.
     create or replace function public.count_ordered_jobs()
     returns jsonb language plpgsql stable
     set search_path = public, extensions
@@ -250,18 +295,29 @@ begin
     as $$
     begin
         return (
-            with lanes as (
-                select distinct l.job_type, l.repository_id, l.priority from priorityd.job_lanes l
+            with current as (
+                select p.repository_id, p.priority
+                from priorityd.job_priorities(
+                    array(select distinct o.repository_id from priorityd.ordered_jobs o where o.released_at is null)
+                ) p
             ),
             jobs as (
-                select o.job_type, coalesce(o.released_priority, l.priority, 'medium') as priority,
+                select o.job_type, coalesce(
+                        case when o.released_at is not null or o.aside_until is not null then o.released_priority end,
+                        c.priority, 'medium'
+                    ) as priority,
                     o.released_at is null and o.losses = 0 as waits, o.released_at is not null and o.losses = 0 as flies,
                     o.losses > 0 as lost, o.queued_at
                 from priorityd.ordered_jobs o
-                left join lanes l
-                    on l.job_type = o.job_type and l.repository_id = o.repository_id and o.released_at is null
+                join public.background_jobs b on b.id = o.job_id
+                left join current c on c.repository_id = o.repository_id
+                where b.status::text = 'queued'
+                    or (b.status::text = 'processing' and (o.released_at is not null or o.losses > 0))
             )
-            select coalesce(jsonb_agg(to_jsonb(g) order by g.job_type, g.priority), '[]')
+            select jsonb_build_object(
+                'jobs', coalesce(jsonb_agg(to_jsonb(g) order by g.job_type, g.priority), '[]'),
+                'asked_seconds', priorityd.release_asked_seconds()
+            )
             from (
                 select j.job_type, j.priority,
                     count(*) filter (where j.waits) as waiting,

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from priorityd.core.failures import is_about_a_row
+from priorityd.core.names import known_as
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, level
 
 
@@ -27,6 +28,11 @@ class PriorityUpdate:
     is_workspace_repo: bool
     workspace_count: int
     name: str | None = None
+
+    @property
+    def shown_as(self) -> str:
+        """What people know the row by."""
+        return _shown_as(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,18 @@ class RefusedRow:
     @property
     def shown_as(self) -> str:
         """What people know the row by."""
-        if self.name:
-            return self.name
-        return str(self.repository_id or f"the tracked row {self.id}, which has no repository")
+        return _shown_as(self)
 
     @property
     def for_good(self) -> bool:
         """Whether it is the row that is refused. A full disk refuses every row, and is no row's fault."""
         return is_about_a_row(self.sqlstate)
+
+
+def _shown_as(row: PriorityUpdate | RefusedRow) -> str:
+    if row.repository_id is None:
+        return f"the tracked row {row.id}, which has no repository"
+    return known_as(row.repository_id, row.name)
 
 
 @dataclass(frozen=True, slots=True)

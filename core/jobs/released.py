@@ -44,6 +44,12 @@ class ReleasedJob:
     losses: int = 0
     event_id: str | None = None
 
+    @property
+    def repository_name(self) -> str | None:
+        """What whoever queued the job called its repository."""
+        name = self.payload.get("repositoryName")
+        return name if isinstance(name, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLimits:
@@ -63,7 +69,6 @@ def event_id(job_id: UUID) -> str:
 
 def released_event(released: ReleasedJob, form: PriorityForm = "score") -> OutgoingEvent:
     """The event to send. Raises `PermanentError` for a payload that no event can be made of."""
-    name = released.payload.get("repositoryName")
     data = {key: value for key, value in released.payload.items() if key not in _SET_HERE}
     metadata = data.get("metadata", {})
     if isinstance(metadata, Mapping):
@@ -72,7 +77,7 @@ def released_event(released: ReleasedJob, form: PriorityForm = "score") -> Outgo
     job = Job(
         cast(JobType, released.job_type),
         released.repository_id,
-        name if isinstance(name, str) else None,
+        released.repository_name,
         data,
     )
     event = job_event(job, released.tracked or "untracked", event_id(released.job_id), form)

@@ -56,11 +56,17 @@ class RepairFacts:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What waits to be looked at, and the rows that can't be written with the reason of one of them."""
+    """What waits to be looked at, and what can't be written with the reason of one of the rows.
+
+    `parked` are repositories, `nameless` refused rows without one. `all_refused_because` is why no row at all
+    can be written: those wait, and none is parked.
+    """
 
     oldest_pending_seconds: float = 0.0
     parked: int = 0
-    parked_because: str | None = None
+    nameless: int = 0
+    refused_because: str | None = None
+    all_refused_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

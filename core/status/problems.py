@@ -50,6 +50,7 @@ _OUTBOX_SECONDS: Final = 15.0
 PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "database_silent": ("critical", "DatabaseSilent"),
     "sweeps_fail": ("critical", "SweepsFail"),
+    "writes_refused": ("critical", "WritesRefused"),
     "not_high": ("critical", "PriorityInversion"),
     "rows_refused": ("critical", "RepositoriesParked"),
     "change_waits": ("critical", "ChangeWaitsTooLong"),
@@ -157,11 +158,25 @@ def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple
 
 
 def _of_queue(queue: QueueFacts) -> Iterator[tuple[str, str]]:
-    if queue.parked:
-        rows = "1 repository" if queue.parked == 1 else f"{queue.parked:,} repositories"
-        yield "rows_refused", _sentence(f"the priority of {rows} can't be written", queue.parked_because)
+    if queue.all_refused_because:
+        yield "writes_refused", _sentence("no priority can be written", queue.all_refused_because)
+    if queue.parked or queue.nameless:
+        yield (
+            "rows_refused",
+            _sentence(f"the priority of {_rows(queue)} can't be written", queue.refused_because),
+        )
     if queue.oldest_pending_seconds > PENDING_SECONDS:
         yield "change_waits", f"A change has been waiting for {_seconds(queue.oldest_pending_seconds)}."
+
+
+def _rows(queue: QueueFacts) -> str:
+    parts = []
+    if queue.parked:
+        parts.append("1 repository" if queue.parked == 1 else f"{queue.parked:,} repositories")
+    if queue.nameless:
+        rows = "1 tracked row" if queue.nameless == 1 else f"{queue.nameless:,} tracked rows"
+        parts.append(f"{rows} without a repository")
+    return " and ".join(parts)
 
 
 def _of_counts(counts: CountFacts) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -19,13 +20,15 @@ from priorityd.daemon.wakeup import Wakeup
 
 log = structlog.stdlib.get_logger()
 
+NAMELESS_KEPT: Final = 1000
+
 AskForSweep = Callable[[Trigger, datetime | None], None]
 
 
 class Intake:
     """Adds to the queue and wakes the worker; what the queue can't hold, or no key names, becomes a sweep.
 
-    `nameless` are the refused rows without a repository, by their own ids, that were found last.
+    `nameless` are the refused rows without a repository, by their own ids; of many, some.
     """
 
     def __init__(
@@ -66,13 +69,23 @@ class Intake:
     def take_refused(self, rows: Sequence[RefusedRow], committed_at: datetime | None = None) -> None:
         """Hand rows that can't be written to the worker, but for those that are parked: they have their turn.
 
-        A row without a repository can't be parked by one: it is told of, and every sweep tries it again.
+        A row without a repository can't be parked by one: it is told of until a sweep, each of which tries it
+        again, no longer finds it.
         """
         parked = self._queue.parked
         named = (row.repository_id for row in rows if row.repository_id is not None)
         self.add((each for each in named if each not in parked), committed_at)
-        nameless = {row.id: row for row in rows if row.repository_id is None and row.for_good}
-        for row in nameless.values():
-            if self.nameless.get(row.id) != row:
-                log.error("row_refused", tracked_repository_id=str(row.id), name=row.name, error=row.reason)
-        self.nameless = nameless
+        for row in rows:
+            if row.repository_id is None and row.for_good:
+                self._tell_of_nameless(row)
+
+    def keep_nameless(self, found: Collection[UUID]) -> None:
+        """A sweep has found all that is wrong: the rows that are not among it are right by now, or gone."""
+        self.nameless = {key: row for key, row in self.nameless.items() if key in found}
+
+    def _tell_of_nameless(self, row: RefusedRow) -> None:
+        known = self.nameless.get(row.id)
+        if known == row or (known is None and len(self.nameless) == NAMELESS_KEPT):
+            return
+        self.nameless[row.id] = row
+        log.error("row_refused", tracked_repository_id=str(row.id), name=row.name, error=row.reason)

@@ -17,6 +17,7 @@ from priorityd.core.errors import ExitCode, PriorityError
 from priorityd.core.jobs.events import EVENT_NAMES
 from priorityd.core.priorities import LABELS
 from priorityd.core.vocabulary import QUEUE_MODES
+from priorityd.daemon.cli.parameters import WholeSummaries, repository
 from priorityd.daemon.sandbox.worlds import WORLDS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from priorityd.core.vocabulary import JobType, QueueMode
     from priorityd.daemon.cli.operate import Command
+    from priorityd.daemon.cli.repositories import Words
 
 _NAME: Final = "priorityd"
 _EXIT_CODES: Final = """\b
@@ -40,13 +42,15 @@ Exit codes:
 """
 
 
-@click.group(epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=WholeSummaries, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=_NAME)
 def cli() -> None:
     """Keep tracked_repositories.priority in sync with workspace membership.
 
     Settings come from the environment, a .env file or a directory of secrets: SUPABASE_URL and
     SUPABASE_SERVICE_ROLE_KEY (or SUPABASE_SECRET_KEY) are needed, PRIORITYD_… are optional.
+
+    An ID is a repository's: its uuid, or owner/name as the application knows it.
     """
 
 
@@ -102,7 +106,7 @@ def run() -> None:
     "--traffic",
     type=click.FloatRange(0, 1000),
     default=1.0,
-    show_default=True,
+    show_default="1",
     help="Demo changes, and as many demo jobs, per second; 0 for none.",
 )
 def sandbox(
@@ -137,7 +141,14 @@ def sandbox(
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Show what would change and change nothing.")
-@click.option("--repository", type=click.UUID, multiple=True, help="Only this repository (may be repeated).")
+@click.option(
+    "--repository",
+    "repositories",
+    type=repository,
+    metavar="ID",
+    multiple=True,
+    help="Only this repository (may be repeated).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sync(**options: object) -> None:
     """Make every tracked repository's priority right, once, now.
@@ -202,7 +213,7 @@ def health(*, ready: bool) -> None:
 
 
 @cli.command()
-@click.argument("repository_id", type=click.UUID)
+@click.argument("repository", type=repository, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer and its evidence as JSON.")
 def explain(**options: object) -> None:
     """Say why a repository has the priority it has, and show the evidence."""
@@ -212,13 +223,13 @@ def explain(**options: object) -> None:
 
 
 @cli.command()
-@click.argument("repository_id", type=click.UUID)
-@click.argument("priority", type=click.Choice(LABELS))
+@click.argument("repository", type=repository, metavar="ID")
+@click.argument("priority", type=click.Choice(LABELS), metavar="PRIORITY")
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def pin(**options: object) -> None:
     """Set a repository's manual priority: what it has whenever no workspace holds it.
 
-    Critical, which not every application has, is kept in a workspace, too.
+    PRIORITY is high, medium or low; where the application has it also critical, which no workspace lowers.
     """
     from priorityd.daemon.cli.operate import pin_command
 
@@ -226,7 +237,7 @@ def pin(**options: object) -> None:
 
 
 @cli.command()
-@click.argument("repository_id", type=click.UUID)
+@click.argument("repository", type=repository, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print what changed as JSON.")
 def unpin(**options: object) -> None:
     """Clear a repository's manual priority."""
@@ -237,8 +248,13 @@ def unpin(**options: object) -> None:
 
 @cli.command()
 @click.argument("job_type", type=click.Choice(list(EVENT_NAMES)), metavar="JOB_TYPE")
-@click.argument("repository_ids", type=click.UUID, nargs=-1, metavar="[ID]...")
-@click.option("--stdin", "from_stdin", is_flag=True, help="Read ids, one a line; a name may follow each.")
+@click.argument("repositories", type=repository, nargs=-1, metavar="[ID]...")
+@click.option(
+    "--stdin",
+    "from_stdin",
+    is_flag=True,
+    help="Read repositories, one a line: owner/name, or a uuid, which a name may follow.",
+)
 @click.option("--data", metavar="JSON", help="Fields of your own for each event, as a JSON object.")
 @click.option(
     "--batch-id", metavar="TEXT", help="Repeated with the same within 24 hours, nothing runs twice."
@@ -253,7 +269,7 @@ def unpin(**options: object) -> None:
 def queue(
     *,
     job_type: JobType,
-    repository_ids: Sequence[UUID],
+    repositories: Sequence[Words],
     from_stdin: bool,
     data: str | None,
     batch_id: str | None,
@@ -266,23 +282,24 @@ def queue(
     repository-discussions. In direct mode INNGEST_EVENT_KEY (or INNGEST_DEV) is needed. Jobs that could
     not be queued are listed on stdout as --stdin reads them.
     """
-    from priorityd.daemon.cli.queue import queue_command, read_jobs
+    from priorityd.daemon.cli.job_order import read_jobs
+    from priorityd.daemon.cli.queue import queue_command
 
-    jobs = read_jobs(job_type, repository_ids, sys.stdin.buffer if from_stdin else None, data, batch_id)
-    _operate(queue_command, {"jobs": jobs, "mode": mode, "as_json": as_json})
+    order = read_jobs(job_type, repositories, sys.stdin.buffer if from_stdin else None, data, batch_id)
+    _operate(queue_command, {"order": order, "mode": mode, "as_json": as_json})
 
 
 _JOB_TYPE: Final = click.Choice(list(EVENT_NAMES))
 
 
-@cli.group()
+@cli.group(cls=WholeSummaries)
 def jobs() -> None:
     """See and cancel the jobs that wait in order."""
 
 
 @jobs.command("list")
 @click.option("--type", "job_type", type=_JOB_TYPE, help="Only jobs of this type.")
-@click.option("--repository", "repository_id", type=click.UUID, help="Only this repository's jobs.")
+@click.option("--repository", type=repository, metavar="ID", help="Only this repository's jobs.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many."
 )
@@ -299,20 +316,20 @@ def list_jobs(**options: object) -> None:
 
 @jobs.command("cancel")
 @click.argument("job_ids", type=click.UUID, nargs=-1, metavar="[JOB_ID]...")
-@click.option("--repository", "repository_id", type=click.UUID, help="All that wait of this repository.")
+@click.option("--repository", type=repository, metavar="ID", help="All that wait of this repository.")
 @click.option("--type", "job_type", type=_JOB_TYPE, help="Only those of this type.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def cancel_jobs(
-    *, job_ids: Sequence[UUID], repository_id: UUID | None, job_type: JobType | None, as_json: bool
+    *, job_ids: Sequence[UUID], repository: Words | None, job_type: JobType | None, as_json: bool
 ) -> None:
     """Cancel jobs that wait. What is in flight can't be called back."""
-    if not job_ids and repository_id is None:
+    if not job_ids and repository is None:
         raise click.UsageError("Name at least one job id, or use --repository.")
     from priorityd.daemon.cli.jobs import cancel_command
 
     options: dict[str, object] = {
         "job_ids": job_ids,
-        "repository_id": repository_id,
+        "repository": repository,
         "job_type": job_type,
         "as_json": as_json,
     }

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
-from uuid import UUID
 
 import click
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
+from priorityd.core.names import known_as
 from priorityd.core.priorities import DEFAULT_PRIORITY
+from priorityd.daemon.cli.repositories import Words, find_repository
 from priorityd.daemon.database.rows import Explanation, TrackedRow
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
@@ -20,9 +21,9 @@ from priorityd.daemon.settings import Settings
 _NAMED_WORKSPACES = 3
 
 
-async def explain_command(_: Settings, store: Store, *, repository_id: UUID, as_json: bool) -> ExitCode:
+async def explain_command(_: Settings, store: Store, *, repository: Words, as_json: bool) -> ExitCode:
     """Explain one repository."""
-    explanation = await store.explain(repository_id)
+    explanation = await store.explain((await find_repository(store, repository)).repository_id)
     answer = f"{_why(explanation)} {_what_else(explanation)}"
     if as_json:
         click.echo(json.dumps(to_jsonable_python({"answer": answer, **asdict(explanation)})))
@@ -51,9 +52,7 @@ def _telling(explanation: Explanation) -> TrackedRow | None:
 
 
 def _subject(explanation: Explanation) -> str:
-    if explanation.name is None:
-        return str(explanation.repository_id)
-    return f"{explanation.name} ({explanation.repository_id})"
+    return known_as(explanation.repository_id, explanation.name)
 
 
 def _what_else(explanation: Explanation) -> str:
@@ -68,11 +67,18 @@ def _what_else(explanation: Explanation) -> str:
     if counting and row.expected_priority != "high":
         return f"Workspaces don't lower it: {_holders(explanation)}."
     if counting:
-        pinned = f"its manual priority, {row.manual_priority}" if row.manual_priority else DEFAULT_PRIORITY
-        return f"Without {_it(counting)} it would be at {pinned}."
-    if explanation.workspaces:
-        return "It becomes high as soon as one of them counts."
-    return "It becomes high as soon as a workspace holds it."
+        return _without_them(_it(counting), row)
+    if row.expected_priority == "critical":
+        return "Workspaces don't lower it."
+    change = "stays high when" if row.expected_priority == "high" else "becomes high as soon as"
+    return f"It {change} {'one of them counts' if explanation.workspaces else 'a workspace holds it'}."
+
+
+def _without_them(workspaces: str, row: TrackedRow) -> str:
+    if row.manual_priority is None:
+        return f"Without {workspaces} it would be {DEFAULT_PRIORITY}."
+    verb = "stay" if row.manual_priority == "high" else "be"
+    return f"Without {workspaces} it would {verb} {row.manual_priority}: that is its manual priority."
 
 
 def _cause(explanation: Explanation, row: TrackedRow) -> str:
@@ -83,7 +89,7 @@ def _cause(explanation: Explanation, row: TrackedRow) -> str:
     if counting:
         return holders
     if row.manual_priority:
-        return f"{holders} and its manual priority is {row.manual_priority}"
+        return f"it is pinned to {row.manual_priority}, and {holders}"
     return f"{holders} and it is not pinned, which means {DEFAULT_PRIORITY}"
 
 
@@ -129,7 +135,16 @@ def _more(count: int, what: str) -> Iterator[str]:
 def _change(change: dict[str, Any]) -> str:
     old, new = change["old_manual_priority"] or "none", change["manual_priority"] or "none"
     manual = f", manual priority {old} → {new}" if old != new else ""
-    return f"{change['old_priority'] or 'none'} → {change['new_priority']}{manual}"
+    before, after = change["old_priority"] or "none", change["new_priority"]
+    priority = f"{after} as before" if before == after else f"{before} → {after}"
+    return f"{priority}{_joined_or_left(change)}{manual}"
+
+
+def _joined_or_left(change: dict[str, Any]) -> str:
+    before, after = bool(change["old_is_workspace_repo"]), bool(change["is_workspace_repo"])
+    if before == after:
+        return ""
+    return ", now in a workspace" if after else ", no longer in a workspace"
 
 
 def _shown(value: object) -> str:

@@ -13,13 +13,17 @@ import click
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
+from priorityd.core.names import known_as
 from priorityd.core.priorities import PRIORITIES
+from priorityd.daemon.cli.repositories import Words, find_repository
 from priorityd.daemon.database.store import Store
-from priorityd.daemon.jobs.ordered_jobs import CountedJobs, ListedJob, cancel_jobs, list_jobs
+from priorityd.daemon.jobs.ordered_jobs import JobCounts, ListedJob, cancel_jobs, list_jobs
 from priorityd.daemon.settings import Settings
 
 _SHOWN: Final = 5
 """Of many alike, so many are named."""
+_ASKS_SECONDS: Final = 90.0
+"""A daemon that releases asks every second, and once a minute while Inngest takes nothing."""
 
 
 async def list_command(
@@ -27,12 +31,13 @@ async def list_command(
     store: Store,
     *,
     job_type: str | None,
-    repository_id: UUID | None,
+    repository: Words | None,
     limit: int,
     as_json: bool,
 ) -> ExitCode:
     """`priorityd jobs list`."""
-    answer = await list_jobs(store, job_type, repository_id, limit)
+    found = await find_repository(store, repository) if repository else None
+    answer = await list_jobs(store, job_type, found.repository_id if found else None, limit)
     if as_json:
         click.echo(json.dumps(to_jsonable_python(asdict(answer))))
         return ExitCode.DONE
@@ -42,14 +47,32 @@ async def list_command(
         click.echo("No jobs wait in order, and none is in flight.", err=True)
     elif answer.found > len(answer.jobs):
         click.echo(f"… and {answer.found - len(answer.jobs):,} more.", err=True)
+    if any(job.state == "waiting" for job in answer.jobs) and (
+        why := why_none_is_released(answer.asked_seconds)
+    ):
+        click.echo(why, err=True)
     return ExitCode.DONE
+
+
+def why_none_is_released(asked_seconds: float | None) -> str | None:
+    """What to tell of jobs that wait if no daemon has asked for any lately; None if one has."""
+    if asked_seconds is None:
+        since = "no daemon has ever asked for one"
+    elif asked_seconds > _ASKS_SECONDS:
+        since = f"no daemon has asked for one for {asked_seconds:,.0f} s"
+    else:
+        return None
+    return (
+        f"Nobody releases them: {since}. A daemon does that has INNGEST_EVENT_KEY (or INNGEST_DEV), "
+        "unless PRIORITYD_RELEASE_JOBS is off."
+    )
 
 
 def _line(job: ListedJob) -> str:
     place = f"{job.position:,}" if job.position is not None else job.state.replace("_", " ")
     again = f"  release {job.releases}" if job.releases > 1 else ""
     return (
-        f"{place:>10}  {job.priority:<6}  {job.job_type:<22}  {job.repository_id}  "
+        f"{place:>10}  {job.priority:<6}  {job.job_type:<22}  {known_as(job.repository_id, job.name)}  "
         f"queued {job.queued_at:%Y-%m-%d %H:%M:%S} UTC  job {job.job_id}{again}"
     )
 
@@ -59,29 +82,36 @@ async def cancel_command(
     store: Store,
     *,
     job_ids: Sequence[UUID],
-    repository_id: UUID | None,
+    repository: Words | None,
     job_type: str | None,
     as_json: bool,
 ) -> ExitCode:
     """`priorityd jobs cancel`."""
-    answer = await cancel_jobs(store, job_ids or None, repository_id, job_type)
+    found = await find_repository(store, repository) if repository else None
+    answer = await cancel_jobs(store, job_ids or None, found.repository_id if found else None, job_type)
     if as_json:
         click.echo(json.dumps(to_jsonable_python(asdict(answer))))
     else:
-        click.echo(f"{answer.cancelled:,} jobs cancelled")
+        jobs = "1 job" if answer.cancelled == 1 else f"{answer.cancelled:,} jobs"
+        click.echo(f"{jobs} {f'of {found.shown_as} ' if found else ''}cancelled")
     for refused in answer.refused[:_SHOWN]:
         click.echo(f"Not cancelled: job {refused.job_id}: {refused.reason}", err=True)
     if len(answer.refused) > _SHOWN:
         click.echo(f"… and {len(answer.refused) - _SHOWN:,} more.", err=True)
     if answer.in_flight:
-        click.echo(f"{answer.in_flight:,} are in flight, and can't be called back.", err=True)
+        verb = "is" if answer.in_flight == 1 else "are"
+        click.echo(f"{answer.in_flight:,} {verb} in flight, and can't be called back.", err=True)
+    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused)
+    if not found and others > 0:
+        click.echo(f"Neither waiting nor in flight: {others:,} of the jobs that were named.", err=True)
     if answer.refused:
         return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
 
 
-def count_lines(counted: Sequence[CountedJobs]) -> Iterator[str]:
+def count_lines(counts: JobCounts) -> Iterator[str]:
     """The lines of `priorityd status` about ordered jobs."""
+    counted = counts.jobs
     waiting: Counter[str] = Counter()
     in_flight: Counter[str] = Counter()
     for each in counted:
@@ -94,6 +124,8 @@ def count_lines(counted: Sequence[CountedJobs]) -> Iterator[str]:
     yield f"{in_flight.total():>10}  ordered jobs in flight{_by_priority(in_flight)}"
     if lost:
         yield f"{lost:>10}  ordered jobs that nobody has reported on"
+    if waiting.total() and (why := why_none_is_released(counts.asked_seconds)):
+        yield why
 
 
 def _by_priority(counts: Counter[str]) -> str:

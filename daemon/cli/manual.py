@@ -14,7 +14,7 @@ import click
 
 from priorityd.core import __version__
 from priorityd.daemon.cli import cli
-from priorityd.daemon.settings import Settings, variable_name
+from priorityd.daemon.settings import Settings, shown, variable_name
 
 _ESCAPES: Final = {"\\": "\\e", "-": "\\-"}
 _WIDTH: Final = 72
@@ -22,6 +22,25 @@ _SECRETS: Final = (
     "Settings, each in a file named like its variable. $CREDENTIALS_DIRECTORY (systemd's) or "
     "$PRIORITYD_SECRETS_DIR, where set, is read instead."
 )
+EXAMPLES: Final = {
+    "priorityd sandbox": "A first look at everything, on this machine alone.",
+    "priorityd check": "Whether all is set up as it has to be, and what to type where it is not.",
+    "priorityd sync --dry-run": "What a sync would change; the exit code is 10 if it would change anything.",
+    "priorityd explain acme/web": "Why this repository has its priority.",
+    "priorityd pin acme/web low": "What it is to have whenever no workspace holds it.",
+    """priorityd queue recent-prs acme/web acme/api --data '{"days": 7}'""": "A job for each of both.",
+    "priorityd queue reviews --stdin --mode ordered < repositories.txt": "One for each repository of a list, "
+    "to be released in strict order.",
+    "priorityd jobs list --repository acme/web": "Where its jobs stand in the order.",
+    "priorityd status --json": "How all is, for a script.",
+}
+_SIGNALS: Final = {
+    "SIGHUP": "The daemon reads the key again and looks at every row; several during one run lead to one "
+    "more.",
+    "SIGTERM, SIGINT": "It takes no more changes, finishes what is waiting within PRIORITYD_DRAIN_SECONDS, "
+    "gives its lease back and ends with 0. A second one ends it at once, with 1 if work was left. Nothing is "
+    "lost either way: the next start looks at every row.",
+}
 _KEEP_LINES: Final = "\b"
 """How click marks a paragraph that is not to be filled."""
 
@@ -46,7 +65,13 @@ def _lines() -> Iterator[str]:
     for line in codes.splitlines():
         code, meaning = line.split(maxsplit=1)
         yield from _tagged(code, meaning)
+    yield ".SH SIGNALS"
+    for signal, effect in _SIGNALS.items():
+        yield from _tagged(signal, effect)
     yield from _environment()
+    yield ".SH EXAMPLES"
+    for example, meaning in EXAMPLES.items():
+        yield from _tagged(example, meaning)
 
 
 def _each(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -71,7 +96,7 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
 def _environment() -> Iterator[str]:
     yield ".SH ENVIRONMENT"
     for name, field in Settings.model_fields.items():
-        default = "" if field.is_required() or field.default is None else f" Default: {field.default}."
+        default = "" if field.is_required() or field.default is None else f" Default: {shown(field.default)}."
         yield from _tagged(variable_name(name), f"{field.description}{default}")
     yield ".SH FILES"
     yield from _tagged(".env", "Settings, in the working directory.")

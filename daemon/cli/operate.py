@@ -6,7 +6,6 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
-from uuid import UUID
 
 import anyio
 import click
@@ -16,9 +15,11 @@ from priorityd.core.database.schema import missing_schema
 from priorityd.core.errors import ExitCode, PriorityError, TransientError
 from priorityd.core.priorities import Label
 from priorityd.daemon.cli.finding import psql
+from priorityd.daemon.cli.repositories import Words, find_repository
 from priorityd.daemon.cli.run import first_of
 from priorityd.daemon.cli.sync import show_changes
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.rows import PinAnswer
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
@@ -59,16 +60,27 @@ async def _with_store(command: Command, settings: Settings, options: dict[str, A
 
 
 async def pin_command(
-    _: Settings, store: Store, *, repository_id: UUID, priority: Label | None, as_json: bool
+    _: Settings, store: Store, *, repository: Words, priority: Label | None, as_json: bool
 ) -> ExitCode:
     """`priorityd pin` and `priorityd unpin`."""
-    answer = await store.set_manual_priority(repository_id, priority)
+    found = await find_repository(store, repository)
+    answer = await store.set_manual_priority(found.repository_id, priority)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python(asdict(answer))))
+        facts = {"repository_id": found.repository_id, "name": found.name, **asdict(answer)}
+        click.echo(json.dumps(to_jsonable_python(facts)))
         return ExitCode.DONE
-    show_changes(answer.changes)
-    click.echo(f"{repository_id}  " + (f"pinned at {priority}" if priority else "no longer pinned"))
+    show_changes([change for change in answer.changes if change.old_priority != change.new_priority])
+    click.echo(f"{found.shown_as} {_pinned(answer)}")
     return ExitCode.DONE
+
+
+def _pinned(answer: PinAnswer) -> str:
+    old, new = answer.old_manual_priority, answer.manual_priority
+    if new is None:
+        return "was not pinned" if old is None else f"is no longer pinned to {old}"
+    again = " already" if old == new else ""
+    held = answer.workspace_repos > 0 and new in ("medium", "low")
+    return f"is pinned to {new}{again}" + (", and high as long as a workspace holds it" if held else "")
 
 
 async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitCode:

@@ -1,4 +1,4 @@
-"""`priorityd queue`: jobs from arguments or from a list, and what became of them."""
+"""`priorityd queue`: queueing jobs, and what became of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import gc
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import BinaryIO, Final
-from uuid import UUID, uuid4
+from typing import Final
 
 import click
 
 from priorityd.core.database.answers import RepositoryPriority
-from priorityd.core.errors import ExitCode, PermanentError
+from priorityd.core.errors import ExitCode, PriorityError
 from priorityd.core.jobs.events import Job, event_name
-from priorityd.core.jobs.validation import MAX_LEVELS, why_data_refused
+from priorityd.core.names import known_as
 from priorityd.core.priorities import PRIORITIES, score
-from priorityd.core.vocabulary import JobType, QueueMode
+from priorityd.core.vocabulary import QueueMode
+from priorityd.daemon.cli.job_order import JobList, JobOrder, look_up_names
+from priorityd.daemon.cli.jobs import why_none_is_released
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.direct_queue import open_queue
+from priorityd.daemon.jobs.ordered_jobs import count_jobs
 from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, QueueResult
 from priorityd.daemon.settings import Settings
 
@@ -30,80 +31,12 @@ _SHOWN: Final = 5
 """Of many alike, so many are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobList:
-    """What is to be queued: each repository once. `batch_id` is part of every event's id."""
-
-    job_type: JobType
-    batch_id: str
-    jobs: Sequence[Job]
-    duplicates: int
-
-
-def read_jobs(
-    job_type: JobType,
-    repository_ids: Iterable[UUID],
-    lines: BinaryIO | None,
-    data: str | None,
-    batch_id: str | None,
-) -> JobList:
-    """The jobs that the arguments and, if given, the lines name.
-
-    Raises `click.UsageError` for what can't be read, before anything is queued.
-    """
-    named: list[tuple[UUID, str | None]] = [(key, None) for key in repository_ids]
-    if lines is not None:
-        named += _read_lines(lines)
-    elif not named:
-        raise click.UsageError("Name at least one repository id, or use --stdin.")
-    names: dict[UUID, str | None] = {}
-    for key, name in named:
-        names[key] = names.get(key) or name
-    batch = batch_id or uuid4().hex
-    fields = _read_data(data)
-    try:
-        jobs = [Job(job_type, key, name, fields, f"{batch}:{job_type}:{key}") for key, name in names.items()]
-    except PermanentError as error:
-        raise click.UsageError(f"--data: {error}") from None
-    return JobList(job_type, batch, jobs, len(named) - len(names))
-
-
-def _read_lines(lines: BinaryIO) -> Iterator[tuple[UUID, str | None]]:
-    read, bad = [], []
-    text = lines.read().decode("utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split(maxsplit=1)
-        if not words:
-            continue
-        try:
-            read.append((UUID(words[0]), words[1].strip() if len(words) > 1 else None))
-        except ValueError:
-            bad.append(f"line {number}: {words[0]!r:.80}")
-    if bad:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise click.UsageError(f"No repository id in {', '.join(bad[:_SHOWN])}{more}. Nothing was queued.")
-    return iter(read)
-
-
-def _read_data(data: str | None) -> dict[str, object]:
-    try:
-        fields = json.loads(data or "{}")
-    except ValueError as error:
-        raise click.UsageError(f"--data is no JSON: {error}") from None
-    except RecursionError:
-        raise click.UsageError(f"--data: nested deeper than {MAX_LEVELS} levels.") from None
-    if not isinstance(fields, dict):
-        raise click.UsageError("--data must be a JSON object.")
-    if reason := why_data_refused(fields):
-        raise click.UsageError(f"--data: a job {reason}.")
-    return fields
-
-
 async def queue_command(
-    settings: Settings, store: Store, *, jobs: JobList, mode: QueueMode | None, as_json: bool
+    settings: Settings, store: Store, *, order: JobOrder, mode: QueueMode | None, as_json: bool
 ) -> ExitCode:
     """`priorityd queue`."""
     mode = mode or settings.queue_mode
+    jobs = await look_up_names(store, order)
     # What was imported never becomes garbage; looking through it in mid-work would take a tenth of a second.
     gc.disable()
     async with open_queue(settings, store, mode) as queue:
@@ -125,9 +58,18 @@ async def queue_command(
         click.echo(json.dumps(_as_json(jobs, result, why, seconds)))
     else:
         _list_left(result)
+    if mode == "ordered" and result.sent and (idle := await _why_none_is_released(store)):
+        _say(idle)
     if why is not None:
         return why.exit_code
     return ExitCode.FAILED if result.refused else ExitCode.DONE
+
+
+async def _why_none_is_released(store: Store) -> str | None:
+    try:
+        return why_none_is_released((await count_jobs(store)).asked_seconds)
+    except PriorityError:
+        return None
 
 
 class _Progress:
@@ -172,22 +114,26 @@ def _show_words(jobs: JobList, result: QueueResult, seconds: float) -> None:
         _say("The list is empty: nothing was queued.")
         return
     if jobs.duplicates:
-        _say(f"{jobs.duplicates:,} ids were named more than once, and are queued once.")
+        _say(f"{jobs.duplicates:,} of the names were repetitions: each repository is queued once.")
     priorities = ", ".join(f"{count:,} {word}" for word, count in _by_priority(result.sent).items() if count)
     which = f": {priorities}" if priorities else ""
     _say(f"{len(result.sent):,} of {len(jobs.jobs):,} jobs queued in {seconds:.1f} s{which}")
     unknown = Counter(queued.look_up for queued in result.sent if not _found(queued))
     if unknown["untracked"]:
-        _say(f"{unknown['untracked']:,} of them have no tracked row, and are queued at medium.")
+        _say(f"Of these, {unknown['untracked']:,} at medium for want of a tracked row.")
     if unknown["failed"]:
         _say(
-            f"{unknown['failed']:,} of them could not be looked up, and are queued at medium: "
+            f"Of these, {unknown['failed']:,} at medium because their priority could not be looked up: "
             f"{result.look_up_errors[0]}"
         )
     for refused in result.refused[:_SHOWN]:
-        _say(f"Refused: {refused.job.repository_id}: {refused.reason}")
+        _say(f"Refused: {_shown(refused.job)}: {refused.reason}")
     if len(result.refused) > _SHOWN:
         _say(f"… and {len(result.refused) - _SHOWN:,} more were refused.")
+
+
+def _shown(job: Job) -> str:
+    return known_as(job.repository_id, job.repository_name)
 
 
 def _found(queued: QueuedJob) -> bool:
@@ -219,15 +165,19 @@ def _as_json(
         "look_up_errors": result.look_up_errors,
         "seconds": round(seconds, 3),
         "jobs": [_job_json(queued) for queued in result.sent],
-        "refused": [{"repository_id": str(r.job.repository_id), "reason": r.reason} for r in result.refused],
-        "not_sent": [str(job.repository_id) for job in result.not_sent],
+        "refused": [{**_repository_json(each.job), "reason": each.reason} for each in result.refused],
+        "not_sent": [_repository_json(job) for job in result.not_sent],
         "error": str(why) if why else None,
     }
 
 
+def _repository_json(job: Job) -> dict[str, str | None]:
+    return {"repository_id": str(job.repository_id), "name": job.repository_name}
+
+
 def _job_json(queued: QueuedJob) -> dict[str, object]:
     return {
-        "repository_id": str(queued.job.repository_id),
+        **_repository_json(queued.job),
         "event_id": queued.event_id,
         "priority": queued.priority,
         "score": score(queued.priority),

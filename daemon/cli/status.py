@@ -15,6 +15,7 @@ import httpx
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
+from priorityd.core.names import known_as
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
@@ -32,7 +33,7 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
     if as_json:
         answer = {
             "snapshot": asdict(snapshot),
-            "ordered_jobs": [asdict(each) for each in counted],
+            "ordered_jobs": asdict(counted),
             "daemon": daemon,
         }
         click.echo(json.dumps(to_jsonable_python(answer)))
@@ -80,7 +81,10 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
         if part in daemon:
             yield f"{label}: {words(daemon[part])}"
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
-        yield f"  {row['name'] or ''} {row['repository_id']}".rstrip() + f": {row['reason']}"
+        yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
+    for row in daemon.get("queue", {}).get("refused_rows", ()):
+        row_id = row["tracked_repository_id"]
+        yield f"  the tracked row {row_id}, which has no repository: {row['reason']}"
 
 
 def _ready(daemon: Facts) -> str:
@@ -107,7 +111,10 @@ def _listener(listener: Facts) -> str:
 
 def _queue(queue: Facts) -> str:
     oldest = f", the oldest for {queue['oldest_pending_seconds']:.1f} s" if queue["pending"] else ""
-    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked"
+    refused = queue.get("all_refused_because")
+    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked" + (
+        f"; no row can be written ({refused})" if refused else ""
+    )
 
 
 def _sweep(sweep: Facts) -> str:
@@ -127,7 +134,7 @@ def _last_change(change: Facts) -> str:
 
 def _latency(history: Facts) -> str:
     measured = [
-        f"{priority} {latency['p50_seconds']:.3f} s, 95 % below {latency['p95_seconds']:.3f} s"
+        f"{priority}: half within {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
         for priority, latency in history["latency"].items()
         if latency["count"]
     ]
@@ -173,7 +180,7 @@ def _ordered_jobs(jobs: Facts) -> str:
 
 
 def _leader(leader: Any) -> str:
-    return "done by this daemon" if leader else "not done by this daemon"
+    return "this daemon" if leader else "another daemon, or none"
 
 
 def _time(text: str | None) -> str:
@@ -183,7 +190,7 @@ def _time(text: str | None) -> str:
 _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Stream", "listener", _listener),
     ("Queue", "queue", _queue),
-    ("Timer work", "leader", _leader),
+    ("Leader", "leader", _leader),
     ("Sweep", "sweep", _sweep),
     ("Full resync", "resync", _resync),
     ("Last change", "last_change", _last_change),

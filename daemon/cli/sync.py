@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
-from uuid import UUID
 
 import click
 from pydantic_core import to_jsonable_python
@@ -18,7 +17,9 @@ from priorityd.core.database.schema import demand_version
 from priorityd.core.errors import ExitCode, TransientError
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.cli.meter import Meter, meter
+from priorityd.daemon.cli.repositories import Words, find_repositories
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.rows import FoundRepository
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
 
@@ -29,22 +30,26 @@ _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "
 
 
 async def sync_command(
-    settings: Settings, store: Store, *, dry_run: bool, repository: Sequence[UUID], as_json: bool
+    settings: Settings, store: Store, *, dry_run: bool, repositories: Sequence[Words], as_json: bool
 ) -> ExitCode:
     """Make every (or these) repositories right; with `dry_run` say what that would change."""
     started_at = monotonic()
+    changes: list[PriorityUpdate] = []
     try:
         demand_version(await store.schema_version())
-        total = None if repository or as_json else await _tracked(store)
+        chosen = await find_repositories(store, repositories) if repositories else []
+        total = None if chosen or as_json else await _tracked(store)
         with meter("Looking at repositories", total) as progress:
-            report = _Report(progress, shows_changes=not as_json and (dry_run or bool(repository)))
-            result = await _sync(settings, store, repository, dry_run=dry_run, on_answer=report.take)
+            report = _Report(progress, shows_changes=not as_json and (dry_run or bool(chosen)))
+            take = (lambda answer: changes.extend(answer.changes)) if as_json else report.take
+            result = await _sync(settings, store, chosen, dry_run=dry_run, on_answer=take)
     except TransientError as error:
         if not as_json or error.reason == "schema_cache":
             raise
         result = SyncResult(errors=[str(error)], unavailable=True)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python({**asdict(result), "dry_run": dry_run})))
+        facts = {**asdict(result), "dry_run": dry_run, "changes": [asdict(change) for change in changes]}
+        click.echo(json.dumps(to_jsonable_python(facts)))
     else:
         report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
     return _exit_code(result, dry_run=dry_run)
@@ -65,15 +70,18 @@ async def _tracked(store: Store) -> int:
 async def _sync(
     settings: Settings,
     store: Store,
-    repositories: Sequence[UUID],
+    chosen: Sequence[FoundRepository],
     *,
     dry_run: bool,
     on_answer: Callable[[SyncAnswer], None],
 ) -> SyncResult:
-    if not repositories:
+    if not chosen:
         service = WorkspacePrioritySync(store, monotonic)
         return await service.sync_all_priorities(dry_run=dry_run, on_answer=on_answer)
-    result, left = SyncResult(), list(repositories)
+    result, left = SyncResult(), [each.repository_id for each in chosen]
+    for each in chosen:
+        if not each.tracked:
+            result.fail(f"{each.shown_as} is not tracked: it has no row that could have a priority")
     size = CallSize(min(_FIRST_BATCH_SIZE, settings.batch_size), settings.batch_size, _AIM_SECONDS)
     while left:
         batch, started_at = left[: size.rows], monotonic()
@@ -138,7 +146,7 @@ def show_changes(changes: Sequence[PriorityUpdate]) -> None:
     for change in changes:
         old, new = change.old_priority or "none", change.new_priority
         arrow = f"{old} → {click.style(new, fg=_COLOURS.get(new))}" if old != new else f"{old} as before"
-        click.echo(f"{change.repository_id or '(no repository)'}  {arrow}  {_where(change)}")
+        click.echo(f"{change.shown_as}  {arrow}  {_where(change)}")
 
 
 def _where(change: PriorityUpdate) -> str:

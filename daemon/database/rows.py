@@ -9,6 +9,7 @@ from uuid import UUID
 
 from priorityd.core.database.answers import SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
+from priorityd.core.names import known_as
 from priorityd.core.priorities import Expected, Label, Priority
 from priorityd.core.vocabulary import JobStatus
 
@@ -39,6 +40,20 @@ class Snapshot:
     outbox_pending: int = 0
     outbox_oldest_seconds: float = 0.0
     outbox_abandoned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRepository:
+    """One entry of `find_repositories`: a repository that somebody knows; `tracked`, it has a priority."""
+
+    repository_id: UUID
+    name: str | None
+    tracked: bool
+
+    @property
+    def shown_as(self) -> str:
+        """What people know it by."""
+        return known_as(self.repository_id, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +112,9 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class PinAnswer(SyncAnswer):
-    """The answer of `set_manual_priority`."""
+    """The answer of `set_manual_priority`; `old_manual_priority` may be a word of the application's own."""
 
+    old_manual_priority: str | None = None
     manual_priority: Label | None = None
 
 

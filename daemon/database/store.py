@@ -38,6 +38,7 @@ from priorityd.daemon.database.rows import (
     Beat,
     DatabaseCheck,
     Explanation,
+    FoundRepository,
     JobPage,
     LeaseAnswer,
     NoJobs,
@@ -74,6 +75,7 @@ Answer = TypeVar("Answer")
 _SYNC: Final = TypeAdapter(SyncAnswer)
 _PRIORITIES: Final = TypeAdapter(dict[UUID, RepositoryPriority])
 _IDS_PAGE: Final = TypeAdapter(RepositoryIdsPage)
+_FOUND: Final = TypeAdapter(tuple[FoundRepository, ...])
 _EXPLANATION: Final = TypeAdapter(Explanation)
 _PIN: Final = TypeAdapter(PinAnswer)
 _SNAPSHOT: Final = TypeAdapter(Snapshot)
@@ -145,6 +147,13 @@ class Store:
         """Priorities by repository; those without a tracked row are absent."""
         ids = [str(repository_id) for repository_id in repository_ids]
         return await self._call(_PRIORITIES, "get_repository_priorities", p_repository_ids=ids)
+
+    async def find_repositories(
+        self, repository_ids: Sequence[UUID], names: Sequence[str]
+    ) -> tuple[FoundRepository, ...]:
+        """Those with these ids or names that anybody knows; a name, `owner/name`, may be that of several."""
+        ids = [str(repository_id) for repository_id in repository_ids]
+        return await self._call(_FOUND, "find_repositories", p_repository_ids=ids, p_names=list(names))
 
     async def explain(self, repository_id: UUID) -> Explanation:
         """Why the repository has the priority it has."""
@@ -293,7 +302,7 @@ class Store:
             raise TransientError(f"{function}: no answer in time", reason="timeout") from None
         except httpx.HTTPError as error:
             self._on_error("network")
-            raise TransientError(f"{function}: {error or type(error).__name__}", reason="network") from None
+            raise TransientError(_unreached(function, error), reason="network") from None
         except (ValidationError, ValueError, RecursionError) as error:
             self._on_error("bad_answer")
             raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
@@ -320,6 +329,10 @@ def _reason_of(error: PriorityError) -> str:
     if isinstance(error, ContractError):
         return "not_set_up"
     return error.reason if isinstance(error, TransientError | PermanentError) else "key_refused"
+
+
+def _unreached(function: str, error: httpx.HTTPError) -> str:
+    return f"Supabase can't be reached for {function}: {error or type(error).__name__}"
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

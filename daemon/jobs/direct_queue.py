@@ -215,7 +215,9 @@ class _Run:
 
     def refuse_job(self, job: Job, reason: str) -> None:
         """Nobody will ever take this one."""
-        log.warning("job_refused", repository_id=str(job.repository_id), reason=reason)
+        log.warning(
+            "job_refused", repository_id=str(job.repository_id), name=job.repository_name, reason=reason
+        )
         self.result.refused.append(RefusedJob(job, reason))
 
     def close(self) -> None:

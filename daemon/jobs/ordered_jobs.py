@@ -106,6 +106,7 @@ class ListedJob:
     job_id: UUID
     job_type: str
     repository_id: UUID
+    name: str | None
     state: Literal["waiting", "released", "in_flight", "lost", "aside"]
     position: int | None
     priority: Priority
@@ -117,10 +118,14 @@ class ListedJob:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """The answer of `list_ordered_jobs`: the first of `found` jobs."""
+    """The answer of `list_ordered_jobs`: the first of `found` jobs.
+
+    `asked_seconds` is how long ago a daemon last asked for jobs to release, None if none ever has.
+    """
 
     jobs: tuple[ListedJob, ...]
     found: int
+    asked_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,14 @@ class CountedJobs:
 
 
 @dataclass(frozen=True, slots=True)
+class JobCounts:
+    """The answer of `count_ordered_jobs`; `asked_seconds` as for `JobList`."""
+
+    jobs: tuple[CountedJobs, ...]
+    asked_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CancelledJobs:
     """How many jobs were cancelled, how many were out already and can't be called back, and which could not
     be written."""
@@ -149,7 +162,7 @@ class CancelledJobs:
 _RELEASE: Final = TypeAdapter(Release)
 _QUEUED: Final = TypeAdapter(Queued)
 _LISTED: Final = TypeAdapter(JobList)
-_COUNTED: Final = TypeAdapter(tuple[CountedJobs, ...])
+_COUNTED: Final = TypeAdapter(JobCounts)
 _CANCELLED: Final = TypeAdapter(CancelledJobs)
 _CHECKED: Final = TypeAdapter(LaneCheck)
 _REFUSALS: Final = TypeAdapter(Refusals)
@@ -230,8 +243,8 @@ async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | No
     )
 
 
-async def count_jobs(store: Store) -> tuple[CountedJobs, ...]:
-    """What waits and what is in flight, by type and priority."""
+async def count_jobs(store: Store) -> JobCounts:
+    """What waits and what is in flight, by type and priority, and whether anybody releases."""
     return await store.call(_COUNTED, "count_ordered_jobs")
 
 

@@ -172,6 +172,7 @@ class Releaser(Delivery[ReleasedJob]):
                 "job_promoted",
                 job_id=str(item.job_id),
                 repository_id=str(item.repository_id),
+                name=item.repository_name,
                 priority=item.priority,
                 waited_seconds=round(item.waited_seconds),
             )
@@ -201,7 +202,13 @@ class Releaser(Delivery[ReleasedJob]):
             log.info("jobs_released", jobs=len(sent))
 
     def _refused(self, job: ReleasedJob, reason: str) -> str:
-        log.error("job_refused", job_id=str(job.job_id), repository_id=str(job.repository_id), reason=reason)
+        log.error(
+            "job_refused",
+            job_id=str(job.job_id),
+            repository_id=str(job.repository_id),
+            name=job.repository_name,
+            reason=reason,
+        )
         return reason
 
     async def _check_lanes(self) -> None:

@@ -155,6 +155,7 @@ class Dispatcher(Delivery[RecordedChange]):
             "change_abandoned",
             change_id=item.id,
             repository_id=str(item.repository_id) if item.repository_id else None,
+            name=item.repository_name,
             event_name=refused.event.name,
             error=refused.reason,
         )

@@ -158,6 +158,8 @@ class Sweeper(Agent):
             # Without a change as large a round would find the same rows: they are locked, or refused.
             if not answer.more or (answer.changed == 0 and self._size.rows == limit):
                 self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
+                if not answer.more:
+                    self._intake.keep_nameless(left)
                 return changed, None if waited else database_seconds
             self.tick()
 
@@ -190,6 +192,7 @@ class Sweeper(Agent):
     def _leave_to_leader(self, now: float) -> None:
         self._pace.skipped(now)
         self._drift_watch.saw(now, None)
+        self._intake.keep_nameless(())
         self._works()
         self._unpark()
 

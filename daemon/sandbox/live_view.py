@@ -83,7 +83,10 @@ class LiveView(View):
         """Remember what is worth a line."""
         text = _words(event)
         if text is not None:
-            self._events.append(Text.assemble((f"{datetime.now().astimezone():%H:%M:%S}  ", "dim"), text))
+            # The id comes last: a narrow terminal cuts it off.
+            identity = (f"  {event['repository_id']}", "dim") if event.get("repository_id") else ""
+            moment = (f"{datetime.now().astimezone():%H:%M:%S}  ", "dim")
+            self._events.append(Text.assemble(moment, text, identity, no_wrap=True, overflow="ellipsis"))
             self._draw()
 
     def pulse(self, pulse: Pulse) -> None:
@@ -148,6 +151,11 @@ def _lines(facts: Facts) -> list[tuple[str, str]]:
     return lines + ([("METRICS_URL", facts.metrics_url)] if facts.metrics_url else [])
 
 
+def _where(event: dict[str, Any]) -> str:
+    count = event.get("workspace_count")
+    return ", in no workspace" if not count else f", in {count} workspace{'s' if count != 1 else ''}"
+
+
 def _words(event: dict[str, Any]) -> Text | None:
     """An event as a line, None if it is not worth one."""
     match event:
@@ -162,12 +170,12 @@ def _words(event: dict[str, Any]) -> Text | None:
             "new": new,
             "repository_id": repository,
         }:
-            name = event.get("repository") or str(repository)
+            name = event.get("name") or str(repository)
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
-            count = f", workspaces: {event.get('workspace_count')}"
-            colour = _COLOURS.get(str(new), "")
-            return Text.assemble(f"  {name}: {old} → ", (str(new), colour), count, (after, "dim"))
+            priority = (str(new), _COLOURS.get(str(new), ""))
+            before, behind = (f"{old or 'none'} → ", "") if old != new else ("", " as before")
+            return Text.assemble(f"  {name}: {before}", priority, behind, _where(event), (after, "dim"))
         case {"source": "daemon", "event": "output", "line": line}:
             return Text(str(line), "dim")
         case {"source": "daemon", "event": name}:

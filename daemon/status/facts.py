@@ -20,7 +20,9 @@ from priorityd.core.status.facts import (
     RepairFacts,
     StreamFacts,
 )
+from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.apply.worker import Worker
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.inngest.function_host import FunctionHost
@@ -50,6 +52,8 @@ class Sources:
     sweep_interval_seconds: float
     listener: Listener
     queue: WorkQueue
+    intake: Intake
+    worker: Worker
     elector: Elector
     leadership: Leadership
     sweeper: Sweeper
@@ -75,7 +79,7 @@ def read_facts(sources: Sources, *, stopping: bool) -> Facts:
         database=_database(sources, now),
         stream=_stream(sources, now),
         repair=_repair(sources),
-        queue=_queue(sources.queue, now),
+        queue=_queue(sources, now),
         counts=_counts(sources, now),
         inngest=_inngest(sources, now),
         jobs=_jobs(sources),
@@ -118,11 +122,16 @@ def _repair(sources: Sources) -> RepairFacts:
     )
 
 
-def _queue(queue: WorkQueue, now: float) -> QueueFacts:
+def _queue(sources: Sources, now: float) -> QueueFacts:
+    queue, nameless = sources.queue, sources.intake.nameless
+    reasons = [*queue.parked.values(), *(row.reason for row in nameless.values())]
     return QueueFacts(
         oldest_pending_seconds=queue.oldest_pending_seconds(now),
         parked=queue.parked_count,
-        parked_because=next(iter(queue.parked.values()), None),
+        nameless=len(nameless),
+        refused_because=next(iter(reasons), None),
+        # What is refused waits: where nothing does, another daemon has written it.
+        all_refused_because=sources.worker.all_refused_because if queue.pending else None,
     )
 
 

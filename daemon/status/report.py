@@ -77,14 +77,27 @@ class ParkedRepository(Part):
     reason: str
 
 
+class RefusedRowReport(Part):
+    """A tracked row without a repository that can't be written."""
+
+    tracked_repository_id: UUID
+    name: str | None
+    """`owner/name` where the row tells it."""
+    reason: str
+
+
 class QueueReport(Part):
-    """Repositories that wait to be looked at."""
+    """Repositories that wait to be looked at, and what can't be written."""
 
     pending: int
     oldest_pending_seconds: float
     parked: int
     parked_repositories: list[ParkedRepository]
     """Some of them."""
+    refused_rows: list[RefusedRowReport]
+    """Some of those without a repository."""
+    all_refused_because: str | None
+    """Why no row at all can be written; what waits is tried again. None while rows can be."""
 
 
 class SweepReport(Part):

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from priorityd.core import __version__
-from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.history import Latencies, Minute, merged
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.status.facts import Facts
@@ -43,6 +42,7 @@ from priorityd.daemon.status.report import (
     ParkedRepository,
     QueuedJobs,
     QueueReport,
+    RefusedRowReport,
     Report,
     ResyncReport,
     SweepReport,
@@ -70,7 +70,7 @@ def describe(sources: Sources, facts: Facts, health: Health) -> Report:
         known=_known(facts),
         leader=leader,
         listener=_listener(sources.listener, facts, now),
-        queue=_queue(sources.queue, sources.recorder),
+        queue=_queue(sources, facts),
         sweep=SweepReport(
             last_done_at=sources.sweeper.last_done_at,
             succeeding=facts.repair.sweeps and sources.sweeper.failure is None,
@@ -115,7 +115,8 @@ def _listener(listener: Listener, facts: Facts, now: datetime) -> ListenerReport
     )
 
 
-def _queue(queue: WorkQueue, recorder: Recorder) -> QueueReport:
+def _queue(sources: Sources, facts: Facts) -> QueueReport:
+    queue, recorder, nameless = sources.queue, sources.recorder, sources.intake.nameless
     parked = queue.parked
     return QueueReport(
         pending=queue.pending,
@@ -125,6 +126,11 @@ def _queue(queue: WorkQueue, recorder: Recorder) -> QueueReport:
             ParkedRepository(repository_id=key, name=recorder.refused_names.get(key), reason=parked[key])
             for key in list(parked)[:MAX_PARKED_SHOWN]
         ],
+        refused_rows=[
+            RefusedRowReport(tracked_repository_id=row.id, name=row.name, reason=row.reason)
+            for row in list(nameless.values())[:MAX_PARKED_SHOWN]
+        ],
+        all_refused_because=facts.queue.all_refused_because,
     )
 
 

@@ -107,7 +107,7 @@ async def test_a_sync_names_the_rows_that_are_refused(stack: Stack) -> None:
     code, out, err = await stack.priorityd("sync")
     assert code == 1
     assert "0 changed of 3" in out
-    assert "priorityd: acme/web: frozen (42501)\n" in err
+    assert f"priorityd: acme/web ({named}): frozen (42501)\n" in err
     assert f"priorityd: the tracked row {nameless}, which has no repository: frozen (42501)\n" in err
     code, out, _ = await stack.priorityd("sync", "--json")
     assert (code, len(json.loads(out)["refused"])) == (1, 3)
@@ -150,11 +150,11 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     answer, *evidence = out.splitlines()
     assert answer == (
         f"Repository {repository} is high because 1 workspace holds it (Acme). "
-        "Without that workspace it would be at medium."
+        "Without that workspace it would be medium."
     )
     assert "priority high, is_workspace_repo true, workspace_count 1, manual priority none" in evidence[0]
     assert evidence[1].startswith(f"  in workspace Acme ({workspace}), added 20")
-    assert evidence[2].endswith(" UTC  medium → high  (manual)")
+    assert evidence[2].endswith(" UTC  medium → high, now in a workspace  (manual)")
 
 
 async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
@@ -170,18 +170,21 @@ async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
         "is medium because no workspace holds it and it is not pinned, which means medium. "
         "It becomes high as soon as a workspace holds it."
     )
-    assert answers[pinned].startswith("is low because no workspace holds it and its manual priority is low. ")
+    assert answers[pinned] == (
+        "is low because it is pinned to low, and no workspace holds it. "
+        "It becomes high as soon as a workspace holds it."
+    )
     assert answers[untracked].startswith("has no priority, because it is not tracked. 1 workspace holds it (")
     code, out, err = await stack.priorityd("explain", str(uuid4()))
     assert (code, out) == (1, "")
-    assert "neither tracked nor in a workspace" in err
+    assert "priorityd: no repository has the id " in err
 
 
 async def test_a_fourth_priority_can_be_pinned_and_is_explained(stack: Stack) -> None:
     app, repository = stack.app, stack.app.repository()
     code, _, err = await stack.priorityd("pin", str(repository), "critical")
     assert code == 1
-    assert "p_priority is 'critical', but must be high, medium, low, or null" in err
+    assert "the application has no priority 'critical', only high, medium, low" in err
     app.connection.execute("alter type repository_priority add value 'critical'")
     _, out, _ = await stack.priorityd("pin", str(repository), "critical")
     assert "medium → critical" in out
@@ -227,7 +230,7 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
         "Daemon: ready, version ",
         "Stream: live since 20",
         "Queue: 0 pending, 0 parked\n",
-        "Timer work: done by this daemon\n",
+        "Leader: this daemon\n",
         "Sweep: last done 20",
         "Full resync: last done 20",
         "Last change: 20",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -184,6 +186,34 @@ async def test_the_same_batch_queues_nothing_twice(stack: Stack) -> None:
     assert value(stack, "select count(*) from background_jobs") == 1
 
 
+async def seen_by_all(stack: Stack) -> list[dict[str, int]]:
+    """What waits by priority, as `jobs list` and `status`, for people and for scripts, tell it."""
+    _, listed, _ = await stack.priorityd("jobs", "list", "--json")
+    _, status, _ = await stack.priorityd("status", "--json")
+    _, words, _ = await stack.priorityd("status")
+    counted = {each["priority"]: each["waiting"] for each in json.loads(status)["ordered_jobs"]["jobs"]}
+    (line,) = re.findall(r"jobs that wait in order: (.*), the oldest", words)
+    told = {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", line)}
+    return [dict(Counter(job["priority"] for job in json.loads(listed)["jobs"])), counted, told]
+
+
+async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
+    repository = str(stack.app.repository())
+    never = "Nobody releases them: no daemon has ever asked for one."
+    code, _, err = await stack.priorityd("queue", "reviews", repository, "--mode", "ordered")
+    assert (code, never in err) == (0, True)
+    assert never in (await stack.priorityd("jobs", "list"))[2]
+    assert never in (await stack.priorityd("status"))[1]
+    stack.app.connection.execute("select release_ordered_jobs(gen_random_uuid(), 1, 1)")
+    await queue(stack, stack.app.repository())
+    for command in (["jobs", "list"], ["status"]):
+        _, out, err = await stack.priorityd(*command)
+        assert "Nobody releases" not in out + err
+    ago = "update priorityd.release_state set asked_at = now() - interval '2 h'"
+    stack.app.connection.execute(ago)
+    assert "no daemon has asked for one for 7,20" in (await stack.priorityd("jobs", "list"))[2]
+
+
 async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> None:
     app = stack.app
     first, second = app.repositories(2)
@@ -194,7 +224,8 @@ async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> No
         ("medium", "found"),
         ("high", "found"),
     ]
-    # A daemon has to look at them once for their lanes to be there; nothing is sent by asking.
+    assert await seen_by_all(stack) == [{"high": 1, "medium": 1}] * 3
+    # Nothing is sent by asking.
     app.connection.execute("select release_ordered_jobs(gen_random_uuid(), 1, 1)")
     app.connection.execute("update priorityd.ordered_jobs set lease_until = now()")
     code, out, _ = await stack.priorityd("jobs", "list", "--json")
@@ -206,9 +237,9 @@ async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> No
     assert "jobs that wait in order: 1 medium" in out
     assert "ordered jobs in flight: 1 high" in out
     code, out, err = await stack.priorityd("jobs", "cancel", "--repository", str(second))
-    assert (code, "1 are in flight" in err) == (1, True)
+    assert (code, "1 is in flight" in err) == (1, True)
     code, out, _ = await stack.priorityd("jobs", "cancel", "--repository", str(first))
-    assert (code, out) == (0, "1 jobs cancelled\n")
+    assert (code, out) == (0, f"1 job of {first} cancelled\n")
     code, _, err = await stack.priorityd("jobs", "cancel")
     assert (code, "Name at least one job id" in err) == (2, True)
     statuses = app.connection.execute("select status from background_jobs order by status").fetchall()

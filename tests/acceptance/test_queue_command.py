@@ -65,7 +65,7 @@ async def test_queues_a_job_for_each_id_with_its_priority(shell: Shell) -> None:
     assert (code, out) == (0, "")
     assert "3 of 3 jobs queued" in err
     assert "1 high, 2 medium" in err
-    assert "1 of them have no tracked row, and are queued at medium." in err
+    assert "Of these, 1 at medium for want of a tracked row." in err
     assert {event["name"] for event in shell.api.accepted} == {"capture/repository.sync.graphql"}
     assert [(each["repositoryId"], each["priority"], each["days"]) for each in shell.data] == [
         (str(held), 100, 7),
@@ -79,7 +79,7 @@ async def test_reads_ids_and_names_however_the_lines_end(shell: Shell) -> None:
     lines = f"\ufeff{first}\tacme/web\r\n\r\n  {str(second).upper()}   acme/my api \n{first}\n{third}"
     code, out, err = await shell.queue("reviews", "--stdin", "--json", stdin=lines)
     assert code == 0
-    assert "1 ids were named more than once, and are queued once." in err
+    assert "1 of the names were repetitions: each repository is queued once." in err
     report = json.loads(out)
     assert (report["queued"], report["duplicates"], report["look_ups"]) == (3, 1, 1)
     assert [
@@ -90,9 +90,9 @@ async def test_reads_ids_and_names_however_the_lines_end(shell: Shell) -> None:
 
 
 async def test_a_line_without_an_id_is_named_and_nothing_is_queued(shell: Shell) -> None:
-    code, out, err = await shell.queue("reviews", "--stdin", stdin=f"{uuid4()}\nacme/web\n{uuid4()}\n")
+    code, out, err = await shell.queue("reviews", "--stdin", stdin=f"{uuid4()}\nmy web\n{uuid4()}\n")
     assert (code, out, shell.api.attempts) == (2, "", 0)
-    assert "line 2: 'acme/web'. Nothing was queued." in err
+    assert "line 2: 'my web'. Nothing was queued." in err
     code, _, err = await shell.queue("reviews", "--stdin", stdin="nonsense\n" * 20)
     assert code == 2
     assert "line 5: 'nonsense' and 15 more" in err
@@ -139,7 +139,7 @@ async def test_supabase_being_away_delays_no_job(shell: Shell) -> None:
     key = uuid4()
     code, _, err = await shell.queue("reviews", str(key), SUPABASE_URL=f"http://127.0.0.1:{free_port()}")
     assert code == 0
-    assert "1 of them could not be looked up, and are queued at medium: " in err
+    assert "Of these, 1 at medium because their priority could not be looked up: " in err
     assert shell.data[0]["metadata"]["priorityLookup"] == "failed"
 
 
@@ -148,7 +148,7 @@ async def test_a_refused_job_fails_the_command_and_no_other_job(shell: Shell) ->
     shell.api.faults = Faults(refuse=str(bad))
     code, out, err = await shell.queue("reviews", "--stdin", stdin=f"{bad} acme/web\n{good}\n")
     assert (code, out) == (1, f"{bad}\tacme/web\n")
-    assert f"Refused: {bad}: " in err
+    assert f"Refused: acme/web ({bad}): " in err
     assert [each["repositoryId"] for each in shell.data] == [str(good)]
 
 

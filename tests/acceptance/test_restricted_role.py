@@ -144,6 +144,7 @@ def test_it_may_call_every_function_and_see_every_table_of_the_migrations(
         "select abandon_priority_changes('{1}', '{refused}')",
         "select trim_priority_changes()",
         "select workspace_priority_snapshot()",
+        "select find_repositories(null, array['acme/web'])",
         "select queue_repository_jobs('[]', 'reviews')",
         "select release_ordered_jobs(gen_random_uuid(), 1)",
         "select mark_jobs_sent('{}')",

@@ -75,6 +75,7 @@ CASES: dict[str, Case] = {
         {"drift_repaired_total": "0x5 1x5 2x5 3x5 4x9"},
         {"drift_repaired_total": "0x5 40x30"},
     ),
+    "WritesRefused": problem("writes_refused", firing="0 1 0x29", at="2m"),
     "RepositoriesParked": problem("rows_refused", firing="0 1 0x29", at="2m"),
     "RepositoriesUntracked": Case(
         {"untracked_repositories": "1x2000"}, {"untracked_repositories": "1x1000 0x1000"}, "25h"

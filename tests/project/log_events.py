@@ -42,6 +42,18 @@ def events() -> dict[str, set[str]]:
     return dict(found)
 
 
+def without_a_name() -> list[str]:
+    """The files with calls that tell a repository's id and not its name."""
+    return [
+        str(file.relative_to(ROOT))
+        for file in sorted((ROOT / "daemon").rglob("*.py"))
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("log.")
+        if {"repository_id", "tracked_repository_id"} & {word.arg for word in call.keywords}
+        if "name" not in {word.arg for word in call.keywords}
+    ]
+
+
 def _logged(path: str, call: ast.Call) -> Iterator[tuple[str, set[str]]]:
     function = ast.unparse(call.func)
     yield from _SEVERAL_LEVELS.get((path, function), {}).items()

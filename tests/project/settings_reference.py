@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from priorityd.daemon.settings import Settings, variable_name
+from priorityd.daemon.settings import Settings, shown, variable_name
 
 _SIGNS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
@@ -29,9 +29,7 @@ def _default(info: FieldInfo) -> str:
         return "needed"
     if info.default is None:
         return "none"
-    if isinstance(info.default, bool):
-        return f"`{str(info.default).lower()}`"
-    return f"`{str(info.default).removesuffix('.0')}`"
+    return f"`{shown(info.default)}`"
 
 
 def _takes(info: FieldInfo) -> str:

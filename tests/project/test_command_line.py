@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from priorityd.daemon.cli.manual import manual
+from priorityd.daemon.cli import cli
+from priorityd.daemon.cli.manual import EXAMPLES, manual
 from tests.support.repository import ROOT
 from tests.support.terminal import shell
 
@@ -54,6 +59,47 @@ def test_the_manual_page_is_read_by_groff_without_a_warning() -> None:
     )
     assert done.stderr == ""
     assert "a dry run found differences" in done.stdout
+
+
+def test_the_manual_page_shows_defaults_as_they_are_typed() -> None:
+    assert not re.search(r"Default: (\d+\.0\.\s|True|False)", PAGE.read_text().replace("\\n", " "))
+    assert {"SIGNALS", "EXAMPLES"} <= set(re.findall(r"^\.SH (.*)$", PAGE.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_each_example_can_be_typed(example: str) -> None:
+    words = shlex.split(example.partition(" <")[0])[1:]
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    command.make_context("example", words)
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@pytest.mark.parametrize("group", [[], ["jobs"]])
+def test_help_shows_whole_summaries(group: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "priorityd", *group, "--help"], capture_output=True, check=True, text=True
+    )
+    shown = " ".join(done.stdout.split())
+    of = cli.commands[group[0]] if group else cli
+    assert isinstance(of, click.Group)
+    for command in of.commands.values():
+        summary = " ".join((command.help or "").split("\n\n")[0].split())
+        assert summary.partition(". ")[0] in shown
+
+
+def test_no_help_text_speaks_of_an_id_as_of_a_uuid() -> None:
+    for command in commands(cli):
+        for parameter in command.params:
+            if parameter.name in {"repository", "repositories"}:
+                assert parameter.make_metavar(click.Context(command)) in {"ID", "[ID]..."}
 
 
 def test_help_imports_nothing_heavy() -> None:

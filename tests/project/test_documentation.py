@@ -12,7 +12,7 @@ from priorityd.core.errors import ExitCode
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
 from priorityd.daemon.cli import cli
 from priorityd.daemon.status.metrics import Metrics
-from tests.project.log_events import events
+from tests.project.log_events import events, without_a_name
 from tests.project.settings_reference import reference
 from tests.support.database import Database
 from tests.support.repository import DEPLOY, DOCS, ROOT
@@ -61,6 +61,11 @@ def test_every_log_event_is_listed_with_its_levels_and_no_other() -> None:
     documented = {event: set(levels.split(" or ")) for event, levels in rows}
     assert len(documented) == len(rows)
     assert documented == events()
+
+
+def test_every_event_about_a_repository_tells_its_name() -> None:
+    # All that is known there is the id that the event names.
+    assert without_a_name() == ["daemon/inngest/sync_function.py"]
 
 
 def test_every_exit_code_is_listed_and_in_the_help() -> None:

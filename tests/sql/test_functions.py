@@ -59,9 +59,10 @@ def test_clearing_an_override_that_was_never_adopted_works_as_well(world: World)
 def test_a_pin_answers_like_a_sync_and_is_recorded_once(world: World) -> None:
     repository = world.tracked()
     answer = world.pin(repository, "low")
-    assert set(answer) == {*world.sync(repository), "manual_priority"}
-    assert answer["changed"] == 1
-    assert world.pin(repository, "low")["changed"] == 0
+    assert set(answer) == {*world.sync(repository), "old_manual_priority", "manual_priority"}
+    assert (answer["changed"], answer["old_manual_priority"]) == (1, None)
+    again = world.pin(repository, "low")
+    assert (again["changed"], again["old_manual_priority"]) == (0, "low")
     assert world.audit() == [("medium", "low", False, False, 0, "pin")]
 
 
@@ -90,7 +91,7 @@ def test_refuses_to_pin_what_is_not_tracked(world: World) -> None:
 
 @pytest.mark.parametrize("priority", ["", "HIGH", "urgent"])
 def test_refuses_a_priority_outside_the_vocabulary(world: World, priority: str) -> None:
-    with pytest.raises(psycopg.Error, match=r"p_priority is .* must be high, medium, low") as refused:
+    with pytest.raises(psycopg.Error, match=r"no priority .*, only high, medium, low") as refused:
         world.pin(world.tracked(), priority)
     assert refused.value.sqlstate == "22023"
 

@@ -218,7 +218,7 @@ class Project:
             self.world.pin(self.dice.choice(self.repositories), self.dice.choice((None, "high", "low")))
         except psycopg.Error as error:
             # A row of the repository is held or refused: then none is pinned. Or it has no row by now.
-            if error.sqlstate not in {"PT409", "P0001", "PT404"}:
+            if error.sqlstate not in {"PT409", "PT422", "PT404"}:
                 raise
 
 

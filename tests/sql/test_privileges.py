@@ -63,6 +63,7 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
         "select release_workspace_priority_lease(gen_random_uuid())",
         "select check_workspace_priorities()",
         "select get_workspace_repository_ids()",
+        "select find_repositories()",
         "select workspace_priority_schema_version()",
         "select poll_background_jobs(gen_random_uuid())",
         "select build_repository_job_events('reviews', '[]')",
@@ -124,6 +125,7 @@ def test_callable_functions_bound_their_own_time(world: World) -> None:
     readers = (
         "workspace_priority_snapshot",
         "get_workspace_repository_ids",
+        "find_repositories",
         "explain_repository_priority",
         "priority_outbox_depth",
         "list_ordered_jobs",

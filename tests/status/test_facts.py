@@ -9,6 +9,7 @@ import pytest
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import STARTING, judge
 from priorityd.daemon.app import sources_of
+from priorityd.daemon.apply.worker import ALL_REFUSED
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.status import describe
@@ -65,6 +66,70 @@ async def test_memberships_are_counted_and_not_flags(
     (parked,) = describe(sources, facts, judge(facts)).queue.parked_repositories
     assert (parked.repository_id, parked.name) == (repository, "acme/web")
     assert "no" in parked.reason
+
+
+def refuse_all(app: Application) -> None:
+    app.connection.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$;"
+        "create trigger refuse before update on tracked_repositories for each row execute function refuse()"
+    )
+
+
+async def test_that_no_row_can_be_written_is_told_as_long_as_rows_wait(
+    app: Application, parts: Parts, sources: Sources
+) -> None:
+    repositories = app.repositories(ALL_REFUSED)
+    app.add(app.workspace(), *repositories)
+    refuse_all(app)
+    parts.shared.intake.add(repositories)
+    await parts.agents.worker.turn()
+    facts = known(sources)
+    assert facts.queue.all_refused_because == "frozen (P0001)"
+    report = describe(sources, facts, judge(facts))
+    assert report.headline == "No priority can be written: frozen (P0001)."
+    assert report.queue.all_refused_because == "frozen (P0001)"
+    app.connection.execute("drop trigger refuse on tracked_repositories")
+    # Another daemon may be the first to write them.
+    app.connection.execute("select sync_workspace_priorities(%s, 'manual')", (repositories,))
+    parts.agents.worker.stop()
+    await parts.agents.worker.run()
+    assert known(sources).queue.all_refused_because is None
+
+
+async def test_a_row_without_a_repository_that_can_not_be_written_is_told_of_until_it_can(
+    app: Application, parts: Parts, sources: Sources
+) -> None:
+    row = app.track(None, priority="high", is_workspace_repo=True)
+    app.add(app.workspace(), app.repository())
+    refuse_all(app)
+    await parts.agents.elector.turn()
+    for look in (parts.agents.resyncer.turn, lambda: sweep(parts)):
+        await look()
+        facts = known(sources)
+        assert (facts.queue.nameless, facts.queue.refused_because) == (1, "frozen (P0001)")
+        (shown,) = describe(sources, facts, judge(facts)).queue.refused_rows
+        assert (shown.tracked_repository_id, shown.reason) == (row, "frozen (P0001)")
+    app.connection.execute("drop trigger refuse on tracked_repositories")
+    await sweep(parts)
+    assert known(sources).queue.nameless == 0
+
+
+async def sweep(parts: Parts) -> None:
+    """At once, as who has just become the leader does."""
+    parts.shared.leadership.gained.tell()
+    await parts.agents.sweeper.turn()
+
+
+async def test_who_does_not_sweep_leaves_such_rows_to_who_does(
+    app: Application, parts: Parts, sources: Sources
+) -> None:
+    app.track(None, priority="high", is_workspace_repo=True)
+    refuse_all(app)
+    await parts.agents.resyncer.turn()
+    assert known(sources).queue.nameless == 1
+    assert not parts.shared.leadership.is_held()
+    await parts.agents.sweeper.turn()
+    assert known(sources).queue.nameless == 0
 
 
 async def test_the_silence_of_the_database_is_counted_from_its_last_answer(

@@ -104,7 +104,7 @@ def test_the_headline_is_the_worst_problem() -> None:
     facts = replace(
         WELL,
         counts=CountFacts(28, untracked=1),
-        queue=QueueFacts(parked=28, parked_because="no (23514)"),
+        queue=QueueFacts(parked=28, refused_because="no (23514)"),
         jobs=JobFacts(inversions=1),
     )
     health = judge(facts)
@@ -124,6 +124,21 @@ def test_the_headline_is_the_worst_problem() -> None:
             Facts(queue=QueueFacts(parked=2)),
             "rows_refused",
             "The priority of 2 repositories can't be written.",
+        ),
+        (
+            Facts(queue=QueueFacts(parked=1, nameless=2, refused_because="no (23514)")),
+            "rows_refused",
+            "of 1 repository and 2 tracked rows without a repository can't be written: no (23514).",
+        ),
+        (
+            Facts(queue=QueueFacts(nameless=1)),
+            "rows_refused",
+            "The priority of 1 tracked row without a repository can't be written.",
+        ),
+        (
+            Facts(queue=QueueFacts(all_refused_because="frozen (P0001)")),
+            "writes_refused",
+            "No priority can be written: frozen (P0001).",
         ),
         (
             Facts(queue=QueueFacts(oldest_pending_seconds=31)),

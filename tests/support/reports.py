@@ -65,7 +65,14 @@ def _well() -> dict[str, Any]:
             "hears": True,
             "confirmed": True,
         },
-        "queue": {"pending": 2, "oldest_pending_seconds": 0.1, "parked": 0, "parked_repositories": []},
+        "queue": {
+            "pending": 2,
+            "oldest_pending_seconds": 0.1,
+            "parked": 0,
+            "parked_repositories": [],
+            "refused_rows": [],
+            "all_refused_because": None,
+        },
         "sweep": {
             "last_done_at": NOW - timedelta(seconds=3),
             "succeeding": True,

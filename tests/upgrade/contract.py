@@ -97,6 +97,7 @@ CALLS: Final[tuple[tuple[str, dict[str, Json]], ...]] = (
     ),
     ("set_manual_priority", {"p_repository_id": str(UNPINNED), "p_priority": "low"}),
     ("get_repository_priorities", {"p_repository_ids": [str(REPOSITORY)]}),
+    ("find_repositories", {"p_repository_ids": [str(REPOSITORY)], "p_names": ["acme/web"]}),
     ("get_workspace_repository_ids", {"p_after": None, "p_limit": 10}),
     ("explain_repository_priority", {"p_repository_id": str(REPOSITORY)}),
     ("workspace_priority_snapshot", {}),

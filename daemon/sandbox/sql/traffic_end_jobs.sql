@@ -6,7 +6,7 @@ set status = chosen.status,
 from (
     select id, case when random() < 0.03 then 'failed' else 'completed' end as status
     from public.background_jobs
-    where status = 'processing' and random() < 0.25
+    where status = 'processing' and payload ->> 'demo' is not null and random() < 0.25
     for update skip locked
 ) chosen
 where j.id = chosen.id;

@@ -1,0 +1,48 @@
+"""The sandbox's picture: a line for each thing that happens, readable on a narrow terminal too."""
+
+from __future__ import annotations
+
+import pytest
+
+from priorityd.daemon.sandbox.live_view import LiveView
+
+ID = "6c1b6d2e-0000-4000-8000-000000000001"
+CHANGE = {
+    "event": "priority_changed",
+    "repository_id": ID,
+    "name": "acme/web",
+    "old": "medium",
+    "new": "high",
+    "workspace_count": 1,
+    "latency_seconds": 0.08,
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (CHANGE, f"  acme/web: medium → high, in 1 workspace after 80 ms  {ID}"),
+        (
+            CHANGE | {"old": "high", "workspace_count": 3, "latency_seconds": None},
+            f"  acme/web: high as before, in 3 workspaces  {ID}",
+        ),
+        (
+            CHANGE | {"name": None, "old": None, "new": "medium", "workspace_count": 0},
+            f"  {ID}: none → medium, in no workspace after 80 ms  {ID}",
+        ),
+        (
+            {"event": "added", "repository_id": ID, "repository": "acme/web", "workspace": "data"},
+            f"acme/web added to workspace data  {ID}",
+        ),
+        (
+            {"event": "workspace_deleted", "workspace": "data"},
+            "workspace data deleted with all its memberships",
+        ),
+    ],
+)
+def test_names_come_first_and_the_id_last(event: dict[str, object], line: str) -> None:
+    view = LiveView()
+    view.event(event)
+    (shown,) = view._events
+    assert shown.plain[10:] == line
+    assert shown.no_wrap
