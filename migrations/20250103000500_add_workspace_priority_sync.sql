@@ -235,7 +235,8 @@ begin
     end
     $$;
 
-    -- Makes exactly these repositories right. Nulls, duplicates and unknown ids are harmless.
+    -- Makes exactly these repositories right. Nulls, duplicates and unknown ids are harmless. `all_refused` says whether the
+    -- application refuses every row (see the checks); it is null where too little was written or refused to tell.
     -- Only a call for a single row waits for it, and other changes wait behind that: so not for long.
     create or replace function public.sync_workspace_priorities(
         p_repository_ids uuid[],
@@ -250,15 +251,23 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
+        c_many constant integer := 10;
         v_ids uuid[];
+        v_answer jsonb;
     begin
         perform priorityd.check_trigger(p_trigger);
         select array_agg(tr.id) into v_ids
         from public.tracked_repositories tr
         where tr.repository_id = any (p_repository_ids);
 
-        return priorityd.apply(v_ids, p_trigger, p_dry_run, p_careful => true)
-            || jsonb_build_object('untracked', priorityd.count_untracked(p_repository_ids));
+        v_answer := priorityd.apply(v_ids, p_trigger, p_dry_run, p_careful => true);
+        return v_answer || jsonb_build_object(
+            'untracked', priorityd.count_untracked(p_repository_ids),
+            'all_refused', case
+                when v_answer -> 'changed' <> '0' then false
+                when jsonb_array_length(v_answer -> 'refused') >= c_many then priorityd.refuses_all_rows(v_ids)
+            end
+        );
     end
     $$;
 

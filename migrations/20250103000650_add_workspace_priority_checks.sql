@@ -241,6 +241,20 @@ begin
     end
     $$;
 
+    -- Does the application refuse the change of every row, not only of these? It is tried on a few others of each kind.
+    create or replace function priorityd.refuses_all_rows(p_refused_ids uuid[])
+    returns boolean language sql as $$
+        select not exists (
+            select from unnest('{true,false}'::boolean[]) k (flag)
+            cross join lateral (
+                select tr.id from public.tracked_repositories tr
+                where tr.is_workspace_repo = k.flag and tr.id <> all (p_refused_ids)
+                limit 5
+            ) o
+            where priorityd.try_write(o.id, not k.flag) is null
+        )
+    $$;
+
     -- What the application says to writes of some tracked rows; of several refusals alike one is told, with their number.
     create or replace function priorityd.try_writes()
     returns jsonb language plpgsql as $$

@@ -76,7 +76,8 @@ class SyncAnswer:
     """The answer of `sync_…`, `sweep_…` and `resync_workspace_priorities_page`.
 
     `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
-    be tried again. `refused` are rows that could not be written; the others were. `applied_at` is the
+    be tried again. `refused` are rows that could not be written; the others were. `all_refused` is whether
+    the application refuses every row, not only these; None if that is not known. `applied_at` is the
     database's clock. `next_after` is the key to go on from in a resync (None at the end), `more` whether a
     sweep stopped at its limit, `database_seconds` what a sweep cost.
     """
@@ -90,6 +91,7 @@ class SyncAnswer:
     applied_at: datetime
     locked: tuple[UUID, ...] = ()
     refused: tuple[RefusedRow, ...] = ()
+    all_refused: bool | None = None
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0

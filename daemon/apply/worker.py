@@ -2,7 +2,7 @@
 
 What a failed call was about goes back to the queue: an error is never about a row. Which rows the application
 does not let change, the answer says; those are parked, counted and logged, and the others are applied. Where
-all of many are refused for one reason it is no matter of rows: they wait, and that reason is told.
+the application refuses every row there is, it is no matter of rows: they wait, and the reason is told.
 """
 
 from __future__ import annotations
@@ -40,9 +40,6 @@ it waits for one row of its batch it holds the others. So waits are short, and n
 FIRST_BATCH_SIZE: Final = 100
 _AIM_SECONDS: Final = 1.0
 """For a batch: the application waits for written rows until it is over."""
-
-ALL_REFUSED: Final = 10
-"""So many refused in one batch, all for the same reason and none written, are not so many bad rows."""
 
 BURST_BATCH_SIZE: Final = 20
 FILL_LOOK_SECONDS: Final = 0.01
@@ -152,13 +149,13 @@ class Worker(Agent):
 
     def _waiting(self, answer: SyncAnswer) -> set[UUID]:
         """The refused repositories that are not to be parked: it is not they that are refused."""
-        reasons = {row.reason for row in answer.refused}
-        if answer.changed == 0 and len(answer.refused) >= ALL_REFUSED and len(reasons) == 1:
-            (self.all_refused_because,) = reasons
-            log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
-            return _repositories(answer.refused)
-        if answer.changed:
+        if answer.all_refused is False:
             self.all_refused_because = None
+        elif answer.all_refused:
+            self.all_refused_because = answer.refused[0].reason
+            log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
+        if self.all_refused_because is not None:
+            return _repositories(answer.refused)
         for_now = [row for row in answer.refused if not row.for_good]
         if for_now:
             log.warning("apply_failed", repositories=len(for_now), error=for_now[0].reason)

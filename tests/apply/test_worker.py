@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from priorityd.daemon.apply.worker import ALL_REFUSED
+from priorityd.daemon.clock import monotonic
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
+
+MANY = 10
+"""So many refused in one call make the database find out whether all rows are."""
 
 
 async def test_a_turn_makes_right_what_is_due(database: Database, parts: Parts) -> None:
@@ -103,20 +106,43 @@ async def test_one_row_that_is_refused_is_parked_alone_whatever_is_raised(
 
 async def test_where_every_row_is_refused_that_is_one_problem(database: Database, parts: Parts) -> None:
     app, worker = Application(database.connect()), parts.agents.worker
-    repositories = app.repositories(ALL_REFUSED)
+    *repositories, late = app.repositories(MANY + 1)
     app.add(app.workspace(), *repositories)
     refuse(app, "true", "42501")
     parts.shared.intake.add(repositories)
     with capture_logs() as logs:
         await worker.turn()
     (line,) = [line for line in logs if line["event"] == "all_writes_refused"]
-    assert (line["rows"], line["error"]) == (ALL_REFUSED, "not this one (42501)")
+    assert (line["rows"], line["error"]) == (MANY, "not this one (42501)")
     assert worker.all_refused_because == "not this one (42501)"
-    assert (parts.shared.queue.parked, parts.shared.queue.pending) == ({}, ALL_REFUSED)
+    assert (parts.shared.queue.parked, parts.shared.queue.pending) == ({}, MANY)
+    app.add(app.workspace(), late)
+    parts.shared.intake.add([late])
+    await worker.turn()
+    assert parts.shared.queue.parked == {}, "what is refused meanwhile waits as well"
     app.connection.execute("drop trigger refuse on tracked_repositories")
     worker.stop()
     await worker.run()
     assert (app.wrong_rows(), worker.all_refused_because) == (0, None)
+
+
+async def test_where_many_rows_are_refused_and_others_are_not_those_are_parked(
+    database: Database, parts: Parts
+) -> None:
+    app, worker = Application(database.connect()), parts.agents.worker
+    *bad, good = app.repositories(MANY + 1)
+    app.add(app.workspace(), *bad)
+    refuse(app, f"old.repository_id <> '{good}'", "23514")
+    before = app.row(good)
+    parts.shared.intake.add(bad)
+    for _ in range(2):
+        with capture_logs() as logs:
+            await worker.turn()
+        assert [line for line in logs if line["event"] == "all_writes_refused"] == []
+        assert set(parts.shared.queue.parked) == set(bad)
+        parts.shared.queue.unpark(monotonic(), MANY)
+    assert worker.all_refused_because is None
+    assert app.row(good) == before, "it was only tried"
 
 
 async def test_what_a_full_disk_refuses_waits(database: Database, parts: Parts) -> None:

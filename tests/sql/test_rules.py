@@ -189,7 +189,7 @@ def test_a_row_tracked_after_its_membership_is_raised(world: World) -> None:
     world.add(repository)
     assert world.sync(repository) | {"applied_at": None} == {
         "examined": 0, "workspace_repos": 0, "tracked_only_repos": 0, "untracked": 1, "changed": 0,
-        "changes": [], "locked": [], "refused": [], "applied_at": None,
+        "changes": [], "locked": [], "refused": [], "all_refused": None, "applied_at": None,
     }  # fmt: skip
     world.track(repository)
     assert world.sync(repository)["untracked"] == 0
