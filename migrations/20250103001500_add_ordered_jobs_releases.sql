@@ -169,6 +169,39 @@ begin
     end
     $$;
 
+    -- Says that somebody releases, for some minutes from now. After a pause, in which nobody left hints, lanes may be anywhere:
+    -- then, and once more when each of the transactions has ended that were open when that had been said, hints are left at
+    -- all that are misplaced, up to p_limit. `more`: there may be others.
+    create or replace function priorityd.renew_releases(p_queue priorityd.release_state, p_limit integer, out more boolean)
+    language plpgsql as $$
+    declare
+        c_ahead constant interval := '5 min';
+        -- No release takes that long: one that ended later than what was said before would leave a gap.
+        c_least constant interval := '1 min';
+        v_now constant timestamptz := clock_timestamp();
+        v_open xid8[] := array(select pg_snapshot_xip(pg_current_snapshot()));
+        v_paused constant boolean := p_queue.released_until not between v_now + c_least and v_now + c_ahead;
+    begin
+        more := false;
+        if v_paused or p_queue.released_until < v_now + c_ahead - c_least then
+            p_queue.released_until := v_now + c_ahead;
+            p_queue.unhinted := case when not v_paused then p_queue.unhinted end;
+            update priorityd.release_state q set released_until = p_queue.released_until, unhinted = p_queue.unhinted
+            where q.only_row;
+        end if;
+        if p_queue.unhinted is not null then
+            v_open := array(select u.id from unnest(p_queue.unhinted) u (id) where u.id = any (v_open));
+            if cardinality(v_open) = cardinality(p_queue.unhinted) then
+                return;
+            end if;
+        end if;
+        more := (priorityd.hint_at_misplaced_lanes(p_limit)).misplaced = p_limit;
+        if not (more or v_paused) then
+            update priorityd.release_state q set unhinted = v_open where q.only_row;
+        end if;
+    end
+    $$;
+
     -- How many jobs are in flight, by the priority that they went with, and how many are lost.
     create or replace function priorityd.count_flight(out in_flight jsonb, out lost bigint)
     language plpgsql stable as $$
@@ -219,6 +252,7 @@ begin
             p_daemon_id, p_in_flight, p_promote_after_seconds, p_claim_seconds, p_lease_seconds, p_most_leases
         );
         v_queue priorityd.release_state;
+        v_unhinted boolean;
         v_lost jsonb;
         v_given_up uuid[];
         v_hints record;
@@ -240,9 +274,10 @@ begin
         perform priorityd.forget_ended_jobs();
         v_lost := priorityd.end_leases(v_terms);
         v_given_up := priorityd.give_up_lost_jobs(v_terms);
+        v_unhinted := priorityd.renew_releases(v_queue, c_hints);
         -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
         v_hints := priorityd.follow_job_hints(v_queue, c_hints);
-        v_more := v_hints.more;
+        v_more := v_hints.more or v_unhinted;
         if not v_more then
             for v_type in select k.* from priorityd.job_types k order by k.served, k.job_type loop
                 v_released := priorityd.release_jobs_of_type(v_type, v_turn, p_limit - cardinality(v_jobs), v_terms);
@@ -253,9 +288,9 @@ begin
                 exit when cardinality(v_jobs) = p_limit;
             end loop;
         end if;
-        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use then
+        if v_turn > v_queue.turns or v_hints.seen is not null then
             update priorityd.release_state q
-            set turns = v_turn, in_use = true, hints_followed = coalesce(v_hints.seen, q.hints_followed),
+            set turns = v_turn, hints_followed = coalesce(v_hints.seen, q.hints_followed),
                 followed_by = case when v_hints.seen is null then q.followed_by else pg_current_xact_id() end
             where q.only_row;
         end if;

@@ -709,14 +709,6 @@ def test_a_change_of_priority_waits_for_no_release_and_is_not_missed_by_the_next
     assert released(world) == [jobs[1], jobs[0], third]
 
 
-def test_where_ordered_jobs_were_never_used_changes_leave_no_hints(world: World) -> None:
-    held(world)
-    assert world.value("select count(*) from priorityd.job_hints") == 0
-    release(world)
-    held(world)
-    assert world.value("select count(*) from priorityd.job_hints") == 1
-
-
 def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> None:
     shared = held(world)
     queue(world, world.tracked(), held(world), shared, shared)
