@@ -63,6 +63,26 @@ begin
     end
     $$;
 
+    -- How many more jobs of a type may be in flight. Those that are lost take no place (see release_lost_jobs). Nor do as many
+    -- as there are places of those that were sent a minute ago and are still `queued`: they may be lost too, and their lease is
+    -- long. If they only wait in Inngest, no more than twice as many as wanted are out of reach.
+    create or replace function priorityd.free_places(p_type priorityd.job_types, p_in_flight integer)
+    returns bigint language plpgsql stable as $$
+    declare
+        c_heard_within constant interval := '1 min';
+        v_all bigint;
+        v_silent bigint;
+    begin
+        select count(*), count(*) filter (
+                where f.sent_at < clock_timestamp() - c_heard_within
+                    and (select b.status::text from public.background_jobs b where b.id = f.job_id) = 'queued'
+            )
+        into v_all, v_silent
+        from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0;
+        return p_in_flight - v_all + least(v_silent, p_in_flight);
+    end
+    $$;
+
     -- Releases jobs of a type as long as there is room for them in flight, up to p_limit. p_turn is the number of the last
     -- release. `more`: call again at once.
     create or replace function priorityd.release_jobs_of_type(
@@ -77,9 +97,7 @@ begin
     )
     language plpgsql as $$
     declare
-        v_free bigint := p_terms.in_flight - (
-            select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0
-        );
+        v_free bigint := priorityd.free_places(p_type, p_terms.in_flight);
         v_next record;
         v_at_work uuid[] := '{}';
         v_after priorityd.job_types := p_type;
@@ -222,8 +240,8 @@ begin
     $$;
 
     -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
-    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight. A job in
-    -- flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
+    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight, and up to as
+    -- many that nobody has said to be at work within a minute. A job in flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
     -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
     -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
     create or replace function public.release_ordered_jobs(

@@ -349,6 +349,39 @@ def test_only_a_tenth_as_many_lost_jobs_are_out_as_others(world: World) -> None:
     assert released(world, 25) == []
 
 
+def test_jobs_of_which_nothing_is_heard_for_a_minute_hold_nobody_up(world: World) -> None:
+    """However long their lease is; and where Inngest does not start them, no more than twice as many are out."""
+    repository = world.tracked()
+    silent = queue(world, *[repository] * 3)
+    assert released(world, 3) == silent
+    sent(world, *silent)
+    others = queue(world, *[repository] * 9)
+    assert released(world, 3) == []
+    pass_silent_time(world, "61 s")
+    assert released(world, 3) == others[:3]
+    sent(world, *others[:3])
+    assert released(world, 3) == []
+    pass_silent_time(world, "61 s")
+    assert released(world, 3) == [], "as many as there are places"
+    end(world, silent[0])
+    assert released(world, 3) == others[3:4]
+    sent(world, others[3])
+    world.execute("update background_jobs set status = 'processing' where id = %s", silent[1])
+    end(world, others[0], others[3])
+    assert len(released(world, 3)) == 2, "two others are silent, and one is at work"
+    assert world.value(OUT_NOW) == 6
+
+
+def test_a_job_at_work_holds_its_place_however_long_it_takes(world: World) -> None:
+    repository = world.tracked()
+    jobs = queue(world, *[repository] * 2)
+    assert released(world, 1) == jobs[:1]
+    sent(world, jobs[0])
+    world.execute("update background_jobs set status = 'processing' where id = %s", jobs[0])
+    pass_silent_time(world, "59 min")
+    assert released(world, 1) == []
+
+
 def test_what_is_lost_too_often_has_failed(world: World) -> None:
     (job,) = queue(world, world.tracked())
     for expected in ([job], [job], [job], []):
@@ -780,6 +813,14 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
 
 
 OUT = "select from priorityd.ordered_jobs where released_at is not null"
+
+
+OUT_NOW = f"select count(*) from ({OUT}) o"
+
+
+def pass_silent_time(world: World, interval: str) -> None:
+    """Since jobs were sent, their leases being long."""
+    world.execute("update priorityd.ordered_jobs set sent_at = sent_at - %s::interval", interval)
 
 
 def pass_time(world: World, interval: str) -> None:
