@@ -350,7 +350,7 @@ def test_only_a_tenth_as_many_lost_jobs_are_out_as_others(world: World) -> None:
 
 
 def test_jobs_of_which_nothing_is_heard_for_a_minute_hold_nobody_up(world: World) -> None:
-    """However long their lease is; and where Inngest does not start them, no more than twice as many are out."""
+    """However long their lease is; but no more than twice as many are out."""
     repository = world.tracked()
     silent = queue(world, *[repository] * 3)
     assert released(world, 3) == silent
