@@ -64,12 +64,12 @@ begin
     $$;
 
     -- How many more jobs of a type may be in flight. Those that are lost take no place (see release_lost_jobs). Nor do as many
-    -- as there are places of those that were sent a minute ago and are still `queued`: they may be lost too, and their lease is
+    -- as there are places of those that were sent 10 s ago and are still `queued`: they may be lost too, and their lease is
     -- long. If they only wait in Inngest, no more than twice as many as wanted are out of reach.
     create or replace function priorityd.free_places(p_type priorityd.job_types, p_in_flight integer)
     returns bigint language plpgsql stable as $$
     declare
-        c_heard_within constant interval := '1 min';
+        c_heard_within constant interval := '10 s';
         v_all bigint;
         v_silent bigint;
     begin
@@ -241,7 +241,7 @@ begin
 
     -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
     -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight, and up to as
-    -- many that nobody has said to be at work within a minute. A job in flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
+    -- many that nobody has said to be at work within 10 s. A job in flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
     -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
     -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
     create or replace function public.release_ordered_jobs(
