@@ -15,6 +15,12 @@
 -- follows all hints before it takes anything. What went past us (somebody writing a priority by hand) is found by
 -- check_job_lanes, and a lane that is too high by the release itself, which reads the tracked row of what it takes.
 --
+-- How many hints there are. Only while somebody releases does anybody leave one: releases say so for some minutes in
+-- advance (released_until), and the first one after a pause compares all lanes with what waits (renew_releases).
+-- What a hint says already, of a type and a repository, is not said by another: whoever would leave it holds the one that is
+-- there until his transaction ends, and a release follows a hint that is held and leaves it for the next one. So nobody waits,
+-- and those at work at the same moment may leave one each.
+--
 -- What a release never does: read rows that are over. Somebody's forgotten transaction keeps them all in the indexes, so
 -- every look begins at a mark below which nothing can be, jobs in flight are known by their ids, and hints by the
 -- transactions that left them.
@@ -55,16 +61,16 @@ begin
     end if;
 
     if to_regclass('priorityd.release_state') is null then
-        -- One row. Whoever has it locked releases jobs, and asked_at tells when, to within a quarter of a minute. turns
-        -- counts what was ever released; every hint that hints_followed sees has been followed, but for those that the
-        -- transaction left that looked.
+        -- One row. Whoever has it locked releases jobs. turns counts what was ever released; every hint that
+        -- hints_followed sees has been followed, but for those that the transaction left that looked. Until released_until
+        -- hints are left; the transactions in unhinted began when none were (null: all that are open).
         create table priorityd.release_state (
             only_row boolean primary key default true constraint release_state_one_row check (only_row),
-            in_use boolean not null default false,
-            asked_at timestamptz,
             turns bigint not null default 0,
             hints_followed pg_snapshot,
-            followed_by xid8
+            followed_by xid8,
+            released_until timestamptz not null default '-infinity',
+            unhinted xid8[]
         );
         insert into priorityd.release_state default values;
 
@@ -134,6 +140,7 @@ begin
             left_by xid8 not null default pg_current_xact_id()
         );
         create index job_hints_left_by on priorityd.job_hints (left_by, id);
+        create index job_hints_repository on priorityd.job_hints (repository_id, left_by);
 
         -- What a release keeps to; the parameters of release_ordered_jobs, where they are explained.
         create type priorityd.release_terms as (

@@ -130,11 +130,84 @@ begin
     end
     $$;
 
+    -- The transactions whose hints may not have been followed yet, as ranges.
+    create or replace function priorityd.unfollowed_transactions(p_queue priorityd.release_state)
+    returns table (first xid8, last xid8) language plpgsql stable as $$
+    declare
+        c_last constant xid8 := '18446744073709551615';
+    begin
+        -- Transactions are numbered anew after a restore.
+        if (pg_snapshot_xmax(p_queue.hints_followed) <= pg_snapshot_xmax(pg_current_snapshot())) is not true then
+            return query select '0'::xid8, c_last;
+            return;
+        end if;
+        return query
+            select pg_snapshot_xmax(p_queue.hints_followed), c_last
+            union all
+            select x.id, x.id
+            from (
+                select o.id from pg_snapshot_xip(p_queue.hints_followed) o (id)
+                union
+                select p_queue.followed_by
+            ) x
+            where x.id < pg_snapshot_xmax(p_queue.hints_followed);
+    end
+    $$;
+
+    -- Leaves hints at the lanes of these (job type, repository) pairs, of all types where that is null: how many. What a
+    -- hint that is there says already is not said again; it is held instead, so that it is followed once more after this
+    -- transaction. For transactions that have written what the hints tell of.
+    create or replace function priorityd.leave_job_hints(p_job_types text[], p_repository_ids uuid[])
+    returns bigint language plpgsql as $$
+    declare
+        -- Others may not see that somebody releases by now, and can't hold what has changed since they began.
+        c_up_to_date constant boolean := current_setting('transaction_isolation') like 'read %';
+        -- What is said further ahead was said by a clock that has been set back since.
+        c_longest constant interval := '10 min';
+        v_queue priorityd.release_state;
+        v_firsts xid8[];
+        v_lasts xid8[];
+        v_left bigint;
+    begin
+        select q.* into v_queue from priorityd.release_state q;
+        if c_up_to_date and v_queue.released_until not between clock_timestamp() and clock_timestamp() + c_longest then
+            return 0;
+        end if;
+        select array_agg(r.first), array_agg(r.last) into v_firsts, v_lasts
+        from priorityd.unfollowed_transactions(v_queue) r;
+        with wanted as materialized (
+            select distinct u.job_type, u.repository_id from unnest(p_job_types, p_repository_ids) u (job_type, repository_id)
+            where u.repository_id is not null
+        ),
+        held as materialized (
+            select h.job_type, h.repository_id
+            from wanted w
+            cross join unnest(v_firsts, v_lasts) r (first, last)
+            join priorityd.job_hints h on h.repository_id = w.repository_id and h.left_by between r.first and r.last
+                and (h.job_type is null or h.job_type = w.job_type)
+            where c_up_to_date
+            for key share of h skip locked
+        ),
+        hinted as (
+            insert into priorityd.job_hints (job_type, repository_id)
+            select w.job_type, w.repository_id from wanted w
+            where not exists (
+                select from held h where h.repository_id = w.repository_id and (h.job_type is null or h.job_type = w.job_type)
+            )
+            returning 1
+        )
+        select count(*) into v_left from hinted;
+        return v_left;
+    end
+    $$;
+
     -- Puts those of these named jobs in order that are new, and leaves hints at their lanes.
     create or replace function priorityd.put_in_order(p_named jsonb[], p_new uuid[])
     returns void language plpgsql as $$
     declare
         v_now constant timestamptz := clock_timestamp();
+        v_job_types text[];
+        v_repository_ids uuid[];
     begin
         with ordered as (
             insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
@@ -144,8 +217,8 @@ begin
             order by n.position
             returning job_type, repository_id
         )
-        insert into priorityd.job_hints (job_type, repository_id)
-        select distinct o.job_type, o.repository_id from ordered o;
+        select array_agg(o.job_type), array_agg(o.repository_id) into v_job_types, v_repository_ids from ordered o;
+        perform priorityd.leave_job_hints(v_job_types, v_repository_ids);
     end
     $$;
 

@@ -11,11 +11,7 @@ begin
     create or replace function priorityd.hint_at_job_lanes()
     returns trigger language plpgsql as $$
     begin
-        -- Where nobody has ever used ordered jobs, nobody would take the hints away.
-        if exists (select from priorityd.release_state q where q.in_use) then
-            insert into priorityd.job_hints (repository_id)
-            select distinct c.repository_id from changes c where c.repository_id is not null;
-        end if;
+        perform priorityd.leave_job_hints(null, array(select c.repository_id from changes c));
         return null;
     end
     $$;
@@ -33,15 +29,8 @@ begin
     -- The priority of a repository's jobs now; of several rows the one that means most tells.
     create or replace function priorityd.current_job_priority(p_repository_id uuid)
     returns text language plpgsql stable as $$
-    declare
-        v_tracked record;
     begin
-        select tr.priority, tr.is_workspace_repo into v_tracked
-        from public.tracked_repositories tr
-        where tr.repository_id = p_repository_id
-        order by coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
-        limit 1;
-        return priorityd.job_priority(v_tracked.priority::text, v_tracked.is_workspace_repo);
+        return coalesce((select p.priority from priorityd.job_priorities(array[p_repository_id]) p), 'medium');
     end
     $$;
 
@@ -181,30 +170,40 @@ begin
     end
     $$;
 
-    -- The hints that are to be followed, at most p_limit of them, and what this look sees. Looked at are only those whose
-    -- transactions had not ended at the last look, and its own; all of them where transactions are numbered anew, as
-    -- after a restore.
+    -- The hints that are to be followed, at most p_limit of them, and what this look sees.
     create or replace function priorityd.next_job_hints(
         p_queue priorityd.release_state, p_limit integer, out ids bigint[], out seen pg_snapshot
     )
     language plpgsql stable as $$
-    declare
-        v_from xid8 := '0';
-        v_open xid8[] := '{}';
     begin
         seen := pg_current_snapshot();
-        if pg_snapshot_xmax(p_queue.hints_followed) <= pg_snapshot_xmax(seen) then
-            v_from := pg_snapshot_xmax(p_queue.hints_followed);
-            v_open := array(select pg_snapshot_xip(p_queue.hints_followed)) || p_queue.followed_by;
-        end if;
         ids := array(
-            select h.id from priorityd.job_hints h
-            where h.left_by = any (v_open) and h.left_by < v_from
+            select h.id
+            from priorityd.unfollowed_transactions(p_queue) r
+            cross join lateral (
+                select o.id from priorityd.job_hints o
+                where o.left_by between r.first and r.last
+                order by o.left_by, o.id
+                limit p_limit
+            ) h
+            order by r.first
             limit p_limit
-        ) || array(
-            select h.id from priorityd.job_hints h where h.left_by >= v_from order by h.left_by, h.id limit p_limit
         );
-        ids := ids[:p_limit];
+    end
+    $$;
+
+    -- Takes hints away that have been followed. One that somebody holds is to be followed again.
+    create or replace function priorityd.forget_job_hints(p_ids bigint[])
+    returns void language plpgsql as $$
+    declare
+        v_free constant bigint[] := array(
+            select h.id from priorityd.job_hints h where h.id = any (p_ids) for update skip locked
+        );
+    begin
+        delete from priorityd.job_hints h where h.id = any (v_free);
+        if cardinality(v_free) < cardinality(p_ids) then
+            update priorityd.job_hints h set left_by = pg_current_xact_id() where h.id = any (p_ids) and h.id <> all (v_free);
+        end if;
     end
     $$;
 
@@ -247,7 +246,7 @@ begin
         select (select array_agg(c.id) from chosen c), array_agg(e.job_type), array_agg(e.repository_id)
         into v_ids, v_job_types, v_repository_ids
         from expanded e;
-        delete from priorityd.job_hints h where h.id = any (v_ids);
+        perform priorityd.forget_job_hints(v_ids);
         perform priorityd.place_job_lanes(v_job_types, v_repository_ids);
         more := cardinality(v_next.ids) > cardinality(v_ids);
         if not more then

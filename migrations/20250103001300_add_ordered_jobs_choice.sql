@@ -229,7 +229,7 @@ begin
             delete from priorityd.job_lanes l
             where l.job_type = p_lane.job_type and l.repository_id = p_lane.repository_id
                 and l.head_number = p_lane.head_number;
-            insert into priorityd.job_hints (job_type, repository_id) values (p_lane.job_type, p_lane.repository_id);
+            perform priorityd.leave_job_hints(array[p_lane.job_type], array[p_lane.repository_id]);
         end if;
     end
     $$;

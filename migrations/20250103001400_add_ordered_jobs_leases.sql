@@ -214,6 +214,8 @@ begin
     as $$
     declare
         v_ids uuid[];
+        v_job_types text[];
+        v_repository_ids uuid[];
     begin
         v_ids := array(
             select o.job_id from priorityd.ordered_jobs o
@@ -229,8 +231,9 @@ begin
             where o.job_id = any (v_ids)
             returning o.job_type, o.repository_id, o.losses
         )
-        insert into priorityd.job_hints (job_type, repository_id)
-        select distinct r.job_type, r.repository_id from returned r where r.losses = 0;
+        select array_agg(r.job_type), array_agg(r.repository_id) into v_job_types, v_repository_ids
+        from returned r where r.losses = 0;
+        perform priorityd.leave_job_hints(v_job_types, v_repository_ids);
         return jsonb_build_object('returned', cardinality(v_ids));
     end
     $$;

@@ -63,6 +63,26 @@ begin
     end
     $$;
 
+    -- How many more jobs of a type may be in flight. Those that are lost take no place (see release_lost_jobs). Nor do as many
+    -- as there are places of those that were sent 10 s ago and are still `queued`: they may be lost too, and their lease is
+    -- long. If they only wait in Inngest, no more than twice as many as wanted are out of reach.
+    create or replace function priorityd.free_places(p_type priorityd.job_types, p_in_flight integer)
+    returns bigint language plpgsql stable as $$
+    declare
+        c_heard_within constant interval := '10 s';
+        v_all bigint;
+        v_silent bigint;
+    begin
+        select count(*), count(*) filter (
+                where f.sent_at < clock_timestamp() - c_heard_within
+                    and (select b.status::text from public.background_jobs b where b.id = f.job_id) = 'queued'
+            )
+        into v_all, v_silent
+        from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0;
+        return p_in_flight - v_all + least(v_silent, p_in_flight);
+    end
+    $$;
+
     -- Releases jobs of a type as long as there is room for them in flight, up to p_limit. p_turn is the number of the last
     -- release. `more`: call again at once.
     create or replace function priorityd.release_jobs_of_type(
@@ -77,9 +97,7 @@ begin
     )
     language plpgsql as $$
     declare
-        v_free bigint := p_terms.in_flight - (
-            select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses = 0
-        );
+        v_free bigint := priorityd.free_places(p_type, p_terms.in_flight);
         v_next record;
         v_at_work uuid[] := '{}';
         v_after priorityd.job_types := p_type;
@@ -169,6 +187,52 @@ begin
     end
     $$;
 
+    -- How far ahead a release says that there are releases.
+    create or replace function priorityd.release_ahead()
+    returns interval language sql immutable as $$ select interval '5 min' $$;
+
+    -- How long ago a daemon last asked for jobs, to within a minute; null if none ever has.
+    create or replace function priorityd.release_asked_seconds()
+    returns double precision language sql volatile as $$
+        select greatest(0, extract(epoch from
+            clock_timestamp() - (nullif(q.released_until, '-infinity') - priorityd.release_ahead())
+        ))
+        from priorityd.release_state q
+    $$;
+
+    -- Says that somebody releases, for some minutes from now. After a pause, in which nobody left hints, lanes may be anywhere:
+    -- then, and once more when each of the transactions has ended that were open when that had been said, hints are left at
+    -- all that are misplaced, up to p_limit. `more`: there may be others.
+    create or replace function priorityd.renew_releases(p_queue priorityd.release_state, p_limit integer, out more boolean)
+    language plpgsql as $$
+    declare
+        c_ahead constant interval := priorityd.release_ahead();
+        -- No release takes that long: one that ended later than what was said before would leave a gap.
+        c_least constant interval := '1 min';
+        v_now constant timestamptz := clock_timestamp();
+        v_open xid8[] := array(select pg_snapshot_xip(pg_current_snapshot()));
+        v_paused constant boolean := p_queue.released_until not between v_now + c_least and v_now + c_ahead;
+    begin
+        more := false;
+        if v_paused or p_queue.released_until < v_now + c_ahead - c_least then
+            p_queue.released_until := v_now + c_ahead;
+            p_queue.unhinted := case when not v_paused then p_queue.unhinted end;
+            update priorityd.release_state q set released_until = p_queue.released_until, unhinted = p_queue.unhinted
+            where q.only_row;
+        end if;
+        if p_queue.unhinted is not null then
+            v_open := array(select u.id from unnest(p_queue.unhinted) u (id) where u.id = any (v_open));
+            if cardinality(v_open) = cardinality(p_queue.unhinted) then
+                return;
+            end if;
+        end if;
+        more := (priorityd.hint_at_misplaced_lanes(p_limit)).misplaced = p_limit;
+        if not (more or v_paused) then
+            update priorityd.release_state q set unhinted = v_open where q.only_row;
+        end if;
+    end
+    $$;
+
     -- How many jobs are in flight, by the priority that they went with, and how many are lost.
     create or replace function priorityd.count_flight(out in_flight jsonb, out lost bigint)
     language plpgsql stable as $$
@@ -189,8 +253,8 @@ begin
     $$;
 
     -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
-    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight. A job in
-    -- flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
+    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight, and up to as
+    -- many that nobody has said to be at work within 10 s. A job in flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
     -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
     -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
     create or replace function public.release_ordered_jobs(
@@ -215,11 +279,11 @@ begin
     as $$
     declare
         c_hints constant integer := 10000;
-        c_asked_is_kept constant interval := '15 s';
         v_terms constant priorityd.release_terms := row(
             p_daemon_id, p_in_flight, p_promote_after_seconds, p_claim_seconds, p_lease_seconds, p_most_leases
         );
         v_queue priorityd.release_state;
+        v_unhinted boolean;
         v_lost jsonb;
         v_given_up uuid[];
         v_hints record;
@@ -241,9 +305,10 @@ begin
         perform priorityd.forget_ended_jobs();
         v_lost := priorityd.end_leases(v_terms);
         v_given_up := priorityd.give_up_lost_jobs(v_terms);
+        v_unhinted := priorityd.renew_releases(v_queue, c_hints);
         -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
         v_hints := priorityd.follow_job_hints(v_queue, c_hints);
-        v_more := v_hints.more;
+        v_more := v_hints.more or v_unhinted;
         if not v_more then
             for v_type in select k.* from priorityd.job_types k order by k.served, k.job_type loop
                 v_released := priorityd.release_jobs_of_type(v_type, v_turn, p_limit - cardinality(v_jobs), v_terms);
@@ -254,10 +319,9 @@ begin
                 exit when cardinality(v_jobs) = p_limit;
             end loop;
         end if;
-        if v_turn > v_queue.turns or v_hints.seen is not null or not v_queue.in_use
-            or (v_queue.asked_at > statement_timestamp() - c_asked_is_kept) is not true then
+        if v_turn > v_queue.turns or v_hints.seen is not null then
             update priorityd.release_state q
-            set turns = v_turn, in_use = true, asked_at = statement_timestamp(), hints_followed = coalesce(v_hints.seen, q.hints_followed),
+            set turns = v_turn, hints_followed = coalesce(v_hints.seen, q.hints_followed),
                 followed_by = case when v_hints.seen is null then q.followed_by else pg_current_xact_id() end
             where q.only_row;
         end if;

@@ -8,10 +8,51 @@ begin
         return;
     end if;
 
-    -- Looks for lanes that are not where their repository's row and memberships say, or missing, and leaves hints at
-    -- them. Priorities that were written by hand are found so, before the sweep sees them, and high repositories that
-    -- have changed workspaces and stayed high; nothing else ever should. Also forgets when workspaces had their turns
-    -- that had none for long. Costs one pass over the lanes and the waiting jobs.
+    -- Looks for lanes that are not where their waiting jobs, their repository's row and its memberships say, up to p_limit,
+    -- and leaves hints at those that have none. Costs one pass over the lanes and the waiting jobs.
+    create or replace function priorityd.hint_at_misplaced_lanes(p_limit integer, out misplaced bigint, out hinted bigint)
+    language plpgsql
+    set enable_seqscan = on
+    set enable_bitmapscan = on
+    as $$
+    declare
+        v_job_types text[];
+        v_repository_ids uuid[];
+    begin
+        with heads as materialized (
+            select distinct on (o.job_type, o.repository_id) o.job_type, o.repository_id, o.job_id
+            from priorityd.ordered_jobs o
+            where o.released_at is null and o.aside_until is null
+            order by o.job_type, o.repository_id, o.queued_at, o.number
+        ),
+        current as materialized (
+            select p.repository_id, p.priority
+            from priorityd.job_priorities(array(select distinct h.repository_id from heads h)) p
+        ),
+        lanes as materialized (
+            select l.job_type, l.repository_id, array_agg(l.workspace_id order by l.workspace_id) as workspaces,
+                min(l.priority) as priority, (array_agg(l.head_job_id))[1] as head_job_id
+            from priorityd.job_lanes l
+            group by l.job_type, l.repository_id
+        ),
+        wrong as (
+            select coalesce(h.job_type, l.job_type) as job_type, coalesce(h.repository_id, l.repository_id) as repository_id
+            from heads h
+            full join lanes l on l.job_type = h.job_type and l.repository_id = h.repository_id
+            left join current c on c.repository_id = h.repository_id
+            where l.head_job_id is distinct from h.job_id or l.priority <> coalesce(c.priority, 'medium')
+                or (l.priority = 'high' and l.workspaces <> priorityd.workspaces_in_line(l.repository_id))
+            limit p_limit
+        )
+        select array_agg(w.job_type), array_agg(w.repository_id) into v_job_types, v_repository_ids from wrong w;
+        misplaced := coalesce(cardinality(v_job_types), 0);
+        hinted := priorityd.leave_job_hints(v_job_types, v_repository_ids);
+    end
+    $$;
+
+    -- Looks for lanes that are not where they should be. Priorities that were written by hand are found so, before the sweep
+    -- sees them, and high repositories that have changed workspaces and stayed high; nothing else ever should. Also forgets
+    -- when workspaces had their turns that had none for long.
     create or replace function public.check_job_lanes(p_limit integer default 5000)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -25,42 +66,7 @@ begin
         v_found bigint;
     begin
         perform priorityd.check_limit(p_limit);
-        with current as (
-            select l.job_type, l.repository_id, l.priority,
-                priorityd.job_priority(tr.priority::text, tr.is_workspace_repo) as should_be
-            from priorityd.job_lanes l
-            left join public.tracked_repositories tr on tr.repository_id = l.repository_id
-        ),
-        wrong as (
-            select c.job_type, c.repository_id from current c where c.priority <> c.should_be
-            union
-            (
-                select l.job_type, l.repository_id from priorityd.job_lanes l
-                where l.priority = 'high'
-                group by l.job_type, l.repository_id
-                having array_agg(l.workspace_id order by l.workspace_id)
-                    <> priorityd.workspaces_in_line(l.repository_id)
-            )
-            union
-            (
-                select o.job_type, o.repository_id from priorityd.ordered_jobs o
-                where o.released_at is null and o.aside_until is null
-                except
-                select l.job_type, l.repository_id from priorityd.job_lanes l
-            )
-            limit p_limit
-        ),
-        hinted as (
-            insert into priorityd.job_hints (job_type, repository_id)
-            select w.job_type, w.repository_id from wrong w
-            where not exists (
-                select from priorityd.job_hints h
-                where h.job_type = w.job_type and h.repository_id = w.repository_id
-            )
-            returning 1
-        )
-        select count(*) into v_found from hinted;
-
+        v_found := (priorityd.hint_at_misplaced_lanes(p_limit)).hinted;
         delete from priorityd.job_turns t
         where (t.job_type, t.workspace_id) in (
             select o.job_type, o.workspace_id from priorityd.job_turns o
@@ -93,7 +99,8 @@ begin
         v_ids uuid[];
         v_in_flight bigint;
         v_ended record;
-        v_cancelled bigint;
+        v_job_types text[];
+        v_repository_ids uuid[];
     begin
         if p_job_ids is null and p_repository_id is null then
             raise exception 'name jobs or a repository' using errcode = 'invalid_parameter_value';
@@ -140,20 +147,13 @@ begin
             where o.job_id = any (v_ids)
                 and o.job_id <> all (array(select (r.job ->> 'job_id')::uuid from unnest(v_ended.refused) r (job)))
             returning o.job_type, o.repository_id
-        ),
-        hinted as (
-            insert into priorityd.job_hints (job_type, repository_id)
-            select distinct c.job_type, c.repository_id from cancelled c
         )
-        select count(*) into v_cancelled from cancelled;
-        return jsonb_build_object('cancelled', v_cancelled, 'in_flight', v_in_flight, 'refused', to_jsonb(v_ended.refused));
+        select array_agg(c.job_type), array_agg(c.repository_id) into v_job_types, v_repository_ids from cancelled c;
+        perform priorityd.leave_job_hints(v_job_types, v_repository_ids);
+        return jsonb_build_object(
+            'cancelled', coalesce(cardinality(v_job_types), 0), 'in_flight', v_in_flight, 'refused', to_jsonb(v_ended.refused)
+        );
     end
-    $$;
-
-    -- How long ago a daemon last asked for jobs, to within a quarter of a minute; null if none ever has.
-    create or replace function priorityd.release_asked_seconds()
-    returns double precision language sql volatile as $$
-        select extract(epoch from clock_timestamp() - q.asked_at) from priorityd.release_state q
     $$;
 
     -- The lines in which the waiting jobs of these (job type, repository) pairs stand, with their repositories' priorities

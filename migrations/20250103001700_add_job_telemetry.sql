@@ -12,6 +12,12 @@
 -- from its oldest job on, and the next one goes on from there: a short queue is counted by every poll, and of a
 -- long one the last whole count is told, with its age. Inversions are judged by the first job of each priority that the
 -- walk has met and that still waits: in a long queue some may be missed, and none is invented.
+--
+-- *Inversions.* A job is one if it started, without being promoted, a second or more before another of its type and of a
+-- higher priority that had been queued no later. A release can't be called back, and what was released in order starts some
+-- tenths of a second later in any order: hence the second. What counts is what is known: started_at of both, or that
+-- the other one waits or was cancelled. Times of starts are compared with each other only, as those of creations are, since they
+-- may be of different clocks. A job whose priority rose while it waited counts from then on.
 
 do $tables$
 declare
@@ -148,6 +154,12 @@ begin
     end
     $$;
 
+    -- Whether this is the payload of an ordered job that was released, now or earlier.
+    create or replace function priorityd.was_released(p_payload jsonb)
+    returns boolean language sql immutable parallel safe as $$
+        select p_payload #> '{metadata,promoted}' is not null
+    $$;
+
     -- Null where one of them is missing or infinite.
     create or replace function priorityd.seconds_between(p_from timestamptz, p_until timestamptz)
     returns numeric language sql immutable parallel safe as $$
@@ -179,7 +191,8 @@ begin
     $$;
 
     -- The next p_limit queued jobs after a key: how many there were, the key of the last, and their groups. The first job
-    -- of a group is the oldest that has never started. A job waits for others of its type, where the table has types.
+    -- of a group is the oldest that has neither started nor been released: one that was may be at work without having said so,
+    -- or be lost. A job waits for others of its type, where the table has types.
     v_type := case
         when exists (
             select from pg_attribute
@@ -199,10 +212,12 @@ begin
         as $$
         begin
             with slice as materialized (
-                select s.*, row_number() over (order by s.created_at, s.id) as n
+                select s.id, s.created_at, s.repository_id, s.type, coalesce(priorityd.priority_word(s.payload), '') as word,
+                    s.started_at is null and not priorityd.was_released(s.payload) as waits,
+                    row_number() over (order by s.created_at, s.id) as n
                 from (
-                    select j.id, j.created_at, j.repository_id, j.started_at is null as never_started, %s as type,
-                        coalesce(priorityd.priority_word(priorityd.parsed_payload(j.payload)), '') as word
+                    select j.id, j.created_at, j.repository_id, j.started_at, %s as type,
+                        priorityd.parsed_payload(j.payload) as payload
                     from public.background_jobs j
                     where j.status = 'queued' and (j.created_at, j.id) > (p_after, p_after_id)
                     order by j.created_at, j.id
@@ -224,7 +239,7 @@ begin
             ),
             grouped as (
                 select q.type, coalesce(q.priority, l.priority, 'medium') as priority, count(*) as jobs,
-                    min(q.created_at) as oldest_at, min(q.n) filter (where q.never_started) as first_n
+                    min(q.created_at) as oldest_at, min(q.n) filter (where q.waits) as first_n
                 from queued q
                 left join looked_up l on l.repository_id = q.repository_id
                 group by 1, 2

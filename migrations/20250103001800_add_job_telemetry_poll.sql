@@ -8,13 +8,46 @@ begin
         return;
     end if;
 
-    -- Jobs that started after p_from and not after p_until while a job of a higher priority was waiting that had
-    -- been created before them: how many, and some of them with one that each overtook. Of what is queued the groups of
-    -- a walk (p_queue) name the jobs to look at: their first ones.
+    -- The ordered jobs that were sent within the last minute before p_until: they wait until they say that they have started.
+    -- Of one that has not for longer nobody knows whether it waits, is at work or is lost.
+    create or replace function priorityd.jobs_about_to_start(p_until timestamptz)
+    returns uuid[] language plpgsql stable as $$
+    declare
+        c_while constant interval := '1 min';
+    begin
+        if to_regclass('priorityd.ordered_jobs') is null then
+            return '{}';
+        end if;
+        return array(
+            select o.job_id from priorityd.jobs_in_flight(priorityd.ids_in_flight()) o
+            where o.losses = 0 and o.sent_at > p_until - c_while
+        );
+    end
+    $$;
+
+    -- Since when the jobs of these repositories have the priority that they have, by the trail; null if always.
+    create or replace function priorityd.job_priorities_since(p_repository_ids uuid[])
+    returns table (repository_id uuid, since timestamptz)
+    language sql stable as $$
+        select u.id, l.changed_at
+        from unnest(p_repository_ids) u (id)
+        cross join lateral (
+            select c.changed_at from public.repository_priority_changes c
+            where c.repository_id = u.id
+                and priorityd.job_priority(c.old_priority, c.old_is_workspace_repo)
+                    <> priorityd.job_priority(c.new_priority, c.is_workspace_repo)
+            order by c.id desc
+            limit 1
+        ) l
+    $$;
+
+    -- Jobs that started after p_from and not after p_until, p_margin_seconds or more before one of a higher priority that was
+    -- queued no later: how many, and some of them with one that each overtook. Of what is queued the groups of a walk
+    -- (p_queue) name the jobs to look at: their first ones.
     --
     -- A job waits until it starts or, if it never does, until it is cancelled. Going backwards through the ends of
-    -- all waits, the earliest creation seen so far by priority tells whether a start came too early: one pass, no
-    -- comparison of every job with every other. One that had failed before its start has had its turn already,
+    -- all waits, the earliest since when a job waits with its priority, seen so far, tells whether a start came too early:
+    -- one pass, no comparison of every job with every other. One that had failed before its start has had its turn already,
     -- and is nobody that was overtaken. A promotion is counted by itself and is none.
     v_type := case
         when exists (
@@ -25,7 +58,8 @@ begin
     end;
     execute format($definition$
         create or replace function priorityd.find_job_inversions(
-            p_from timestamptz, p_until timestamptz, p_queue jsonb, p_sample integer default 5
+            p_from timestamptz, p_until timestamptz, p_queue jsonb, p_sample integer default 5,
+            p_margin_seconds double precision default 1
         )
         returns jsonb language plpgsql stable
         set enable_seqscan = off
@@ -33,6 +67,9 @@ begin
         set plan_cache_mode = force_custom_plan
         as $$
         declare
+            -- A start that is dated later than that means nothing.
+            c_end constant timestamptz := p_until + interval '1 day';
+            v_about_to_start constant uuid[] := priorityd.jobs_about_to_start(p_until);
             v_found jsonb;
         begin
             with read as materialized (
@@ -49,16 +86,22 @@ begin
                 join public.background_jobs j on j.created_at = f.first_at and j.id = f.first_id
                 where j.status = 'queued' and j.started_at is null
                 union all
+                select j.id, j.created_at, null, 'infinity', j.repository_id, %1$s, priorityd.parsed_payload(j.payload), true
+                from public.background_jobs j
+                where j.id = any (v_about_to_start) and j.status = 'queued' and j.started_at is null
+                union all
                 select j.id, j.created_at, null, greatest(j.completed_at, j.failed_at), j.repository_id, %1$s,
                     priorityd.parsed_payload(j.payload), true
                 from public.background_jobs j
                 where greatest(j.completed_at, j.failed_at) is not null
                     and greatest(j.completed_at, j.failed_at) > p_from
-                    and j.started_at is null and j.status::text <> 'queued'
+                    and j.started_at is null and j.status::text = 'cancelled'
             ),
             waits as materialized (
-                select r.id, r.created_at, r.started_at, r.waited_until, r.repository_id, r.type, r.first_turn,
+                select r.id, r.created_at, r.started_at, r.repository_id, r.type, r.first_turn,
+                    case when r.waited_until < c_end then r.waited_until else 'infinity' end as waited_until,
                     priorityd.queued_priority(priorityd.priority_word(r.payload)) as queued_with,
+                    priorityd.was_released(r.payload) as released,
                     r.payload #>> '{metadata,promoted}' is not distinct from 'true' as promoted
                 from read r
             ),
@@ -67,28 +110,38 @@ begin
                     array(select distinct w.repository_id from waits w where w.queued_with is null)
                 ) p
             ),
+            -- A job that was queued with its priority has it since then.
+            risen as materialized (
+                select p.* from priorityd.job_priorities_since(
+                    array(select distinct w.repository_id from waits w where w.queued_with is null or w.released)
+                ) p
+            ),
             ranked as materialized (
-                select w.*, p.priority, array_position(array['low', 'medium', 'high'], p.priority) as rank
+                select w.*, p.priority, array_position(array['low', 'medium', 'high'], p.priority) as rank,
+                    case
+                        when w.queued_with is null or w.released then greatest(w.created_at, s.since) else w.created_at
+                    end as since
                 from waits w
                 left join looked_up l on l.repository_id = w.repository_id
+                left join risen s on s.repository_id = w.repository_id
                 cross join lateral (select coalesce(w.queued_with, l.priority, 'medium') as priority) p
             ),
             judged as (
                 select r.*,
-                    min(r.created_at) filter (where r.first_turn and r.rank = 3) over later as earliest_high,
-                    min(r.created_at) filter (where r.first_turn and r.rank >= 2) over later as earliest_medium
+                    min(r.since) filter (where r.first_turn and r.rank = 3) over later as earliest_high,
+                    min(r.since) filter (where r.first_turn and r.rank >= 2) over later as earliest_medium
                 from ranked r
-                -- Strictly later: two that start in one transaction have the same time, and neither waits for the other.
                 window later as (
                     partition by r.type
-                    order by r.waited_until desc groups between unbounded preceding and 1 preceding
+                    order by r.waited_until desc
+                    range between unbounded preceding and make_interval(secs => p_margin_seconds) preceding
                 )
             ),
             inverted as (
                 select j.id, j.type, j.priority, j.rank, j.created_at, j.started_at
                 from judged j
                 where j.started_at <= p_until and not j.promoted
-                    and j.created_at > case j.rank when 1 then j.earliest_medium when 2 then j.earliest_high end
+                    and j.created_at >= case j.rank when 1 then j.earliest_medium when 2 then j.earliest_high end
             ),
             sample as (
                 select i.* from inverted i order by i.started_at desc, i.id limit p_sample
@@ -108,8 +161,9 @@ begin
                         cross join lateral (
                             select r.id, r.priority from ranked r
                             where r.first_turn and r.rank > s.rank and r.type is not distinct from s.type
-                                and r.created_at < s.created_at and r.waited_until > s.started_at
-                            order by r.created_at, r.id
+                                and r.since <= s.created_at
+                                and r.waited_until >= s.started_at + make_interval(secs => p_margin_seconds)
+                            order by r.since, r.id
                             limit 1
                         ) h
                     ),

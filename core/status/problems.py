@@ -210,7 +210,7 @@ def _of_inngest(inngest: InngestFacts) -> Iterator[tuple[str, str]]:
 def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
     if jobs.inversions:
         text = "1 job has" if jobs.inversions == 1 else f"{jobs.inversions:,} jobs have"
-        yield "jobs_overtake", f"{text} overtaken an older one of a higher priority in the last hour."
+        yield "jobs_overtake", f"{text} overtaken one of a higher priority in the last hour."
     for priority, seconds in jobs.oldest_seconds.items():
         limit = HIGH_LIMIT_SECONDS if priority == "high" else LIMIT_SECONDS
         if seconds > limit:

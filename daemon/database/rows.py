@@ -287,7 +287,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class JobInversion:
-    """A job that started while an older one of higher priority, `waiting_job_id` for one, was waiting."""
+    """A job that overtook one of higher priority that was queued no later, `waiting_job_id` for one."""
 
     job_id: UUID
     priority: Priority

@@ -40,7 +40,8 @@ class JobMetrics:
         self.ended = made.counter("jobs", "Jobs that ended.", priority=PRIORITIES, status=JOB_STATUSES)
         self.inversions = made.counter(
             "job_inversions",
-            "Jobs that started while an older one of their type and of a higher priority was waiting.",
+            "Jobs that started a second or more before one of their type and of a higher priority that was "
+            "queued no later.",
         )
 
 

@@ -239,7 +239,7 @@ class JobReport(Part):
     ended: dict[Priority, dict[JobStatus, int]]
     """In the last hour."""
     inversions: int
-    """Jobs that were found to have overtaken an older one of a higher priority, in the last hour."""
+    """Jobs that were found to have overtaken one of a higher priority, in the last hour."""
     inversion_sample: list[JobInversion]
 
 

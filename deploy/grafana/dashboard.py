@@ -134,7 +134,7 @@ def is_it_right() -> Row:
         number(
             "Job inversions in an hour",
             f"sum(increase({m('job_inversions_total')}[1h]))",
-            "Jobs that started while an older one of a higher priority was waiting.",
+            "Jobs that overtook one of a higher priority that was queued no later.",
         ),
         number(
             "Oldest change waiting",

@@ -1,4 +1,5 @@
--- Jobs of the last hour that started while an older one of a higher priority was waiting: how many, and pairs.
+-- Jobs of the last hour that started a second or more before one of a higher priority that was queued no later: how many,
+-- and pairs.
 select
     (found ->> 'count')::bigint as inversions,
     pair ->> 'job_id' as job_id,

@@ -209,7 +209,7 @@ async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
     for command in (["jobs", "list"], ["status"]):
         _, out, err = await stack.priorityd(*command)
         assert "Nobody releases" not in out + err
-    ago = "update priorityd.release_state set asked_at = now() - interval '2 h'"
+    ago = "update priorityd.release_state set released_until = released_until - interval '2 h'"
     stack.app.connection.execute(ago)
     assert "no daemon has asked for one for 7,20" in (await stack.priorityd("jobs", "list"))[2]
 

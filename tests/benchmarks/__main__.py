@@ -63,10 +63,15 @@ def main() -> None:
         default=Sizes.tracked,
         help="Tracked rows of a sweep or resync; there are three memberships for each ten.",
     )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="At which part of its size to run `order`; 0.01: a minute."
+    )
     arguments = parser.parse_args()
     run = BENCHMARKS[arguments.name]
     if arguments.name == "soak":
         run = partial(soak, arguments.seconds)
+    elif arguments.name == "order":
+        run = partial(order, arguments.scale)
     elif arguments.name in ("resync", "sweep"):
         run = partial(run, Sizes(arguments.tracked, arguments.tracked * 3 // 10))
     print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))

@@ -1,30 +1,26 @@
-"""Jobs that wait in order: inversions beside direct sending, days of load, and releases with many waiting."""
+"""Jobs that wait in order: inversions beside direct sending, and days of load; releases beside starts; jobs
+of which nothing is heard; and what a release costs."""
 
 from __future__ import annotations
 
 import heapq
 import json
-import time
 from collections.abc import Iterator
-from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
-import anyio
-import psycopg
+import anyio.to_thread
 
 from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.release_policy import promote_after_seconds
-from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.releases import ReleaseSizes, releases
+from tests.benchmarks.starts import starts
+from tests.benchmarks.unreported import unreported
 from tests.simulation.load import WORKERS, Arrival, Change, Load
 from tests.simulation.queues import InngestQueue, OrderedQueue, Queue
 from tests.simulation.run import Record, Workers, simulate
 from tests.support.application import Application
-from tests.support.daemon_process import start_daemon
-from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
-from tests.support.stack import NO_TIMER
 
 JOBS = 10_000
 DAY = 86_400.0
@@ -38,45 +34,61 @@ DAYS = {
     "120 %: 100 % high, 20 % others": Load(high_share=1.0, other_share=0.2),
     "120 %: 40 % high, 80 % others": Load(high_share=0.4, other_share=0.8),
 }
-WAITING = 1_000_000
-REPOSITORIES, IN_WORKSPACES, WORKSPACES = 20_000, 4_000, 200
-IN_FLIGHT, BATCH, RELEASED = 1000, 100, 5000
-RELEASED_BESIDE = 50_000
+STARTS_SECONDS = 60
 
 Json = dict[str, Any]
 
 
-async def order() -> Json:
-    """See the module's text. The order is the database's, the time of the workers is virtual."""
+async def order(scale: float = 1.0) -> Json:
+    """See the module's text; all of it in `scale` of its size.
+
+    The order is the database's. The time of the workers is virtual, but for `starts`.
+    """
+    full = ReleaseSizes()
+    sizes = ReleaseSizes(
+        waiting=max(round(full.waiting * scale), 20_000),
+        released=max(round(full.released * scale), 500),
+        beside=max(round(full.beside * scale), 5000),
+    )
+    jobs = max(round(JOBS * scale), 50)
     return {
-        "the_same_10000_jobs": {name: _inversions(load) for name, load in LOADS.items()},
+        "scale": scale,
+        "the_same_jobs": {
+            name: await anyio.to_thread.run_sync(_inversions, load, jobs) for name, load in LOADS.items()
+        },
         "a_day_of_load": {
-            name: simulate(load, OrderedQueue(promote_after_seconds(DAY)), DAY, 2.5 * DAY).summary()
+            name: simulate(
+                load, OrderedQueue(promote_after_seconds(DAY)), DAY * min(scale, 1), 2.5 * DAY * min(scale, 1)
+            ).summary()
             for name, load in DAYS.items()
         },
-        "releases": await _throughput(),
+        "starts": await starts(max(STARTS_SECONDS * scale, 6.0)),
+        "unreported": await anyio.to_thread.run_sync(unreported),
+        "releases": await releases(sizes),
     }
 
 
 # Inversions.
 
 
-def _inversions(load: Load) -> Json:
+def _inversions(load: Load, jobs: int) -> Json:
     head_start = InngestQueue(run_priority_expression())
     results = {
-        "direct_without": _run(load, InngestQueue("")),
-        "direct_with_head_start": _run(load, head_start),
+        "direct_without": _run(load, InngestQueue(""), jobs),
+        "direct_with_head_start": _run(load, head_start, jobs),
     }
     with application() as (_, app):
+        # The order is asked for here, and not how soon a commit is on the disk.
+        app.connection.execute("set synchronous_commit = off")
         database = DatabaseQueue(app, load)
-        results["ordered"] = _run(load, database)
+        results["ordered"] = _run(load, database, jobs)
     answer: Json = {name: record.summary() for name, record in results.items()}
     return answer | {"workers": WORKERS, "changes_of_workspaces": database.changes - load.repositories}
 
 
-def _run(load: Load, queue: Queue) -> Record:
+def _run(load: Load, queue: Queue, jobs: int) -> Record:
     record = Record(judged_until=float("inf"))
-    Workers(load, queue, record).run([*_first_jobs(load, JOBS), Change(float("inf"), 0, None)])
+    Workers(load, queue, record).run([*_first_jobs(load, jobs), Change(float("inf"), 0, None)])
     return record
 
 
@@ -135,176 +147,3 @@ class DatabaseQueue:
         row = self._app.connection.execute(f"select {call}".encode(), args).fetchone()
         assert row is not None
         return row[0]
-
-
-# Throughput.
-
-
-async def _throughput() -> Json:
-    with application() as (url, app):
-        _fill(app)
-        return {
-            "waiting": WAITING,
-            "first_look_seconds": _timed(lambda: _release(app, 1, until_placed=True)),
-            "plans": {name: _plan(app, query) for name, query in PLANS.items()},
-            "in_the_database": _cycles(app),
-            "with_a_snapshot_held_open": _beside_a_snapshot(url, app),
-            "by_a_daemon": await _by_a_daemon(url, app),
-        }
-
-
-async def _by_a_daemon(url: str, app: Application) -> Json:
-    """The whole way of jobs to the stand-in for Inngest, which runs in this process as the sandbox does."""
-    api = EventApi()
-    async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
-        settings = {
-            "SUPABASE_URL": server.url,
-            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
-            "INNGEST_EVENT_KEY": EVENT_KEY,
-            "INNGEST_EVENT_API_BASE_URL": events_url,
-            "PRIORITYD_JOBS_IN_FLIGHT": IN_FLIGHT,
-        }
-        async with start_daemon(**settings, **NO_TIMER):
-            before, began = len(api.accepted), time.perf_counter()
-            while len(api.accepted) < before + RELEASED:
-                await anyio.to_thread.run_sync(_end_what_is_in_flight, app)
-                await anyio.sleep(0.05)  # the work of all that are in flight
-            took = time.perf_counter() - began
-    return {"released": len(api.accepted) - before, "jobs_per_second": round(RELEASED / took)}
-
-
-def _end_what_is_in_flight(app: Application) -> None:
-    app.connection.execute(
-        """update background_jobs set status = 'completed' where id in (
-               select job_id from priorityd.ordered_jobs where sent_at is not null)"""
-    )
-
-
-def _fill(app: Application) -> None:
-    app.connection.execute(FILL.encode())
-    app.connection.execute(f"select sweep_workspace_priorities(p_limit => {IN_WORKSPACES})".encode())
-    app.connection.execute(b"vacuum (analyze)")
-
-
-def _cycles(app: Application) -> Json:
-    """Released, sent and ended, a batch at a time, as a daemon and its workers do it."""
-    began, releasing, done = time.perf_counter(), 0.0, 0
-    while done < RELEASED:
-        call_began = time.perf_counter()
-        jobs = _release(app, BATCH)
-        releasing += time.perf_counter() - call_began
-        app.connection.execute("select mark_jobs_sent(%s::uuid[])", (jobs,))
-        app.connection.execute(
-            "update background_jobs set status = 'completed' where id = any (%s::uuid[])", (jobs,)
-        )
-        done += len(jobs)
-    took = time.perf_counter() - began
-    return {
-        "released": done,
-        "jobs_per_second": round(done / took),
-        "jobs_per_second_of_releasing_alone": round(done / releasing),
-    }
-
-
-def _beside_a_snapshot(url: str, app: Application) -> Json:
-    """Somebody's forgotten transaction keeps every row that is over: what a release costs in the end."""
-    none_held = _last_releases(app)
-    with psycopg.connect(url) as forgotten:
-        forgotten.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        forgotten.execute("select pg_current_snapshot()")
-        held = _last_releases(app)
-    return {
-        "released": RELEASED_BESIDE,
-        "milliseconds_a_release_of_100": {"none_held": spread(none_held, 1), "held": spread(held, 1)},
-        "ratio": bar(median(held) / median(none_held), 2.0),
-    }
-
-
-def _last_releases(app: Application) -> list[float]:
-    """Milliseconds of each of the last tenth of the releases."""
-    took = []
-    for _ in range(RELEASED_BESIDE // BATCH):
-        began = time.perf_counter()
-        jobs = _release(app, BATCH)
-        took.append(1000 * (time.perf_counter() - began))
-        app.connection.execute("select mark_jobs_sent(%s::uuid[])", (jobs,))
-        app.connection.execute(
-            "update background_jobs set status = 'completed' where id = any (%s::uuid[])", (jobs,)
-        )
-    return took[-len(took) // 10 :]
-
-
-def _release(app: Application, limit: int, *, until_placed: bool = False) -> list[str]:
-    while True:
-        row = app.connection.execute(
-            "select release_ordered_jobs(%s, %s, %s)", (uuid4(), IN_FLIGHT, limit)
-        ).fetchone()
-        assert row is not None
-        if row[0]["jobs"] or not until_placed:
-            return [job["job_id"] for job in row[0]["jobs"]]
-
-
-def _timed(work: Any) -> float:
-    began = time.perf_counter()
-    work()
-    return round(time.perf_counter() - began, 2)
-
-
-def _plan(app: Application, query: str) -> Json:
-    with app.connection.transaction():
-        app.connection.execute("set local enable_seqscan = off; set local enable_bitmapscan = off")
-        row = app.connection.execute(f"explain (analyze, buffers, format json) {query}".encode()).fetchone()
-    assert row is not None
-    plan = row[0][0]["Plan"]
-    indexes = sorted({node["Index Name"] for node in _nodes(plan) if "Index Name" in node})
-    return {
-        "nodes": [node["Node Type"] for node in _nodes(plan)],
-        "indexes": indexes,
-        "pages": plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
-        "milliseconds": plan["Actual Total Time"],
-    }
-
-
-def _nodes(plan: Json) -> Iterator[Json]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from _nodes(child)
-
-
-FILL = f"""
-insert into repositories select from generate_series(1, {REPOSITORIES});
-insert into tracked_repositories (repository_id) select id from repositories;
-insert into workspaces select from generate_series(1, {WORKSPACES});
-insert into workspace_repositories (workspace_id, repository_id)
-select w.id, r.id
-from (select id, row_number() over (order by id) as n from repositories limit {IN_WORKSPACES}) r
-join (select id, row_number() over () as n from workspaces) w on w.n = 1 + r.n % {WORKSPACES};
-insert into background_jobs (id, type, status, repository_id, payload, created_at)
-select gen_random_uuid(), 'recent-prs', 'queued', r.id, jsonb_build_object('repositoryId', r.id, 'n', g.n),
-    now() - make_interval(secs => g.n / 100.0)
-from generate_series(0, {WAITING} - 1) g (n)
-join (select id, row_number() over () - 1 as n from repositories) r on r.n = g.n % {REPOSITORIES};
-insert into priorityd.ordered_jobs (job_id, job_type, repository_id, queued_at)
-select id, type, repository_id, created_at from background_jobs order by created_at;
-insert into priorityd.job_hints (job_type, repository_id)
-select 'recent-prs', id from repositories
-"""
-
-PLANS = {
-    "whose turn it is": """
-        select t.workspace_id from priorityd.job_turns t
-        where t.job_type = 'recent-prs' and t.active and t.served >= 1
-        order by t.served, t.workspace_id limit 1""",
-    "the first lane": """
-        select l.* from priorityd.job_lanes l
-        where l.job_type = 'recent-prs' and l.priority = 'medium'
-            and l.workspace_id = '' and l.head_queued_at >= '-infinity'
-        order by l.head_queued_at, l.head_number limit 1""",
-    "the next job of a lane": """
-        select o.queued_at, o.number, o.job_id from priorityd.ordered_jobs o
-        where o.job_type = 'recent-prs' and o.released_at is null and o.aside_until is null
-            and o.repository_id = (select id from repositories limit 1)
-        order by o.queued_at, o.number limit 1""",
-    "what is in flight": """
-        select count(*) from priorityd.jobs_in_flight(priorityd.ids_in_flight())""",
-}

@@ -30,9 +30,8 @@ def world(database: Database) -> World:
                (%(inside)s, '{"priority": 100}', 'failed', now() - interval '60 s', now(), null, now()),
                (%(outside)s, '{"priority": 50}', 'completed', now() - interval '10 s', now(), now(), null),
                (%(outside)s, '{}', 'queued', now() - interval '90 s', null, null, null),
-               (%(inside)s, '{}', 'queued', now() - interval '100 s', null, null, null)""".replace(
-            "%(inside)s", f"'{inside}'"
-        ).replace("%(outside)s", f"'{outside}'")
+               (%(inside)s, '{"priority": 100}', 'queued', now() - interval '2 min', null, null, null)
+        """.replace("%(inside)s", f"'{inside}'").replace("%(outside)s", f"'{outside}'")
     )
     return world
 

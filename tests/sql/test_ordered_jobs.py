@@ -350,6 +350,39 @@ def test_only_a_tenth_as_many_lost_jobs_are_out_as_others(world: World) -> None:
     assert released(world, 25) == []
 
 
+def test_jobs_of_which_nothing_is_heard_for_ten_seconds_hold_nobody_up(world: World) -> None:
+    """However long their lease is; but no more than twice as many are out."""
+    repository = world.tracked()
+    silent = queue(world, *[repository] * 3)
+    assert released(world, 3) == silent
+    sent(world, *silent)
+    others = queue(world, *[repository] * 9)
+    assert released(world, 3) == []
+    pass_silent_time(world, "11 s")
+    assert released(world, 3) == others[:3]
+    sent(world, *others[:3])
+    assert released(world, 3) == []
+    pass_silent_time(world, "11 s")
+    assert released(world, 3) == [], "as many as there are places"
+    end(world, silent[0])
+    assert released(world, 3) == others[3:4]
+    sent(world, others[3])
+    world.execute("update background_jobs set status = 'processing' where id = %s", silent[1])
+    end(world, others[0], others[3])
+    assert len(released(world, 3)) == 2, "two others are silent, and one is at work"
+    assert world.value(OUT_NOW) == 6
+
+
+def test_a_job_at_work_holds_its_place_however_long_it_takes(world: World) -> None:
+    repository = world.tracked()
+    jobs = queue(world, *[repository] * 2)
+    assert released(world, 1) == jobs[:1]
+    sent(world, jobs[0])
+    world.execute("update background_jobs set status = 'processing' where id = %s", jobs[0])
+    pass_silent_time(world, "59 min")
+    assert released(world, 1) == []
+
+
 def test_what_is_lost_too_often_has_failed(world: World) -> None:
     (job,) = queue(world, world.tracked())
     for expected in ([job], [job], [job], []):
@@ -577,11 +610,11 @@ def test_it_is_told_whether_anybody_asks_for_jobs(world: World) -> None:
     assert asked() == [None, None]
     release(world)
     assert all(seconds is not None and seconds < 15 for seconds in asked())
-    pass_time_since_asking = "update priorityd.release_state set asked_at = asked_at - interval '1 h'"
+    pass_time_since_asking = "update priorityd.release_state set released_until = released_until - interval '1 h'"
     world.execute(pass_time_since_asking)
     assert all(seconds is not None and seconds >= 3600 for seconds in asked())
     release(world)
-    assert all(seconds is not None and seconds < 15 for seconds in asked()), "though nothing waits"
+    assert all(seconds is not None and seconds < 60 for seconds in asked()), "though nothing waits"
 
 
 def test_of_two_rows_of_a_repository_the_same_counts_for_queueing_and_for_the_order(world: World) -> None:
@@ -790,14 +823,6 @@ def test_a_change_of_priority_waits_for_no_release_and_is_not_missed_by_the_next
     assert released(world) == [jobs[1], jobs[0], third]
 
 
-def test_where_ordered_jobs_were_never_used_changes_leave_no_hints(world: World) -> None:
-    held(world)
-    assert world.value("select count(*) from priorityd.job_hints") == 0
-    release(world)
-    held(world)
-    assert world.value("select count(*) from priorityd.job_hints") == 1
-
-
 def test_the_check_finds_nothing_where_nothing_went_past_us(world: World) -> None:
     shared = held(world)
     queue(world, world.tracked(), held(world), shared, shared)
@@ -869,6 +894,14 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
 
 
 OUT = "select from priorityd.ordered_jobs where released_at is not null"
+
+
+OUT_NOW = f"select count(*) from ({OUT}) o"
+
+
+def pass_silent_time(world: World, interval: str) -> None:
+    """Since jobs were sent, their leases being long."""
+    world.execute("update priorityd.ordered_jobs set sent_at = sent_at - %s::interval", interval)
 
 
 def pass_time(world: World, interval: str) -> None:

@@ -102,7 +102,7 @@ def test_says_in_words_what_is_so() -> None:
     assert "All 1,204 workspace repositories are high." in text
     assert "Last change 12 s ago, applied in 142 ms" in text
     assert "Repositories counted 8 s ago." in text
-    assert "None overtook an older job" in text
+    assert "None overtook a job" in text
     assert "resync at start 1.2 s 17" in text
 
 
