@@ -194,10 +194,8 @@ begin
     -- How long ago a daemon last asked for jobs, to within a minute; null if none ever has.
     create or replace function priorityd.release_asked_seconds()
     returns double precision language sql volatile as $$
-        select greatest(0, extract(epoch from
-            clock_timestamp() - (nullif(q.released_until, '-infinity') - priorityd.release_ahead())
-        ))
-        from priorityd.release_state q
+        select extract(epoch from clock_timestamp() + priorityd.release_ahead() - q.released_until)
+        from (select nullif(s.released_until, '-infinity') as released_until from priorityd.release_state s) q
     $$;
 
     -- Says that somebody releases, for some minutes from now. After a pause, in which nobody left hints, lanes may be anywhere:

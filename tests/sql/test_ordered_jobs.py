@@ -610,7 +610,9 @@ def test_it_is_told_whether_anybody_asks_for_jobs(world: World) -> None:
     assert asked() == [None, None]
     release(world)
     assert all(seconds is not None and seconds < 15 for seconds in asked())
-    pass_time_since_asking = "update priorityd.release_state set released_until = released_until - interval '1 h'"
+    pass_time_since_asking = (
+        "update priorityd.release_state set released_until = released_until - interval '1 h'"
+    )
     world.execute(pass_time_since_asking)
     assert all(seconds is not None and seconds >= 3600 for seconds in asked())
     release(world)
