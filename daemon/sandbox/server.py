@@ -24,6 +24,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from priorityd.daemon.sandbox.faults import Faults
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.realtime.service import Realtime
+from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.rest.service import Rest
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def serve_sandbox(
     keys: Keys | None = None,
     listener: socket.socket | None = None,
     faults: Faults | None = None,
+    settings: RealtimeSettings | None = None,
 ) -> AsyncIterator[SandboxServer]:
     """Serve the database for the length of the block.
 
@@ -111,7 +113,8 @@ async def serve_sandbox(
     keys = keys or Keys.create()
     listener = listener or reserve_port(port)
     faults = faults or Faults()
-    realtime, rest = Realtime(database_url, keys, faults), Rest(database_url, keys, faults)
+    realtime = Realtime(database_url, keys, faults, settings or RealtimeSettings())
+    rest = Rest(database_url, keys, faults)
     server = _Server(_app(realtime, rest))
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.

@@ -32,6 +32,7 @@ from tests.chaos.workload import Workload
 from tests.chaos.world import World
 from tests.support.daemon_process import eventually
 from tests.support.faults import Faults
+from tests.support.plans import TEAM
 from tests.support.proxy import serve_proxy
 
 _GIVE_UP_SECONDS: Final = 120.0
@@ -82,7 +83,7 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url(), plan.world)
         async with (
-            serve_sandbox(postgres.url(), faults=Faults()) as server,
+            serve_sandbox(postgres.url(), faults=Faults(), settings=TEAM) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
             clock = Clock(Path(directory))
