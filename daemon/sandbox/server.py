@@ -30,6 +30,8 @@ from priorityd.daemon.sandbox.rest.service import Rest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
+    from uvicorn._types import ASGISendEvent
+
 HOST = "127.0.0.1"
 DEFAULT_PORT = 54321
 _BACKLOG = 256
@@ -157,6 +159,16 @@ async def _cancel(parts: list[asyncio.Task[None]]) -> None:
             raise outcome
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's, which takes a handshake that was answered with a refusal for one that was not answered."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Pass a message on to the client."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
+
+
 class _Server(uvicorn.Server):
     """Uvicorn as a guest in an event loop: it says when it has started and leaves signals to its host."""
 
@@ -184,7 +196,7 @@ class _Server(uvicorn.Server):
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws=WebSocketsSansIOProtocol,
+        ws=_WebSocket,
         lifespan="off",
         log_config=None,
         log_level="warning",

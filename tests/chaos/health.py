@@ -35,7 +35,7 @@ from tests.chaos.run import Plan, open_world
 from tests.chaos.world import World
 from tests.deploy.rules import ALERTS
 from tests.support.daemon_process import PLAIN, Daemon, eventually, free_port
-from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.event_api import Faults
 from tests.support.repository import DEPLOY
 
 LIMIT_SECONDS: Final = 30.0
@@ -46,10 +46,9 @@ _WELL_SECONDS: Final = 180.0
 
 @dataclass
 class Scene:
-    """What faults are injected into: the world, and the event API that its daemons announce to."""
+    """What faults are injected into: the world, and the address of the Prometheus that watches it."""
 
     world: World
-    event_api: EventApi
     prometheus: str | None = None
 
 
@@ -86,12 +85,12 @@ def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> 
 @asynccontextmanager
 async def inngest_down(scene: Scene) -> AsyncIterator[None]:
     """There is something to announce, and nobody who takes it."""
-    scene.event_api.faults = Faults(reset="before")
+    scene.world.event_api.faults = Faults(reset="before")
     try:
         await insist(scene.world.url, _ADD, _ids())
         yield
     finally:
-        scene.event_api.faults = Faults()
+        scene.world.event_api.faults = Faults()
 
 
 @asynccontextmanager
@@ -279,15 +278,12 @@ async def _watched(scene: Scene, *, leads: bool) -> Daemon:
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     """Two daemons that announce, with something in a workspace; and Prometheus, if it is installed."""
-    api = EventApi()
-    async with serve_event_api(api) as url:
-        settings = {"INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_EVENT_API_BASE_URL": url}
-        async with open_world(Plan(seed=1, daemons=2), **settings) as world:
-            await insist(world.url, _ADD, _ids())
-            scene = Scene(world, api)
-            async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
-                scene.prometheus = address
-                yield scene
+    async with open_world(Plan(seed=1, daemons=2), PRIORITYD_DISPATCH_CHANGES="true") as world:
+        await insist(world.url, _ADD, _ids())
+        scene = Scene(world)
+        async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
+            scene.prometheus = address
+            yield scene
 
 
 @asynccontextmanager
