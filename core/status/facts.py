@@ -55,6 +55,13 @@ class RepairFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderFacts:
+    """Who does the timer work: `unled_seconds` ago a daemon was last seen to renew its lease."""
+
+    unled_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class QueueFacts:
     """What waits to be looked at, and the rows that can't be written with the reason of one of them."""
 
@@ -127,6 +134,7 @@ class Facts:
     database: DatabaseFacts = DatabaseFacts()
     stream: StreamFacts = StreamFacts()
     repair: RepairFacts = RepairFacts()
+    leader: LeaderFacts = LeaderFacts()
     queue: QueueFacts = QueueFacts()
     counts: CountFacts | None = None
     inngest: InngestFacts = InngestFacts()

@@ -23,8 +23,8 @@ class World:
 
     Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
     repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
-    its daemon was killed; `job_seconds` how long jobs took among some that nobody reported on. Daemons release
-    jobs, and announce if they are told to, to `event_api`.
+    its daemon was killed; `job_seconds` how long jobs took among some that nobody reported on. Daemons
+    release jobs, and announce if they are told to, to `event_api`.
     """
 
     postgres: EmbeddedPostgres
