@@ -84,7 +84,7 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
 
 @pytest.fixture
 async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
-    """Its Realtime looks at the publication not once a minute, but five times a second."""
+    """Its Realtime looks at the publication with every poll, and not once a minute."""
     settings = RealtimeSettings(publication_seconds=0.2)
     async with serve_sandbox(database.url, faults=Faults(), settings=settings) as server:
         yield Stack(server, database, Application(database.connect(), database.world))

@@ -130,7 +130,7 @@ async def lease_stuck(scene: Scene) -> AsyncIterator[None]:
     """The leader is gone, and its lease is not: the database's clock was set back."""
     await insist(
         scene.world.url,
-        "update priorityd.leases set daemon_id = gen_random_uuid(), expires_at = now() + interval '50 minutes'"
+        "update priorityd.leases set daemon_id = gen_random_uuid(), expires_at = now() + interval '1 h'"
         " where name = 'timer'",
     )
     try:
