@@ -38,13 +38,14 @@ class Lease:
     """What is known about the lease.
 
     `next_ask_at` is when to ask for it again, `failures` how many questions in a row were not answered,
-    `renewed_at` when some daemon, this one or another, was last seen to have renewed it, None for never.
+    `unled_seconds` for how long, by the last answer, no daemon had renewed it, this one or another.
     """
 
     next_ask_at: float
     failures: int = 0
-    renewed_at: float | None = None
+    unled_seconds: float = 0.0
     _held_until: float = 0.0
+    _renewed_at: float | None = None
     _renewed_until: float = 0.0
 
     def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
@@ -67,7 +68,10 @@ class Lease:
     def _see(self, asked_at: float, ends_at: float, *, held: bool) -> None:
         is_of_now = asked_at < ends_at < asked_at + _LONGEST_SECONDS
         if held or (is_of_now and ends_at > self._renewed_until + _RENEWED_BY_SECONDS):
-            self.renewed_at, self._renewed_until = asked_at, ends_at
+            self._renewed_at, self._renewed_until = asked_at, ends_at
+        # What was never renewed is as old as the first answer.
+        self._renewed_at = asked_at if self._renewed_at is None else self._renewed_at
+        self.unled_seconds = asked_at - self._renewed_at
 
     def is_held(self, now: float) -> bool:
         """Whether timer work is this daemon's now."""

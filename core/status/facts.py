@@ -56,7 +56,7 @@ class RepairFacts:
 
 @dataclass(frozen=True, slots=True)
 class LeaderFacts:
-    """Who does the timer work: `unled_seconds` ago a daemon was last seen to renew its lease."""
+    """Who does the timer work: by the last answer, nobody has renewed its lease for `unled_seconds`."""
 
     unled_seconds: float = 0.0
 

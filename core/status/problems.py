@@ -29,6 +29,8 @@ Severity: TypeAlias = Literal["critical", "warning"]
 KNOWN_FOR_SECONDS: Final = 25.0
 """How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a
 fault is told within 30 s."""
+UNLED_SECONDS: Final = 20.0
+"""Of two answers about the lease, 12 s apart, one at least shows that it was renewed."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
 INVERTED_SECONDS: Final = 10.0
@@ -104,7 +106,7 @@ def is_heard(stream: StreamFacts) -> bool:
 
 def is_led(leader: LeaderFacts) -> bool:
     """Whether some daemon has renewed the lease on timer work lately; who is gone is replaced before this."""
-    return leader.unled_seconds < KNOWN_FOR_SECONDS
+    return leader.unled_seconds < UNLED_SECONDS
 
 
 def silence(database: DatabaseFacts) -> str:

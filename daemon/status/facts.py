@@ -76,7 +76,7 @@ def read_facts(sources: Sources, *, stopping: bool) -> Facts:
         database=_database(sources, now),
         stream=_stream(sources, now),
         repair=_repair(sources),
-        leader=LeaderFacts(unled_seconds=now - (sources.leadership.lease.renewed_at or sources.started)),
+        leader=LeaderFacts(sources.leadership.lease.unled_seconds),
         queue=_queue(sources.queue, now),
         counts=_counts(sources, now),
         inngest=_inngest(sources, now),

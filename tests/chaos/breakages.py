@@ -188,21 +188,6 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 
 @asynccontextmanager
-async def postgres_read_only(world: World) -> AsyncIterator[None]:
-    """Every transaction is, as on a hosted project whose disk is full."""
-    await _set_read_only(world, "alter system set default_transaction_read_only = on")
-    try:
-        yield
-    finally:
-        await _set_read_only(world, "alter system reset default_transaction_read_only")
-
-
-async def _set_read_only(world: World, statement: str) -> None:
-    await insist(world.url, statement)
-    await insist(world.url, "select pg_reload_conf()")
-
-
-@asynccontextmanager
 async def postgres_restarted(world: World) -> AsyncIterator[None]:
     async with postgres_stopped(world):
         pass

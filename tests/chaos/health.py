@@ -171,7 +171,7 @@ _CLOCK: Final[dict[str, Inject]] = {
 FAULTS: Final[dict[str, Inject]] = {
     "database frozen": of_world(breakages.postgres_frozen),
     "database stopped": of_world(breakages.postgres_stopped),
-    "database read-only": of_world(breakages.postgres_read_only),
+    "database read-only": of_world(breakages.postgres_is_a_standby),
     "Realtime down": of_world(partial(proxied, mode="stream_refused")),
     "Realtime deaf": of_world(partial(hooked, path="realtime/silence")),
     "Realtime refusing": of_world(partial(hooked, path="realtime/refuse", close=True)),
