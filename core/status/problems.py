@@ -147,11 +147,13 @@ def _of_stream(facts: Facts) -> Iterator[tuple[str, str]]:
     stream, repair = facts.stream, facts.repair
     if is_heard(stream):
         return
-    working = repair.sweeps and repair.failure is None and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS
-    sweeping = working and is_led(facts.leader)
-    found = f"sweeps find them within {_seconds(repair.interval_seconds)}" if sweeping else "and sweeps fail"
-    joint = "; " if sweeping else ", "
-    yield "changes_not_heard", _sentence(f"changes are not heard{joint}{found}", stream.failure)
+    if not repair.sweeps or repair.failure or repair.overdue_seconds >= SWEEP_OVERDUE_SECONDS:
+        found = ", and sweeps fail"
+    elif not is_led(facts.leader):
+        found = ", and nobody sweeps"
+    else:
+        found = f"; sweeps find them within {_seconds(repair.interval_seconds)}"
+    yield "changes_not_heard", _sentence(f"changes are not heard{found}", stream.failure)
 
 
 def _of_leader(leader: LeaderFacts) -> Iterator[tuple[str, str]]:

@@ -168,7 +168,7 @@ def _said(body: str | bytes | None) -> str | None:
     in their own way. None if it is not theirs."""
     try:
         found = json.loads(body or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     texts = [found.get(name) for name in _SENTENCES] if isinstance(found, dict) else []
     return next((text for text in texts if isinstance(text, str)), None)
