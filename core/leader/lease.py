@@ -4,6 +4,9 @@ The database gives it to one daemon at a time, for `LEASE_SECONDS`; who has it a
 who has not asks when it may expire. It saves work and protects nothing: what is done under it is computed
 from the rows as they are, so losing it in the middle, or two who believe that they have it, do no harm.
 
+Who does not have it still knows whether anybody does: a lease whose end does not move is one that nobody
+renews, and while a clock has been set back it would be waited for in vain.
+
 Times are seconds of one monotonic clock. A daemon counts from before it asked, so it stops believing in its
 lease before the database gives it to another, whatever the wall clocks say and however long the answer took.
 """
@@ -20,6 +23,11 @@ LEASE_SECONDS: Final = 14.0
 ASK_AFTER_SECONDS: Final = 12.0
 """Leaves who has it two seconds for an answer; more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1
+_RENEWED_BY_SECONDS: Final = ASK_AFTER_SECONDS / 2
+"""What the end of a lease has to move by to have been renewed: the same end seems to move with the time that
+answers take."""
+_LONGEST_SECONDS: Final = 60.0
+"""No daemon asks for a longer one; so what ends later is of before the database's clock was set back."""
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LONGEST_RETRY_SECONDS: Final = 10.0
 """So that after an outage of any length there is a leader again within this time."""
@@ -29,16 +37,21 @@ _LONGEST_RETRY_SECONDS: Final = 10.0
 class Lease:
     """What is known about the lease.
 
-    `next_ask_at` is when to ask for it again, `failures` how many questions in a row were not answered.
+    `next_ask_at` is when to ask for it again, `failures` how many questions in a row were not answered,
+    `unled_seconds` for how long, by the last answer, no daemon had renewed it, this one or another.
     """
 
     next_ask_at: float
     failures: int = 0
+    unled_seconds: float = 0.0
     _held_until: float = 0.0
+    _renewed_at: float | None = None
+    _renewed_until: float = 0.0
 
     def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
         """The database has answered a question that was sent at `asked_at`."""
         self.failures = 0
+        self._see(asked_at, asked_at + expires_in_seconds, held=held)
         if held:
             self._held_until = asked_at + expires_in_seconds
             self.next_ask_at = asked_at + ASK_AFTER_SECONDS
@@ -51,6 +64,14 @@ class Lease:
         """The question was not answered; what was known stays true until it expires."""
         self.failures += 1
         self.next_ask_at = now + delay_after(self.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+
+    def _see(self, asked_at: float, ends_at: float, *, held: bool) -> None:
+        is_of_now = asked_at < ends_at < asked_at + _LONGEST_SECONDS
+        if held or (is_of_now and ends_at > self._renewed_until + _RENEWED_BY_SECONDS):
+            self._renewed_at, self._renewed_until = asked_at, ends_at
+        # What was never renewed is as old as the first answer.
+        self._renewed_at = asked_at if self._renewed_at is None else self._renewed_at
+        self.unled_seconds = asked_at - self._renewed_at
 
     def is_held(self, now: float) -> bool:
         """Whether timer work is this daemon's now."""

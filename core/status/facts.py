@@ -55,6 +55,13 @@ class RepairFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaderFacts:
+    """Who does the timer work: by the last answer, nobody has renewed its lease for `unled_seconds`."""
+
+    unled_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class QueueFacts:
     """What waits to be looked at, and what can't be written with the reason of one of the rows.
 
@@ -133,6 +140,7 @@ class Facts:
     database: DatabaseFacts = DatabaseFacts()
     stream: StreamFacts = StreamFacts()
     repair: RepairFacts = RepairFacts()
+    leader: LeaderFacts = LeaderFacts()
     queue: QueueFacts = QueueFacts()
     counts: CountFacts | None = None
     inngest: InngestFacts = InngestFacts()

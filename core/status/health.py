@@ -20,6 +20,7 @@ from priorityd.core.status.problems import (
     has_answered,
     inversions_sentence,
     is_heard,
+    is_led,
     silence,
 )
 
@@ -63,8 +64,8 @@ def _reasons_against(facts: Facts) -> Iterator[str]:
         yield "the first full resync is not done"
     if not has_answered(facts.database):
         yield silence(facts.database)
-    overdue = repair.overdue_seconds >= SWEEP_OVERDUE_SECONDS
-    if not (facts.stream.heard and is_heard(facts.stream)) and (overdue or not repair.sweeps):
+    swept = repair.sweeps and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS and is_led(facts.leader)
+    if not (facts.stream.heard and is_heard(facts.stream)) and not swept:
         yield "changes are not heard, and no sweep has succeeded"
 
 

@@ -18,6 +18,7 @@ from priorityd.core.status.facts import (
     Holder,
     InngestFacts,
     JobFacts,
+    LeaderFacts,
     QueueFacts,
     RepairFacts,
     StreamFacts,
@@ -28,6 +29,8 @@ Severity: TypeAlias = Literal["critical", "warning"]
 KNOWN_FOR_SECONDS: Final = 25.0
 """How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a
 fault is told within 30 s."""
+UNLED_SECONDS: Final = 20.0
+"""Of two answers about the lease, 12 s apart, one at least shows that it was renewed."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
 INVERTED_SECONDS: Final = 10.0
@@ -51,6 +54,7 @@ PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "database_silent": ("critical", "DatabaseSilent"),
     "sweeps_fail": ("critical", "SweepsFail"),
     "writes_refused": ("critical", "WritesRefused"),
+    "nobody_leads": ("critical", "NobodyDoesTimerWork"),
     "not_high": ("critical", "PriorityInversion"),
     "rows_refused": ("critical", "RepositoriesParked"),
     "change_waits": ("critical", "ChangeWaitsTooLong"),
@@ -101,6 +105,11 @@ def is_heard(stream: StreamFacts) -> bool:
     return stream.unheard_seconds < KNOWN_FOR_SECONDS
 
 
+def is_led(leader: LeaderFacts) -> bool:
+    """Whether some daemon has renewed the lease on timer work lately; who is gone is replaced before this."""
+    return leader.unled_seconds < UNLED_SECONDS
+
+
 def silence(database: DatabaseFacts) -> str:
     """Since when it has not answered."""
     verb = "answered" if database.unheard_of else "been usable"
@@ -116,7 +125,8 @@ def _find(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _of_database(facts.database)
     if has_answered(facts.database):
         # Else the heartbeat row could not be written: that it does not come says nothing of the stream.
-        yield from _of_stream(facts.stream, facts.repair)
+        yield from _of_stream(facts)
+        yield from _of_leader(facts.leader)
     yield from _of_repair(facts.repair, database_answers=has_answered(facts.database))
     yield from _of_queue(facts.queue)
     if facts.counts is not None:
@@ -134,13 +144,23 @@ def _of_database(database: DatabaseFacts) -> Iterator[tuple[str, str]]:
         yield "clock_wrong", f"This host's clock is {_seconds(abs(ahead))} {where} the database's."
 
 
-def _of_stream(stream: StreamFacts, repair: RepairFacts) -> Iterator[tuple[str, str]]:
+def _of_stream(facts: Facts) -> Iterator[tuple[str, str]]:
+    stream, repair = facts.stream, facts.repair
     if is_heard(stream):
         return
-    sweeping = repair.sweeps and repair.failure is None and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS
-    found = f"sweeps find them within {_seconds(repair.interval_seconds)}" if sweeping else "and sweeps fail"
-    joint = "; " if sweeping else ", "
-    yield "changes_not_heard", _sentence(f"changes are not heard{joint}{found}", stream.failure)
+    if not repair.sweeps or repair.failure or repair.overdue_seconds >= SWEEP_OVERDUE_SECONDS:
+        found = ", and sweeps fail"
+    elif not is_led(facts.leader):
+        found = ", and nobody sweeps"
+    else:
+        found = f"; sweeps find them within {_seconds(repair.interval_seconds)}"
+    yield "changes_not_heard", _sentence(f"changes are not heard{found}", stream.failure)
+
+
+def _of_leader(leader: LeaderFacts) -> Iterator[tuple[str, str]]:
+    if not is_led(leader):
+        seconds = _seconds(leader.unled_seconds)
+        yield "nobody_leads", f"No daemon does the timer work: none has renewed its lease for {seconds}."
 
 
 def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple[str, str]]:

@@ -24,10 +24,13 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from priorityd.daemon.sandbox.faults import Faults
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.realtime.service import Realtime
+from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.rest.service import Rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from uvicorn._types import ASGISendEvent
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 54321
@@ -102,6 +105,7 @@ async def serve_sandbox(
     keys: Keys | None = None,
     listener: socket.socket | None = None,
     faults: Faults | None = None,
+    settings: RealtimeSettings | None = None,
 ) -> AsyncIterator[SandboxServer]:
     """Serve the database for the length of the block.
 
@@ -111,7 +115,8 @@ async def serve_sandbox(
     keys = keys or Keys.create()
     listener = listener or reserve_port(port)
     faults = faults or Faults()
-    realtime, rest = Realtime(database_url, keys, faults), Rest(database_url, keys, faults)
+    realtime = Realtime(database_url, keys, faults, settings or RealtimeSettings())
+    rest = Rest(database_url, keys, faults)
     server = _Server(_app(realtime, rest))
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
@@ -154,6 +159,16 @@ async def _cancel(parts: list[asyncio.Task[None]]) -> None:
             raise outcome
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's, which takes a handshake that was answered with a refusal for one that was not answered."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Pass a message on to the client."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
+
+
 class _Server(uvicorn.Server):
     """Uvicorn as a guest in an event loop: it says when it has started and leaves signals to its host."""
 
@@ -181,7 +196,7 @@ class _Server(uvicorn.Server):
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        ws=WebSocketsSansIOProtocol,
+        ws=_WebSocket,
         lifespan="off",
         log_config=None,
         log_level="warning",

@@ -8,6 +8,7 @@ over and never raise.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -37,6 +38,7 @@ log = structlog.stdlib.get_logger()
 _TOPIC: Final = "priorityd"
 _KEY_STATUSES: Final = (401, 403)
 _CLIENT_LOGGER: Final = logging.getLogger("realtime._async.client")
+_SENTENCES: Final = ("message", "error", "reason")
 _UNREADABLE: Final = "Unrecognized message format"
 
 OnChange = Callable[[Mapping[str, object]], None]
@@ -137,13 +139,15 @@ class ChangeStream:
             code = error.rcvd.code if error.rcvd else "no close frame"
             return Failed("closed", f"the server closed the connection ({code})")
         reason: ReconnectReason = "subscription_error" if self._joined else "join_failed"
-        return Failed(reason, self._without_key(str(error)))
+        return Failed(reason, self._without_key(_said(str(error)) or str(error)))
 
     def _connect_failure(self, error: Exception) -> Failed:
         if isinstance(error, InvalidStatus):
-            status = error.response.status_code
-            detail = f"the WebSocket handshake was answered with {status}"
-            return Failed("refused" if status in _KEY_STATUSES else "connect_failed", detail)
+            status, said = error.response.status_code, _said(error.response.body)
+            detail = f"the WebSocket handshake was answered with {status}" + (f": {said}" if said else "")
+            return Failed(
+                "refused" if status in _KEY_STATUSES else "connect_failed", self._without_key(detail)
+            )
         return Failed("connect_failed", self._without_key(f"{type(error).__name__}: {error}"))
 
     def _without_key(self, text: str) -> str:
@@ -157,6 +161,17 @@ class ChangeStream:
     def _tell(self, event: Input) -> None:
         if not self._abandoned:
             self._on_input(event)
+
+
+def _said(body: str | bytes | None) -> str | None:
+    """The sentence in what the server says: its gateway, its handshake, a join and a channel name it each
+    in their own way. None if it is not theirs."""
+    try:
+        found = json.loads(body or "")
+    except (ValueError, RecursionError):
+        return None
+    texts = [found.get(name) for name in _SENTENCES] if isinstance(found, dict) else []
+    return next((text for text in texts if isinstance(text, str)), None)
 
 
 class _UnreadableFrames(logging.Handler):

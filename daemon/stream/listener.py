@@ -256,7 +256,7 @@ class Listener:
             self._report_gap("event")
 
     def _see_heartbeat(self, hint: Hint) -> None:
-        # Without `beat_at` it is a DELETE: filters do not apply to those, so it may be any daemon's row.
+        # Without `beat_at` it is a DELETE: older servers apply no filter to those, so it may be any daemon's.
         if hint.beat_at is not None:
             lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
             self._heartbeat.seen(monotonic(), lag_seconds)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
 import pytest
 
-from tests.support.daemon_process import eventually
-from tests.support.faults import misbehave
+from priorityd.daemon.sandbox.keys import Keys
+from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
+from priorityd.daemon.sandbox.server import serve_sandbox
+from tests.support.application import Application
+from tests.support.daemon_process import Daemon, eventually
+from tests.support.database import Database
+from tests.support.faults import Faults, misbehave
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -71,3 +80,101 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
         app.add(workspace, second)
         await eventually(lambda: app.row(second)[0] == "high")
         assert await daemon.answers("/readyz", 200)
+
+
+@pytest.fixture
+async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
+    """Its Realtime looks at the publication with every poll, and not once a minute."""
+    settings = RealtimeSettings(publication_seconds=0.2)
+    async with serve_sandbox(database.url, faults=Faults(), settings=settings) as server:
+        yield Stack(server, database, Application(database.connect(), database.world))
+
+
+async def test_a_publication_that_loses_the_table_is_told_in_the_servers_words_until_it_has_it_again(
+    attentive_stack: Stack,
+) -> None:
+    app = attentive_stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with attentive_stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
+        (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="subscription_error"))
+        assert failure["detail"].startswith("Unable to subscribe to changes with given parameters. Please")
+        assert "table: workspace_repositories" in failure["detail"]
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        # The server does not try again by itself.
+        app.connection.execute("alter publication supabase_realtime add table workspace_repositories")
+        await eventually(daemon.settled)
+
+
+async def test_a_publication_that_gets_another_table_costs_a_sweep(attentive_stack: Stack) -> None:
+    app = attentive_stack.app
+    workspace, lost = app.workspace(), app.repository()
+    async with attentive_stack.daemon(**NO_TIMER) as daemon:
+        sweeps = (await daemon.status())["sweep"]["last_done_at"]
+        # As between the drop of all subscriptions and the next ones.
+        misbehave(attentive_stack.server, "realtime/silence?seconds=60")
+        app.add(workspace, lost)
+        app.connection.execute("alter publication supabase_realtime add table workspaces")
+        await eventually(lambda: app.row(lost)[0] == "high")
+        assert (await daemon.status())["sweep"]["last_done_at"] > sweeps
+        assert daemon.logged("listener", state="backing_off") == []
+
+
+async def test_over_the_quota_sweeps_go_on_and_the_stream_is_back_by_itself(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        misbehave(stack.server, "realtime/quota?events=0&seconds=3600")
+        (problem,) = await eventually(lambda: problems_of(daemon))
+        assert problem["name"] == "changes_not_heard"
+        assert "sweeps find them" in problem["text"]
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        assert await daemon.answers("/readyz", 200)
+        misbehave(stack.server, "realtime/quota?seconds=0")
+        await eventually(daemon.settled)
+        await eventually(lambda: is_well(daemon))
+
+
+async def problems_of(daemon: Daemon) -> list[dict[str, str]]:
+    problems: list[dict[str, str]] = (await daemon.status())["problems"]
+    return problems
+
+
+async def is_well(daemon: Daemon) -> bool:
+    return await problems_of(daemon) == []
+
+
+async def test_a_handshake_that_is_refused_is_told_in_the_servers_words(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+        misbehave(stack.server, "realtime/disable?seconds=3600")
+        misbehave(stack.server, "realtime/abort")
+        (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="refused"))
+        assert failure["detail"].endswith("was answered with 403: Realtime was disabled for this tenant")
+        app.add(workspace, repository)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        (problem,) = await eventually(lambda: problems_of(daemon))
+        assert "Realtime was disabled for this tenant" in problem["text"]
+        misbehave(stack.server, "realtime/disable?seconds=0")
+        await eventually(daemon.settled)
+
+
+async def test_a_key_that_rest_takes_and_realtime_does_not_leaves_the_daemon_at_work(
+    database: Database,
+) -> None:
+    app = Application(database.connect(), database.world)
+    workspace, repository = app.workspace(), app.repository()
+    keys = Keys.create()
+    # PostgREST wants no `exp`, Realtime does.
+    keys = replace(keys, service_role=keys.sign({"role": "service_role", "iat": int(time.time())}))
+    async with serve_sandbox(database.url, keys=keys, faults=Faults()) as server:
+        stack = Stack(server, database, app)
+        async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
+            (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="refused"))
+            assert failure["detail"].endswith("401: Fields `role` and `exp` are required in JWT")
+            app.add(workspace, repository)
+            await eventually(lambda: app.row(repository)[0] == "high")
+            assert await daemon.answers("/readyz", 200)

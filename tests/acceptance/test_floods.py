@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +11,12 @@ import anyio
 import psutil
 import pytest
 
+from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
-from tests.support.faults import misbehave
+from tests.support.database import Database
+from tests.support.faults import Faults, misbehave
+from tests.support.plans import UNMETERED
 from tests.support.stack import NO_TIMER, Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -27,6 +30,13 @@ DEBOUNCE_SECONDS = 0.2
 A_FEW = 5
 FLAPS_PER_SECOND = 200
 FLAP_SECONDS = 10
+
+
+@pytest.fixture
+async def stack(database: Database) -> AsyncIterator[Stack]:
+    """Its quota lets every flood pass."""
+    async with serve_sandbox(database.url, faults=Faults(), settings=UNMETERED) as server:
+        yield Stack(server, database, Application(database.connect(), database.world))
 
 
 async def at_a_rate(per_second: float, count: int, work: Callable[[int], Awaitable[Any]]) -> float:

@@ -65,6 +65,26 @@ async def test_one_that_stood_still_is_no_leader_until_it_is_given_the_lease_aga
         assert await other.metric("leader") == 1
 
 
+async def test_a_lease_that_nobody_renews_is_told_of_by_who_stands_by(stack: Stack) -> None:
+    """As when the database's clock is set back after the leader has gone."""
+    async with stack.daemon() as daemon:
+        stack.app.connection.execute(
+            "update priorityd.leases set daemon_id = gen_random_uuid(),"
+            " expires_at = now() + interval '50 minutes' where name = 'timer'"
+        )
+        (problem,) = await eventually(lambda: problems_of(daemon), 60)
+        assert (problem["name"], problem["alert"]) == ("nobody_leads", "NobodyDoesTimerWork")
+        assert (await daemon.status())["headline"] == problem["text"]
+        stack.app.connection.execute("delete from priorityd.leases where name = 'timer'")
+        await eventually(lambda: daemon.metric("leader"), 60)
+        assert await problems_of(daemon) == []
+
+
+async def problems_of(daemon: Daemon) -> list[dict[str, str]]:
+    problems: list[dict[str, str]] = (await daemon.status())["problems"]
+    return problems
+
+
 async def test_two_daemons_agree_and_write_each_change_once(stack: Stack) -> None:
     app = stack.app
     workspace, repositories = app.workspace(), app.repositories(40)

@@ -24,6 +24,7 @@ from tests.benchmarks.large import BY_HAND, tidy
 from tests.benchmarks.original import REQUESTS
 from tests.support.application import Application
 from tests.support.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port
+from tests.support.plans import UNMETERED
 from tests.support.stack import NO_TIMER
 
 MEMBERSHIPS, TRACKED = 10_000, 20_000
@@ -43,7 +44,7 @@ async def burst(memberships: int = MEMBERSHIPS, tracked: int = TRACKED, rounds: 
         changes = _Changes(app, repositories[:memberships])
         app.connection.execute(REQUESTS.encode())
         tidy(app)
-        async with serve_sandbox(url) as server:
+        async with serve_sandbox(url, settings=UNMETERED) as server:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             measured = await _compare(changes, settings, rounds)
             per_event = await _per_event(changes, settings)

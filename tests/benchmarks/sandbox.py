@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import anyio
 
 from priorityd.daemon.sandbox.server import serve_sandbox
+from tests.support.plans import UNMETERED
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
 
 
 async def _main(database_url: str) -> None:
-    async with serve_sandbox(database_url) as server:
+    async with serve_sandbox(database_url, settings=UNMETERED) as server:
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
         print(json.dumps(settings), flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -25,6 +26,8 @@ from tests.support.proxy import Mode
 _LOCKED_ROWS: Final = 30
 _EXTRA_PLACE: Final = 1000
 _CRASH_SECONDS: Final = 30
+_FLAP_SECONDS: Final = (0.3, 3.0)
+WRONG_SECRET: Final = {"status": 401, "sqlstate": "PGRST301", "message": "No suitable key or wrong key type"}
 
 
 @asynccontextmanager
@@ -46,6 +49,54 @@ async def hooked(
         yield
     finally:
         misbehave(world.server, path, **parameters, seconds=0)
+
+
+@asynccontextmanager
+async def key_flapping(world: World) -> AsyncIterator[None]:
+    """The key is refused, taken again, and so on: by the gateway, or as of another secret."""
+    async with in_background(_flap_key(world)):
+        yield
+
+
+async def _flap_key(world: World) -> None:
+    refusals = (gateway_refuses, partial(hooked, path="rest/fail", **WRONG_SECRET))
+    while True:
+        async with world.chance.choice(refusals)(world):
+            misbehave(world.server, "realtime/close", code=1001)
+            await asyncio.sleep(world.chance.uniform(*_FLAP_SECONDS))
+        await asyncio.sleep(world.chance.uniform(*_FLAP_SECONDS))
+
+
+@asynccontextmanager
+async def gateway_refuses(world: World) -> AsyncIterator[None]:
+    """The daemons' key is no longer one of the project's."""
+    key = world.server.secret_key
+    world.server.keys.delete_secret_key(key)
+    try:
+        yield
+    finally:
+        world.server.keys.secret_keys.append(key)
+
+
+@asynccontextmanager
+async def cache_is_slow(world: World) -> AsyncIterator[None]:
+    """After a migration, until PostgREST's cache is loaded: what it knows is gone, then nothing, then new."""
+    phases = (
+        {"status": 404, "sqlstate": "42883", "message": "function public.sync_workspace_priorities is gone"},
+        {"status": 503, "sqlstate": "PGRST002", "message": "Could not query the database for the cache."},
+        {"status": 404, "sqlstate": "PGRST202", "message": "Could not find the function in the cache"},
+    )
+    async with in_background(_go_through(world, phases)):
+        try:
+            yield
+        finally:
+            misbehave(world.server, "rest/fail", name="cache", seconds=0)
+
+
+async def _go_through(world: World, phases: Sequence[Mapping[str, object]]) -> None:
+    for phase in phases:
+        misbehave(world.server, "rest/fail", name="cache", **phase, seconds=3600)
+        await asyncio.sleep(world.chance.uniform(*_FLAP_SECONDS))
 
 
 @asynccontextmanager
@@ -134,21 +185,6 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-
-
-@asynccontextmanager
-async def postgres_read_only(world: World) -> AsyncIterator[None]:
-    """Every transaction is, as on a hosted project whose disk is full."""
-    await _set_read_only(world, "alter system set default_transaction_read_only = on")
-    try:
-        yield
-    finally:
-        await _set_read_only(world, "alter system reset default_transaction_read_only")
-
-
-async def _set_read_only(world: World, statement: str) -> None:
-    await insist(world.url, statement)
-    await insist(world.url, "select pg_reload_conf()")
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from tests.chaos import alone, breakages, clock, floods
+from tests.chaos import alone, breakages, clock, floods, jobs
 from tests.chaos.breakages import answered, hooked, proxied, terminated, told
 from tests.chaos.world import World
 
@@ -39,13 +39,14 @@ _REALTIME: Final[dict[str, Breakage]] = {
     "overrun": partial(told, path="realtime/overrun"),
     "resubscribe": breakages.resubscribed,
     "silence": partial(hooked, path="realtime/silence"),
+    "quota": partial(hooked, path="realtime/quota", events=0),
     "lose": partial(hooked, path="realtime/lose", share=0.3),
     "repeat": partial(hooked, path="realtime/repeat"),
     "delay": partial(hooked, path="realtime/delay", by=3),
     "shuffle": partial(hooked, path="realtime/shuffle", by=2),
     **{
         name: partial(hooked, path=f"realtime/{name}", close=True)
-        for name in ("refuse", "limit", "deny", "withhold", "slotless")
+        for name in ("refuse", "limit", "disable", "deny", "withhold", "slotless")
     },
 }
 _REST: Final[dict[str, Breakage]] = {
@@ -54,9 +55,11 @@ _REST: Final[dict[str, Breakage]] = {
     "429": _rest("429", status=429, sqlstate="", message="slow down", retry_after=2),
     **{code: _rest(code, **_CONTENTION, sqlstate=code) for code in ("57014", "55P03", "40P01", "53300")},
     "PGRST202": _rest("PGRST202", **_NO_FUNCTION),
-    "PGRST301": _rest("PGRST301", status=401, sqlstate="PGRST301", message="No suitable key"),
+    "PGRST301": _rest("PGRST301", **breakages.WRONG_SECRET),
     "22023": _rest("22023", status=400, sqlstate="22023", message="die Rolle existiert nicht"),
     "42501": _rest("42501", status=403, sqlstate="42501", message="keine Berechtigung"),
+    "key_flapping": breakages.key_flapping,
+    "slow_cache": breakages.cache_is_slow,
     "403_page": partial(hooked, path="rest/page", status=403),
     "502": partial(answered, head="502 Bad Gateway\r\nContent-Type: text/html", body=_HTML),
     "garbage": partial(answered, head="200 OK\r\nContent-Type: application/json", body='{"changes": ['),
@@ -103,6 +106,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "daemon_stopped": Fault(breakages.daemon_stopped, seconds=20),
     "rows_locked_for_long": Fault(alone.rows_locked_for_long, seconds=60, is_alone=True),
     "leader_killed": Fault(alone.leader_killed, is_alone=True),
+    "jobs_unreported": Fault(jobs.jobs_unreported, is_alone=True),
     "row_poisoned_and_parked": Fault(alone.row_poisoned_and_parked, is_alone=True),
 }
 """Every fault by its name in the summary."""

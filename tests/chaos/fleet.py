@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from tests.support.daemon_process import Daemon, start_daemon
 
-# Errors that faults bring about: a poisoned row, a process that was stopped.
-_EXPECTED_ERRORS = ("repository_parked", "stalled")
+# Errors that faults bring about: a poisoned row, a process that was stopped, a job that nobody reported on.
+_EXPECTED_ERRORS = ("repository_parked", "stalled", "job_given_up")
 
 LIVE_SECONDS: Final = 120.0
 """Within so long of the last fault every daemon must follow the stream again."""

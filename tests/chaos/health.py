@@ -3,7 +3,9 @@
 Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
 the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
 will, for `--hold` seconds at most; then the fault is healed, and the clock runs until the daemon is ready
-again and knows no problem. The exit code is 1 if a headline took over 30 s, or a recovery.
+again and knows no problem. A leader that is gone is replaced before anything is late: there what is to be
+said is that another daemon leads. The exit code is 1 if a headline
+took over 30 s, or a recovery.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from tests.chaos.run import Plan, open_world
 from tests.chaos.world import World
 from tests.deploy.rules import ALERTS
 from tests.support.daemon_process import PLAIN, Daemon, eventually, free_port
-from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.event_api import Faults
 from tests.support.repository import DEPLOY
 
 LIMIT_SECONDS: Final = 30.0
@@ -46,10 +48,9 @@ _WELL_SECONDS: Final = 180.0
 
 @dataclass
 class Scene:
-    """What faults are injected into: the world, and the event API that its daemons announce to."""
+    """What faults are injected into: the world, and the address of the Prometheus that watches it."""
 
     world: World
-    event_api: EventApi
     prometheus: str | None = None
 
 
@@ -66,12 +67,11 @@ class Row:
     problem: tuple[float, str] | None = None
     alert: tuple[float, str] | None = None
     recovery: float | None = None
-    must_speak: bool = True
 
     @property
     def is_bad(self) -> bool:
         """Whether it was said too late, or too long."""
-        late = self.must_speak and (self.headline is None or self.headline[0] > LIMIT_SECONDS)
+        late = self.headline is None or self.headline[0] > LIMIT_SECONDS
         return late or self.recovery is None or self.recovery > LIMIT_SECONDS
 
 
@@ -86,12 +86,12 @@ def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> 
 @asynccontextmanager
 async def inngest_down(scene: Scene) -> AsyncIterator[None]:
     """There is something to announce, and nobody who takes it."""
-    scene.event_api.faults = Faults(reset="before")
+    scene.world.event_api.faults = Faults(reset="before")
     try:
         await insist(scene.world.url, _ADD, _ids())
         yield
     finally:
-        scene.event_api.faults = Faults()
+        scene.world.event_api.faults = Faults()
 
 
 @asynccontextmanager
@@ -123,6 +123,20 @@ async def leader_gone(scene: Scene) -> AsyncIterator[None]:
     dead = await eventually(lambda: leaders.leader(fleet))
     await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))
     yield
+
+
+@asynccontextmanager
+async def lease_stuck(scene: Scene) -> AsyncIterator[None]:
+    """The leader is gone, and its lease is not: the database's clock was set back."""
+    await insist(
+        scene.world.url,
+        "update priorityd.leases set daemon_id = gen_random_uuid(), expires_at = now() + interval '1 h'"
+        " where name = 'timer'",
+    )
+    try:
+        yield
+    finally:
+        await insist(scene.world.url, "delete from priorityd.leases where name = 'timer'")
 
 
 _TRACK: Final = """
@@ -157,7 +171,7 @@ _CLOCK: Final[dict[str, Inject]] = {
 FAULTS: Final[dict[str, Inject]] = {
     "database frozen": of_world(breakages.postgres_frozen),
     "database stopped": of_world(breakages.postgres_stopped),
-    "database read-only": of_world(breakages.postgres_read_only),
+    "database read-only": of_world(breakages.postgres_is_a_standby),
     "Realtime down": of_world(partial(proxied, mode="stream_refused")),
     "Realtime deaf": of_world(partial(hooked, path="realtime/silence")),
     "Realtime refusing": of_world(partial(hooked, path="realtime/refuse", close=True)),
@@ -165,12 +179,13 @@ FAULTS: Final[dict[str, Inject]] = {
     "rows parked": rows_parked,
     "locks held": locks_held,
     "leader gone": leader_gone,
+    "lease stuck": lease_stuck,
     **(_CLOCK if clock.LIBRARY is not None else {}),
 }
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
 """Alerts that end with their problem; others look some time back."""
-_SILENT: Final = ("leader gone",)
-"""Faults of which nothing needs to be said: another daemon has taken over before anything is late."""
+_TAKEN_OVER: Final = "leader gone"
+"""The fault of which no more needs to be said than that another daemon has taken over."""
 
 
 # Watching.
@@ -181,6 +196,7 @@ class Seen:
     """What a daemon and Prometheus say at a moment."""
 
     ready: bool | None = None
+    is_led: bool = False
     not_ready_because: str = ""
     headline: str | None = None
     problems: list[str] = field(default_factory=list)
@@ -193,10 +209,13 @@ class Seen:
 
 async def look(scene: Scene, daemon: Daemon) -> Seen:
     """Ask both."""
-    ready, status = await asyncio.gather(daemon.get("/readyz"), daemon.get("/status"))
+    ready, status, leader = await asyncio.gather(
+        daemon.get("/readyz"), daemon.get("/status"), leaders.leader(scene.world.fleet)
+    )
     report = status.json() if status is not None and status.is_success else {}
     return Seen(
         ready=None if ready is None else ready.is_success,
+        is_led=leader is not None,
         not_ready_because="" if ready is None else ready.text.strip(),
         headline=report.get("headline"),
         problems=[problem["name"] for problem in report.get("problems", ())],
@@ -218,22 +237,27 @@ async def _alerts(scene: Scene) -> list[str]:
 
 async def try_out(scene: Scene, fault: str, hold_seconds: float) -> Row:
     """Inject it, watch, heal it, watch again."""
-    daemon = await _watched(scene, leads=fault != "leader gone")
+    daemon = await _watched(scene, leads=fault != _TAKEN_OVER)
     well = await eventually(lambda: _well(scene, daemon), _WELL_SECONDS)
-    row, began = Row(fault, must_speak=fault not in _SILENT), time.monotonic()
-    # What heals by itself is not held: it is over when another daemon has taken over.
-    hold_seconds = hold_seconds if row.must_speak else 0.0
+    row, began = Row(fault), time.monotonic()
     async with FAULTS[fault](scene):
         while (after := time.monotonic() - began) < hold_seconds:
             _note(row, await look(scene, daemon), well, after)
-            if row.headline and row.problem and row.alert and (row.not_ready or after > LIMIT_SECONDS):
+            if _all_is_said(row, after):
                 break
             await asyncio.sleep(_POLL_SECONDS)
-    healed = time.monotonic() if row.must_speak else began
+    # What heals by itself has healed when another daemon has taken over.
+    healed = began if fault == _TAKEN_OVER else time.monotonic()
     with contextlib.suppress(AssertionError):
         await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS)
         row.recovery = round(time.monotonic() - healed, 1)
     return row
+
+
+def _all_is_said(row: Row, after: float) -> bool:
+    if row.fault == _TAKEN_OVER:
+        return row.headline is not None
+    return bool(row.headline and row.problem and row.alert and (row.not_ready or after > LIMIT_SECONDS))
 
 
 def _note(row: Row, seen: Seen, well: Seen, after: float) -> None:
@@ -244,6 +268,8 @@ def _note(row: Row, seen: Seen, well: Seen, after: float) -> None:
         row.problem = seconds, seen.problems[0]
     if seen.problems and seen.headline and seen.headline != well.headline and row.headline is None:
         row.headline = seconds, seen.headline
+    if row.fault == _TAKEN_OVER and seen.is_led and row.headline is None:
+        row.headline = seconds, "Another daemon leads."
     # Some look an hour back, and still fire for a fault that went before.
     new = [alert for alert in seen.alerts if alert not in well.alerts]
     if new and row.alert is None:
@@ -256,7 +282,8 @@ async def _well(scene: Scene, daemon: Daemon) -> Seen | None:
 
 
 async def _is_over(scene: Scene, daemon: Daemon) -> bool:
-    return (await look(scene, daemon)).is_well and await leaders.leader(scene.world.fleet) is not None
+    seen = await look(scene, daemon)
+    return seen.is_well and seen.is_led
 
 
 async def _watched(scene: Scene, *, leads: bool) -> Daemon:
@@ -279,15 +306,12 @@ async def _watched(scene: Scene, *, leads: bool) -> Daemon:
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
     """Two daemons that announce, with something in a workspace; and Prometheus, if it is installed."""
-    api = EventApi()
-    async with serve_event_api(api) as url:
-        settings = {"INNGEST_EVENT_KEY": EVENT_KEY, "INNGEST_EVENT_API_BASE_URL": url}
-        async with open_world(Plan(seed=1, daemons=2), **settings) as world:
-            await insist(world.url, _ADD, _ids())
-            scene = Scene(world, api)
-            async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
-                scene.prometheus = address
-                yield scene
+    async with open_world(Plan(seed=1, daemons=2), PRIORITYD_DISPATCH_CHANGES="true") as world:
+        await insist(world.url, _ADD, _ids())
+        scene = Scene(world)
+        async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
+            scene.prometheus = address
+            yield scene
 
 
 @asynccontextmanager

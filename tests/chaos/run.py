@@ -27,11 +27,14 @@ from tests.chaos.database import prepare
 from tests.chaos.deck import Deck
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.fleet import LIVE_SECONDS, Fleet
+from tests.chaos.jobs import IN_FLIGHT
 from tests.chaos.summary import Summary
 from tests.chaos.workload import Workload
 from tests.chaos.world import World
 from tests.support.daemon_process import eventually
+from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.faults import Faults
+from tests.support.plans import TEAM
 from tests.support.proxy import serve_proxy
 
 _GIVE_UP_SECONDS: Final = 120.0
@@ -81,21 +84,27 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
     chance = random.Random(plan.seed)
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url(), plan.world)
+        event_api = EventApi()
         async with (
-            serve_sandbox(postgres.url(), faults=Faults()) as server,
+            serve_event_api(event_api) as events_url,
+            serve_sandbox(postgres.url(), faults=Faults(), settings=TEAM) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
             clock = Clock(Path(directory))
             fleet = Fleet(
                 {
                     "SUPABASE_URL": f"http://127.0.0.1:{proxy.port}",
-                    "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+                    "SUPABASE_SECRET_KEY": server.secret_key,
+                    "INNGEST_EVENT_KEY": EVENT_KEY,
+                    "INNGEST_EVENT_API_BASE_URL": events_url,
+                    "PRIORITYD_DISPATCH_CHANGES": "false",
+                    "PRIORITYD_JOBS_IN_FLIGHT": IN_FLIGHT,
                 }
                 | clock.settings
                 | settings
             )
             workload = Workload(postgres.url(), random.Random(chance.random()), plan.world)
-            world = World(postgres, server, proxy, fleet, workload, clock, chance, plan.world)
+            world = World(postgres, server, proxy, fleet, workload, clock, chance, event_api, plan.world)
             tasks = [asyncio.create_task(fleet.keep(place)) for place in range(plan.daemons)]
             tasks += [asyncio.create_task(workload.run()), asyncio.create_task(leaders.watch(fleet))]
             try:
@@ -179,4 +188,5 @@ async def _judge(world: World, summary: Summary) -> None:
     summary.operations_per_second = round(summary.operations / max(world.workload.busy_seconds, 1.0), 1)
     summary.unharmed_changes = len(world.unharmed_seconds)
     summary.slowest_takeover_seconds = round(max(world.takeover_seconds, default=0.0), 2)
+    summary.slowest_job_seconds = round(max(world.job_seconds, default=0.0), 2)
     summary.slowest_unharmed_seconds = round(max(world.unharmed_seconds, default=0.0), 2)

@@ -22,7 +22,8 @@ class Summary:
     `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
     application rested; `slowest_unharmed_seconds` the longest that a change took which no fault concerned,
     beside rows that were locked or poisoned; `slowest_takeover_seconds` the longest without a leader after
-    one was killed. `restarts` are daemons killed and started anew.
+    one was killed; `slowest_job_seconds` the longest that jobs took among some that nobody reported on.
+    `restarts` are daemons killed and started anew.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Summary:
     unharmed_changes: int = 0
     slowest_unharmed_seconds: float = 0.0
     slowest_takeover_seconds: float = 0.0
+    slowest_job_seconds: float = 0.0
     restarts: int = 0
     audit_entries: int = 0
     deadlocks: int = 0

@@ -23,6 +23,7 @@ async def test_whatever_breaks_every_priority_is_right_within_half_a_minute() ->
     assert summary.audit_entries > 100
     assert summary.restarts >= 1
     assert 0 < summary.slowest_takeover_seconds <= TAKEOVER_SECONDS
+    assert summary.slowest_job_seconds > 0
     assert summary.wrong_rows == 0
     assert summary.broken_audit == 0
     assert summary.troubles == []

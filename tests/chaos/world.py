@@ -13,6 +13,7 @@ from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
 from tests.chaos.workload import Workload
+from tests.support.event_api import EventApi
 from tests.support.proxy import Proxy
 
 
@@ -22,7 +23,8 @@ class World:
 
     Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
     repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
-    its daemon was killed.
+    its daemon was killed; `job_seconds` how long jobs took among some that nobody reported on. Daemons
+    release jobs, and announce if they are told to, to `event_api`.
     """
 
     postgres: EmbeddedPostgres
@@ -32,10 +34,12 @@ class World:
     workload: Workload
     clock: Clock
     chance: random.Random
+    event_api: EventApi
     name: str = PLAIN
     postgres_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     unharmed_seconds: list[float] = field(default_factory=list)
     takeover_seconds: list[float] = field(default_factory=list)
+    job_seconds: list[float] = field(default_factory=list)
 
     @property
     def url(self) -> str:

@@ -121,10 +121,7 @@ CASES: dict[str, Case] = {
         {'up{job="priorityd",instance="a"}': "1x28 0x30"},
         labels=(*ONE, ("job", "priorityd")),
     ),
-    "NobodyDoesTimerWork": Case(
-        {'leader{instance="a"}': "0x60", 'leader{instance="b"}': "0x60"},
-        {'leader{instance="a"}': "0x60", 'leader{instance="b"}': "1x60"},
-    ),
+    "NobodyDoesTimerWork": problem("nobody_leads", (*ONE, ("problem", "nobody_leads"))),
     "ChangesNotHeard": problem("changes_not_heard", (*ONE, ("problem", "changes_not_heard"))),
     "DatabaseSilent": problem("database_silent"),
     "SweepsFail": problem("sweeps_fail"),

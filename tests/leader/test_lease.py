@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from priorityd.core.leader.lease import ASK_AFTER_SECONDS, LEASE_SECONDS, Lease
+from priorityd.core.status.problems import UNLED_SECONDS
 
 
 @dataclass
@@ -97,6 +98,27 @@ def test_never_two_believe_in_it_however_slow_answers_are_and_whoever_stands_sti
             )
             daemon.step(database, now, ways[half % len(ways)], moves=not standing)
         assert sum(daemon.lease.is_held(now) for daemon in daemons) <= 1
+
+
+@given(ways=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2)), min_size=1, max_size=60))
+def test_who_stands_by_sees_that_another_renews_it(ways: list[tuple[float, float]]) -> None:
+    database, first, second = Database(), Daemon(1), Daemon(2)
+    for half in range(600):
+        now = half / 2
+        for daemon in (first, second):
+            daemon.step(database, now, ways[half % len(ways)])
+            assert daemon.lease.unled_seconds < UNLED_SECONDS
+
+
+@pytest.mark.parametrize("expires_in", [0.0, 1800.0])
+def test_who_stands_by_sees_that_nobody_renews_it(expires_in: float) -> None:
+    """It ends in the far future, of before a clock was set back; or it was given up and nobody gets it."""
+    lease = Lease(next_ask_at=0.0)
+    lease.answered(0.0, held=False, expires_in_seconds=LEASE_SECONDS)
+    while lease.unled_seconds < UNLED_SECONDS:
+        now = lease.next_ask_at
+        lease.answered(now, held=False, expires_in_seconds=max(0.0, expires_in - now))
+        assert now <= 25
 
 
 def test_a_question_that_fails_is_asked_again_and_takes_nothing_away() -> None:

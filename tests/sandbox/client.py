@@ -147,3 +147,21 @@ def add_membership(session: psycopg.Connection[object], note: str) -> None:
         select w.id, r.id, %s from w, r""",
         [note],
     )
+
+
+async def until_published(session: psycopg.Connection[object], client: Client) -> None:
+    """Until the server has sent or dropped everything that is committed; the session is in autocommit."""
+    for _ in range(2):
+        # Polls follow each other, so by the time of another one what this one took has been dealt with.
+        session.execute("select pg_logical_emit_message(true, 'priorityd', 'next')")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not _is_confirmed(session):
+                await client.sync()
+
+
+def _is_confirmed(session: psycopg.Connection[object]) -> bool:
+    """Whether the slot has moved beyond everything that was committed before."""
+    statement = "select bool_and(confirmed_flush_lsn >= %s::pg_lsn) from pg_replication_slots"
+    (end,) = session.execute("select pg_current_wal_lsn()").fetchone() or (None,)
+    (confirmed,) = session.execute(statement, [end]).fetchone() or (False,)
+    return bool(confirmed)

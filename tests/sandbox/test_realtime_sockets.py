@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,9 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.postgres import embedded_postgres
+from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
-from tests.sandbox.client import add_membership, binding, connect, is_live, notes, socket_url
+from tests.sandbox.client import add_membership, binding, connect, is_live, notes, socket_url, until_published
 from tests.support.faults import misbehave
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
 
+ATTENTIVE = RealtimeSettings(publication_seconds=0.2)
+_PUBLISHED = "select tablename from pg_publication_tables where pubname = 'supabase_realtime'"
 _SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
 
 
@@ -41,21 +46,71 @@ async def test_a_key_that_is_no_token_joins_with_its_own_role(
             assert (await client.change())["record"]["notes"] == "seen"
 
 
-async def test_refused_keys_are_403_at_the_handshake(sandbox: SandboxServer) -> None:
-    keys, now = sandbox.keys, int(time.time())
-    for key in (
-        "",
-        "garbage",
-        Keys.create().service_role,
-        Keys.create().create_secret_key(),
-        keys.sign({"role": "anon", "exp": now - 1}),
-        keys.sign({"role": "anon"}),
-        keys.sign({"exp": now + 60}),
+async def test_keys_that_the_gateway_does_not_know_are_401_at_once(database: Database) -> None:
+    async with serve_sandbox(
+        database.url, settings=RealtimeSettings(handshake_refusal_seconds=60)
+    ) as sandbox:
+        keys, now = sandbox.keys, int(time.time())
+        for key in (
+            "",
+            "garbage",
+            Keys.create().service_role,
+            Keys.create().create_secret_key(),
+            keys.sign({"role": "service_role", "exp": now + 60}),
+        ):
+            assert await refused(sandbox, key) == (401, {"message": "Invalid authentication credentials"})
+
+
+async def test_keys_that_realtime_refuses_are_401_after_a_while(database: Database) -> None:
+    keys, now = Keys.create(), int(time.time())
+    texts = {
+        Keys.create().service_role: "Failed to validate JWT signature",
+        "garbage": "The token provided is not a valid JWT",
+        keys.sign({"role": "service_role", "exp": now - 60}): "Token has expired",
+        keys.sign({"role": "service_role"}): "Fields `role` and `exp` are required in JWT",
+    }
+    for key, text in texts.items():
+        async with serve_sandbox(database.url, keys=replace(keys, service_role=key)) as sandbox:
+            began = time.monotonic()
+            assert await refused(sandbox, key) == (401, {"error": text})
+            assert time.monotonic() - began >= RealtimeSettings().handshake_refusal_seconds
+
+
+async def test_a_project_that_may_not_use_realtime_is_403(sandbox: SandboxServer) -> None:
+    misbehave(sandbox, "realtime/disable?seconds=60")
+    answer = await refused(sandbox, sandbox.service_role_key)
+    assert answer == (403, {"error": "Realtime was disabled for this tenant"})
+    misbehave(sandbox, "realtime/disable?seconds=0")
+    async with connect(sandbox) as client:
+        assert await client.sync() == []
+
+
+async def refused(sandbox: SandboxServer, key: str) -> tuple[int, object]:
+    """The status and the body that the handshake is answered with."""
+    with pytest.raises(InvalidStatus) as refusal:
+        async with open_websocket(socket_url(sandbox, key)):
+            pass
+    return refusal.value.response.status_code, json.loads(refusal.value.response.body)
+
+
+async def test_a_frame_that_is_no_message_is_ignored(client: Client) -> None:
+    for text in ("not json", "[]", "{}"):
+        await client.websocket.send(text)
+    assert is_live((await client.join_live(binding()))[-1])
+
+
+async def test_only_who_asks_for_presence_is_told_of_it(client: Client) -> None:
+    for number, (presence, expected) in enumerate(
+        (
+            ({"key": "", "enabled": False}, ["phx_reply"]),
+            ({"key": ""}, ["phx_reply"]),
+            ({"key": "", "enabled": True}, ["phx_reply", "presence_state"]),
+        )
     ):
-        with pytest.raises(InvalidStatus) as refused:
-            async with open_websocket(socket_url(sandbox, key)):
-                pass
-        assert refused.value.response.status_code == 403
+        config = {"presence": presence, "postgres_changes": []}
+        await client.send(f"realtime:{number}", "phx_join", {"config": config}, str(number))
+        await client.until(lambda frame: frame["event"] == "phx_reply")
+        assert ["phx_reply", *(frame["event"] for frame in await client.sync())] == expected
 
 
 async def test_changes_flow_only_after_the_system_ok_that_follows_the_reply(
@@ -64,7 +119,7 @@ async def test_changes_flow_only_after_the_system_ok_that_follows_the_reply(
     session = database.connect()
     assert session.execute(_SLOTS).fetchall() == []
     frames = await client.join_live(binding())
-    assert [frame["event"] for frame in frames] == ["phx_reply", "presence_state", "system"]
+    assert [frame["event"] for frame in frames] == ["phx_reply", "system"]
     assert len(session.execute(_SLOTS).fetchall()) == 1
     add_membership(session, "after")
     assert (await client.change())["record"]["notes"] == "after"
@@ -85,14 +140,56 @@ async def test_a_left_channel_gets_nothing_more_and_the_socket_stays_open(
     assert {frame["topic"] for frame in frames} == {"realtime:again"}
 
 
-async def test_a_table_that_is_published_later_is_subscribed_without_rejoining(
-    client: Client, database: Database
+async def test_a_changed_publication_is_told_to_everybody_who_is_subscribed(database: Database) -> None:
+    session = database.connect()
+    async with serve_sandbox(database.url, settings=ATTENTIVE) as sandbox, connect(sandbox) as client:
+        await client.join_live(binding())
+        session.execute("alter publication supabase_realtime add table workspaces")
+        assert is_live(await client.receive())
+        session.execute("alter publication supabase_realtime drop table workspace_repositories")
+        frames = await client.until(lambda frame: frame["event"] == "system")
+        payload = frames[-1]["payload"]
+        assert (payload["status"], payload["extension"]) == ("error", "postgres_changes")
+        assert "table: workspace_repositories" in payload["message"]
+        # The channel has no subscription any more, so nobody subscribes for it again.
+        await client.join_live(binding("workspaces"), topic="realtime:other")
+        session.execute("alter publication supabase_realtime add table workspace_repositories")
+        frames = await client.until(is_live)
+        add_membership(session, "unheard")
+        session.execute("insert into workspaces default values")
+        frames += [await client.receive(), await client.receive()]
+        assert {frame["topic"] for frame in frames} == {"realtime:other"}
+
+
+async def test_a_publication_that_was_empty_is_heard_of_late_though_subscriptions_start(
+    database: Database,
 ) -> None:
-    await client.join(binding("workspaces"))
-    frames = await client.until(lambda frame: frame["event"] == "system")
-    assert frames[-1]["payload"]["status"] == "error"
-    database.connect().execute("alter publication supabase_realtime add table workspaces")
-    assert is_live(await client.receive())
+    session = database.connect()
+    for (table,) in session.execute(_PUBLISHED).fetchall():
+        session.execute(f"alter publication supabase_realtime drop table {table}".encode())
+    async with serve_sandbox(database.url) as sandbox, connect(sandbox) as client:
+        await client.join(binding())
+        await client.until(lambda frame: frame["event"] == "system")
+        session.execute("alter publication supabase_realtime add table workspace_repositories")
+        await client.join_live(binding())
+        assert session.execute(_SLOTS).fetchall() == []
+
+
+async def test_over_the_quota_changes_are_dropped_and_nobody_is_told(database: Database) -> None:
+    session = database.connect()
+    few = RealtimeSettings(events_per_second=1.0)
+    async with serve_sandbox(database.url, settings=few) as sandbox, connect(sandbox) as client:
+        await client.join_live(binding())
+        for number in range(60):
+            add_membership(session, f"{number}")
+        frames = await client.until(lambda frame: "59" in notes([frame]))
+        while frames:
+            add_membership(session, "more")
+            await until_published(session, client)
+            frames = await client.sync()
+        add_membership(session, "dropped")
+        await until_published(session, client)
+        assert await client.sync() == []
 
 
 async def test_the_server_can_be_told_to_close_sockets(sandbox: SandboxServer) -> None:
@@ -117,27 +214,10 @@ async def test_the_server_can_be_told_to_be_silent(
     await client.join_live(binding())
     misbehave(sandbox, "realtime/silence?seconds=60")
     add_membership(session, "dropped")
-    await _until_confirmed(session, client)
-    # Polls follow each other, so by the time of another one this one's changes have been dropped.
-    session.execute("select pg_logical_emit_message(true, 'priorityd', 'next')")
-    await _until_confirmed(session, client)
+    await until_published(session, client)
     misbehave(sandbox, "realtime/silence?seconds=0")
     add_membership(session, "heard")
     assert (await client.change())["record"]["notes"] == "heard"
-
-
-async def _until_confirmed(session: psycopg.Connection[object], client: Client) -> None:
-    async with asyncio.timeout(30):
-        while not _is_confirmed(session):
-            await client.sync()
-
-
-def _is_confirmed(session: psycopg.Connection[object]) -> bool:
-    """Whether the slot has moved beyond everything that was committed before."""
-    statement = "select bool_and(confirmed_flush_lsn >= %s::pg_lsn) from pg_replication_slots"
-    (end,) = session.execute("select pg_current_wal_lsn()").fetchone() or (None,)
-    (confirmed,) = session.execute(statement, [end]).fetchone() or (False,)
-    return bool(confirmed)
 
 
 async def test_the_server_can_be_told_to_leave_joins_without_an_answer(

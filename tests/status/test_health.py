@@ -13,6 +13,7 @@ from priorityd.core.status.facts import (
     Holder,
     InngestFacts,
     JobFacts,
+    LeaderFacts,
     QueueFacts,
     RepairFacts,
     StreamFacts,
@@ -22,6 +23,7 @@ from priorityd.core.status.problems import KNOWN_FOR_SECONDS, PROBLEMS, find_pro
 
 WELL = Facts(counts=CountFacts(1204))
 SILENT = DatabaseFacts(silent_seconds=42, failure="no answer in time")
+UNLED = LeaderFacts(unled_seconds=31)
 DEAF = StreamFacts(unheard_seconds=40, failure="closed: 1006")
 
 
@@ -85,6 +87,22 @@ def test_while_the_database_is_silent_nothing_is_said_of_the_stream() -> None:
 def test_a_deaf_stream_and_no_sweeps_are_not_ready(repair: RepairFacts) -> None:
     health = judge(replace(WELL, stream=DEAF, repair=repair))
     assert health.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
+
+
+def test_that_nobody_leads_is_the_headline_and_nothing_is_said_of_sweeps_that_find_changes() -> None:
+    health = judge(replace(WELL, leader=UNLED))
+    assert health.headline == "No daemon does the timer work: none has renewed its lease for 31 s."
+    assert health.ready, "changes are heard"
+    deaf = judge(replace(WELL, leader=UNLED, stream=DEAF))
+    assert deaf.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
+    assert [problem.text for problem in deaf.problems][1] == (
+        "Changes are not heard, and nobody sweeps: closed: 1006."
+    )
+
+
+def test_while_the_database_is_silent_nothing_is_said_of_who_leads() -> None:
+    problems = judge(replace(WELL, database=SILENT, leader=UNLED)).problems
+    assert [problem.name for problem in problems] == ["database_silent"]
 
 
 def test_never_having_heard_anything_is_not_hearing() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from uuid import uuid4
 
 import psutil
+import pytest
 
 from priorityd.core.stream.listener_state import Failed, Input
 from priorityd.daemon.database.api_key import ApiKey
@@ -171,3 +172,32 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     ]
     assert found
     return sum(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"message":"Invalid authentication credentials"}', "401: Invalid authentication credentials"),
+        (b'{"error":"Token has expired"}', "401: Token has expired"),
+        (b"<html>Unauthorized</html>", "401"),
+        (b'{"error": {"code": 7}}', "401"),
+        (b"[" * 100_000, "401"),
+        (b"\xff", "401"),
+        (b"", "401"),
+    ],
+)
+async def test_a_refused_handshake_is_told_in_the_servers_words_if_it_has_any(body: bytes, said: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    told: list[Input] = []
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        stream = ChangeStream(
+            url, ApiKey("sb_secret_abc"), uuid4(), on_change=lambda _: None, on_input=told.append
+        )
+        await stream.open()
+        await stream.close()
+    assert told == [Failed("refused", f"the WebSocket handshake was answered with {said}")]

@@ -5,16 +5,18 @@
 | `realtime/close?code=1012` | closes every socket with this code (1000, 1001, 1011, 1012, …) |
 | `realtime/abort` | drops every socket without a closing handshake |
 | `realtime/overrun` | ends every channel as the server does over its quota of messages: `system` error, `phx_close`; the sockets stay open |
-| `realtime/resubscribe` | there is no slot for so long; then channels are told by one more `system` ok, as some versions do |
+| `realtime/resubscribe` | there is no slot for so long; then every channel subscribes once more, and is told by a `system` ok |
 | `realtime/silence` | drops changes, while channels stay joined and heartbeats are answered |
+| `realtime/quota?events=1` | has a quota of so many changes a second: above it they are dropped until the average of a minute is below it |
 | `realtime/lose?share=0.3` | drops this share of the changes, at random |
 | `realtime/repeat` | sends each change twice |
 | `realtime/delay?by=3` | sends changes so many seconds late, in order |
 | `realtime/shuffle?by=1` | sends each change up to so many seconds late, in any order |
 | `realtime/refuse` | answers no joins |
-| `realtime/limit` | answers joins with the error of too many of them per second |
+| `realtime/limit` | ends a socket that joins, as when there are too many joins per second |
 | `realtime/private` | refuses joins of public channels, as a project does that allows private ones only |
-| `realtime/deny` | answers joins, then refuses the subscription by `system` errors |
+| `realtime/disable` | refuses handshakes with 403, as of a project that may not use Realtime |
+| `realtime/deny` | answers joins, then refuses the subscription by a `system` error |
 | `realtime/withhold` | answers joins, then never says that the subscription has started |
 | `realtime/slotless` | has no slot, and says that subscriptions have started all the same (v2.129.8, while making a slot fails) |
 | `rest/fail?status=503` | lets RPCs fail, with `&function=` those of one function only; `&sqlstate=` and `&message=` word the answer, `&retry_after=` adds the header |
@@ -41,19 +43,15 @@ from priorityd.daemon.sandbox import faults as sandbox
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.server import SandboxServer
 
-AMOUNTS: Final = {"lose": ("share", 0.3), "delay": ("by", 3.0), "shuffle": ("by", 1.0)}
+AMOUNTS: Final = {
+    "lose": ("share", 0.3),
+    "delay": ("by", 3.0),
+    "shuffle": ("by", 1.0),
+    "quota": ("events", 1.0),
+}
 """Of what there is more or less: the parameter that says how much, and what it is without."""
-TIMED_FAULTS: Final = (
-    "silence",
-    *AMOUNTS,
-    "repeat",
-    "refuse",
-    "limit",
-    "private",
-    "deny",
-    "withhold",
-    "slotless",
-)
+_OTHERS: Final = ("silence", "repeat", "refuse", "limit", "private", "disable", "deny", "withhold", "slotless")
+TIMED_FAULTS: Final = (*AMOUNTS, *_OTHERS)
 
 
 class PageError(ApiError):
@@ -92,6 +90,9 @@ class Faults(sandbox.Faults):
 
     def is_on(self, fault: str) -> bool:
         return time.monotonic() < self._until.get(fault, 0.0)
+
+    def events_per_second(self, usual: float) -> float:
+        return self._amounts["quota"] if self.is_on("quota") else usual
 
     def delays(self) -> list[float]:
         if self.is_on("lose") and random.random() < self._amounts["lose"]:

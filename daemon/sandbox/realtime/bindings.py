@@ -39,10 +39,6 @@ class Binding:
         rest = to_json(self.config)[1:]
         return f'{{"id":{self.id}{"," if self.config else ""}{rest}'
 
-    def words(self) -> str:
-        """The configuration in the words of an error message."""
-        return "[" + ", ".join(f"{key}: {value}" for key, value in sorted(self.config.items())) + "]"
-
 
 @dataclass(frozen=True)
 class Target:
@@ -54,10 +50,27 @@ class Target:
     event: str = EVERYTHING
 
 
+def words(goal: Target) -> str:
+    """What was asked for, as an error message lists it."""
+    filters = ""
+    if goal.filter is not None:
+        parts = (goal.filter.column, goal.filter.operator, goal.filter.value)
+        quoted = (json.dumps(part, ensure_ascii=False) for part in parts)
+        filters = f"{{{', '.join(quoted)}, false}}"
+    asked = f"event: {goal.event}, schema: {goal.schema}, table: {goal.table}"
+    return f"[{asked}, filters: [{filters}], select: nil]"
+
+
 def read_bindings(config: Any) -> list[Binding]:
     """The bindings of a join payload's `config`; anything that is not an object is not a binding."""
     entries = config.get("postgres_changes") if isinstance(config, dict) else None
     return [_binding(entry) for entry in entries or [] if isinstance(entry, dict)]
+
+
+def wants_presence(config: Any) -> bool:
+    """Whether a join payload's `config` turns presence on, which it is not by itself."""
+    presence = config.get("presence") if isinstance(config, dict) else None
+    return isinstance(presence, dict) and presence.get("enabled") in (True, "true", "True")
 
 
 def _binding(config: dict[str, Any]) -> Binding:
@@ -99,7 +112,7 @@ def _value(operator: str, value: str) -> str:
     if operator != "in":
         return value
     if not (value.startswith("(") and value.endswith(")")):
-        raise BadBinding("Error parsing `filter` params: `in` needs a list in parentheses")
+        raise BadBinding("Error parsing `filter` params: `in` filter value must be wrapped by parentheses")
     return "{" + value[1:-1] + "}"
 
 

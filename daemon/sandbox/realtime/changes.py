@@ -1,12 +1,12 @@
 """From row changes to what each subscriber is told.
 
-The rules are those of Realtime 2.28.40 (its SQL side is called walrus):
+The rules are those of Realtime's SQL side, which is called walrus:
 
 - Per role: the columns that it may select; an error instead of the row if it may not select the whole primary
   key (401) or there is none (400); DELETEs are exempt.
 - With row security on, an INSERT or UPDATE is told only if the role sees the row now; a DELETE is told to
   everyone, with the primary key only.
-- A filter must pass on INSERT and UPDATE; a DELETE passes every filter.
+- A filter must pass: on INSERT and UPDATE the new row, on DELETE what the replica identity tells of the old.
 - A change of more than 1 MiB is told with an error and only the values of at most 64 bytes.
 - The order is the log's: transactions as they committed, rows as they were written.
 """
@@ -59,16 +59,16 @@ class _Row:
 
 async def publish(
     connection: AsyncConnection[Any], changes: Sequence[RowChange], subscriptions: Iterable[Subscription]
-) -> None:
-    """Tell these subscriptions about these changes."""
+) -> int:
+    """Tell these subscriptions about these changes; returns how many bindings were told, each time."""
     audiences = _audiences(subscriptions)
     wanted = [change for change in changes if _is_wanted(change, audiences.get(change.relation.oid, ()))]
     if not wanted:
-        return
+        return 0
     roles = {subscription.claims.role for audience in audiences.values() for subscription, _ in audience}
     tables = await read_tables(connection, {change.relation.oid for change in wanted}, roles)
-    for start in range(0, len(wanted), _CHUNK):
-        await _publish_chunk(connection, wanted[start : start + _CHUNK], tables, audiences)
+    chunks = [wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)]
+    return sum([await _publish_chunk(connection, chunk, tables, audiences) for chunk in chunks])
 
 
 def _is_wanted(change: RowChange, audience: Audience) -> bool:
@@ -92,7 +92,7 @@ async def _publish_chunk(
     changes: Sequence[RowChange],
     tables: dict[int, Table],
     audiences: dict[int, Audience],
-) -> None:
+) -> int:
     rows = [_Row(change) for change in changes]
     by_table: dict[int, list[_Row]] = defaultdict(list)
     for row in rows:
@@ -101,10 +101,10 @@ async def _publish_chunk(
     for oid, table in tables.items():
         if oid in by_table and await _read(connection, table, by_table[oid], audiences[oid]):
             told.add(oid)
-    for row in rows:
-        oid = row.change.relation.oid
-        if oid in told:
-            _tell(row, tables[oid], audiences[oid])
+    heard = [row for row in rows if row.change.relation.oid in told]
+    return sum(
+        _tell(row, tables[row.change.relation.oid], audiences[row.change.relation.oid]) for row in heard
+    )
 
 
 async def _read(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> bool:
@@ -131,9 +131,11 @@ async def _convert(
     for (row, image), value, passed in zip(new_images, values, passes, strict=True):
         row.new, row.passes = value, dict(zip(filters, passed, strict=True))
         row.is_too_large = _size(image) > _MOST_BYTES
-    values, _ = await to_json_values(connection, table, [image for _, image in old_images], [])
-    for (row, image), value in zip(old_images, values, strict=True):
+    values, passes = await to_json_values(connection, table, [image for _, image in old_images], filters)
+    for (row, image), value, passed in zip(old_images, values, passes, strict=True):
         row.old = value
+        if row.change.kind is Kind.DELETE:
+            row.passes = dict(zip(filters, passed, strict=True))
         row.is_too_large = row.is_too_large or _size(image) > _MOST_BYTES
 
 
@@ -158,8 +160,9 @@ async def _hide(connection: AsyncConnection[Any], table: Table, rows: list[_Row]
                 row.hidden_from.add(subscription)
 
 
-def _tell(row: _Row, table: Table, audience: Audience) -> None:
+def _tell(row: _Row, table: Table, audience: Audience) -> int:
     texts: dict[str, str] = {}
+    told = 0
     for subscription, interests in audience:
         role = subscription.claims.role
         error = table.error_for(role) if row.change.kind is not Kind.DELETE else None
@@ -172,10 +175,12 @@ def _tell(row: _Row, table: Table, audience: Audience) -> None:
             if role not in texts:
                 texts[role] = _error_text(row, error) if error else _text(row, table, role)
             subscription.deliver(texts[role], ids)
+            told += len(ids)
+    return told
 
 
 def _passes(row: _Row, interest: Interest) -> bool:
-    return row.change.kind is Kind.DELETE or interest.filter is None or row.passes[interest.filter]
+    return interest.filter is None or row.passes[interest.filter]
 
 
 def _text(row: _Row, table: Table, role: str) -> str:

@@ -1,10 +1,14 @@
 """One joined topic.
 
-join ── database unreachable ─▶ reply error after 5 s
-   └─▶ reply ok, `presence_state` ──▶ subscribing ── ok ─▶ `system` ok: changes flow ── new token ─┐
-                                        ▲  └─ bad binding ─▶ `system` error ─┐                      │
-                                        ├──────── after 5 to 10 s ───────────┘                      │
-                                        └──────── after 1 to 3 s (changes still flow) ──────────────┘
+join ── bad token, or database unreachable ─▶ reply error after 5 s
+  └─▶ reply ok ──▶ subscribing ── ok ─▶ `system` ok: changes flow ─┬─ new token ────────────────┐
+                      ▲  ├── bad binding ─▶ `system` error, for good │                            │
+                      │  └── no database ─▶ `system` error ─┐        │                            │
+                      ├────── after 5 to 10 s ──────────────┘        │                            │
+                      ├────── at once (no changes meanwhile) ────────┘ the publication changed    │
+                      └────── after 1 to 3 s (changes still flow) ────────────────────────────────┘
+
+Whoever asks for presence gets an empty `presence_state` after the reply.
 
 The channel ends by a leave, another join of the topic, a token that expires or is refused, or too many
 messages (all with `phx_close`; the socket stays open), or with its socket. Its subscription is gone before
@@ -14,16 +18,16 @@ anything else happens.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from typing import TYPE_CHECKING
 
 from psycopg import OperationalError
 
-from priorityd.daemon.sandbox.keys import Claims, Flaw, InvalidToken, Keys, is_opaque
+from priorityd.daemon.sandbox.keys import Claims, InvalidToken, Keys, is_opaque
 from priorityd.daemon.sandbox.realtime.bindings import BadBinding, Binding
 from priorityd.daemon.sandbox.realtime.protocol import to_json
+from priorityd.daemon.sandbox.realtime.refusals import DATABASE_AWAY, after_join, at_expiry
 from priorityd.daemon.sandbox.realtime.subscriptions import Interest, Subscription, Subscriptions
 
 if TYPE_CHECKING:
@@ -33,13 +37,10 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.realtime.protocol import Framer
     from priorityd.daemon.sandbox.realtime.replication import Replication
 
-_UNREACHABLE_SECONDS = 5.0
 _RETRY_SECONDS = (5.0, 10.0)
 _RESUBSCRIBE_SECONDS = (1.0, 3.0)
 # The event loop's clock and the wall clock need not agree to the millisecond about when a token has expired.
 _EXPIRY_MARGIN_SECONDS = 0.05
-# The words of Realtime 2.28.40; its newer versions also end the socket after the first of them.
-TOO_MANY_JOINS = "ClientJoinRateLimitReached: Too many joins per second"
 # Of 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`.
 PRIVATE_ONLY = "PrivateOnly: This project only allows private channels"
 _TOO_MANY_MESSAGES = "Too many messages per second"
@@ -56,6 +57,9 @@ class Channel:
         claims: Claims,
         send: Callable[[str], None],
         faults: Faults,
+        *,
+        has_presence: bool,
+        refusal_seconds: float,
     ) -> None:
         self._framer = framer
         self._bindings = bindings
@@ -63,7 +67,10 @@ class Channel:
         self._claims = claims
         self._send = send
         self._faults = faults
-        self._token_changed = asyncio.Event()
+        self._has_presence = has_presence
+        self._refusal_seconds = refusal_seconds
+        self._again = asyncio.Event()
+        self._again_after: tuple[float, float] | None = None
         self._subscription: Subscription | None = None
         self._subscriptions: Subscriptions | None = None
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +106,8 @@ class Channel:
         self._send(self._framer.reply(ref, "ok", f'{{"postgres_changes":[{entries}]}}'))
         if old is not None:
             old.say_closed()
-        self._send(self._framer.push("presence_state", "{}"))
+        if self._has_presence:
+            self._send(self._framer.push("presence_state", "{}"))
         await self._stay(subscriptions, replication)
 
     def drop(self) -> None:
@@ -131,16 +139,24 @@ class Channel:
         try:
             self._claims = keys.verify(token)
         except InvalidToken as flaw:
-            self._end_with(f"Received an invalid access token from client: {_in_elixir(flaw)}")
+            self._end_with(after_join(flaw))
             return
         self._token = token
-        self._token_changed.set()
+        self._subscribe_again(_RESUBSCRIBE_SECONDS)
+
+    def renew(self) -> None:
+        """Subscribe once more, and tell the client."""
+        self._subscribe_again(None)
+
+    def _subscribe_again(self, after: tuple[float, float] | None) -> None:
+        self._again_after = after
+        self._again.set()
 
     async def _reachable(self, subscriptions: Subscriptions) -> bool:
         started = time.monotonic()
         if await subscriptions.database_is_reachable():
             return True
-        await asyncio.sleep(max(0.0, started + _UNREACHABLE_SECONDS - time.monotonic()))
+        await asyncio.sleep(max(0.0, started + self._refusal_seconds - time.monotonic()))
         return False
 
     def _refuse(self, ref: str | None) -> None:
@@ -150,34 +166,35 @@ class Channel:
 
     async def _stay(self, subscriptions: Subscriptions, replication: Replication) -> None:
         while not self.is_over:
-            self._token_changed.clear()
+            self._again.clear()
             try:
                 async with asyncio.timeout(self._claims.expires_at - time.time() + _EXPIRY_MARGIN_SECONDS):
                     if self._bindings:
                         await self._subscribe(subscriptions, replication)
-                    await self._token_changed.wait()
-                    await asyncio.sleep(random.uniform(*_RESUBSCRIBE_SECONDS))  # noqa: S311 - jitter
+                    await self._again.wait()
+                    if self._again_after is not None:
+                        await asyncio.sleep(random.uniform(*self._again_after))  # noqa: S311 - jitter
             except TimeoutError:
                 if self._claims.expires_at <= time.time():
-                    flaw = InvalidToken(Flaw.EXPIRED, self._claims.expires_at)
-                    self._end_with(f"Access token has expired: {_in_elixir(flaw)}")
+                    self._end_with(at_expiry(self._claims.expires_at))
 
     async def _subscribe(self, subscriptions: Subscriptions, replication: Replication) -> None:
-        """Try until it works or there is a new token to try with."""
+        """Try until it works, it never will, or it is to be tried anew."""
         if self._faults.is_on("withhold"):
             return
-        while not self._token_changed.is_set():
+        while not self._again.is_set():
             try:
                 await replication.live()
                 interests = await self._check(subscriptions)
-            except (BadBinding, OperationalError) as error:
-                message = f"{{:error, {json.dumps(str(error), ensure_ascii=False)}}}"
-                self._send(self._framer.system("postgres_changes", "error", message))
+            except BadBinding as error:
+                self._say_refused(str(error))
+                return
+            except OperationalError:
+                self._say_refused(DATABASE_AWAY)
                 await self._pause(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - jitter
             else:
                 # From here to the end without waiting: nothing may come between the ok and the changes.
-                subscription = Subscription(self._claims, interests, self._deliver, self._say_subscribed)
-                self._replace(subscription, subscriptions)
+                self._replace(Subscription(self._claims, interests, self._deliver, self.renew), subscriptions)
                 self._say_subscribed()
                 return
 
@@ -189,10 +206,13 @@ class Channel:
     def _say_subscribed(self) -> None:
         self._send(self._framer.system("postgres_changes", "ok", "Subscribed to PostgreSQL"))
 
+    def _say_refused(self, message: str) -> None:
+        self._send(self._framer.system("postgres_changes", "error", message))
+
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._token_changed.wait()
+                await self._again.wait()
         except TimeoutError:
             return
 
@@ -218,29 +238,3 @@ class Channel:
         self.drop()
         self._send(self._framer.system("system", "error", message))
         self.say_closed()
-
-
-def _in_elixir(flaw: InvalidToken) -> str:
-    """A token's flaw as Realtime inspects it."""
-    match flaw.flaw:
-        case Flaw.SIGNATURE:
-            return ":signature_error"
-        case Flaw.EXPIRED:
-            return f'[message: "Invalid token", claim: "exp", claim_val: {flaw.expires_at}]'
-        case Flaw.CLAIMS:
-            return '"Fields `role` and `exp` are required in JWT"'
-        case Flaw.MALFORMED:
-            return ":expected_claims_map"
-
-
-def join_refusal(flaw: InvalidToken) -> str:
-    """The reason in the reply to a join with a bad token."""
-    match flaw.flaw:
-        case Flaw.SIGNATURE:
-            return "signature_error"
-        case Flaw.EXPIRED:
-            return "Invalid JWT Token"
-        case Flaw.CLAIMS:
-            return "Fields `role` and `exp` are required in JWT"
-        case Flaw.MALFORMED:
-            return "expected_claims_map"

@@ -1,8 +1,7 @@
 """The reader of the write-ahead log: one temporary logical slot, polled as Realtime polls it.
 
-That is every 100 ms while changes come and every 500 ms else, at most 100 changes at a time or one
-transaction, of all published tables together (v2.122.0 and v2.129.8, measured; `poll_max_changes` in
-`replication_poller.ex`).
+That is at most 100 changes at a time or one transaction, of all published tables together; at once again
+after changes that somebody had subscribed to, after 150 to 200 ms after any others, else after 500 ms.
 
 The slot belongs to the connection's backend. When that ends, for whatever reason, the slot is gone, and what
 is committed until the next one exists is never seen; nobody is told. That is how the real one works and what
@@ -10,6 +9,14 @@ the daemon's sweep is for.
 
 It starts with the first subscription: on a cold server there is a moment between the join's reply and the
 `system` ok in which rows are lost.
+
+Once a minute it looks at the publication. If its tables are others, all subscriptions are dropped and every
+channel subscribes again, which its client is told. While none is published there is no slot, and what is
+published then is heard of only when it next looks, though subscriptions are said to have started.
+
+Over the quota what is polled is dropped.
+
+Source: `replication_poller.ex`, `subscription_manager.ex` of supabase/realtime v2.129.8.
 """
 
 from __future__ import annotations
@@ -27,53 +34,53 @@ from psycopg import AsyncConnection, Error
 from priorityd.daemon.sandbox.queries import query
 from priorityd.daemon.sandbox.realtime.changes import publish
 from priorityd.daemon.sandbox.realtime.pgoutput import Decoder
+from priorityd.daemon.sandbox.realtime.quota import Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from priorityd.daemon.sandbox.faults import Faults
     from priorityd.daemon.sandbox.realtime.pgoutput import RowChange
+    from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
     from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
 
 _LOG = logging.getLogger(__name__)
 
-_BUSY_POLL_SECONDS = 0.1
+_UNWANTED_POLL_SECONDS = (0.15, 0.2)
 _IDLE_POLL_SECONDS = 0.5
+_SLOTLESS_SECONDS = 0.1
 _FIRST_RETRY_SECONDS = 0.3
 _LONGEST_RETRY_SECONDS = 5.0
 _DROP_SECONDS = 2.0
 # A poll stops at the end of the transaction in which it reaches this many rows.
 _ROWS_PER_POLL = 100
+_DROP = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s"
+_CREATE = "select pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)"
 
 
 class Replication:
     """Polls the log and publishes to the active subscriptions, for as long as `run` runs."""
 
     def __init__(
-        self,
-        database_url: str,
-        subscriptions: Subscriptions,
-        *,
-        is_silent: Callable[[], bool],
-        is_slotless: Callable[[], bool],
+        self, database_url: str, subscriptions: Subscriptions, faults: Faults, settings: RealtimeSettings
     ) -> None:
         self._database_url = database_url
         self._subscriptions = subscriptions
-        self._is_silent = is_silent
-        self._is_slotless = is_slotless
+        self._faults = faults
+        self._settings = settings
+        self._quota = Quota(time.monotonic())
         self._wanted = asyncio.Event()
-        self._live = asyncio.Event()
+        self._prepared = asyncio.Event()
         self._lost_until = 0.0
-        self._announce = False
+        self._renews = False
 
     async def live(self) -> None:
-        """Return when there is a slot, asking for one first; at once if nobody is to know of none."""
+        """Return when there is a slot, or nothing to have one for; at once if nobody is to know of none."""
         self._wanted.set()
-        if not self._is_slotless():
-            await self._live.wait()
+        if not self._faults.is_on("slotless"):
+            await self._prepared.wait()
 
     def lose_slot(self, seconds: float) -> None:
-        """Be without a slot for this long, then tell all subscribers that changes flow again."""
-        self._lost_until, self._announce = time.monotonic() + seconds, True
+        """Be without a slot for this long, then have all channels subscribe again."""
+        self._lost_until, self._renews = time.monotonic() + seconds, True
 
     async def run(self) -> None:
         """Read until cancelled, over any number of lost connections."""
@@ -85,13 +92,13 @@ class Replication:
             except Error as error:
                 level = logging.DEBUG if _is_connection_loss(error) else logging.WARNING
                 _LOG.log(level, "changes cannot be read: %s", error)
-            if self._live.is_set():
+            if self._prepared.is_set():
                 retry_seconds = _FIRST_RETRY_SECONDS
-                self._live.clear()
+                self._prepared.clear()
             jittered = retry_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             await asyncio.sleep(max(jittered, self._lost_until - time.monotonic()))
-            while self._is_slotless():  # noqa: ASYNC110 - a fault has no event of its own
-                await asyncio.sleep(_BUSY_POLL_SECONDS)
+            while self._faults.is_on("slotless"):  # noqa: ASYNC110 - a fault has no event of its own
+                await asyncio.sleep(_SLOTLESS_SECONDS)
             retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
 
     async def _read_log(self) -> None:
@@ -102,30 +109,48 @@ class Replication:
         async with connection:
             slot = f"supabase_realtime_replication_slot_{secrets.token_hex(4)}"
             await connection.execute("set timezone = 'UTC'")
-            await connection.execute(
-                "select pg_create_logical_replication_slot(%s, 'pgoutput', temporary => true)", [slot]
-            )
-            self._live.set()
-            if self._announce:
-                self._announce = False
-                for subscription in self._subscriptions:
-                    subscription.announce()
             try:
-                await self._poll_until_lost(connection, slot)
+                await self._follow(connection, slot)
             finally:
                 await _drop(connection, slot)
 
-    async def _poll_until_lost(self, connection: AsyncConnection[Any], slot: str) -> None:
-        while time.monotonic() >= self._lost_until and not self._is_slotless():
-            found = await self._poll(connection, slot)
-            await asyncio.sleep(_BUSY_POLL_SECONDS if found else _IDLE_POLL_SECONDS)
+    async def _follow(self, connection: AsyncConnection[Any], slot: str) -> None:
+        """Poll as long as there is something published, and look from time to time for what is."""
+        published, has_slot = await _published(connection), False
+        while not self._is_interrupted():
+            if published and not has_slot:
+                await connection.execute(_CREATE, [slot])
+            elif has_slot and not published:
+                await _drop(connection, slot)
+            has_slot = bool(published)
+            self._prepared.set()
+            if self._renews:
+                self._renews = False
+                self._subscriptions.renew()
+            await self._poll_until_due(connection, slot if has_slot else None)
+            before, published = published, await _published(connection)
+            self._renews = self._renews or published != before
 
-    async def _poll(self, connection: AsyncConnection[Any], slot: str) -> bool:
-        """Publish what was committed since the last poll; True if there was anything."""
+    async def _poll_until_due(self, connection: AsyncConnection[Any], slot: str | None) -> None:
+        due_at = time.monotonic() + self._settings.publication_seconds
+        while time.monotonic() < due_at and not self._is_interrupted():  # noqa: ASYNC110 - the log tells nobody
+            await asyncio.sleep(_IDLE_POLL_SECONDS if slot is None else await self._poll(connection, slot))
+
+    def _is_interrupted(self) -> bool:
+        return time.monotonic() < self._lost_until or self._faults.is_on("slotless")
+
+    async def _poll(self, connection: AsyncConnection[Any], slot: str) -> float:
+        """Publish what was committed since the last poll; returns how long to wait for the next."""
         changes = await self._changes(connection, slot)
-        if changes and not self._is_silent():
-            await publish(connection, changes, list(self._subscriptions))
-        return bool(changes)
+        allowed = self._faults.events_per_second(self._settings.events_per_second)
+        is_over = self._quota.is_over(time.monotonic(), allowed)
+        if not changes:
+            return _IDLE_POLL_SECONDS
+        if is_over or self._faults.is_on("silence"):
+            return 0.0
+        told = await publish(connection, changes, list(self._subscriptions))
+        self._quota.count(told)
+        return 0.0 if told else random.uniform(*_UNWANTED_POLL_SECONDS)  # noqa: S311 - jitter
 
     async def _changes(self, connection: AsyncConnection[Any], slot: str) -> list[RowChange]:
         cursor = connection.cursor(binary=True)
@@ -133,6 +158,11 @@ class Replication:
         messages = [message async for (message,) in cursor]
         # Each call is a decoding session of its own: it describes every relation anew.
         return list(Decoder().decode(messages))
+
+
+async def _published(connection: AsyncConnection[Any]) -> set[int]:
+    """The tables of the publication, by oid."""
+    return {oid for (oid,) in await (await connection.execute(query("published"))).fetchall()}
 
 
 def _is_connection_loss(error: Error) -> bool:
@@ -147,4 +177,4 @@ async def _drop(connection: AsyncConnection[Any], slot: str) -> None:
     """
     with suppress(Error, TimeoutError):
         async with asyncio.timeout(_DROP_SECONDS):
-            await connection.execute("select pg_drop_replication_slot(%s)", [slot])
+            await connection.execute(_DROP, [slot])

@@ -1,11 +1,19 @@
-"""The Realtime side of the sandbox: the WebSocket route and what runs behind it."""
+"""The Realtime side of the sandbox: the WebSocket route and what runs behind it.
+
+A handshake is refused by the gateway, which looks the API key up, or by Realtime, which reads the token that
+the key stands for and takes its time to say no.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from priorityd.daemon.sandbox.keys import InvalidToken, Keys, is_opaque
+from starlette.responses import JSONResponse
+
+from priorityd.daemon.sandbox.keys import InvalidToken, Keys
 from priorityd.daemon.sandbox.realtime.protocol import OBJECTS, VERSIONS
+from priorityd.daemon.sandbox.realtime.refusals import at_handshake
 from priorityd.daemon.sandbox.realtime.replication import Replication
 from priorityd.daemon.sandbox.realtime.socket import Socket
 from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
@@ -14,21 +22,21 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from priorityd.daemon.sandbox.faults import Faults
+    from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
+
+_DISABLED = "Realtime was disabled for this tenant"
+_UNKNOWN_KEY = "Invalid authentication credentials"
 
 
 class Realtime:
     """Accepts sockets and feeds them; `run` has to run for changes to flow."""
 
-    def __init__(self, database_url: str, keys: Keys, faults: Faults) -> None:
+    def __init__(self, database_url: str, keys: Keys, faults: Faults, settings: RealtimeSettings) -> None:
         self._keys = keys
         self._faults = faults
+        self._settings = settings
         self._subscriptions = Subscriptions(database_url)
-        self._replication = Replication(
-            database_url,
-            self._subscriptions,
-            is_silent=lambda: faults.is_on("silence"),
-            is_slotless=lambda: faults.is_on("slotless"),
-        )
+        self._replication = Replication(database_url, self._subscriptions, faults, settings)
         self._sockets: set[Socket] = set()
 
     async def run(self) -> None:
@@ -46,29 +54,39 @@ class Realtime:
             socket.overrun()
 
     def resubscribe(self, seconds: float) -> None:
-        """Be without a slot for this long, then say `system` ok once more."""
+        """Be without a slot for this long, then have every channel subscribe once more."""
         self._replication.lose_slot(seconds)
 
     async def endpoint(self, websocket: WebSocket) -> None:
-        """`GET /realtime/v1/websocket?apikey=…&vsn=…`; a refused key is a 403 at the handshake."""
+        """`GET /realtime/v1/websocket?apikey=…&vsn=…`."""
         version = websocket.query_params.get("vsn", OBJECTS)
-        token = websocket.query_params.get("apikey") or websocket.headers.get("x-api-key", "")
-        if is_opaque(token):
-            token = self._keys.token_of(token) or ""
-        if version not in VERSIONS or not self._accepts(token):
+        key = websocket.query_params.get("apikey") or websocket.headers.get("apikey", "")
+        token = self._keys.token_of(key)
+        if token is None:
+            await websocket.send_denial_response(JSONResponse({"message": _UNKNOWN_KEY}, 401))
+            return
+        refusal = self._refusal(token)
+        if refusal is not None:
+            await asyncio.sleep(self._settings.handshake_refusal_seconds)
+            await websocket.send_denial_response(refusal)
+            return
+        if version not in VERSIONS:
             await websocket.close()  # before accept: the handshake is answered with 403
             return
         await websocket.accept()
-        socket = Socket(websocket, version, token, self._keys, self._faults)
+        socket = Socket(websocket, version, token, self._keys, self._faults, self._settings)
         self._sockets.add(socket)
         try:
             await socket.run(self._subscriptions, self._replication)
         finally:
             self._sockets.discard(socket)
 
-    def _accepts(self, token: str) -> bool:
+    def _refusal(self, token: str) -> JSONResponse | None:
+        """What Realtime itself says to the token, None if nothing."""
+        if self._faults.is_on("disable"):
+            return JSONResponse({"error": _DISABLED}, 403)
         try:
             self._keys.verify(token)
-        except InvalidToken:
-            return False
-        return True
+        except InvalidToken as flaw:
+            return JSONResponse({"error": at_handshake(flaw)}, 401)
+        return None

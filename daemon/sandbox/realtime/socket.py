@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from starlette.websockets import WebSocketDisconnect
 
 from priorityd.daemon.sandbox.keys import InvalidToken, Keys, is_opaque
-from priorityd.daemon.sandbox.realtime.bindings import read_bindings
-from priorityd.daemon.sandbox.realtime.channel import PRIVATE_ONLY, TOO_MANY_JOINS, Channel, join_refusal
+from priorityd.daemon.sandbox.realtime.bindings import read_bindings, wants_presence
+from priorityd.daemon.sandbox.realtime.channel import PRIVATE_ONLY, Channel
 from priorityd.daemon.sandbox.realtime.protocol import (
     ARRAYS,
     Framer,
@@ -23,27 +23,38 @@ from priorityd.daemon.sandbox.realtime.protocol import (
     decode,
     to_json,
 )
+from priorityd.daemon.sandbox.realtime.refusals import at_join
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from priorityd.daemon.sandbox.faults import Faults
     from priorityd.daemon.sandbox.realtime.replication import Replication
+    from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
     from priorityd.daemon.sandbox.realtime.subscriptions import Subscriptions
 
-_INTERNAL_ERROR = 1011
+_TOO_MANY_JOINS = 1000
 _MOST_QUEUED_CHARACTERS = 64 * 1024 * 1024
 
 
 class Socket:
     """A client's connection, already accepted; `token` is the key that opened it, or what it stands for."""
 
-    def __init__(self, websocket: WebSocket, version: str, token: str, keys: Keys, faults: Faults) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        version: str,
+        token: str,
+        keys: Keys,
+        faults: Faults,
+        settings: RealtimeSettings,
+    ) -> None:
         self._websocket = websocket
         self._version = version
         self._token = token
         self._keys = keys
         self._faults = faults
+        self._settings = settings
         self._channels: dict[str, Channel] = {}
         self._queue: deque[str] = deque()
         self._queued_characters = 0
@@ -111,7 +122,6 @@ class Socket:
             try:
                 message = decode(text or "", self._version)
             except MalformedFrame:
-                self.close(_INTERNAL_ERROR)
                 continue
             self._handle(message, tasks, subscriptions, replication)
 
@@ -145,7 +155,8 @@ class Socket:
         if self._faults.is_on("refuse"):
             return
         if self._faults.is_on("limit"):
-            self._reply_error(message, TOO_MANY_JOINS)
+            # The reason would be in the reply, which comes later than the end of the socket.
+            self.close(_TOO_MANY_JOINS)
             return
         if self._faults.is_on("private"):
             self._reply_error(message, PRIVATE_ONLY)
@@ -157,14 +168,26 @@ class Socket:
         try:
             claims = self._keys.verify(str(token))
         except InvalidToken as flaw:
-            self._reply_error(message, join_refusal(flaw))
+            tasks.create_task(self._refuse_later(message, at_join(flaw)))
             return
         old = self._displace(message.topic)
-        bindings = read_bindings(payload.get("config"))
-        framer = self._framer(message, message.join_ref)
-        channel = Channel(framer, bindings, str(token), claims, self._send, self._faults)
+        config = payload.get("config")
+        channel = Channel(
+            self._framer(message, message.join_ref),
+            read_bindings(config),
+            str(token),
+            claims,
+            self._send,
+            self._faults,
+            has_presence=wants_presence(config),
+            refusal_seconds=self._settings.join_refusal_seconds,
+        )
         channel.start(tasks, message.ref, subscriptions, replication, old)
         self._channels[message.topic] = channel
+
+    async def _refuse_later(self, message: Message, reason: str) -> None:
+        await asyncio.sleep(self._settings.join_refusal_seconds)
+        self._reply_error(message, reason)
 
     def _leave(self, message: Message, channel: Channel | None) -> None:
         if channel is None:

@@ -24,6 +24,7 @@ from priorityd.daemon.sandbox.realtime.bindings import (
     Filter,
     Target,
     target,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class Interest:
 class Subscription:
     """A channel's interests under one token, and where its changes go.
 
-    `deliver(data, ids)` gets a change as JSON text and the ids of the bindings that it matches; `announce`
-    tells the client once more that changes flow.
+    `deliver(data, ids)` gets a change as JSON text and the ids of the bindings that it matches; `renew` has
+    the channel subscribe once more.
     """
 
     claims: Claims
     interests: tuple[Interest, ...]
     deliver: Callable[[str, list[int]], None]
-    announce: Callable[[], None]
+    renew: Callable[[], None]
 
 
 class Subscriptions:
@@ -81,6 +82,12 @@ class Subscriptions:
     def remove(self, subscription: Subscription) -> None:
         """Let no more changes reach it; removing twice is harmless."""
         self._active.pop(subscription, None)
+
+    def renew(self) -> None:
+        """Drop all of them at once and have each channel subscribe again, which tells its client."""
+        dropped, self._active = list(self._active), {}
+        for subscription in dropped:
+            subscription.renew()
 
     async def database_is_reachable(self) -> bool:
         """Whether a connection can be made now."""
@@ -122,12 +129,12 @@ async def _interests(
     except Error as error:
         raise BadBinding(
             "Unable to subscribe to changes with given parameters. An exception happened so please check "
-            f"your connect parameters: {binding.words()}. Exception: {_words(error)}"
+            f"your connect parameters: {words(goal)}. Exception: {_words(error)}"
         ) from error
     if not tables:
         raise BadBinding(
             "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the "
-            f"given connect parameters: {binding.words()}"
+            f"given connect parameters: {words(goal)}"
         )
     return [Interest(binding.id, oid, goal.filter, goal.event) for oid in tables]
 
