@@ -56,11 +56,15 @@ class RepairFacts:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What waits to be looked at, and the rows that can't be written with the reason of one of them."""
+    """What waits to be looked at, and the rows that can't be written with the reason of one of them.
+
+    `all_refused_because` is why none can be written, while there are any to write.
+    """
 
     oldest_pending_seconds: float = 0.0
     parked: int = 0
     parked_because: str | None = None
+    all_refused_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

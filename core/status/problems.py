@@ -50,6 +50,7 @@ _OUTBOX_SECONDS: Final = 15.0
 PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "database_silent": ("critical", "DatabaseSilent"),
     "sweeps_fail": ("critical", "SweepsFail"),
+    "writes_refused": ("critical", "RepositoriesParked"),
     "not_high": ("critical", "PriorityInversion"),
     "rows_refused": ("critical", "RepositoriesParked"),
     "change_waits": ("critical", "ChangeWaitsTooLong"),
@@ -157,6 +158,8 @@ def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple
 
 
 def _of_queue(queue: QueueFacts) -> Iterator[tuple[str, str]]:
+    if queue.all_refused_because:
+        yield "writes_refused", _sentence("no priority can be written", queue.all_refused_because)
     if queue.parked:
         rows = "1 repository" if queue.parked == 1 else f"{queue.parked:,} repositories"
         yield "rows_refused", _sentence(f"the priority of {rows} can't be written", queue.parked_because)

@@ -157,7 +157,7 @@ class Worker(Agent):
             (self.all_refused_because,) = reasons
             log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
             return _repositories(answer.refused)
-        if answer.changed:
+        if answer.changed or not answer.refused:
             self.all_refused_because = None
         for_now = [row for row in answer.refused if not row.for_good]
         if for_now:

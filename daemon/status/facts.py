@@ -20,7 +20,9 @@ from priorityd.core.status.facts import (
     RepairFacts,
     StreamFacts,
 )
+from priorityd.core.status.outages import Outages
 from priorityd.daemon.apply.recorder import Recorder
+from priorityd.daemon.apply.worker import Worker
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.inngest.function_host import FunctionHost
@@ -50,6 +52,7 @@ class Sources:
     sweep_interval_seconds: float
     listener: Listener
     queue: WorkQueue
+    worker: Worker
     elector: Elector
     leadership: Leadership
     sweeper: Sweeper
@@ -58,6 +61,7 @@ class Sources:
     recorder: Recorder
     runs: Runs
     history: History
+    outages: Outages
     database_clock: DatabaseClock
     snapshotter: Snapshotter
     job_watcher: JobWatcher
@@ -75,7 +79,7 @@ def read_facts(sources: Sources, *, stopping: bool) -> Facts:
         database=_database(sources, now),
         stream=_stream(sources, now),
         repair=_repair(sources),
-        queue=_queue(sources.queue, now),
+        queue=_queue(sources.queue, sources.worker, now),
         counts=_counts(sources, now),
         inngest=_inngest(sources, now),
         jobs=_jobs(sources),
@@ -118,11 +122,12 @@ def _repair(sources: Sources) -> RepairFacts:
     )
 
 
-def _queue(queue: WorkQueue, now: float) -> QueueFacts:
+def _queue(queue: WorkQueue, worker: Worker, now: float) -> QueueFacts:
     return QueueFacts(
         oldest_pending_seconds=queue.oldest_pending_seconds(now),
         parked=queue.parked_count,
         parked_because=next(iter(queue.parked.values()), None),
+        all_refused_because=worker.all_refused_because if queue.pending else None,
     )
 
 

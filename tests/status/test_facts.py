@@ -9,6 +9,7 @@ import pytest
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import STARTING, judge
 from priorityd.daemon.app import sources_of
+from priorityd.daemon.apply.worker import ALL_REFUSED
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.status import describe
@@ -65,6 +66,25 @@ async def test_memberships_are_counted_and_not_flags(
     (parked,) = describe(sources, facts, judge(facts)).queue.parked_repositories
     assert (parked.repository_id, parked.name) == (repository, "acme/web")
     assert "no" in parked.reason
+
+
+async def test_that_all_is_refused_is_said_while_anything_waits(
+    app: Application, parts: Parts, sources: Sources
+) -> None:
+    repositories = app.repositories(ALL_REFUSED)
+    refuse = """create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+        create trigger refuse before update on tracked_repositories for each row execute function refuse()"""
+    app.connection.execute(refuse)
+    workspace = app.workspace()
+    app.add(workspace, *repositories)
+    parts.shared.intake.add(repositories)
+    await parts.agents.worker.turn()
+    assert known(sources).queue.all_refused_because == "no (P0001)"
+    app.remove(workspace, *repositories)
+    parts.agents.worker.stop()
+    await parts.agents.worker.run()
+    assert known(sources).queue.all_refused_because is None
+    assert parts.agents.worker.all_refused_because is None
 
 
 async def test_the_silence_of_the_database_is_counted_from_its_last_answer(

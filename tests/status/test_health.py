@@ -126,6 +126,11 @@ def test_the_headline_is_the_worst_problem() -> None:
             "The priority of 2 repositories can't be written.",
         ),
         (
+            Facts(queue=QueueFacts(all_refused_because="no table log (42P01)")),
+            "writes_refused",
+            "No priority can be written: no table log (42P01).",
+        ),
+        (
             Facts(queue=QueueFacts(oldest_pending_seconds=31)),
             "change_waits",
             "A change has been waiting for 31 s.",
