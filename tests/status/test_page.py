@@ -314,12 +314,18 @@ def test_a_priority_to_which_nothing_has_changed_has_no_chart() -> None:
 
 def test_outages_and_the_time_before_the_daemon_are_bands_with_labels() -> None:
     going_on, deaf, silent, before = bands(a_report(**a_busy_hour()))
-    assert (before.kind, before.label, before.x) == ("before", "before this daemon", 0)
+    assert (before.kind, before.label, before.x) == ("before", None, 0), (
+        "there is no room beside three others"
+    )
     assert (silent.label, round(silent.x), round(silent.width)) == ("database silent", 33, 7)
     assert (deaf.label, going_on.label) == ("changes not heard", "changes not heard")
     assert going_on.x + going_on.width == 100
     lanes = [(band.lane, band.label_x, band.anchor) for band in (silent, deaf, going_on)]
     assert len({lane for lane, _, _ in lanes}) == 3, "they would stand on each other"
+    alone = {**a_busy_hour(), "history": an_hour()}
+    assert [(band.kind, band.label, band.width) for band in bands(a_report(**alone))] == [
+        ("before", "before this daemon", 8.33)
+    ]
 
 
 def test_outages_are_told_in_words_too() -> None:

@@ -69,6 +69,8 @@ def a_busy_hour() -> dict[str, Any]:
         "started_at": first + timedelta(minutes=5),
         "headline": problem["text"],
         "problems": [problem],
+        "listener": _well()["listener"] | {"state": "backing_off", "hears": False},
+        "known": _well()["known"] | {"stream_seconds": 160.0},
         "history": history
         | {
             "changes": sum(sum(minute["changes"].values()) for minute in history["minutes"]),

@@ -9,7 +9,8 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -17,16 +18,18 @@ import anyio
 import psutil
 import psycopg
 
+from priorityd.daemon.clock import utc_now
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
+from priorityd.daemon.status.report import Report
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, start_daemon
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.proxy import serve_proxy
-from tests.support.reports import a_busy_hour, a_report
+from tests.support.reports import NOW, a_busy_hour, a_report
 from tests.support.stack import Stack
 
 _LONG_SECONDS: Final = 120
@@ -317,10 +320,19 @@ async def long_names(new_stack: NewStack) -> AsyncIterator[Situation]:
             yield Situation(page_of(daemon))
 
 
+def moved(value: Any, by: timedelta) -> Any:
+    """The same so much later."""
+    if isinstance(value, datetime):
+        return value + by
+    if isinstance(value, dict):
+        return {key: moved(each, by) for key, each in value.items()}
+    return [moved(each, by) for each in value] if isinstance(value, list) else value
+
+
 @asynccontextmanager
 async def an_hour_with_outages(_: NewStack) -> AsyncIterator[Situation]:
     """What takes an hour to happen, from a report that was written by hand."""
-    report = a_report(**a_busy_hour())
+    report = Report.model_validate(moved(a_report(**a_busy_hour()).model_dump(), utc_now() - NOW))
     probes = Probes(not_alive=list, not_ready=list, status=lambda: report)
     with listen("127.0.0.1", 0) as endpoint:
         port = endpoint.getsockname()[1]

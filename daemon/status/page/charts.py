@@ -22,7 +22,7 @@ MOST_SECONDS: Final = 100.0
 MOST_CHANGES: Final = 10_000
 _SLOT: Final = 100 / MINUTES
 _GAP: Final = _SLOT / 4
-_LABEL: Final = 45.0
+_LABEL: Final = 56.0
 """What a label takes of the width of a plot on a telephone."""
 LANES: Final = 3
 """For labels, one below the other."""
