@@ -185,16 +185,18 @@ class App:
                 self._notifier.status(self._summary())
             await anyio.sleep(interval)
 
-    def _facts(self) -> Facts:
-        return read_facts(self._sources, stopping=self._stop_asked.is_set())
+    def _judge(self) -> tuple[Facts, Health]:
+        facts = read_facts(self._sources, stopping=self._stop_asked.is_set())
+        health = judge(facts)
+        self._shared.outages.note(facts, health.problems, utc_now())
+        return facts, health
 
     def _health(self) -> Health:
-        return judge(self._facts())
+        return self._judge()[1]
 
     def _refresh(self) -> None:
-        facts = self._facts()
         self._means.metrics.refresh()
-        self._means.metrics.health.show(facts, judge(facts))
+        self._means.metrics.health.show(*self._judge())
 
     def _summary(self) -> str:
         pending = self._shared.queue.pending
@@ -204,8 +206,7 @@ class App:
         # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
         from priorityd.daemon.status.status import describe
 
-        facts = self._facts()
-        return describe(self._sources, facts, judge(facts))
+        return describe(self._sources, *self._judge())
 
 
 def sources_of(means: Means, shared: Shared, agents: Agents) -> Sources:
@@ -227,6 +228,7 @@ def sources_of(means: Means, shared: Shared, agents: Agents) -> Sources:
         recorder=shared.recorder,
         runs=shared.runs,
         history=shared.history,
+        outages=shared.outages,
         database_clock=shared.database_clock,
         snapshotter=agents.snapshotter,
         job_watcher=agents.job_watcher,

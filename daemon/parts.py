@@ -29,6 +29,7 @@ from priorityd.core.history import History
 from priorityd.core.news import News
 from priorityd.core.pacing import SweepPace
 from priorityd.core.repair.pending_runs import PendingRuns
+from priorityd.core.status.outages import Outages
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
@@ -90,7 +91,7 @@ class Shared:
         self.sweeps = PendingRuns()
         self.leadership, self.heartbeat = Leadership(), Heartbeat()
         self.heard, self.recorded, self.resynced = News(), News(), News()
-        self.history = History()
+        self.history, self.outages = History(), Outages()
         self.database_clock = DatabaseClock()
         self.drift_judge = DriftJudge()
         self.recorder = Recorder(metrics.apply, self.history, self.recorded, self.database_clock)

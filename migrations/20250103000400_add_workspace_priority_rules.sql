@@ -61,7 +61,8 @@ begin
         workspace_count integer,
         wrong boolean,
         contended boolean,
-        old_manual_priority text
+        old_manual_priority text,
+        old_workspace_count integer
     )
     language plpgsql stable as $$
     #variable_conflict use_column
@@ -93,7 +94,8 @@ begin
                 or tr.manual_priority is distinct from o.manual_priority,
             -- Locked or being written by somebody, or left so by a transaction that is over.
             tr.xmax <> '0'::xid,
-            tr.manual_priority::text
+            tr.manual_priority::text,
+            tr.workspace_count
         from public.tracked_repositories tr
         left join (
             -- Grouped once for all rows: looking each row's memberships up by itself takes twice as long.
@@ -155,6 +157,7 @@ begin
             old_priority text,
             old_is_workspace_repo boolean,
             old_manual_priority text,
+            old_workspace_count integer,
             new_priority text,
             is_workspace_repo boolean,
             workspace_count integer,
@@ -227,7 +230,7 @@ begin
                 returning tr.id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text
             )
             select coalesce(array_agg(row(
-                    d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority,
+                    d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority, d.old_workspace_count,
                     d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
                     d.wrong, d.locked,
                     u.id is not null, u.priority, u.is_workspace_repo, u.workspace_count, u.manual_priority,
@@ -255,7 +258,7 @@ begin
         end if;
         return array(
             select row(
-                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority,
+                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority, d.old_workspace_count,
                 d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
                 -- Held: its own lock, or one that a trigger of the application waited for.
                 d.wrong, v_state not in ('55P03', '40P01'), false, null, null, null, null,
@@ -317,7 +320,8 @@ begin
                         'old_priority', j.old_priority,
                         'new_priority', j.new_priority,
                         'is_workspace_repo', j.is_workspace_repo,
-                        'workspace_count', j.workspace_count
+                        'workspace_count', j.workspace_count,
+                        'old_workspace_count', coalesce(j.old_workspace_count, 0)
                     )
                     order by j.id
                 ) filter (where j.changed and not j.failed),

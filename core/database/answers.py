@@ -27,6 +27,7 @@ class PriorityUpdate:
     new_priority: str
     is_workspace_repo: bool
     workspace_count: int
+    old_workspace_count: int
     name: str | None = None
 
     @property

@@ -149,7 +149,7 @@ class Worker(Agent):
 
     def _waiting(self, answer: SyncAnswer) -> set[UUID]:
         """The refused repositories that are not to be parked: it is not they that are refused."""
-        if answer.all_refused is False:
+        if answer.all_refused is False or not answer.refused:
             self.all_refused_because = None
         elif answer.all_refused:
             self.all_refused_because = answer.refused[0].reason

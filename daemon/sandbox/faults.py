@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.rest.errors import ApiError
 
 Fault = Literal["silence", "refuse", "limit", "private", "deny", "withhold", "slotless", "disable"]
-"""Changes are dropped; joins are not answered, or too many, or of public channels; subscriptions are refused, or
-never begin; there is no slot, and subscriptions begin all the same; the project may not use Realtime."""
+"""Changes are dropped; joins are not answered, or too many, or of public channels; subscriptions are refused,
+or never begin; there is no slot, and subscriptions begin all the same; the project may not use Realtime."""
 
 
 class Faults:

@@ -21,6 +21,7 @@ from priorityd.core.status.facts import (
     RepairFacts,
     StreamFacts,
 )
+from priorityd.core.status.outages import Outages
 from priorityd.daemon.apply.intake import Intake
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.apply.worker import Worker
@@ -63,6 +64,7 @@ class Sources:
     recorder: Recorder
     runs: Runs
     history: History
+    outages: Outages
     database_clock: DatabaseClock
     snapshotter: Snapshotter
     job_watcher: JobWatcher

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from priorityd.core.database.answers import SyncResult
 from priorityd.core.priorities import Priority, Trigger
+from priorityd.core.status.outages import Outage
 from priorityd.core.status.problems import Problem
 from priorityd.core.vocabulary import JobStatus
 from priorityd.daemon.database.rows import JobInversion, Snapshot
@@ -139,6 +140,7 @@ class Change(Part):
     """`owner/name` where that is known."""
     old_priority: str | None
     new_priority: str
+    old_workspace_count: int
     workspace_count: int
     trigger: Trigger
     latency_seconds: float | None
@@ -167,6 +169,8 @@ class HistoryReport(Part):
     """The oldest first, the one that is not over last."""
     changes: int
     latency: dict[Priority, LatencyReport]
+    outages: list[Outage]
+    """The oldest first, also one that has begun before."""
 
 
 class OutboxReport(Part):

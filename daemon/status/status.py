@@ -11,6 +11,7 @@ from priorityd.core.history import Latencies, Minute, merged
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import Health
+from priorityd.core.status.outages import Outage
 from priorityd.core.status.problems import is_heard
 from priorityd.core.vocabulary import JOB_STATUSES
 from priorityd.daemon.apply.recorder import Recorder
@@ -82,7 +83,7 @@ def describe(sources: Sources, facts: Facts, health: Health) -> Report:
             at=sources.recorder.last_change_at, latency_seconds=sources.recorder.last_latency_seconds
         ),
         recent_changes=_changes(sources.recorder),
-        history=_history(minutes),
+        history=_history(minutes, sources.outages.since(now)),
         outbox=_outbox(sources.dispatcher),
         sync_function=_sync_function(sources.function_host),
         snapshot=sources.snapshotter.latest,
@@ -151,6 +152,7 @@ def _changes(recorder: Recorder) -> list[Change]:
             name=recent.update.name,
             old_priority=recent.update.old_priority,
             new_priority=recent.update.new_priority,
+            old_workspace_count=recent.update.old_workspace_count,
             workspace_count=recent.update.workspace_count,
             trigger=recent.trigger,
             latency_seconds=recent.latency_seconds,
@@ -159,7 +161,7 @@ def _changes(recorder: Recorder) -> list[Change]:
     ]
 
 
-def _history(minutes: list[Minute]) -> HistoryReport:
+def _history(minutes: list[Minute], outages: list[Outage]) -> HistoryReport:
     return HistoryReport(
         minutes=[
             MinuteReport(
@@ -173,6 +175,7 @@ def _history(minutes: list[Minute]) -> HistoryReport:
         latency={
             priority: _latency(minute.latencies[priority] for minute in minutes) for priority in PRIORITIES
         },
+        outages=outages,
     )
 
 

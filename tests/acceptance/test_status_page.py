@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
-from tests.support.daemon_process import Daemon, eventually
+from priorityd.daemon.sandbox.server import serve_sandbox
+from priorityd.daemon.sandbox.worlds import PLAIN
+from tests.support.application import Application
+from tests.support.daemon_process import eventually
+from tests.support.database import Server
+from tests.support.faults import Faults
+from tests.support.repository import ROOT
+from tests.support.situations import SITUATIONS, Make, NewStack, Situation, knows, named, page_of, says
 from tests.support.stack import Stack
+from tests.support.troubles import poison
 
 playwright = pytest.importorskip("playwright.async_api", reason="needs the package playwright")
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parents[2]
 ARTIFACTS = ROOT / "artifacts"
 CHROMIUM = os.environ.get("PRIORITYD_TEST_CHROMIUM", "/usr/bin/chromium")
 FLAGS = [
@@ -28,35 +38,37 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"color_scheme": "light", "viewport": {"width": 1100, "height": 900}},
-    "dark": {"color_scheme": "dark", "viewport": {"width": 1100, "height": 900}},
-    "phone": {"color_scheme": "light", "viewport": {"width": 375, "height": 800}, "device_scale_factor": 2},
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1100, "height": 900}}
+PHONE: dict[str, Any] = {"viewport": {"width": 336, "height": 740}, "device_scale_factor": 2}
+LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "light": ("light", DESKTOP),
+    "dark": ("dark", DESKTOP),
+    "phone": ("light", PHONE),
+    "dark-phone": ("dark", PHONE),
 }
-# The contrast of each text with what is behind it, by the formula of WCAG 2; below 4.5 it is hard to read.
-CONTRASTS = """
-() => {
-  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b]
-    .map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const color = channels(getComputedStyle(e).backgroundColor);
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || ["SCRIPT", "STYLE", "NOSCRIPT", "TITLE", "title"].includes(element.tagName)) continue;
-    const [a, b] = [light(channels(getComputedStyle(element).color)), light(ground(element))];
-    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.outerHTML.slice(0, 80)]);
-  }
-  return found.filter(([ratio]) => ratio < 4.5);
-}
+AXE = "axe-core@4.14.1"
+# What sticks out of the page, or of what is around it without being scrolled.
+OVERFLOWS = """
+() => [...document.querySelectorAll("main *")]
+  .filter((each) => !each.closest(".hidden, svg, .changes thead"))
+  .filter((each) => {
+    const { left, right } = each.getBoundingClientRect();
+    const cut = each.clientWidth > 0 && each.scrollWidth > each.clientWidth + 1;
+    return right > innerWidth + 0.5 || left < -0.5 || cut;
+  })
+  .map((each) => each.outerHTML.slice(0, 100))
 """
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, which finds what keeps people with disabilities out."""
+    directory = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    assert npm, "npm is needed to install axe-core"
+    install = [npm, "install", "--no-audit", "--no-fund", "--silent", "--ignore-scripts", AXE]
+    subprocess.run(install, cwd=directory, check=True, timeout=180)
+    return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture
@@ -67,72 +79,130 @@ async def browser() -> AsyncIterator[Any]:
         await browser.close()
 
 
-async def opened(browser: Any, daemon: Daemon, **look: Any) -> tuple[Any, list[str]]:
+async def opened(browser: Any, url: str, **look: Any) -> tuple[Any, list[str]]:
     """The page, and what the browser complains about from now on."""
     page = await (await browser.new_context(**look)).new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-    await page.goto(f"http://127.0.0.1:{daemon.port}/")
+    await page.goto(url)
     return page, complaints
 
 
-async def fill(stack: Stack, daemon: Daemon) -> None:
-    """Something of everything that the page shows."""
-    workspace, repositories = stack.app.workspace(), stack.app.repositories(40)
-    stack.app.add(workspace, *repositories[:25])
-    await eventually(lambda: stack.app.wrong_rows() == 0)
-    stack.app.remove(workspace, *repositories[20:25])
-    await eventually(lambda: stack.app.wrong_rows() == 0)
-    stack.app.connection.execute(
-        """insert into background_jobs (status, payload, created_at)
-           select 'queued', jsonb_build_object('priority', p), now() - interval '40 s'
-           from unnest(array[100, 50, 50, 25]) p"""
-    )
-    await eventually(lambda: _counted(daemon))
+async def faults_of(page: Any, axe: str) -> list[str]:
+    """What axe finds, and what sticks out."""
+    # Evaluated by the debugger, which the page's Content-Security-Policy does not stop.
+    await page.evaluate(f"window.axe || (() => {{ {axe} }})()")
+    found = await page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    told = [
+        f"{violation['id']}: {node['html']}: {node['failureSummary']}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+    return told + [f"sticks out: {each}" for each in await page.evaluate(OVERFLOWS)]
 
 
-async def _counted(daemon: Daemon) -> bool:
-    status = await daemon.status()
-    counts = {row["is_workspace_repo"]: row["count"] for row in status["snapshot"]["repositories"]}
-    return counts == {True: 20, False: 20} and status["jobs"]["queued"]["medium"]["count"] == 2
+@pytest.fixture
+def new_stack(server: Server, templates: Callable[[str], str]) -> NewStack:
+    @asynccontextmanager
+    async def new() -> AsyncIterator[Stack]:
+        context = server.database(templates(PLAIN))
+        # In threads: others go on meanwhile, and the end of one waits for what this event loop has to do.
+        database = await anyio.to_thread.run_sync(context.__enter__)
+        try:
+            async with serve_sandbox(database.url, faults=Faults()) as sandbox:
+                yield Stack(sandbox, database, Application(database.connect()))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(context.__exit__, None, None, None)
+
+    return new
 
 
-async def test_the_page_shows_what_is_so_without_a_complaint_of_the_browser(
-    stack: Stack, browser: Any
+@pytest.mark.timeout(600)
+async def test_every_situation_has_its_picture_without_a_finding(
+    new_stack: NewStack, browser: Any, axe: str
 ) -> None:
+    """They happen side by side; pictures are taken of one after the other."""
     ARTIFACTS.mkdir(exist_ok=True)
+    at_once, one_by_one = anyio.CapacityLimiter(5), anyio.Lock()
+    faults: dict[str, list[str]] = {}
+
+    async def look_at(name: str, make: Make) -> None:
+        async with at_once, make(new_stack) as situation, one_by_one:
+            faults[name] = await pictures(name, situation, browser, axe)
+
+    first, *others = SITUATIONS.items()
+    await look_at(*first)
+    async with anyio.create_task_group() as tasks:
+        for name, make in others:
+            tasks.start_soon(look_at, name, make)
+    assert faults == {name: [] for name in SITUATIONS}
+
+
+async def pictures(name: str, situation: Situation, browser: Any, axe: str) -> list[str]:
+    """Take them; returns all that is wrong with them."""
+    wrong, pages = [], {}
+    for size in (DESKTOP, PHONE):
+        pages[size["viewport"]["width"]] = await opened(browser, situation.url, **size)
+    if situation.then is not None:
+        await situation.then()
+        for page, complaints in pages.values():
+            await page.locator("body.unknown").wait_for(timeout=20_000)
+            complaints.clear()  # that nobody answers
+    for look, (scheme, size) in LOOKS.items():
+        page, complaints = pages[size["viewport"]["width"]]
+        await page.emulate_media(color_scheme=scheme)
+        wrong += [f"{look}: {fault}" for fault in await faults_of(page, axe)]
+        if look != "dark-phone":
+            await page.screenshot(path=ARTIFACTS / f"status-{name}-{look}.png", full_page=True)
+        wrong += [] if situation.then is not None else complaints
+    for page, _ in pages.values():
+        await page.context.close()
+    return wrong
+
+
+async def test_the_page_shows_what_is_so(stack: Stack, browser: Any) -> None:
+    app = stack.app
     async with stack.daemon() as daemon:
-        await fill(stack, daemon)
-        for name, look in LOOKS.items():
-            page, complaints = await opened(browser, daemon, **look)
-            assert await page.locator("h1").inner_text() == "✓\nAll 20 workspace repositories are high."
-            assert await page.locator("[data-part=tiles] dd").all_inner_texts() == ["20", "20", "30", "0"]
-            assert await page.locator("[data-part=recent] tr").count() == 12
-            queued = await page.locator("[data-part=jobs] tbody tr td:nth-child(2)").all_inner_texts()
-            assert queued == ["1", "2", "1"]
-            assert await page.locator("[data-part=problems] li").count() == 0
-            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            assert await page.evaluate(CONTRASTS) == []
-            await page.screenshot(path=ARTIFACTS / f"status-{name}.png", full_page=True)
-            assert complaints == []
+        first, second, third = named(app, "acme/web", "acme/api", "acme/docs")
+        workspace, other = app.workspace(), app.workspace()
+        for ids in ((workspace, first, second, third), (other, second)):
+            app.add(*ids)
+            await eventually(lambda: app.wrong_rows() == 0)
+        app.remove(workspace, first)
+        await eventually(lambda: app.wrong_rows() == 0)
+        await says(daemon, "All 2 workspace repositories are high.")
+        page, complaints = await opened(browser, page_of(daemon), **PHONE)
+        assert await page.locator("h1").inner_text() == "✓\nAll 2 workspace repositories are high."
+        assert await page.locator(".tiles dd").all_inner_texts() == ["2", "1", "5", "0"]
+        rows = [re.sub(r"\s+", " ", row) for row in await page.locator(".changes tbody tr").all_inner_texts()]
+        assert re.match(r"acme/web high → medium in no workspace workspace change", rows[0]), rows
+        assert re.match(r"acme/api high 1 → 2 workspaces workspace change", rows[1]), rows
+        assert complaints == []
 
 
 async def test_the_page_follows_changes_without_being_loaded_again(stack: Stack, browser: Any) -> None:
+    poison(stack, refused := stack.app.repository())
     async with stack.daemon() as daemon:
-        page, complaints = await opened(browser, daemon, **LOOKS["phone"])
-        await page.locator(".scroll").first.focus()
+        workspace = stack.app.workspace()
+        stack.app.add(workspace, refused)
+        await knows(daemon, "not_high", "rows_refused")
+        page, complaints = await opened(browser, page_of(daemon), **PHONE)
+        await page.locator("#problem-rows_refused summary").press("Enter")
         scrolled = await page.evaluate("window.stillThere = true; scrollTo(0, 200); scrollY")
         repository = stack.app.repository()
-        stack.app.add(stack.app.workspace(), repository)
-        await page.get_by_text(str(repository)).wait_for(timeout=20_000)
+        stack.app.add(workspace, repository)
+        await page.get_by_text(str(repository)).first.wait_for(state="attached", timeout=20_000)
         assert await page.evaluate("window.stillThere")
         assert await page.evaluate("scrollY") == scrolled == 200
-        assert await page.evaluate("document.activeElement.className") == "scroll"
+        assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        assert await page.get_by_text("Remove the cause in the database.").is_visible()
         assert complaints == []
         await daemon.stop()
         await page.locator("body.unknown").wait_for(timeout=20_000)
         gone = page.get_by_role("alert")
         assert re.match(r"The daemon has not answered since \d\d:\d\d:\d\d UTC\.", await gone.inner_text())
         assert await gone.is_visible()
+        assert (await page.title()).startswith("? priorityd")

@@ -18,19 +18,19 @@ from tests.support.repository import DOCS
 PICTURE: Final = DOCS / "images" / "status.png"
 _CHROMIUM: Final = os.environ.get("PRIORITYD_TEST_CHROMIUM", "/usr/bin/chromium")
 _WIDTH: Final = 1000
-_TRAFFIC_SECONDS: Final = 300  # so that the charts have something to show
+_TRAFFIC_SECONDS: Final = 20 * 60  # so that the charts have something to show
 
 
 async def take(url: str) -> None:
-    """Write the picture of the page, down to the end of its first charts."""
+    """Write the picture of the page, down to the end of its charts."""
     await asyncio.sleep(_TRAFFIC_SECONDS)
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         page = await browser.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme="light")
         await page.goto(url)
-        box = await page.locator("[data-part=changes]").bounding_box()
+        box = await page.locator("section:has(> #hour-title)").bounding_box()
         assert box is not None
-        height = box["y"] + box["height"] + 32
+        height = box["y"] + box["height"] + 16
         clip: FloatRect = {"x": 0, "y": 0, "width": _WIDTH, "height": height}
         await page.screenshot(path=PICTURE, full_page=True, clip=clip)
         await browser.close()

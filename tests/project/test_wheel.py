@@ -84,6 +84,8 @@ def test_the_wheel_puts_one_package_into_an_installation_and_all_of_it(wheel: Pa
     for part in ("core", "daemon", "migrations"):
         files = [path for path in (ROOT / part).rglob("*") if path.is_file() and path.suffix != ".pyc"]
         assert {f"priorityd/{path.relative_to(ROOT)}" for path in files} <= names
+    runbook = zipfile.ZipFile(wheel).read("priorityd/runbook.md")
+    assert runbook == (ROOT / "deploy" / "runbook.md").read_bytes()
 
 
 @pytest.mark.wheel

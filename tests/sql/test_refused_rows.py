@@ -128,7 +128,8 @@ def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: Worl
     world.sync(*repositories)
     world.execute(
         f"""create function keep() returns trigger language plpgsql as $$ begin
-                if new.organization_name = 'bad' then {SILENT["keeps the old priority"]} end if; return new; end $$;
+                if new.organization_name = 'bad' then {SILENT["keeps the old priority"]} end if;
+                return new; end $$;
             create trigger mine before update on tracked_repositories for each row execute function keep();
             delete from workspace_repositories"""
     )

@@ -301,7 +301,8 @@ def test_records_one_row_for_each_change_of_priority_or_flag(world: World) -> No
     first = world.add(repository)
     world.sync(repository, p_trigger="event")
     second = world.add(repository)
-    assert world.sync(repository, p_trigger="event")["changed"] == 1, "the count is written"
+    (change,) = world.sync(repository, p_trigger="event")["changes"]
+    assert (change["old_workspace_count"], change["workspace_count"]) == (1, 2), "the count is written"
     world.remove(repository, second)
     world.sweep()
     world.remove(repository, first)

@@ -9,7 +9,6 @@ import pytest
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import STARTING, judge
 from priorityd.daemon.app import sources_of
-from priorityd.daemon.apply.worker import ALL_REFUSED
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.status import describe
@@ -78,7 +77,7 @@ def refuse_all(app: Application) -> None:
 async def test_that_no_row_can_be_written_is_told_as_long_as_rows_wait(
     app: Application, parts: Parts, sources: Sources
 ) -> None:
-    repositories = app.repositories(ALL_REFUSED)
+    repositories = app.repositories(10)
     app.add(app.workspace(), *repositories)
     refuse_all(app)
     parts.shared.intake.add(repositories)

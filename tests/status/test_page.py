@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.core.status.problems import PROBLEMS
 from priorityd.daemon.status.page import render, render_busy, words
-from priorityd.daemon.status.page.charts import HEIGHT, WIDTH, change_chart, latency_chart, nice_ceiling
+from priorityd.daemon.status.page.charts import bands, changes_height, charts, latency_height
+from priorityd.daemon.status.page.runbook import entries
 from priorityd.daemon.status.report import HistoryReport, Report
-from tests.support.reports import NOW, REPOSITORY, a_report, an_hour
+from tests.support.reports import NOW, REPOSITORY, a_busy_hour, a_report, an_hour
 from tests.support.status_schema import SCHEMA
 
 OUTBOX = {
@@ -75,18 +77,17 @@ class Document(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "path", "rect"):
+        if tag not in ("meta", "link"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("path", "rect"):
-            assert self._open.pop() == tag
+        assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] not in ("style", "script"):
+        if not {"style", "script", "svg"} & set(self._open):
             self.text += " " + " ".join(data.split())
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -102,8 +103,8 @@ def test_says_in_words_what_is_so() -> None:
     assert "All 1,204 workspace repositories are high." in text
     assert "Last change 12 s ago, applied in 142 ms" in text
     assert "Repositories counted 8 s ago." in text
-    assert "None overtook a job" in text
-    assert "resync at start 1.2 s 17" in text
+    assert "None overtook an older job" in text
+    assert "full resync start 17 1.2 s 11:30:40" in text
 
 
 def test_says_what_waits_to_be_announced() -> None:
@@ -142,12 +143,82 @@ def test_problems_stand_above_everything_else_that_is_shown() -> None:
     assert "<title>! priorityd" in page
 
 
-def test_rows_that_cant_be_written_are_named_with_their_reasons() -> None:
-    parked = {"repository_id": REPOSITORY, "name": "acme/web", "reason": "no <such> thing (23514)"}
-    queue = {**a_report().queue.model_dump(), "parked": 3, "parked_repositories": [parked]}
-    text = document(queue=queue).text
-    assert f"acme/web {REPOSITORY} : no <such> thing (23514)" in re.sub(r"\s+", " ", text)
-    assert "and 2 more" in text
+def test_rows_that_cant_be_written_are_named_beside_their_problem() -> None:
+    text = "The priority of 4 repositories can't be written: no <such> thing (23514)."
+    problem = {"name": "rows_refused", "severity": "critical", "text": text, "alert": "RepositoriesParked"}
+
+    def shown(*reasons: str, headline: str = "Else.") -> str:
+        rows = [{"repository_id": REPOSITORY, "name": "acme/web", "reason": reason} for reason in reasons]
+        queue = {**a_report().queue.model_dump(), "parked": 4, "parked_repositories": rows}
+        return re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline=headline).text)
+
+    one = shown("no <such> thing (23514)")
+    assert f"no <such> thing (23514). acme/web {REPOSITORY} and 3 more What to do runbook: Repo" in one
+    two = shown("no <such> thing (23514)", "late (P0001)")
+    assert f"late (P0001) acme/web {REPOSITORY} no <such> thing (23514) acme/web" in two
+    assert "can't be written. No <such> thing (23514). " in shown("no <such> thing (23514)", headline=text)
+
+
+def test_every_problem_with_an_alert_is_explained_by_the_runbook() -> None:
+    for name, (severity, alert) in PROBLEMS.items():
+        if alert is None:
+            continue
+        assert [heading for heading, _ in entries()[alert]] == ["Means", "Look at", "Do"], alert
+        problem = {"name": name, "severity": severity, "text": f"Something is {name}.", "alert": alert}
+        page = render(a_report(problems=[problem]), NOW)
+        explained = page[page.index(f'<details id="about-{name}">') : page.index("</details>")]
+        assert f"runbook: {alert}" in explained
+        assert "`" not in explained
+        assert "*" not in explained.replace("count(*)", "").replace("select *", "")
+        Document(page)
+
+
+def test_the_headline_is_not_said_again() -> None:
+    text = "The database has not answered for 42 s: no answer within 8 s."
+    problem = {"name": "database_silent", "severity": "critical", "text": text, "alert": "DatabaseSilent"}
+    told = re.sub(r"\s+", " ", document(headline=text, problems=[problem], ready=False).text)
+    assert told.count("has not answered for 42 s") == 1
+    assert "for 42 s. No answer within 8 s. All 1,204 workspace repositories are high." in told
+    assert "change stream" not in told, "nothing is known of it"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (0, 1, "in 1 workspace"),
+        (2, 3, "2 → 3 workspaces"),
+        (2, 1, "2 → 1 workspace"),
+        (3, 3, "in 3 workspaces"),
+        (1, 0, "in no workspace"),
+    ],
+)
+def test_a_change_says_in_how_many_workspaces(old: int, new: int, text: str) -> None:
+    change = a_report().recent_changes[0].model_dump()
+    change |= {"old_workspace_count": old, "workspace_count": new, "old_priority": "high"}
+    row = re.sub(r"\s+", " ", document(recent_changes=[change]).text)
+    assert f"high {text} workspace change" in row
+
+
+def test_says_whether_it_leads_and_for_which_project() -> None:
+    assert "abcdefgh.supabase.co leader · as of" in re.sub(r"\s+", " ", document().text)
+    assert "standing by · as of" in document(leader=False).text
+    starting = document(leader=False, ready=False).text
+    assert "standing by" not in starting
+    assert "leader ·" not in starting
+
+
+def test_says_what_became_of_ordered_jobs() -> None:
+    ordered = {
+        "releasing": True,
+        "waiting": True,
+        "in_flight": {"high": 2, "medium": 1, "low": 0},
+        "lost": 1,
+        "last_sent_at": None,
+        "held_back_because": None,
+    }
+    text = document(ordered_jobs=ordered).text
+    assert "Jobs in order: 3 in flight, 1 of them lost; others wait for their turn." in text
+    assert "Jobs in order" not in document().text
 
 
 def test_what_is_live_and_deaf_is_not_said_to_be_followed() -> None:
@@ -214,29 +285,53 @@ def test_shows_what_there_is_when_something_is_missing(changes: dict[str, Any]) 
 # The charts.
 
 
-@pytest.mark.parametrize(
-    ("value", "top"), [(0, 1), (1, 1), (1.1, 2), (3, 5), (5, 5), (7, 10), (0.14, 0.2), (501, 1000)]
-)
-def test_a_scale_ends_at_a_round_number(value: float, top: float) -> None:
-    assert nice_ceiling(value) == pytest.approx(top)
+def test_the_scales_are_the_same_whatever_has_happened() -> None:
+    assert [latency_height(seconds) for seconds in (0.01, 0.1, 1, 10, 100)] == [100, 75, 50, 25, 0]
+    assert (latency_height(0.001), latency_height(1000)) == (100, 0)
+    assert (changes_height(0), changes_height(10_000), changes_height(10**6)) == (0, 100, 100)
+    assert changes_height(1) > 7
 
 
-def test_bars_are_as_high_as_their_numbers_and_stand_on_each_other() -> None:
-    chart = change_chart(HistoryReport.model_validate(an_hour(changes=3)))
-    assert chart.top == 10
-    last = chart.bars[-3:]
-    assert [bar.priority for bar in last] == list(PRIORITIES)
-    assert [bar.height for bar in last] == [36, 36, 36]
-    assert [bar.y for bar in last] == [HEIGHT - 36, HEIGHT - 72, HEIGHT - 108]
-    assert all(0 <= bar.x <= WIDTH - bar.width for bar in chart.bars)
+def test_bars_are_as_high_as_their_numbers() -> None:
+    every = charts(HistoryReport.model_validate(an_hour(changes=9)))
+    assert [chart.priority for chart in every] == list(PRIORITIES)
+    for chart in every:
+        assert {(bar.height, bar.y) for bar in chart.bars} == {(25, 75)}
+        assert all(0 <= bar.x <= 100 - bar.width for bar in chart.bars)
+        assert (chart.whiskers[0].x, chart.whiskers[0].low, chart.whiskers[0].high) == (
+            pytest.approx(100 / 120, abs=0.01),
+            latency_height(0.14),
+            latency_height(0.31),
+        )
 
 
-def test_latencies_share_one_scale_and_stay_within_it() -> None:
-    chart = latency_chart(HistoryReport.model_validate(an_hour()))
-    assert chart.top == 0.5
-    assert [line.priority for line in chart.lines] == list(PRIORITIES)
-    (x, low, high) = chart.lines[0].bars[0]
-    assert (x, low, high) == (5, pytest.approx(HEIGHT * (1 - 0.14 / 0.5)), pytest.approx(HEIGHT * 0.38))
+def test_a_priority_to_which_nothing_has_changed_has_no_chart() -> None:
+    report = a_report(**a_busy_hour())
+    assert [chart.priority for chart in charts(report.history)] == ["high", "medium"]
+    assert charts(HistoryReport.model_validate(an_hour(changes=0))) == ()
+    assert "Nothing has changed." in document(history=an_hour(changes=0)).text
+
+
+def test_outages_and_the_time_before_the_daemon_are_bands_with_labels() -> None:
+    going_on, deaf, silent, before = bands(a_report(**a_busy_hour()))
+    assert (before.kind, before.label, before.x) == ("before", None, 0), (
+        "there is no room beside three others"
+    )
+    assert (silent.label, round(silent.x), round(silent.width)) == ("database silent", 33, 7)
+    assert (deaf.label, going_on.label) == ("changes not heard", "changes not heard")
+    assert going_on.x + going_on.width == 100
+    lanes = [(band.lane, band.label_x, band.anchor) for band in (silent, deaf, going_on)]
+    assert len({lane for lane, _, _ in lanes}) == 3, "they would stand on each other"
+    alone = {**a_busy_hour(), "history": an_hour()}
+    assert [(band.kind, band.label, band.width) for band in bands(a_report(**alone))] == [
+        ("before", "before this daemon", 8.33)
+    ]
+
+
+def test_outages_are_told_in_words_too() -> None:
+    text = re.sub(r"\s+", " ", document(**a_busy_hour()).text)
+    assert "Outages: changes not heard from 12:28:00 to now (2.7 min); changes not heard from 12:15" in text
+    assert "database silent from 11:51:00 to 11:55:10 UTC (4.2 min)." in text
 
 
 # The schema.

@@ -50,8 +50,8 @@ AMOUNTS: Final = {
     "quota": ("events", 1.0),
 }
 """Of what there is more or less: the parameter that says how much, and what it is without."""
-_OTHERS: Final = ("silence", "repeat", "refuse", "limit", "private", "disable", "deny", "withhold", "slotless")
-TIMED_FAULTS: Final = (*AMOUNTS, *_OTHERS)
+_REFUSALS: Final = ("refuse", "limit", "private", "disable", "deny", "withhold", "slotless")
+TIMED_FAULTS: Final = (*AMOUNTS, "silence", "repeat", *_REFUSALS)
 
 
 class PageError(ApiError):

@@ -35,6 +35,55 @@ def an_hour(*, changes: int = 3) -> dict[str, Any]:
         ],
         "changes": changes * len(PRIORITIES) * MINUTES,
         "latency": dict.fromkeys(PRIORITIES, latency if changes else none),
+        "outages": [],
+    }
+
+
+def a_busy_hour() -> dict[str, Any]:
+    """The changes to a report of an hour with an import, two outages that are over and one that is not, and
+    before that the start of the daemon."""
+    history = an_hour(changes=0)
+    first: datetime = history["minutes"][0]["at"]
+    for index, minute in enumerate(history["minutes"]):
+        quiet = index < 5 or 20 <= index < 24 or 44 <= index < 50 or index >= 57
+        for priority, step in {} if quiet else {"high": 7, "medium": 4}.items():
+            # Figures without an order that one sees, the same each time.
+            count = (4200 if priority == "high" else 12) if index == 33 else index * index * step % 11
+            p50 = 0.2 + index * step % 9 / 40
+            if count:
+                minute["changes"] = minute["changes"] | {priority: count}
+                latency = {
+                    "count": count,
+                    "p50_seconds": p50,
+                    "p95_seconds": p50 * (24 if count > 99 else 1.6),
+                }
+                minute["latency"] = minute["latency"] | {priority: latency}
+    summary = {"count": 4200, "p50_seconds": 0.28, "p95_seconds": 0.52}
+    problem = {
+        "name": "changes_not_heard",
+        "severity": "warning",
+        "text": "Changes are not heard; sweeps find them within 10 s: refused: the server answered 503.",
+        "alert": "ChangesNotHeard",
+    }
+    return {
+        "started_at": first + timedelta(minutes=5),
+        "headline": problem["text"],
+        "problems": [problem],
+        "listener": _well()["listener"] | {"state": "backing_off", "hears": False},
+        "known": _well()["known"] | {"stream_seconds": 160.0},
+        "history": history
+        | {
+            "changes": sum(sum(minute["changes"].values()) for minute in history["minutes"]),
+            "latency": history["latency"] | {"high": summary, "medium": summary},
+            "outages": [
+                {"name": name, "began_at": first + timedelta(minutes=begin), "ended_at": end}
+                for name, begin, end in (
+                    ("database_silent", 20, first + timedelta(minutes=24, seconds=10)),
+                    ("changes_not_heard", 44, first + timedelta(minutes=50)),
+                    ("changes_not_heard", 57, None),
+                )
+            ],
+        },
     }
 
 
@@ -103,6 +152,7 @@ def _well() -> dict[str, Any]:
                 "name": "acme/web",
                 "old_priority": "medium",
                 "new_priority": "high",
+                "old_workspace_count": 0,
                 "workspace_count": 1,
                 "trigger": "event",
                 "latency_seconds": 0.142,

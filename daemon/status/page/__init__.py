@@ -1,8 +1,8 @@
 """The status page: one HTML document with everything in it, made from a report and nothing else.
 
 It says in words what is so before it shows any figure, and works without scripts and without the network.
-With scripts it fetches itself every few seconds and exchanges only what has changed, so that nothing
-flickers, no scroll position is lost, and a reader of the screen is not told the same thing again.
+With scripts it fetches itself every few seconds and changes only what has changed, so that nothing flickers,
+what is open stays open, and who has the screen read out is told when problems come and go, and no more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.status.page import words
-from priorityd.daemon.status.page.charts import change_chart, latency_chart
+from priorityd.daemon.status.page.charts import CHANGE_SCALE, LATENCY_SCALE, bands, charts
+from priorityd.daemon.status.page.runbook import entries
 from priorityd.daemon.status.report import Report
 
 _HERE: Final = Path(__file__).parent
@@ -50,6 +51,10 @@ _ENVIRONMENT.filters |= {
     "clock": words.clock,
     "duration": words.duration,
     "number": words.number,
+    "outage": words.outage,
+    "run_cause": words.run_cause,
+    "sentences": words.sentences,
+    "workspaces": words.workspaces,
 }
 # Both come from this package: they are trusted, and must arrive as they are hashed above.
 _ENVIRONMENT.globals |= {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704
@@ -61,8 +66,12 @@ def render(report: Report, now: datetime) -> str:
         report=report,
         now=now,
         priorities=PRIORITIES,
-        changes=change_chart(report.history),
-        latency=latency_chart(report.history),
+        runbook=entries(),
+        stream=words.STREAM,
+        charts=charts(report.history),
+        bands=bands(report),
+        latency_scale=LATENCY_SCALE,
+        change_scale=CHANGE_SCALE,
     )
 
 

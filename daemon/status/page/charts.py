@@ -1,114 +1,175 @@
-"""The geometry of the charts: pure functions from a history to numbers that the template draws.
+"""The geometry of the charts: pure functions from a report to numbers that the template draws.
 
-A chart is `WIDTH` by `HEIGHT` in its own units and stretched to the room it gets, so no text is in it.
+All numbers are per cent of a plot's width and height, from its upper left corner. The scales are the same for
+every priority and never change: a height means the same now and a minute later. So both go in powers of ten,
+in which a single change is seen beside an import of thousands.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, log10
-from typing import Final
+from datetime import datetime, timedelta
+from math import log10
+from typing import Final, Literal, TypeAlias
 
+from priorityd.core.history import MINUTES
 from priorityd.core.priorities import PRIORITIES, Priority
-from priorityd.daemon.status.report import HistoryReport, MinuteReport
+from priorityd.daemon.status.page import words
+from priorityd.daemon.status.report import HistoryReport, LatencyReport, Report
 
-WIDTH: Final = 600.0
-HEIGHT: Final = 120.0
-_GAP: Final = 2.0
-_STEPS: Final = (1.0, 2.0, 5.0, 10.0)
+LEAST_SECONDS: Final = 0.01
+MOST_SECONDS: Final = 100.0
+MOST_CHANGES: Final = 10_000
+_SLOT: Final = 100 / MINUTES
+_GAP: Final = _SLOT / 4
+_LABEL: Final = 56.0
+"""What a label takes of the width of a plot on a telephone."""
+LANES: Final = 3
+"""For labels, one below the other."""
+
+BandKind: TypeAlias = Literal["outage", "before"]
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """A minute's latencies: from the median, at `low`, up to the 95th percentile, at `high`."""
+
+    x: float
+    low: float
+    high: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle; `text` says what it stands for."""
+    """A minute's changes."""
 
     x: float
     y: float
     width: float
     height: float
-    priority: Priority
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeChart:
-    """Changes by minute, stacked by the priority that they led to; `top` is the number at the upper edge."""
+class Chart:
+    """What became of the repositories that got one priority."""
 
-    top: float
+    priority: Priority
+    changes: int
+    latency: LatencyReport
+    whiskers: tuple[Whisker, ...]
     bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyLine:
-    """The latency of one priority: `dots` are medians, `bars` reach up to the 95th percentile."""
+class Band:
+    """A stretch of time that explains a gap.
 
-    priority: Priority
-    dots: tuple[tuple[float, float], ...]
-    bars: tuple[tuple[float, float, float], ...]
+    Its label begins or ends (`anchor`) at `label_x`, in a lane where no label of a later band is in the way;
+    if there is none, it has no label.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class LatencyChart:
-    """Latencies by minute; `top` is the seconds at the upper edge, the same for every priority."""
-
-    top: float
-    lines: tuple[LatencyLine, ...]
-
-
-def change_chart(history: HistoryReport) -> ChangeChart:
-    """The chart of changes."""
-    most = max((sum(minute.changes.values()) for minute in history.minutes), default=0)
-    top = nice_ceiling(most)
-    bars = [
-        bar for index, minute in enumerate(history.minutes) for bar in _stack(index, minute, history, top)
-    ]
-    return ChangeChart(top, tuple(bars))
+    kind: BandKind
+    x: float
+    width: float
+    text: str
+    label: str | None
+    label_x: float
+    anchor: Literal["start", "end"]
+    lane: int
 
 
-def latency_chart(history: HistoryReport) -> LatencyChart:
-    """The chart of latencies, with one scale for all priorities so that they can be compared."""
-    seen = (latency.p95_seconds or 0.0 for minute in history.minutes for latency in minute.latency.values())
-    top = nice_ceiling(max(seen, default=0.0))
-    return LatencyChart(top, tuple(_line(priority, history, top) for priority in PRIORITIES))
+def charts(history: HistoryReport) -> tuple[Chart, ...]:
+    """One for each priority to which anything has changed in the last hour."""
+    totals = {
+        priority: sum(minute.changes[priority] for minute in history.minutes) for priority in PRIORITIES
+    }
+    return tuple(
+        Chart(
+            priority, total, history.latency[priority], _whiskers(priority, history), _bars(priority, history)
+        )
+        for priority, total in totals.items()
+        if total
+    )
 
 
-def nice_ceiling(value: float) -> float:
-    """The least of 1, 2 and 5 times a power of ten that is not below `value`; 1 for 0."""
-    if value <= 0:
-        return 1.0
-    power: float = 10.0 ** floor(log10(value))
-    return next(step * power for step in _STEPS if value <= step * power * (1 + 1e-9))
+def bands(report: Report) -> tuple[Band, ...]:
+    """The outages, and the time before this daemon, the newest first: it has its label in any case."""
+    first = report.history.minutes[0].at
+    found = []
+    room = [100.0 + _LABEL] * LANES
+    for outage in reversed(report.history.outages):
+        end = 100.0 if outage.ended_at is None else _x(outage.ended_at, first)
+        label, text = words.OUTAGES[outage.name], words.outage(outage, report.at)
+        found.append(_band("outage", _x(outage.began_at, first), end, label, text, room))
+    if report.started_at > first + timedelta(minutes=1):
+        text = f"This daemon was started at {words.clock(report.started_at)} UTC."
+        found.append(_band("before", 0.0, _x(report.started_at, first), "before this daemon", text, room))
+    return tuple(found)
 
 
-def _slot(history: HistoryReport) -> float:
-    return WIDTH / max(1, len(history.minutes))
+def latency_height(seconds: float) -> float:
+    """Where that many seconds are, in per cent from the top."""
+    within = min(max(seconds, LEAST_SECONDS), MOST_SECONDS)
+    return round(100 * (1 - log10(within / LEAST_SECONDS) / log10(MOST_SECONDS / LEAST_SECONDS)), 2)
 
 
-def _stack(index: int, minute: MinuteReport, history: HistoryReport, top: float) -> list[Bar]:
-    slot, below, bars = _slot(history), HEIGHT, []
-    for priority in PRIORITIES:
-        count = minute.changes[priority]
-        if count:
-            height = round(count / top * HEIGHT, 2)
-            below = round(below - height, 2)
-            text = f"{minute.at:%H:%M} UTC: {count} to {priority}"
-            bars.append(Bar(round(index * slot + _GAP / 2, 2), below, slot - _GAP, height, priority, text))
-    return bars
+def changes_height(changes: int) -> float:
+    """How high so many changes are, in per cent: nothing for none, and something for one."""
+    return round(100 * log10(1 + min(changes, MOST_CHANGES)) / log10(1 + MOST_CHANGES), 2)
 
 
-def _line(priority: Priority, history: HistoryReport, top: float) -> LatencyLine:
-    slot = _slot(history)
-    dots, bars = [], []
+LATENCY_SCALE: Final = tuple(
+    (latency_height(seconds), label)
+    for seconds, label in ((100, "100 s"), (10, "10 s"), (1, "1 s"), (0.1, "100 ms"), (0.01, "10 ms"))
+)
+"""Where the lines of the scale are, and what they stand for."""
+CHANGE_SCALE: Final = tuple(
+    (round(100 - changes_height(changes), 2), words.number(changes) if changes else "")
+    for changes in (MOST_CHANGES, 100, 0)
+)
+
+
+def _whiskers(priority: Priority, history: HistoryReport) -> tuple[Whisker, ...]:
+    found = []
     for index, minute in enumerate(history.minutes):
         latency = minute.latency[priority]
         if latency.p50_seconds is None or latency.p95_seconds is None:
             continue
-        x = round((index + 0.5) * slot, 2)
-        low, high = _height(latency.p50_seconds, top), _height(latency.p95_seconds, top)
-        dots.append((x, low))
-        bars.append((x, low, high))
-    return LatencyLine(priority, tuple(dots), tuple(bars))
+        text = (
+            f"{minute.at:%H:%M} UTC: median {words.duration(latency.p50_seconds)}, "
+            f"95th percentile {words.duration(latency.p95_seconds)}"
+        )
+        low, high = latency_height(latency.p50_seconds), latency_height(latency.p95_seconds)
+        found.append(Whisker(round((index + 0.5) * _SLOT, 2), low, high, text))
+    return tuple(found)
 
 
-def _height(seconds: float, top: float) -> float:
-    return round(HEIGHT - min(seconds / top, 1.0) * HEIGHT, 2)
+def _bars(priority: Priority, history: HistoryReport) -> tuple[Bar, ...]:
+    found = []
+    for index, minute in enumerate(history.minutes):
+        count = minute.changes[priority]
+        if count:
+            height = changes_height(count)
+            x, y, width = index * _SLOT + _GAP / 2, 100 - height, _SLOT - _GAP
+            text = f"{minute.at:%H:%M} UTC: {words.number(count)} to {priority}"
+            found.append(Bar(round(x, 2), round(y, 2), round(width, 2), height, text))
+    return tuple(found)
+
+
+def _band(kind: BandKind, left: float, right: float, label: str, text: str, room: list[float]) -> Band:
+    """`room` says for each lane up to where a label may reach; it is brought up to date."""
+    at_start = left <= 100 - _LABEL
+    anchor: Literal["start", "end"] = "start" if at_start else "end"
+    label_x = left if at_start else right
+    reach = label_x + _LABEL if at_start else right
+    lane = next((lane for lane in range(LANES) if reach <= room[lane]), None)
+    if lane is not None:
+        room[lane] = reach - _LABEL
+    shown = label if lane is not None else None
+    return Band(kind, left, round(right - left, 2), text, shown, label_x, anchor, lane or 0)
+
+
+def _x(at: datetime, first: datetime) -> float:
+    return round(min(max((at - first).total_seconds() / 60 * _SLOT, 0.0), 100.0), 2)

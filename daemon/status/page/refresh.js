@@ -1,38 +1,54 @@
-// Fetches this page again and exchanges what has changed in it, part by part. When nobody answers, what is shown is
-// no longer known to be so: it is greyed over, and says since when.
+// Fetches this page again and changes only what has changed in it, so that what is open stays open, and focus and
+// scroll positions stay. When nobody answers, what is shown is no longer known to be so: it loses its colours, and
+// says since when.
 (() => {
   "use strict";
   const EVERY = 5000;
   const WHILE_HIDDEN = 60000;
-  const parts = () => document.querySelectorAll("[data-part]");
+  const PARTS = ["top", "main", "foot"];
   const gone = document.getElementById("gone");
-  let answeredAt = new Date();
 
-  function exchange(next) {
-    for (const part of parts()) {
-      const replacement = next.querySelector(`[data-part="${part.dataset.part}"]`);
-      if (!replacement || replacement.isEqualNode(part)) continue;
-      part.className = replacement.className;
-      part.replaceChildren(...replacement.childNodes);
+  // Makes a node like another one, with as little as possible.
+  function follow(node, next) {
+    if (node.isEqualNode(next)) return;
+    if (node.nodeName !== next.nodeName || node.id !== next.id) {
+      node.replaceWith(next);
+    } else if (node.nodeType !== Node.ELEMENT_NODE) {
+      node.data = next.data;
+    } else {
+      followAttributes(node, next);
+      const [children, wanted] = [[...node.childNodes], [...next.childNodes]];
+      wanted.forEach((child, index) => (index < children.length ? follow(children[index], child) : node.append(child)));
+      children.slice(wanted.length).forEach((child) => child.remove());
     }
-    document.title = next.title;
+  }
+
+  function followAttributes(node, next) {
+    for (const name of node.getAttributeNames()) {
+      // What is unfolded stays so.
+      if (!next.hasAttribute(name) && name !== "open") node.removeAttribute(name);
+    }
+    for (const name of next.getAttributeNames()) {
+      if (node.getAttribute(name) !== next.getAttribute(name)) node.setAttribute(name, next.getAttribute(name));
+    }
   }
 
   function greyOver(on) {
     document.body.classList.toggle("unknown", on);
     if (gone.hidden === !on) return;
     gone.hidden = !on;
-    const since = answeredAt.toISOString().slice(11, 19);
-    gone.textContent = on ? `The daemon has not answered since ${since} UTC. What is below is as it was then.` : "";
-    if (on) document.title = "? priorityd";
+    const since = document.querySelector("#top time").textContent;
+    gone.textContent = on ? `The daemon has not answered since ${since}. What is below is as it was then.` : "";
+    if (on) document.title = document.title.replace(/^./, "?");
   }
 
   async function refresh() {
     try {
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(EVERY) });
       if (!answer.ok) throw new Error(String(answer.status));
-      exchange(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      answeredAt = new Date();
+      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const id of PARTS) follow(document.getElementById(id), next.getElementById(id));
+      document.title = next.title;
       greyOver(false);
     } catch {
       greyOver(true);

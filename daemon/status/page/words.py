@@ -1,4 +1,4 @@
-"""Numbers, times and causes as people say them."""
+"""Numbers, times, causes and states as people say them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from priorityd.core.priorities import Trigger
+from priorityd.core.status.outages import Outage, OutageName
 
 CAUSES: Final[dict[Trigger, str]] = {
     "event": "workspace change",
@@ -21,10 +22,63 @@ CAUSES: Final[dict[Trigger, str]] = {
     "rollback": "rollback",
 }
 
+STREAM: Final = {
+    "connecting": "The connection to the change stream is being made",
+    "joining": "The connection to the change stream is being made",
+    "live": "The change stream is connected",
+    "stale": "The change stream has gone quiet, and is connected anew",
+    "backing_off": "There is no connection to the change stream; the next attempt is due soon",
+    "stopped": "The change stream is closed",
+}
+"""The states of the listener."""
+RUN_CAUSES: Final[dict[Trigger, str]] = {
+    "sweep": "timer",
+    "resync": "schedule",
+    "start": "start",
+    "reconnect": "reconnect",
+}
+"""Where there are shorter words for what has caused a sweep or a resync than for what has caused a change."""
+OUTAGES: Final[dict[OutageName, str]] = {
+    "database_silent": "database silent",
+    "sweeps_fail": "sweeps fail",
+    "changes_not_heard": "changes not heard",
+}
+
 
 def cause(trigger: Trigger) -> str:
     """Why a priority was looked at."""
     return CAUSES[trigger]
+
+
+def run_cause(trigger: Trigger) -> str:
+    """Why a sweep or a full resync was made."""
+    return RUN_CAUSES.get(trigger) or CAUSES[trigger]
+
+
+def sentences(text: str) -> tuple[str, str]:
+    """What is so, and its cause, which follows a colon; that is empty if there is none."""
+    what, _, why = text.partition(": ")
+    if not why:
+        return text, ""
+    # A word of the metrics' and the runbook's, as in "connect_failed: …", stays as it is there.
+    return f"{what}.", why if "_" in why.split()[0] else why[:1].upper() + why[1:]
+
+
+def workspaces(old: int, new: int) -> str:
+    """In how many a repository is now, and before if it has been in others."""
+    if new == 0:
+        return "in no workspace"
+    if old not in (0, new):
+        return f"{number(old)} → {number(new)} {'workspace' if new == 1 else 'workspaces'}"
+    return "in 1 workspace" if new == 1 else f"in {number(new)} workspaces"
+
+
+def outage(outage: Outage, now: datetime) -> str:
+    """What was wrong, from when to when."""
+    end = outage.ended_at or now
+    until = "now" if outage.ended_at is None else f"{clock(end)} UTC"
+    lasted = duration((end - outage.began_at).total_seconds())
+    return f"{OUTAGES[outage.name]} from {clock(outage.began_at)} to {until} ({lasted})"
 
 
 def number(value: float) -> str:

@@ -15,6 +15,7 @@ CHANGE: Final = {
     "new_priority": "high",
     "is_workspace_repo": True,
     "workspace_count": 1,
+    "old_workspace_count": 0,
 }
 SYNC: Final = {
     "examined": 1,

@@ -1,0 +1,66 @@
+"""When, in the last hour, the database was silent or changes were not heard: what explains gaps in charts.
+
+A fault is known only after it has lasted a while; it is put down from where what was known began to be old.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Literal, TypeAlias, get_args
+
+from priorityd.core.history import MINUTES
+from priorityd.core.status.facts import Facts
+from priorityd.core.status.problems import Problem
+
+OutageName: TypeAlias = Literal["database_silent", "sweeps_fail", "changes_not_heard"]
+"""The problems that are outages, the worst first: two that are there at once are one, called by the worse."""
+
+_NAMES: Final[tuple[OutageName, ...]] = get_args(OutageName)
+_KEPT: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A stretch of time, in UTC; `ended_at` is None while it goes on."""
+
+    name: OutageName
+    began_at: datetime
+    ended_at: datetime | None = None
+
+
+class Outages:
+    """Those of the last `MINUTES` minutes, the oldest first. They do not overlap."""
+
+    def __init__(self) -> None:
+        self._known: deque[Outage] = deque(maxlen=_KEPT)
+
+    def note(self, facts: Facts, problems: Iterable[Problem], now: datetime) -> None:
+        """This is so now."""
+        there = {problem.name for problem in problems}
+        name = next((each for each in _NAMES if each in there), None)
+        last = self._known[-1] if self._known else None
+        if last is not None and last.ended_at is None:
+            if last.name == name:
+                return
+            self._known[-1] = last = replace(last, ended_at=max(last.began_at, now))
+        if name is not None:
+            began = now - timedelta(seconds=_lasts_seconds(name, facts))
+            self._known.append(Outage(name, max(began, last.ended_at) if last and last.ended_at else began))
+
+    def since(self, now: datetime) -> list[Outage]:
+        """Those that were not over before the last hour."""
+        first = now - timedelta(minutes=MINUTES)
+        return [each for each in self._known if each.ended_at is None or each.ended_at > first]
+
+
+def _lasts_seconds(name: OutageName, facts: Facts) -> float:
+    match name:
+        case "database_silent":
+            return facts.database.silent_seconds
+        case "sweeps_fail":
+            return facts.repair.overdue_seconds
+        case "changes_not_heard":
+            return facts.stream.unheard_seconds
