@@ -56,7 +56,7 @@ def _start() -> dict[str, Any]:
         "ready_seconds": spread(ready),
         "help_seconds": spread(helps),
         "bars": {
-            "ready_ratio": bar(median(ratios), 2.0, 2),
+            "ready_ratio": bar(median(ratios), 1.2, 2),
             "help_seconds": bar(median(helps), 0.25),
         },
     }
