@@ -358,8 +358,8 @@ def completion(*, shell: str) -> None:
 def _as_if_missing(*packages: str) -> Iterator[None]:
     """Let what is imported do without these packages, as it can.
 
-    httpx takes them for a command line of its own; structlog for tracebacks on a terminal and for threads that
-    there are none of: 5 MiB for as long as the daemon runs, and a fifth of the time to import it.
+    httpx takes them for a command line of its own; structlog for tracebacks on a terminal and for threads
+    that there are none of: 5 MiB for as long as the daemon runs, and a fifth of the time to import it.
     """
     hidden = {name: None for name in packages if name not in sys.modules}
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None: an import fails as if it were not installed
