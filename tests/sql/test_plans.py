@@ -99,6 +99,21 @@ def test_the_distribution_within_one_group_uses_the_index(large: World) -> None:
     ]
 
 
+def test_what_the_application_switches_often_is_in_no_index(large: World) -> None:
+    """On a page with room such an update touches no index (HOT), ours or its own."""
+    counts = """select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables
+                where relid = 'tracked_repositories'::regclass"""
+    for setting in ("tracking_enabled = not tracking_enabled", "last_sync_at = now()"):
+        large.execute("select pg_stat_force_next_flush()")
+        with large.connection.transaction(force_rollback=True):
+            # The pages of rows that went into a workspace have room since the vacuum.
+            large.execute(
+                f"""update tracked_repositories set {setting}
+                    where id = (select id from tracked_repositories order by ctid limit 1)"""
+            )
+            assert large.execute(counts).fetchone() == (1, 1), setting
+
+
 def test_the_snapshot_counts_from_the_index_alone(large: World) -> None:
     counting = source_of(large, "workspace_priority_snapshot")
     start = counting.index("select tr.is_workspace_repo")
