@@ -80,9 +80,7 @@ def _announce(rows: Sequence[int]) -> None:
     needed = max(rows) * _BYTES_A_ROW / 1e9
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     minutes = 1 + sum(rows) * _SECONDS_A_ROW / 60
-    _say(
-        f"{needed:.1f} GB of disk at most, {free:.0f} GB free; some {minutes:.0f} minutes on two idle cores"
-    )
+    _say(f"{needed:.1f} GB of disk at most, {free:.0f} GB free; some {minutes:.0f} minutes on two idle cores")
     if needed > free:
         raise SystemExit("not enough disk")
 
