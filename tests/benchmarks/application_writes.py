@@ -151,7 +151,10 @@ READS: Final = {
         "a change": "select sync_workspace_priorities(array(select repository_id from written limit 1))",
     },
     "background_jobs": {
-        "a poll": "select poll_background_jobs('00000000-0000-0000-0000-000000000001', {page})",
+        "a poll": """
+            select poll_background_jobs(
+                '00000000-0000-0000-0000-000000000001', (select page from priorityd.job_cursor)
+            )""",
     },
 }
 
@@ -171,7 +174,12 @@ _DRIFT, _PAIR = "idx_tracked_repos_priority_drift", "idx_workspace_repositories_
 _STARTED, _FINISHED, _QUEUED = (f"idx_background_jobs_{name}" for name in ("started", "finished", "queued"))
 FORMS: Final = (
     Form("tracked_repositories", "without the priority index", _PRIORITY),
-    Form("tracked_repositories", "priority index of two columns", _PRIORITY, "(is_workspace_repo, priority)"),
+    Form(
+        "tracked_repositories",
+        "priority index with tracking_enabled, as in the PRD",
+        _PRIORITY,
+        "(is_workspace_repo, priority, tracking_enabled)",
+    ),
     Form("tracked_repositories", "without the index of counts", _COUNTS),
     Form("tracked_repositories", "without the index of drift", _DRIFT),
     Form("workspace_repositories", "without the index of pairs", _PAIR),
@@ -289,14 +297,11 @@ def _tidy(connection: Connection, table: str) -> None:
 def _read(connection: Connection, table: str, rounds: int) -> Measured:
     """What each read of the table takes, when it has been asked before."""
     _tidy(connection, table)
-    page = 0
     answer: Measured = {}
     for name, query in READS[table].items():
         took = []
         for _ in range(1 + rounds):
-            page += 1
-            explained = "explain (analyze, buffers, format json) " + query.format(page=page)
-            (told,) = _value(connection, explained)
+            (told,) = _value(connection, f"explain (analyze, buffers, format json) {query}")
             took.append(told["Execution Time"])
         plan = told["Plan"]
         answer[name] = {
