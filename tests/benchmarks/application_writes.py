@@ -36,7 +36,7 @@ insert into tracked_repositories (repository_id)
 select id from repositories where id not in (select repository_id from spare);
 insert into workspace_repositories (workspace_id, repository_id)
 select w.id, r.id
-from (select id, row_number() over () as n from repositories limit {tracked} / 4) r
+from (select repository_id as id, row_number() over () as n from tracked_repositories limit {tracked} / 4) r
 join (select id, row_number() over () as n from workspaces) w on w.n in (1 + r.n % 2000, 1 + r.n / 5 % 2000);
 insert into background_jobs (type, status, repository_id, created_at, started_at, completed_at)
 select 'reviews', 'completed', r.id, t.at, t.at + interval '2 s', t.at + interval '5 s'

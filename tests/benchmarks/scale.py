@@ -393,5 +393,9 @@ def _print(table: dict[str, Json], rows: Sequence[int]) -> None:
     _say("| what | " + " | ".join(f"{number:,}" for number in rows) + " | exponent |")
     _say("|---|" + "---|" * (len(rows) + 1))
     for name, line in table.items():
-        cells = [f"{line[str(number)]:,.3g}" for number in rows]
+        cells = [_shown(line[str(number)]) for number in rows]
         _say(f"| {name} | " + " | ".join(cells) + f" | {line['exponent']} |")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
