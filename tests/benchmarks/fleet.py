@@ -1,8 +1,8 @@
 """Several daemons beside each other, and many changes a second for minutes: whether every row is right in the
 end, how many calls a change costs, and how often the daemons are in each other's way.
 
-Each change puts a repository into a workspace, or takes it out, in a transaction of its own. All daemons hear
-of all changes. The calls are those that the database counts.
+Each change puts a repository into a workspace, or takes it out, in a transaction of its own; half of them are
+in one at the start. All daemons hear of all changes. The calls are those that the database counts.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_most
+from tests.benchmarks.large import BY_HAND
 from tests.benchmarks.sandbox import sandbox_process
 from tests.benchmarks.start import daemon_process
 from tests.support.application import Application
@@ -43,7 +44,9 @@ insert into workspaces (name) select 'workspace ' || n from generate_series(1, {
 insert into members
 select r.n, w.id, r.repository_id
 from (select repository_id, (row_number() over ())::integer as n from tracked_repositories) r
-join (select id, row_number() over () as n from workspaces) w on w.n = 1 + r.n % {workspaces}
+join (select id, row_number() over () as n from workspaces) w on w.n = 1 + r.n % {workspaces};
+insert into workspace_repositories (workspace_id, repository_id)
+select workspace_id, repository_id from members where n % 2 = 0
 """
 _CHANGE = """
 \\set n random(1, {repositories})
@@ -77,6 +80,7 @@ def _fleet(seconds: float, rate: int, repositories: int) -> Json:
         app.connection.execute("select pg_reload_conf()")
         app.repositories(repositories)
         app.connection.execute(_FILL.format(workspaces=WORKSPACES).encode())
+        app.connection.execute(BY_HAND)
         app.connection.execute("vacuum analyze")
         settings = stack.enter_context(sandbox_process(postgres.url()))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
