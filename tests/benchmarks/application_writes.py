@@ -136,10 +136,10 @@ WRITES: Final = (
 
 READS: Final = {
     "tracked_repositories": {
-        "PRD: distribution": """
+        "distribution": """
             select is_workspace_repo, priority, count(*), avg(workspace_count) from tracked_repositories
             where tracking_enabled = true group by is_workspace_repo, priority order by 1 desc, 2 desc""",
-        "PRD: inversions": """
+        "inversions": """
             select tr.repository_id, tr.priority, tr.is_workspace_repo, count(*) from tracked_repositories tr
             where tr.is_workspace_repo = true and tr.priority != 'high'
             group by tr.repository_id, tr.priority, tr.is_workspace_repo""",
@@ -176,7 +176,7 @@ FORMS: Final = (
     Form("tracked_repositories", "without the priority index", _PRIORITY),
     Form(
         "tracked_repositories",
-        "priority index with tracking_enabled, as in the PRD",
+        "priority index with tracking_enabled as its third column",
         _PRIORITY,
         "(is_workspace_repo, priority, tracking_enabled)",
     ),
