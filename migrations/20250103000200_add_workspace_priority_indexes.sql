@@ -38,9 +38,10 @@ begin
     end if;
     insert into priorityd.indexes as n (name, table_name, definition, unless_led_by)
     values
-        -- For the dashboard queries: distribution and inversions.
-        ('idx_tracked_repos_workspace_priority', 'tracked_repositories',
-         '(is_workspace_repo, priority, tracking_enabled)', null),
+        -- For inversions, and what is counted by flag and priority. Not with tracking_enabled: no query reads less for
+        -- it, and each time that the application switches it, every index of the table would be written to
+        -- (`python -m tests.benchmarks application`).
+        ('idx_tracked_repos_workspace_priority', 'tracked_repositories', '(is_workspace_repo, priority)', null),
         -- Job queueing and each sync look tracked rows up by repository.
         ('idx_tracked_repos_repository_id', 'tracked_repositories', '(repository_id)', '{repository_id}'),
         -- The sweep compares memberships with these, in repository order and without touching the table's rows.

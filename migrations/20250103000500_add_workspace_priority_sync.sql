@@ -66,6 +66,9 @@ begin
     -- indexes; little of it is used otherwise.
     set enable_hashjoin = off
     set enable_hashagg = off
+    -- Else the planner takes the table's rows for cached and free, and chooses between the index of pairs and one of the
+    -- application's on the repository alone by their heights: reading the rows as well takes several times as long.
+    set effective_cache_size = '1MB'
     set work_mem = '64MB'
     as $$
     declare

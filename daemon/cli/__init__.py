@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from priorityd.daemon.cli.parameters import WholeSummaries, repository
 from priorityd.daemon.sandbox.worlds import WORLDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from priorityd.core.vocabulary import JobType, QueueMode
@@ -64,7 +65,8 @@ def run() -> None:
     # What an import makes stays for good: a full collection that looked for garbage among it would hold up
     # the event loop for some 75 ms each time (`python -m tests.benchmarks garbage`).
     gc.disable()
-    from priorityd.daemon.cli.run import run_daemon_command
+    with _as_if_missing("greenlet", "pygments", "rich"):
+        from priorityd.daemon.cli.run import run_daemon_command
 
     gc.freeze()
     gc.enable()
@@ -367,6 +369,22 @@ def completion(*, shell: str) -> None:
     complete = get_completion_class(shell)
     assert complete is not None  # noqa: S101 - click brings all three
     click.echo(complete(cli, {}, _NAME, f"_{_NAME.upper()}_COMPLETE").source())
+
+
+@contextmanager
+def _as_if_missing(*packages: str) -> Iterator[None]:
+    """Let what is imported do without these packages, as it can.
+
+    httpx takes them for a command line of its own; structlog for tracebacks on a terminal and for threads
+    that there are none of: 5 MiB for as long as the daemon runs, and a fifth of the time to import it.
+    """
+    hidden = {name: None for name in packages if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]  # None: an import fails as if it were not installed
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _operate(command: Command, options: dict[str, object]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _FRESH_SECONDS: Final = 0.25
 """How long a scrape waits for the gauges that the event loop has to read; then it shows what they were."""
 _END_SECONDS: Final = 3.0
+_EACH_SECOND: Final = 0
+"""The number of a tick of uvicorn's at which it sets the date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ async def serve(listener: socket.socket, registry: CollectorRegistry, probes: Pr
         await _serve_in_thread(_Server(config), listener)
 
 
-async def _serve_in_thread(server: uvicorn.Server, listener: socket.socket) -> None:
+async def _serve_in_thread(server: _Server, listener: socket.socket) -> None:
     ended: Future[None] = Future()
 
     def work() -> None:
@@ -111,12 +114,31 @@ async def _serve_in_thread(server: uvicorn.Server, listener: socket.socket) -> N
         raise RuntimeError("the HTTP server has ended by itself")
     finally:
         # Cancelled: let answers that are under way go out, and close the connections.
-        server.should_exit = True
+        server.end()
         with anyio.move_on_after(_END_SECONDS, shield=True):
             await asyncio.shield(waiting)
 
 
 class _Server(uvicorn.Server):
+    _end: Callable[[], object] | None = None
+
+    def end(self) -> None:
+        """Stop serving; for any thread."""
+        self.should_exit = True
+        if self._end is not None:
+            self._end()
+
+    async def main_loop(self) -> None:
+        """Set the date in the headers, each second.
+
+        uvicorn's own loop turns ten times a second: half of all that the daemon does at rest.
+        """
+        ended = asyncio.Event()
+        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set)
+        while not await self.on_tick(_EACH_SECOND):
+            with anyio.move_on_after(1):
+                await ended.wait()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone: they are the daemon's."""

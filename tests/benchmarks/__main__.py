@@ -11,7 +11,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from tests.benchmarks.application_writes import application_writes
 from tests.benchmarks.burst import burst
+from tests.benchmarks.fleet import CHANGES_PER_SECOND, fleet
 from tests.benchmarks.garbage import garbage
 from tests.benchmarks.idle import footprint, idle
 from tests.benchmarks.large import Sizes
@@ -21,11 +23,13 @@ from tests.benchmarks.order import order
 from tests.benchmarks.original import original
 from tests.benchmarks.queueing import queue
 from tests.benchmarks.resync import resync
+from tests.benchmarks.scale import ROWS, scale
 from tests.benchmarks.slow_rows import slow_rows
 from tests.benchmarks.soak import SECONDS, soak
 from tests.benchmarks.start import start
 from tests.benchmarks.sweep import sweep
 from tests.benchmarks.telemetry import telemetry
+from tests.benchmarks.waiting import waiting
 
 
 async def migration_locks() -> dict[str, Any]:
@@ -34,7 +38,9 @@ async def migration_locks() -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+    "application": application_writes,
     "burst": burst,
+    "fleet": fleet,
     "footprint": footprint,
     "garbage": garbage,
     "idle": idle,
@@ -44,11 +50,13 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
     "original": original,
     "queue": queue,
     "resync": resync,
+    "scale": scale,
     "slow_rows": slow_rows,
     "soak": soak,
     "start": start,
     "sweep": sweep,
     "telemetry": telemetry,
+    "waiting": waiting,
 }
 
 
@@ -56,7 +64,13 @@ def main() -> None:
     """Run the one that is named."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="How long to soak.")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="Of a soak or a fleet.")
+    parser.add_argument(
+        "--rate", type=int, default=CHANGES_PER_SECOND, help="Changes a second that a fleet hears of."
+    )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=ROWS, help="Tracked rows at which the scale is measured."
+    )
     parser.add_argument(
         "--tracked",
         type=int,
@@ -72,6 +86,10 @@ def main() -> None:
         run = partial(soak, arguments.seconds)
     elif arguments.name == "order":
         run = partial(order, arguments.scale)
+    elif arguments.name == "fleet":
+        run = partial(fleet, arguments.seconds, arguments.rate)
+    elif arguments.name == "scale":
+        run = partial(scale, arguments.rows)
     elif arguments.name in ("resync", "sweep"):
         run = partial(run, Sizes(arguments.tracked, arguments.tracked * 3 // 10))
     print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))

@@ -1,13 +1,17 @@
-"""A full resync of a large database beside one hand-written statement, and what users notice of it.
+"""A full resync of a large database beside the same by hand, and what users notice of it.
 
-The resync goes the daemon's way: page by page through the library and the REST stand-in, each page a
-transaction. Not `priorityd sync`: that begins with a second of importing, which a daemon pays once and
-none of its resyncs has to.
+Where rows are wrong the floor is one statement a page, which updates them and records what it changed; where
+none is, it is one count of all. The resync goes the daemon's way: page by page through the library and the
+REST stand-in, each page a transaction. Not `priorityd sync`: that begins with importing, which a daemon pays
+once and none of its resyncs has to.
+
+Users are measured three times a round, each time from the same state of the database on: beside the resync,
+beside the floor, and alone for as long. The ratio is that of the first two: alone, the processors of an idle
+machine take longer to wake up than those of a busy one, and users are slower for it.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 import time
@@ -24,22 +28,24 @@ from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgre
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
-from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, fill, make_wrong, tidy
+from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, by_hand_in_pages, fill, make_wrong, tidy
 from tests.support.application import Application
 
 WRONG_SHARE = 0.1
 ROUNDS = 5
-ALONE_SECONDS = 4.0
-"""For how long users insert before and after a resync, without it."""
-
+WARM_SECONDS = 2.0
+"""How long users have been at it when the measurement begins."""
+_LONGEST_SECONDS = 600
 PAIRS = 700_000
 """More than users can insert meanwhile."""
 
 _PAIRS = """
+insert into workspaces (name) select 'of the users' from generate_series(1, 1 + {pairs} / {outside});
 create table user_inserts (n integer primary key, workspace_id uuid, repository_id uuid);
 insert into user_inserts
-select row_number() over (), (select id from workspaces where name = 'of the users'), t.repository_id
-from tracked_repositories t where not t.is_workspace_repo limit {pairs}
+select row_number() over (), w.id, t.repository_id
+from tracked_repositories t, workspaces w
+where not t.is_workspace_repo and w.name = 'of the users' limit {pairs}
 """
 _INSERT = """
 \\set n :n + 1
@@ -48,7 +54,7 @@ select workspace_id, repository_id from user_inserts where n = :n;
 """
 _FORGET = """
 delete from workspace_repositories
-where workspace_id = (select id from workspaces where name = 'of the users')
+where workspace_id in (select id from workspaces where name = 'of the users')
 """
 
 
@@ -61,23 +67,24 @@ async def resync(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
             serve_sandbox(postgres.url()) as server,
             open_store(server.url, server.service_role_key) as store,
         ):
-            wrong = await _compare(app, store, rounds, round(sizes.tracked * WRONG_SHARE))
+            wrong_rows = round(sizes.tracked * WRONG_SHARE)
+            wrong = await _compare(app, store, rounds, wrong_rows)
             clean = await _compare(app, store, rounds, 0)
-            users = await _with_users(postgres, app, store, rounds, round(sizes.tracked * WRONG_SHARE))
+            users = await _with_users(postgres, app, store, rounds, sizes)
     longest = max(wrong["longest_page_seconds"], clean["longest_page_seconds"], users["longest_page_seconds"])
     return {
         "way": "pages through the library and the REST stand-in",
         **sizes.as_json(),
-        "wrong_rows": round(sizes.tracked * WRONG_SHARE),
+        "wrong_rows": wrong_rows,
         "wrong": wrong,
         "clean": clean,
         "users": users,
         "bars": {
-            "wrong_ratio": at_most(wrong["ratio"]["median"], 2.0),
+            "wrong_ratio": at_most(wrong["ratio"]["median"], 1.5),
             "clean_ratio": at_most(clean["ratio"]["median"], 1.5),
             "longest_transaction_seconds": at_most(longest, 1.0),
             "user_throughput_kept": at_least(users["throughput_kept"]["median"], 0.9),
-            "user_longest_wait_ms": at_most(users["longest_wait_ms"]["most"], 50),
+            "user_longest_wait_ms": at_most(users["longest_wait_ms"]["beside_the_resync"]["most"], 50),
         },
     }
 
@@ -107,7 +114,10 @@ async def _compare(app: Application, store: Store, rounds: int, wrong: int) -> J
     by_hand, ours, longest, pages = [], [], 0.0, 0
     for _ in range(rounds):
         make_wrong(app, wrong)
-        by_hand.append(timed(lambda: app.connection.execute(BY_HAND if wrong else COUNT_BY_HAND)))
+        by_hand.append(
+            by_hand_in_pages(app) if wrong else timed(lambda: app.connection.execute(COUNT_BY_HAND))
+        )
+        assert app.wrong_rows() == 0
         make_wrong(app, wrong)
         walk = _Pages(store)
         seconds, result = await walk.walk()
@@ -128,33 +138,45 @@ async def _compare(app: Application, store: Store, rounds: int, wrong: int) -> J
 
 
 async def _with_users(
-    postgres: EmbeddedPostgres, app: Application, store: Store, rounds: int, wrong: int
+    postgres: EmbeddedPostgres, app: Application, store: Store, rounds: int, sizes: Sizes
 ) -> Json:
-    app.connection.execute("insert into workspaces (name) values ('of the users')")
-    app.connection.execute(_PAIRS.format(pairs=PAIRS).encode())
-    kept, waits, waits_alone, rates, longest, took = [], [], [], [], 0.0, 10.0
+    outside = sizes.tracked - sizes.in_workspaces
+    app.connection.execute(_PAIRS.format(pairs=PAIRS, outside=outside).encode())
+    walk = _Pages(store)
+
+    async def by_hand() -> None:
+        await anyio.to_thread.run_sync(by_hand_in_pages, app)
+
+    async def ours() -> None:
+        await walk.walk()
+
+    measured: dict[str, list[_Inserts]] = {"beside_the_resync": [], "beside_the_floor": [], "alone": []}
     for _ in range(rounds):
-        make_wrong(app, wrong)
-        walk = _Pages(store)
-        users = _Users(postgres, 2 * ALONE_SECONDS + 1.5 * took)
-        await anyio.sleep(ALONE_SECONDS)
-        began = time.time()
-        took, _ = await walk.walk()
-        during, alone = await users.inserts(began, time.time())
-        kept.append(during.per_second / alone.per_second)
-        rates.append(alone.per_second)
-        waits.append(during.longest_ms)
-        waits_alone.append(alone.longest_ms)
-        longest = max(longest, *walk.seconds)
-        app.connection.execute(_FORGET)
-        app.connection.execute(BY_HAND)
-        tidy(app)
+        took = 0.0
+        for name, work in (
+            ("beside_the_resync", ours),
+            ("beside_the_floor", by_hand),
+            ("alone", lambda: anyio.sleep(took)),  # noqa: B023 - called before it changes
+        ):
+            make_wrong(app, round(sizes.tracked * WRONG_SHARE))
+            app.connection.execute("checkpoint")
+            with _Users(postgres) as users:
+                await anyio.sleep(WARM_SECONDS)
+                began = time.time()
+                await work()
+                ended = time.time()
+            took = max(took, ended - began)
+            measured[name].append(users.inserts(began, ended))
+            app.connection.execute(_FORGET)
+            app.connection.execute(BY_HAND)
+            tidy(app)
+    rates = {name: [each.per_second for each in inserts] for name, inserts in measured.items()}
+    waits = {name: [each.longest_ms for each in inserts] for name, inserts in measured.items()}
     return {
-        "throughput_kept": spread(kept),
-        "inserts_per_second_alone": spread(rates, 0),
-        "longest_wait_ms": spread(waits, 1),
-        "longest_wait_alone_ms": spread(waits_alone, 1),
-        "longest_page_seconds": round(longest, 3),
+        "throughput_kept": spread(ratios(rates["beside_the_resync"], rates["beside_the_floor"])),
+        "inserts_per_second": {name: spread(each, 0) for name, each in rates.items()},
+        "longest_wait_ms": {name: spread(each, 1) for name, each in waits.items()},
+        "longest_page_seconds": round(max(walk.seconds), 3),
     }
 
 
@@ -165,36 +187,37 @@ class _Inserts:
 
 
 class _Users:
-    """One user who adds a repository to a workspace, and the next, without a pause, for so many seconds."""
+    """One user who adds a repository to a workspace, and the next, without a pause, until the block ends."""
 
-    def __init__(self, postgres: EmbeddedPostgres, seconds: float) -> None:
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._directory = tempfile.TemporaryDirectory()
         script = Path(self._directory.name) / "insert.sql"
         script.write_text(_INSERT)
         command = [str(postgres.bin_dir / "pgbench"), "-n", "-M", "prepared", "-D", "n=0", "-f", str(script)]
-        command += ["-T", str(round(seconds)), "-l", "--log-prefix", f"{self._directory.name}/log"]
-        self._process = subprocess.Popen(
-            [*command, postgres.url()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
-        )
+        command += ["-T", str(_LONGEST_SECONDS), "-l", "--log-prefix", f"{self._directory.name}/log"]
+        self._process = subprocess.Popen([*command, postgres.url()], stdout=subprocess.DEVNULL)
+        self._done: list[tuple[float, float]] = []
 
-    async def inserts(self, began: float, ended: float) -> tuple[_Inserts, _Inserts]:
-        """What they did between these times, and before and after, but for the first second."""
-        _, errors = await anyio.to_thread.run_sync(self._process.communicate)
-        assert self._process.returncode == 0, errors
-        done = await anyio.to_thread.run_sync(self._read)
-        assert len(done) < PAIRS
-        first, last = done[0][0] + 1, done[-1][0]
-        ended = min(ended, last)
-        during = [wait for at, wait in done if began <= at <= ended]
-        alone = [wait for at, wait in done if first <= at < began or ended < at <= last]
-        seconds_alone = (began - first) + (last - ended)
-        return (
-            _Inserts(len(during) / (ended - began), max(during)),
-            _Inserts(len(alone) / seconds_alone, max(alone)),
-        )
+    def __enter__(self) -> _Users:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.poll() is None, "the users ended before the work did"
+        self._process.terminate()
+        self._process.wait()
+        self._done = self._read()
+
+    def inserts(self, began: float, ended: float) -> _Inserts:
+        """What they did between these times."""
+        assert 0 < len(self._done) < PAIRS
+        # Its last lines, some thousandths of a second, pgbench has not written out.
+        ended = min(ended, self._done[-1][0])
+        waits = [wait for at, wait in self._done if began <= at <= ended]
+        return _Inserts(len(waits) / (ended - began), max(waits))
 
     def _read(self) -> list[tuple[float, float]]:
         """Of each insert: when it was done, and how many milliseconds it took."""
         with self._directory as directory:
-            lines = [line.split() for log in Path(directory).glob("log*") for line in log.open()]
+            (log,) = Path(directory).glob("log*")
+            lines = [line.split() for line in log.read_text().splitlines()[:-1]]
         return [(int(line[4]) + int(line[5]) / 1e6, int(line[2]) / 1000) for line in lines]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import anyio
 import anyio.to_thread
@@ -56,7 +56,7 @@ def _start() -> dict[str, Any]:
         "ready_seconds": spread(ready),
         "help_seconds": spread(helps),
         "bars": {
-            "ready_ratio": bar(median(ratios), 2.0, 2),
+            "ready_ratio": bar(median(ratios), 1.2, 2),
             "help_seconds": bar(median(helps), 0.25),
         },
     }
@@ -75,18 +75,20 @@ def _until_ready(settings: Mapping[str, object]) -> float:
 
 
 @contextmanager
-def daemon_process(settings: Mapping[str, object], *, ready: bool = True) -> Iterator[None]:
-    """A daemon for the length of the block, which begins when it is ready, or at once."""
+def daemon_process(
+    settings: Mapping[str, object], *, ready: bool = True, log: IO[bytes] | int = subprocess.DEVNULL
+) -> Iterator[int]:
+    """A daemon for the length of the block, which begins when it is ready, or at once; its HTTP port."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     began = time.perf_counter()
-    with subprocess.Popen([_PRIORITYD, "run"], env=env, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([_PRIORITYD, "run"], env=env, stderr=log) as process:
         try:
             while ready and not _is_ready(port):
                 assert process.poll() is None, "the daemon has ended"
                 assert time.perf_counter() - began < _LONGEST_SECONDS, "the daemon does not become ready"
                 time.sleep(_POLL_SECONDS)
-            yield
+            yield port
         finally:
             process.terminate()
             process.wait(_STOP_SECONDS)

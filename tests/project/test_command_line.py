@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
+from priorityd.core.errors import ExitCode
 from priorityd.daemon.cli import cli
 from priorityd.daemon.cli.manual import EXAMPLES, manual
+from tests.support.daemon_process import environment
 from tests.support.repository import ROOT
 from tests.support.terminal import shell
 
@@ -100,6 +102,17 @@ def test_no_help_text_speaks_of_an_id_as_of_a_uuid() -> None:
         for parameter in command.params:
             if parameter.name in {"repository", "repositories"}:
                 assert parameter.make_metavar(click.Context(command)) in {"ID", "[ID]..."}
+
+
+def test_the_daemon_keeps_nothing_in_memory_that_it_does_not_need() -> None:
+    """Nor waits for it at the start: what only paints, and the SDK that only some settings want."""
+    command = [sys.executable, "-X", "importtime", "-m", "priorityd", "run"]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=False, text=True)
+    assert done.returncode == ExitCode.CONFIGURATION
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "priorityd.daemon.app" in imported
+    # An import that fails is listed, too: modules inside them tell.
+    assert not {"google.protobuf", "inngest", "jinja2", "pygments.lexers._mapping", "rich.console"} & imported
 
 
 def test_help_imports_nothing_heavy() -> None:

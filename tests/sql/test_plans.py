@@ -99,6 +99,21 @@ def test_the_distribution_within_one_group_uses_the_index(large: World) -> None:
     ]
 
 
+def test_what_the_application_switches_often_is_in_no_index(large: World) -> None:
+    """On a page with room such an update touches no index (HOT), ours or its own."""
+    counts = """select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables
+                where relid = 'tracked_repositories'::regclass"""
+    for setting in ("tracking_enabled = not tracking_enabled", "last_sync_at = now()"):
+        large.execute("select pg_stat_force_next_flush()")
+        with large.connection.transaction(force_rollback=True):
+            # The pages of rows that went into a workspace have room since the vacuum.
+            large.execute(
+                f"""update tracked_repositories set {setting}
+                    where id = (select id from tracked_repositories order by ctid limit 1)"""
+            )
+            assert large.execute(counts).fetchone() == (1, 1), setting
+
+
 def test_the_snapshot_counts_from_the_index_alone(large: World) -> None:
     counting = source_of(large, "workspace_priority_snapshot")
     start = counting.index("select tr.is_workspace_repo")
@@ -118,11 +133,15 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     finding = finding.replace("$1, $2", "null, null")
     with large.connection.transaction(force_rollback=True):
         large.execute("set local work_mem = '64MB'")
-        for setting in ("enable_hashjoin", "enable_hashagg"):
-            assert f"{setting}=off" in large.value(
+        for setting, value in (
+            ("enable_hashjoin", "off"),
+            ("enable_hashagg", "off"),
+            ("effective_cache_size", "1MB"),
+        ):
+            assert f"{setting}={value}" in large.value(
                 "select proconfig from pg_proc where proname = 'mismatched_between'"
             )
-            large.execute(f"set local {setting} = off")
+            large.execute(f"set local {setting} = '{value}'")
         plan = explain(large, finding)
     scans = {node["Relation Name"]: node for node in plan if node.get("Relation Name")}
     assert scans["tracked_repositories"]["Index Name"] == "idx_tracked_repos_workspace_counts"
@@ -130,6 +149,7 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     assert scans["tracked_repositories"]["Actual Rows"] == 20_000
     members = [node for node in plan if node.get("Relation Name") == "workspace_repositories"]
     assert sum(node["Actual Rows"] for node in members) == 40_000, "once, and nothing is counted again"
+    assert {node["Node Type"] for node in members} == {"Index Only Scan"}
 
     sweeping = source_of(large, "sweep_workspace_priorities")
     start = sweeping.index("(select t.id") + 1

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+import uvicorn
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
@@ -75,6 +76,22 @@ async def test_metrics_are_scraped_while_the_event_loop_is_blocked() -> None:
         answer = await while_the_loop_is_blocked(scrape)
         assert answer.status_code == 200
         assert "workspace_priority_job_inversions_total 1.0" in answer.text
+
+
+async def test_the_server_sleeps_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = []
+    look = uvicorn.Server.on_tick
+
+    async def counted(server: uvicorn.Server, counter: int) -> bool:
+        turns.append(time.monotonic())
+        return await look(server, counter)
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", counted)
+    async with serving(Metrics()) as url:
+        await eventually(lambda: len(turns) >= 3)
+        answer = await in_thread(lambda: get(f"{url}/livez"))
+        assert turns[2] - turns[1] > 0.9
+        assert "date" in answer.headers
 
 
 async def test_a_blocked_loop_is_not_alive_and_alive_again_afterwards() -> None:
