@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.core.history import History
@@ -23,7 +23,6 @@ from priorityd.core.status.facts import (
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.database_clock import DatabaseClock
-from priorityd.daemon.inngest.function_host import FunctionHost
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.leader.elector import Elector
@@ -35,6 +34,10 @@ from priorityd.daemon.repair.runs import Runs
 from priorityd.daemon.repair.sweeper import Sweeper
 from priorityd.daemon.status.snapshotter import Snapshotter
 from priorityd.daemon.stream.listener import Listener
+
+if TYPE_CHECKING:
+    # It needs the Inngest SDK; see `daemon.inngest_side`.
+    from priorityd.daemon.inngest.function_host import FunctionHost
 
 _UNHEARD_OF: Final = ("timeout", "network")
 """Reasons of failures behind which no answer has come at all."""

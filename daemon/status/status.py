@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from priorityd.core import __version__
 from priorityd.core.apply.work_queue import WorkQueue
@@ -16,7 +16,6 @@ from priorityd.core.status.problems import is_heard
 from priorityd.core.vocabulary import JOB_STATUSES
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.inngest.function_host import FunctionHost
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.outbox.dispatcher import Dispatcher
@@ -48,6 +47,10 @@ from priorityd.daemon.status.report import (
     SweepReport,
 )
 from priorityd.daemon.stream.listener import Listener
+
+if TYPE_CHECKING:
+    # It needs the Inngest SDK; see `daemon.inngest_side`.
+    from priorityd.daemon.inngest.function_host import FunctionHost
 
 MAX_PARKED_SHOWN: Final = 20
 
