@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.support.inngest",
     "tests.support.logs",
     "tests.support.parts",
+    "tests.support.programs",
     "tests.support.stack",
 ]
 
