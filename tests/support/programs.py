@@ -84,10 +84,7 @@ def forking() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_are_forked() -> Iterator[None]:
-    """In tests, unless PRIORITYD_TEST_COLD_STARTS is 1."""
-    if os.environ.get("PRIORITYD_TEST_COLD_STARTS") == "1":
-        yield
-        return
+    """In all tests."""
     with forking():
         yield
 
