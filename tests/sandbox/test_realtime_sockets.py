@@ -19,6 +19,7 @@ from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, socket_url
 from tests.support.faults import misbehave
+from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ async def test_the_server_can_be_told_to_be_silent(
 
 
 async def _until_confirmed(session: psycopg.Connection[object], client: Client) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not _is_confirmed(session):
             await client.sync()
 
