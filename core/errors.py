@@ -106,3 +106,12 @@ class ConfigurationError(PriorityError):
     """A setting is missing or out of range; the message names it."""
 
     exit_code = ExitCode.CONFIGURATION
+
+
+def first_of(group: BaseExceptionGroup[PriorityError]) -> PriorityError:
+    """The first error of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PriorityError)  # noqa: S101 - `except*` let nothing else in
+    return error

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
+
+if sys.dont_write_bytecode:
+    # As in many a container. Every worker would rewrite and compile all tests anew, and every process that a
+    # test starts would compile us. Kept aside it leaves nothing among the sources.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or it was -B
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -13,6 +24,7 @@ pytest_plugins = [
     "tests.support.inngest",
     "tests.support.logs",
     "tests.support.parts",
+    "tests.support.programs",
     "tests.support.stack",
 ]
 

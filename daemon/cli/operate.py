@@ -12,11 +12,10 @@ import click
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.database.schema import missing_schema
-from priorityd.core.errors import ExitCode, PriorityError, TransientError
+from priorityd.core.errors import ExitCode, PriorityError, TransientError, first_of
 from priorityd.core.priorities import Label
 from priorityd.daemon.cli.finding import psql
 from priorityd.daemon.cli.repositories import Words, find_repository
-from priorityd.daemon.cli.run import first_of
 from priorityd.daemon.cli.sync import show_changes
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import PinAnswer

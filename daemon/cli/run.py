@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import structlog
 
-from priorityd.core.errors import ExitCode, PriorityError
+from priorityd.core.errors import ExitCode, PriorityError, first_of
 from priorityd.daemon.app import run_daemon
 from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import load_settings, proxy_passwords
@@ -25,12 +25,3 @@ def run_daemon_command() -> ExitCode:
         log.critical("cannot_go_on", error=str(error), exit_code=int(error.exit_code))
         return_code = error.exit_code
     return return_code
-
-
-def first_of(group: BaseExceptionGroup[PriorityError]) -> PriorityError:
-    """The first error of a group, however deep."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, PriorityError)  # noqa: S101 - `except*` let nothing else in
-    return error

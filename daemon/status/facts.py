@@ -39,7 +39,8 @@ from priorityd.daemon.repair.sweeper import Sweeper
 from priorityd.daemon.status.snapshotter import Snapshotter
 from priorityd.daemon.stream.listener import Listener
 
-if TYPE_CHECKING:  # what it needs is imported only where the settings want it: see `daemon.inngest_side`
+if TYPE_CHECKING:
+    # It needs the Inngest SDK; see `daemon.inngest_side`.
     from priorityd.daemon.inngest.function_host import FunctionHost
 
 _UNHEARD_OF: Final = ("timeout", "network")

@@ -49,7 +49,8 @@ from priorityd.daemon.status.report import (
 )
 from priorityd.daemon.stream.listener import Listener
 
-if TYPE_CHECKING:  # what it needs is imported only where the settings want it: see `daemon.inngest_side`
+if TYPE_CHECKING:
+    # It needs the Inngest SDK; see `daemon.inngest_side`.
     from priorityd.daemon.inngest.function_host import FunctionHost
 
 MAX_PARKED_SHOWN: Final = 20

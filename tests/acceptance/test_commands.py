@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from uuid import uuid4
-
-import anyio
 
 from priorityd.core import __version__
 from tests.support.daemon_process import (
-    PRIORITYD,
     environment,
     eventually,
     free_port,
@@ -18,6 +16,7 @@ from tests.support.daemon_process import (
     start_daemon,
 )
 from tests.support.faults import misbehave
+from tests.support.programs import open_module
 from tests.support.stack import Stack
 from tests.support.terminal import terminal
 
@@ -63,9 +62,8 @@ async def test_a_long_sync_draws_a_bar_on_a_terminal_and_none_elsewhere(stack: S
     app = stack.app
     app.add(app.workspace(), *app.repositories(20))
     with terminal() as (screen, tty):
-        process = await anyio.open_process(
-            [*PRIORITYD, "sync"], env=environment(**stack.settings, TERM="xterm"), stderr=tty
-        )
+        env = environment(**stack.settings, TERM="xterm")
+        process = await open_module("priorityd", "sync", env=env, stdout=subprocess.DEVNULL, stderr=tty)
         async with process:
             await process.wait()
         assert re.search(r"Looking at repositories.*20/20", screen())

@@ -89,6 +89,7 @@ async def test_a_second_signal_forces_the_end(stack: Stack) -> None:
         assert daemon.logged("forced_to_stop")
 
 
+@pytest.mark.long
 async def test_a_key_refused_for_a_minute_from_the_start_ends_with_77_and_is_never_shown(
     stack: Stack,
 ) -> None:
@@ -119,6 +120,7 @@ async def test_waits_for_a_supabase_that_is_down_and_recovers_by_itself(database
         assert await daemon.answers("/livez", 200)
 
 
+@pytest.mark.long
 async def test_migrations_missing_for_a_minute_end_with_76_naming_the_command(
     empty_database: Database,
 ) -> None:

@@ -15,8 +15,9 @@ from uuid import UUID, uuid4
 import anyio
 import pytest
 
-from tests.support.daemon_process import PRIORITYD, environment, eventually, free_port
+from tests.support.daemon_process import environment, eventually, free_port
 from tests.support.event_api import EVENT_KEY, EventApi, Faults, serve_event_api
+from tests.support.programs import PYTHON, open_module, run_module
 from tests.support.stack import Stack
 
 Result = tuple[int, str, str]
@@ -31,13 +32,13 @@ class Shell:
     api: EventApi = field(default_factory=EventApi)
 
     async def queue(self, *arguments: str, stdin: str | bytes = b"", **settings: object) -> Result:
-        done = await anyio.run_process(
-            [*PRIORITYD, "queue", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
+        return await run_module(
+            "priorityd",
+            "queue",
+            *arguments,
+            given=stdin.encode() if isinstance(stdin, str) else stdin,
             env=self.environment(**settings),
-            check=False,
         )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def environment(self, **settings: object) -> dict[str, str]:
         inngest = {"INNGEST_EVENT_API_BASE_URL": self.url, "INNGEST_EVENT_KEY": EVENT_KEY}
@@ -171,8 +172,8 @@ async def test_what_was_not_sent_is_listed_and_the_batch_can_be_gone_on_with(she
 async def test_an_interrupted_batch_can_be_gone_on_with(shell: Shell) -> None:
     key = uuid4()
     shell.api.faults = Faults(hang=True)
-    command = [*PRIORITYD, "queue", "reviews", str(key), "--batch-id", "night"]
-    process = await anyio.open_process(command, env=shell.environment(), stderr=subprocess.PIPE)
+    arguments = ("queue", "reviews", str(key), "--batch-id", "night")
+    process = await open_module("priorityd", *arguments, env=shell.environment())
     async with process:
         await eventually(lambda: shell.api.attempts)
         process.send_signal(signal.SIGINT)
@@ -209,8 +210,11 @@ async def test_a_terminal_is_shown_a_bar(shell: Shell) -> None:
         except OSError:  # the other side is closed
             return b""
 
-    process = await anyio.open_process(
-        [*PRIORITYD, "queue", "reviews", str(uuid4())],
+    process = await open_module(
+        "priorityd",
+        "queue",
+        "reviews",
+        str(uuid4()),
         stdout=subprocess.DEVNULL,
         stderr=theirs,
         env=shell.environment(TERM="xterm"),
@@ -231,5 +235,5 @@ async def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
         "try: cli(['queue', '--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'inngest', 'supabase', 'pydantic', 'anyio', 'httpx'} & set(sys.modules)))"
     )
-    done = await anyio.run_process([PRIORITYD[0], "-c", program])
+    done = await anyio.run_process([*PYTHON, "-c", program])
     assert done.stdout.decode().splitlines()[-1] == "[]"

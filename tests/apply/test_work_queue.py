@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from priorityd.core.apply.work_queue import MAX_RETRY_DELAY_SECONDS, WorkItem, WorkQueue
+from tests.support.effort import tries
 
 DEBOUNCE, MAX_WAIT = 0.2, 1.0
 T0 = datetime(2025, 1, 3, tzinfo=UTC)
@@ -264,7 +265,7 @@ class QueueHistories(RuleBasedStateMachine):
         assert rest == self.owed
 
 
-QueueHistories.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+QueueHistories.TestCase.settings = settings(max_examples=tries(150), stateful_step_count=40, deadline=None)
 TestQueueHistories = QueueHistories.TestCase
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from priorityd.core.errors import KeyRefusedError, MissingGrantError, PermanentError, TransientError
 from priorityd.daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS
 from tests.support.answers import GOOD, Answer, answering, hang_up, http, say_nothing
+from tests.support.effort import tries
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ GOOD_SYNC: dict[str, object] = dict.fromkeys(SYNC_FIELDS, 0) | {
 
 
 @given(JSON | st.dictionaries(st.sampled_from(SYNC_FIELDS), JSON).map(lambda odd: GOOD_SYNC | odd))
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=tries(500), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
     # A ValidationError is what the store turns into a transient "bad_answer"; anything else would be a crash.
     try:

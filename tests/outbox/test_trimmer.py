@@ -34,10 +34,10 @@ async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Data
     ):
         liveness = Liveness()
         trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: leads, liveness=liveness)
-        tasks.start_soon(trimmer.run)
-        await anyio.wait_all_tasks_blocked()
+        await trimmer.turn()
         assert connection.execute(COUNT).fetchone() == (2 * PAGE_SIZE + 1,)
         leads = True
+        tasks.start_soon(trimmer.run)
         await eventually(lambda: connection.execute(COUNT).fetchone() == (1,))
         trimmer.stop()
         await eventually(lambda: liveness.stalled() == [])

@@ -115,10 +115,21 @@ def test_the_daemon_keeps_nothing_in_memory_that_it_does_not_need() -> None:
     assert not {"google.protobuf", "inngest", "jinja2", "pygments.lexers._mapping", "rich.console"} & imported
 
 
-def test_help_imports_nothing_heavy() -> None:
-    heavy = {"anyio", "asyncio", "httpx", "pydantic", "realtime", "starlette", "structlog", "supabase"}
-    code = (
-        "import sys; from priorityd.daemon.cli import cli; cli(['sync', '--help'], standalone_mode=False);"
-        f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)"
-    )
+HEAVY = {"anyio", "asyncio", "httpx", "pydantic", "realtime", "starlette", "structlog", "supabase"}
+
+
+@pytest.mark.parametrize(
+    ("doing", "not_imported"),
+    [
+        ("from priorityd.daemon.cli import cli; cli(['sync', '--help'], standalone_mode=False)", HEAVY),
+        (
+            "import priorityd.daemon.cli.sync, priorityd.daemon.cli.operate",
+            {"realtime", "uvicorn", "inngest"},
+        ),
+        ("import priorityd.daemon.cli.run, priorityd.daemon.status.status", {"inngest", "supabase"}),
+    ],
+    ids=["help", "a command", "a daemon without Inngest"],
+)
+def test_nothing_heavy_is_imported_for(doing: str, not_imported: set[str]) -> None:
+    code = f"import sys; {doing}; assert not {not_imported!r} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 
 from priorityd.core.database.answers import SyncResult
 from tests.support.application import Application
@@ -59,7 +60,7 @@ async def test_who_waits_for_a_walk_is_told_that_it_will_not_come(parts: Parts) 
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ask)
-        await anyio.wait_all_tasks_blocked()
+        await anyio.lowlevel.checkpoint()  # it has asked
         parts.agents.resyncer.stop()
         await parts.agents.resyncer.run()
     assert [result.errors for result in results] == [["stopped before the end"]]

@@ -21,6 +21,7 @@ import pytest
 
 from priorityd.daemon.sandbox.server import reserve_port
 from tests.support.daemon_process import eventually
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.secrecy import look, look_at_process
 from tests.support.terminal import Shell, shell
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COMMAND = [sys.executable, "-m", "priorityd", "sandbox", "--port", "0"]
-_TIMEOUT_SECONDS = 40
 
 
 class Sandbox:
@@ -66,7 +66,7 @@ class Sandbox:
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait; the exit code."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=_TIMEOUT_SECONDS)
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
         look("the sandbox's output", out + err, self._secrets)
         return self.process.returncode
 
@@ -102,12 +102,12 @@ def running(*options: str) -> Iterator[Sandbox]:
         finally:
             if process.poll() is None:
                 process.terminate()
-                process.communicate(timeout=_TIMEOUT_SECONDS)
+                process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def command(*options: str) -> subprocess.CompletedProcess[str]:
     """The command, which is to end by itself."""
-    return subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+    return subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -162,7 +162,7 @@ def test_fails_when_the_daemon_dies() -> None:
         sandbox.facts()
         (daemon,) = [p for p in sandbox.family if p.is_running() and p.cmdline()[-2:] == ["priorityd", "run"]]
         daemon.kill()
-        _, words = sandbox.process.communicate(timeout=_TIMEOUT_SECONDS)
+        _, words = sandbox.process.communicate(timeout=PATIENCE_SECONDS)
         assert sandbox.process.returncode == 1
         assert "the daemon ended by itself" in words
         assert sandbox.left_behind() == []
@@ -180,14 +180,14 @@ def test_a_busy_port_is_named_and_nothing_is_started() -> None:
     with reserve_port(0) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
-            [*_COMMAND, "--port", port], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+            [*_COMMAND, "--port", port], capture_output=True, text=True, timeout=PATIENCE_SECONDS
         )
         assert done.returncode == 1
         assert f"port {port}" in done.stderr
         assert "--port" in done.stderr
         assert "PostgreSQL" not in done.stderr
         other = [*_COMMAND, "--http-port", port]
-        done = subprocess.run(other, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+        done = subprocess.run(other, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         assert done.returncode == 1
         assert f"port {port}" in done.stderr
 
@@ -218,7 +218,7 @@ def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
         with running(*options) as first:
             facts = first.facts()
             second = subprocess.run(
-                [*_COMMAND, *options], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
+                [*_COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE_SECONDS
             )
             assert second.returncode == 1
             assert "--data-dir" in second.stderr
@@ -254,7 +254,7 @@ def on_a_terminal(*options: str) -> Iterator[tuple[Shell, Path]]:
         with shell(["sh", "-c", script], os.environ | {"TMPDIR": name, "TERM": "xterm"}) as screen:
             yield screen, temporary
             family = [*_at_work_in(temporary), *_postgres_of(temporary)]
-        _, alive = psutil.wait_procs(family, _TIMEOUT_SECONDS)
+        _, alive = psutil.wait_procs(family, PATIENCE_SECONDS)
         assert alive == []
         assert list(temporary.iterdir()) == []
 

@@ -15,6 +15,7 @@ from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 from supabase import acreate_client
 
 from priorityd.daemon.sandbox.keys import Keys
+from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The '(timeout|verify)' parameter is deprecated:DeprecationWarning"
 )
 
-_TIMEOUT_SECONDS = 20
+
 _SCRIPT = Path(__file__).parent / "supabase_js"
 
 
@@ -88,7 +89,7 @@ async def test_python_subscribes_and_hears_of_every_change(supabase: AsyncClient
     await channel.subscribe(lambda state, _: states.append(state))
     assert states == [RealtimeSubscribeStates.SUBSCRIBED]
     session = database.connect()
-    async with asyncio.timeout(_TIMEOUT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         name, system = await events.get()
         assert (name, _field(system, "status")) == ("system", "ok")
         membership = change_a_membership(session)
@@ -137,7 +138,7 @@ async def test_javascript_calls_functions_uses_tables_and_hears_of_every_change(
     session = database.connect()
     heard: dict[str, list[Any]] = {}
     membership = ""
-    async with asyncio.timeout(_TIMEOUT_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for line in node.stdout:
             message = json.loads(line)
             heard.setdefault(message["name"], []).append(message["value"])

@@ -387,7 +387,7 @@ async def test_a_new_function_is_unknown_until_the_schema_is_reloaded(api: Api, 
     session.execute("create function public.fresh() returns integer language sql as 'select 1'")
     assert (await api.call("fresh")).status_code == 404
     session.execute("notify pgrst, 'reload schema'")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await api.call("fresh")).status_code != 200:
             pass
     session.execute("drop function public.fresh()")
@@ -446,7 +446,7 @@ async def test_a_failed_call_leaves_nothing_behind(api: Api, database: Database)
             insert into public.repositories default values; raise exception 'no'; end $$;
         notify pgrst"""
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (response := await api.call("half")).status_code == 404:
             pass
     assert (response.status_code, response.json()["code"]) == (400, "P0001")

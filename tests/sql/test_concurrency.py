@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.support.effort import tries
 from tests.support.world import Background, Row, World, session
 
 if TYPE_CHECKING:
@@ -176,11 +177,11 @@ def test_a_change_is_not_lost_when_the_call_before_it_is_rolled_back(database: D
 
 
 def test_two_sessions_with_overlapping_sets_never_deadlock_and_lose_nothing(database: Database) -> None:
-    """500 rounds each of changing memberships and syncing them among others, with sweeps and resyncs besides.
+    """Rounds each of changing memberships and syncing them among others, with sweeps and resyncs besides.
 
     Nothing mends afterwards: each change has only its own sync to be seen by.
     """
-    rounds = 500
+    rounds = tries(500)
     world = session(database)
     repositories = [world.tracked(priority=random.choice(["high", "medium"])) for _ in range(20)]
     workspaces = [world.workspace() for _ in range(3)]

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from tests.support.database import in_worlds
+from tests.support.effort import tries
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def test_every_history_ends_as_the_rules_say(database: Database) -> None:
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=40,
+            max_examples=tries(40),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

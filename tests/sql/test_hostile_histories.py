@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.support.effort import tries
 from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-ROUNDS = 50
+ROUNDS = tries(50)
 KINDS = ("check", "raises", "denied", "keeps", "drops", "slow")
 
 HOSTILE = """

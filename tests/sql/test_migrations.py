@@ -11,6 +11,7 @@ import pytest
 from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import schema_sql, superuser_beside
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
@@ -422,5 +423,5 @@ def test_postgrest_is_told_to_read_the_schema_again(application: World) -> None:
     application.execute("listen pgrst")
     apply_migrations(application.connection)
     application.execute("select")
-    notices = application.connection.notifies(timeout=5, stop_after=1)
+    notices = application.connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1)
     assert {notice.payload for notice in notices} == {"reload schema"}

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 
 from priorityd.core.jobs.release_policy import Waiting, choose
+from tests.support.effort import tries
 from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:
@@ -429,7 +430,7 @@ def test_jobs_are_released_in_the_order_of_the_oracle(database: Database) -> Non
     run_state_machine_as_test(
         ReleaseOrder,
         settings=settings(
-            max_examples=20,
+            max_examples=tries(20),
             stateful_step_count=40,
             deadline=None,
             # Each step costs milliseconds: a failure is shown as it was found.

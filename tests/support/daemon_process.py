@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,12 +22,9 @@ from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.programs import PYTHON, open_module, run_module
 from tests.support.secrecy import look, look_at_process, secrets_in
 
-# Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
-# there, it would end that package's listening task.
-_WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
-PYTHON = (sys.executable, *_WARNINGS)
 PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 0.1
@@ -160,7 +156,7 @@ async def start_daemon(
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     async with (
-        await anyio.open_process([*PYTHON, "-m", module, "run"], env=env) as process,
+        await open_module(module, "run", env=env) as process,
         anyio.create_task_group() as tasks,
     ):
         daemon = Daemon(process, port, secrets_in(env))
@@ -184,7 +180,6 @@ async def start_daemon(
 async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:
     """Run a command to its end: exit code, stdout, stderr."""
     env = environment(**settings)
-    done = await anyio.run_process([*PRIORITYD, *arguments], env=env, check=False)
-    out, err = done.stdout.decode(), done.stderr.decode()
+    code, out, err = await run_module("priorityd", *arguments, env=env)
     look("the output of a command", out + err, secrets_in(env))
-    return done.returncode, out, err
+    return code, out, err

@@ -33,9 +33,9 @@ class Parts:
         return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
 
 
-def make_parts(store: Store, url: str, key: str) -> Parts:
+def make_parts(store: Store, url: str, key: str, **chosen: float) -> Parts:
     """Those of one more daemon."""
-    settings = Settings(supabase_url=url, supabase_key=key)
+    settings = Settings(supabase_url=url, supabase_key=key, **chosen)
     metrics = Metrics()
     means = Means(settings, ApiKey(key), store, Senders(None, None), metrics, Liveness(), uuid4())
     shared = Shared(means)
@@ -43,16 +43,16 @@ def make_parts(store: Store, url: str, key: str) -> Parts:
 
 
 @pytest.fixture
-async def another_daemon(database: Database) -> AsyncIterator[Callable[[], Parts]]:
+async def another_daemon(database: Database) -> AsyncIterator[Callable[..., Parts]]:
     """Makes the parts of a daemon, and of another one on the same database each time."""
     async with (
         serve_sandbox(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
-        yield lambda: make_parts(store, server.url, server.service_role_key)
+        yield lambda **chosen: make_parts(store, server.url, server.service_role_key, **chosen)
 
 
 @pytest.fixture
-async def parts(another_daemon: Callable[[], Parts]) -> Parts:
+async def parts(another_daemon: Callable[..., Parts]) -> Parts:
     """The parts of one daemon."""
     return another_daemon()

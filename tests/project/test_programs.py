@@ -1,0 +1,41 @@
+"""The programs that tests start are processes like any others, though most are forked."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.support.daemon_process import environment
+from tests.support.programs import Forked, open_module, run_module
+
+
+async def test_a_fork_has_its_own_streams_arguments_and_end() -> None:
+    text = "ä" * 100_000
+    given = f'["{text}"]'.encode()
+    code, out, err = await run_module("json.tool", "--no-ensure-ascii", env=environment(), given=given)
+    assert (code, out.count("ä"), err) == (0, len(text), "")
+    code, out, err = await run_module("json.tool", env=environment(), given=b"nonsense")
+    assert (code, out) == (1, "")
+    assert "Expecting value" in err
+
+
+async def test_a_fork_has_its_own_environment() -> None:
+    code, _, err = await run_module("priorityd", "status", env=environment(SUPABASE_URL="ftp://nowhere"))
+    assert code == 78
+    assert "SUPABASE_URL" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_fork_is_ended_by_signals(number: signal.Signals) -> None:
+    async with await open_module("http.server", "--bind", "127.0.0.1", "0", env=environment()) as process:
+        assert isinstance(process, Forked)
+        process.send_signal(number)
+        assert await process.wait() == -number
+        process.send_signal(number)
+
+
+async def test_what_the_interpreter_reads_when_it_starts_is_told_to_a_new_one() -> None:
+    async with await open_module("json.tool", "--help", env=environment(PYTHONUTF8=1)) as process:
+        assert not isinstance(process, Forked)
+        assert await process.wait() == 0

@@ -1,0 +1,156 @@
+"""`python -m tests.support.forker FD`: has imported what `priorityd` imports, and forks for whoever asks.
+
+Importing takes most of the processor time of a daemon, or of a command, that a test starts and soon ends. A
+fork is a process of its own like any other, with its own signals, descriptors, environment and end; it only
+does not import again. A request comes by the socket FD as one message: what to run, as JSON, and four
+descriptors, for stdin, stdout, stderr, and for the answers: the process id at once, and how it ended when it
+has. It ends when the other side of FD is closed. `tests.support.programs` asks.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+ANSWER_BYTES: Final = 8
+LONGEST_REQUEST: Final = 1024 * 1024
+# What is imported only when it is used: by the daemon's servers and clients, and by anyio.
+_LATE: Final = (
+    "anyio._backends._asyncio",
+    "encodings.idna",
+    "httpcore",
+    "uvicorn.lifespan.off",
+    "uvicorn.loops.asyncio",
+    "uvicorn.protocols.http.auto",
+    "websockets.asyncio.client",
+)
+# They would do something, or need what is not installed for the daemon.
+_NOT_FOR_IMPORT: Final = ("priorityd.__main__", "priorityd.daemon.sandbox")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A Python module that is run as a program."""
+
+    module: str
+    arguments: list[str]
+    environment: dict[str, str]
+    directory: str
+
+    def obey(self, descriptors: list[int]) -> None:
+        """Be that program: like a process that begins, with these descriptors for its first three."""
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.chdir(self.directory)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        time.tzset()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _open_streams()
+        sys.argv = [self.module, *self.arguments]
+        gc.enable()
+        runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+
+
+def _open_streams() -> None:
+    # As Python opens them, in UTF-8.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc] # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _writing(1, "strict")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _writing(2, "backslashreplace")  # type: ignore[misc]
+
+
+def _writing(descriptor: int, errors: str) -> Any:
+    lines = descriptor == 2 or os.isatty(descriptor)
+    stream = open(descriptor, "w", encoding="utf-8", errors=errors, closefd=False)  # noqa: SIM115
+    stream.reconfigure(line_buffering=lines)
+    return stream
+
+
+class Forker:
+    """Serves requests, one after the other, and tells of the ends of what it has forked."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(requests, selectors.EVENT_READ)
+
+    def serve(self) -> tuple[Request, list[int]] | None:
+        """Return None when nobody can ask any more, and in each fork what it is to be."""
+        with self._requests, self._selector:
+            return self._serve()
+
+    def _serve(self) -> tuple[Request, list[int]] | None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is not self._requests:
+                    self._tell_end(key)
+                    continue
+                message, descriptors, *_ = socket.recv_fds(self._requests, LONGEST_REQUEST, 4)
+                if not message:
+                    return None
+                request = Request(**json.loads(message))
+                if self._fork(descriptors):
+                    return request, descriptors[:3]
+
+    def _fork(self, descriptors: list[int]) -> bool:
+        """Return whether this is the fork."""
+        pid = os.fork()
+        if pid == 0:
+            return True
+        *first_three, answers = descriptors
+        for descriptor in first_three:
+            os.close(descriptor)
+        _answer(answers, pid)
+        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, answers))
+        return False
+
+    def _tell_end(self, key: selectors.SelectorKey) -> None:
+        pid, answers = key.data
+        _answer(answers, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        self._selector.unregister(key.fileobj)
+        os.close(key.fd)
+        os.close(answers)
+
+
+def _answer(descriptor: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # nobody waits for it
+        os.write(descriptor, number.to_bytes(ANSWER_BYTES, "big", signed=True))
+
+
+def _import_all() -> None:
+    import priorityd
+
+    for module in pkgutil.walk_packages(priorityd.__path__, "priorityd."):
+        if not module.name.startswith(_NOT_FOR_IMPORT):
+            importlib.import_module(module.name)
+    for name in _LATE:
+        importlib.import_module(name)
+
+
+def main() -> None:
+    """Serve, and in each fork be what was asked for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()
+    _import_all()
+    gc.freeze()
+    task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve()
+    if task is not None:
+        request, descriptors = task
+        request.obey(descriptors)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""Starts Python modules as programs: processes with an environment of their own.
+
+With a forker (`tests.support.forker`) they are forked, which takes a tenth of the processor time; without
+one, or where the environment says something to the interpreter itself, they are started as anything is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
+
+from tests.support.forker import ANSWER_BYTES
+
+# Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
+# there, it would end that package's listening task.
+_WARNINGS: Final = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
+PYTHON: Final = (sys.executable, *_WARNINGS)
+_READ_AT_START: Final = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
+
+
+class Forker:
+    """The process that forks; it begins when it is first needed. Close it at the end."""
+
+    def __init__(self) -> None:
+        self._requests: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = _read_at_start(os.environ)
+
+    def can_start(self, environment: Mapping[str, str]) -> bool:
+        """Whether a fork is what a new process with this environment would be."""
+        return _read_at_start(environment) == self._environment
+
+    def start(self, request: Mapping[str, object], *descriptors: int) -> tuple[int, socket.socket]:
+        """Have a process with these for stdin, stdout and stderr: its id, and what will tell its end."""
+        mine, theirs = socket.socketpair()
+        with theirs:
+            message = json.dumps(request).encode()
+            socket.send_fds(self._asking(), [message], [*descriptors, theirs.fileno()])
+        return _number(mine.recv(ANSWER_BYTES, socket.MSG_WAITALL)), mine
+
+    def _asking(self) -> socket.socket:
+        if self._requests is None:
+            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                number = theirs.fileno()
+                command = [*PYTHON, "-m", "tests.support.forker", str(number)]
+                self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+        return self._requests
+
+    def close(self) -> None:
+        if self._requests is not None and self._process is not None:
+            self._requests.close()
+            self._process.wait()
+
+
+_forkers: list[Forker] = []
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Fork for the length of the block."""
+    forker = Forker()
+    _forkers.append(forker)
+    try:
+        yield
+    finally:
+        _forkers.remove(forker)
+        forker.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_are_forked() -> Iterator[None]:
+    """In all tests."""
+    with forking():
+        yield
+
+
+async def open_module(
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> Process:
+    """Run a module as a program; what is not given is as for `subprocess`."""
+    for forker in _forkers:
+        if forker.can_start(env):
+            return Forked(forker, module, arguments, env, (stdin, stdout, stderr))
+    command = [*PYTHON, "-m", module, *arguments]
+    return await anyio.open_process(command, env=env, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+async def run_module(
+    module: str, *arguments: str, env: Mapping[str, str], given: bytes = b""
+) -> tuple[int, str, str]:
+    """Run a module as a program to its end: exit code, stdout, stderr."""
+    stdin = subprocess.PIPE if given else subprocess.DEVNULL
+    async with (
+        await open_module(module, *arguments, env=env, stdin=stdin) as process,
+        anyio.create_task_group() as tasks,
+    ):
+        said: dict[str, bytes] = {}
+
+        async def read(name: str, stream: ByteReceiveStream | None) -> None:
+            assert stream is not None
+            said[name] = b"".join([part async for part in stream])
+
+        async def write(stream: ByteSendStream) -> None:
+            async with stream:
+                with contextlib.suppress(anyio.BrokenResourceError):
+                    await stream.send(given)
+
+        tasks.start_soon(read, "out", process.stdout)
+        tasks.start_soon(read, "err", process.stderr)
+        if process.stdin is not None:
+            tasks.start_soon(write, process.stdin)
+        code = await process.wait()
+    return code, said["out"].decode(), said["err"].decode()
+
+
+class Forked(Process):
+    """A forked process, as anyio has processes."""
+
+    def __init__(
+        self,
+        forker: Forker,
+        module: str,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        streams: tuple[int, int, int],
+    ) -> None:
+        stdin, self._stdin = _ends_for_writing(streams[0])
+        stdout, self._stdout = _ends_for_reading(streams[1])
+        stderr, self._stderr = _ends_for_reading(streams[2])
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": dict(env),
+            "directory": str(Path.cwd()),
+        }
+        self._pid, self._end = forker.start(request, stdin, stdout, stderr)
+        for descriptor, given in zip((stdin, stdout, stderr), streams, strict=True):
+            if descriptor != given:
+                os.close(descriptor)
+        self._code: int | None = None
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._end, lambda: self.returncode)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def returncode(self) -> int | None:
+        if self._code is None:
+            with contextlib.suppress(BlockingIOError):
+                answer = self._end.recv(ANSWER_BYTES, socket.MSG_DONTWAIT)
+                assert answer, "the forker has ended"
+                self._code = _number(answer)
+                asyncio.get_running_loop().remove_reader(self._end)
+                self._end.close()
+                self._ended.set()
+        return self._code
+
+    @property
+    def stdin(self) -> ByteSendStream | None:
+        return self._stdin
+
+    @property
+    def stdout(self) -> ByteReceiveStream | None:
+        return self._stdout
+
+    @property
+    def stderr(self) -> ByteReceiveStream | None:
+        return self._stderr
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self._code is not None
+        return self._code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            os.kill(self._pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def aclose(self) -> None:
+        for stream in (self._stdin, self._stdout, self._stderr):
+            if stream is not None:
+                await stream.aclose()
+        try:
+            await self.wait()
+        except BaseException:
+            self.kill()
+            with anyio.CancelScope(shield=True):
+                await self.wait()
+            raise
+
+
+class _Reading(ByteReceiveStream):
+    """The end of a pipe that is read."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                if part := os.read(self._descriptor, max_bytes):
+                    return part
+                raise anyio.EndOfStream
+            await anyio.wait_readable(self._descriptor)
+
+    async def aclose(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+class _Writing(ByteSendStream):
+    """The end of a pipe that is written to."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def send(self, item: bytes) -> None:
+        left = memoryview(item)
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._descriptor)
+            except BrokenPipeError as error:
+                raise anyio.BrokenResourceError from error
+
+    async def aclose(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _ends_for_writing(given: int) -> tuple[int, _Writing | None]:
+    if given != subprocess.PIPE:
+        return _descriptor(given), None
+    theirs, ours = os.pipe()
+    return theirs, _Writing(ours)
+
+
+def _ends_for_reading(given: int) -> tuple[int, _Reading | None]:
+    if given != subprocess.PIPE:
+        return _descriptor(given), None
+    ours, theirs = os.pipe()
+    return theirs, _Reading(ours)
+
+
+def _descriptor(given: int) -> int:
+    return os.open(os.devnull, os.O_RDWR) if given == subprocess.DEVNULL else given
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_READ_AT_START)}
+
+
+def _number(answer: bytes) -> int:
+    return int.from_bytes(answer, "big", signed=True)
