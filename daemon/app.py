@@ -110,7 +110,7 @@ class App:
                 await self._work()
             root.cancel_scope.cancel()
         left = self._shared.queue.pending
-        log.info("stopped", unfinished_repositories=left)
+        log.info("stopped", repositories=left)
         return ExitCode.FAILED if self._forced and left else ExitCode.DONE
 
     async def _work(self) -> None:
@@ -145,7 +145,7 @@ class App:
         await self._stop_asked.wait()
         parts.cancel_scope.deadline = anyio.current_time() + self._means.settings.drain_seconds
         self._notifier.stopping("finishing what is waiting")
-        log.info("stopping", pending_repositories=self._shared.queue.pending)
+        log.info("stopping", repositories=self._shared.queue.pending)
         self._agents.listener.stop()
         for agent in self._agents.others:
             agent.stop()
@@ -159,7 +159,7 @@ class App:
                 if number == signal.SIGHUP:
                     self._reload()
                 elif self._stop_asked.is_set():
-                    log.warning("forced_to_stop", pending_repositories=self._shared.queue.pending)
+                    log.warning("stop_forced", repositories=self._shared.queue.pending)
                     self._forced = True
                     root.cancel_scope.cancel()
                 else:

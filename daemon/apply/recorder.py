@@ -99,7 +99,7 @@ class Recorder:
         log.info(
             "priority_changed" if change.old_priority != change.new_priority else "workspaces_changed",
             repository_id=str(change.repository_id) if change.repository_id else None,
-            repository=change.name,
+            name=change.name,
             tracked_repository_id=str(change.id),
             old=change.old_priority,
             new=change.new_priority,

@@ -155,7 +155,7 @@ class Worker(Agent):
         reasons = {row.reason for row in answer.refused}
         if answer.changed == 0 and len(answer.refused) >= ALL_REFUSED and len(reasons) == 1:
             (self.all_refused_because,) = reasons
-            log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
+            log.error("all_writes_refused", repositories=len(answer.refused), error=self.all_refused_because)
             return _repositories(answer.refused)
         if answer.changed:
             self.all_refused_because = None

@@ -22,7 +22,7 @@ def run_daemon_command() -> ExitCode:
         return anyio.run(run_daemon, settings)
     except* PriorityError as group:
         error = first_of(group)
-        log.critical("cannot_go_on", error=str(error), exit_code=int(error.exit_code))
+        log.critical("fatal", error=str(error), exit_code=int(error.exit_code))
         return_code = error.exit_code
     return return_code
 

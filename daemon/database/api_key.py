@@ -91,7 +91,7 @@ class ApiKey:
             return self._reread()
         except (ConfigurationError, OSError, ValueError) as error:
             # Perhaps it is being written at this moment.
-            log.warning("settings_not_reread", error=str(error))
+            log.warning("settings_reload_failed", error=str(error))
             return self._key
 
 

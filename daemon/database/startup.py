@@ -44,7 +44,7 @@ async def wait_for_schema(
             if monotonic() - refused_since >= patience_seconds:
                 raise error
         delay = backoff.failed(monotonic())
-        log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
+        log.warning("start_delayed", error=str(error), retry_in_seconds=delay)
         await anyio.sleep(delay)
 
 
@@ -63,5 +63,5 @@ async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRe
         return error
     except (TransientError, PermanentError) as error:
         # The agents meet it too, and tell it.
-        log.warning("rights_not_looked_at", error=str(error))
+        log.warning("privilege_check_failed", error=str(error))
     return None

@@ -196,4 +196,4 @@ class Delivery(Agent, Generic[Item]):
             try:
                 await self.settle_rest()
             except (TransientError, PermanentError) as error:
-                log.warning("claims_not_returned", error=str(error))
+                log.warning("claim_return_failed", error=str(error))

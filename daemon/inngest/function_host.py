@@ -172,7 +172,7 @@ class FunctionHost(Agent):
 
     def _set_state(self, state: HostState) -> None:
         if state != self.state and "active" in (state, self.state):
-            log.info("function_host", state=state, function=FUNCTION_ID)
+            log.info("function_host_state_changed", state=state, function=FUNCTION_ID)
         self.state = state
 
 

@@ -151,7 +151,7 @@ class DirectQueue(Queueing):
         # What concerns this page alone is permanent; all else would fail, or take as long, for the next too.
         run.look_ups_given_up |= not isinstance(error, PermanentError)
         run.result.look_up_errors.append(str(error))
-        log.warning("priority_look_up_failed", repositories=len(page), error=str(error))
+        log.warning("priority_lookup_failed", repositories=len(page), error=str(error))
         return None
 
 
@@ -215,7 +215,7 @@ class _Run:
 
     def refuse_job(self, job: Job, reason: str) -> None:
         """Nobody will ever take this one."""
-        log.warning("job_refused", repository_id=str(job.repository_id), reason=reason)
+        log.warning("job_refused", repository_id=str(job.repository_id), error=reason)
         self.result.refused.append(RefusedJob(job, reason))
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Releaser(Delivery[ReleasedJob]):
     """
 
     name = "releaser"
-    defect = "release_failed_unexpectedly"
+    defect = "job_release_failed_unexpectedly"
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Releaser(Delivery[ReleasedJob]):
         """Ask what became of the lost ones; those that are left are to be sent."""
         statuses = await self._ask([job for job in jobs if job.losses])
         if statuses:
-            log.info("lost_jobs_found", statuses=dict(Counter(statuses.values())))
+            log.info("lost_jobs_checked", statuses=dict(Counter(statuses.values())))
             answer = await self._jobs.settle_lost(statuses, self._limits.lease_seconds)
             self._tell_unwritten(answer.refused)
         return [job for job in jobs if job.job_id not in statuses]
@@ -142,7 +142,7 @@ class Releaser(Delivery[ReleasedJob]):
                 try:
                     found = status_of_runs(await runs.run_statuses(event_id))
                 except PriorityError as error:
-                    log.warning("lost_job_not_asked_for", job_id=str(job_id), error=str(error))
+                    log.warning("lost_job_check_failed", job_id=str(job_id), error=str(error))
                     return
             if found is not None:
                 statuses[job_id] = found
@@ -201,7 +201,7 @@ class Releaser(Delivery[ReleasedJob]):
             log.info("jobs_released", jobs=len(sent))
 
     def _refused(self, job: ReleasedJob, reason: str) -> str:
-        log.error("job_refused", job_id=str(job.job_id), repository_id=str(job.repository_id), reason=reason)
+        log.error("job_refused", job_id=str(job.job_id), repository_id=str(job.repository_id), error=reason)
         return reason
 
     async def _check_lanes(self) -> None:
@@ -220,7 +220,7 @@ class Releaser(Delivery[ReleasedJob]):
         self._metrics.lost_now.set(release.lost_now)
         for job_id in release.given_up:
             self._metrics.given_up.inc()
-            log.error("job_given_up", job_id=str(job_id), reason="nobody reported on it")
+            log.error("job_given_up", job_id=str(job_id), error="its lease expired too often")
         self._tell_unwritten(release.refused)
         for priority in PRIORITIES:
             self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
@@ -232,7 +232,7 @@ class Releaser(Delivery[ReleasedJob]):
     def _tell_unwritten(self, refused: Sequence[RefusedRow]) -> None:
         for each in refused:
             self._metrics.unwritable.inc()
-            log.warning("job_not_written", job_id=str(each.job_id), reason=each.reason)
+            log.warning("job_write_refused", job_id=str(each.job_id), error=each.reason)
 
     def _not_written(self, release: Release) -> float:
         """None of the rows could be written: that is one fault, and not one of each job."""

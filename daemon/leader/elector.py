@@ -77,7 +77,7 @@ class Elector(Agent):
             with anyio.move_on_after(_RELEASE_SECONDS):
                 await self._store.release_lease(self._daemon_id)
         except (TransientError, PermanentError) as error:
-            log.info("lease_not_released", error=str(error))
+            log.info("lease_release_failed", error=str(error))
 
     async def _ask(self) -> None:
         asked_at, was_leader = monotonic(), self._leadership.is_held()
@@ -89,11 +89,11 @@ class Elector(Agent):
             self._lease.failed(monotonic())
             # Once for an outage: that the database does not answer is said by those who have work for it.
             tell = log.warning if self._lease.failures == 1 else log.debug
-            tell("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
+            tell("lease_renewal_failed", leader=self._leadership.is_held(), error=str(error))
             return
         self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
         if self._leadership.is_held() != was_leader:
-            log.info("timer_work", leader=self._leadership.is_held())
+            log.info("leader_changed", leader=self._leadership.is_held())
             if self._leadership.is_held():
                 self._leadership.gained.tell()

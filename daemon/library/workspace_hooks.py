@@ -69,9 +69,7 @@ class WorkspaceHooks:
         except Exception as error:  # noqa: BLE001 - whatever it is, the workspace operation has succeeded
             # Not even a log that can't be written may harm the operation.
             with suppress(Exception):
-                log.warning(
-                    "workspace_hook_left_to_the_stream", error=str(error) or type(error).__name__, **facts
-                )
+                log.warning("workspace_hook_deferred", error=str(error) or type(error).__name__, **facts)
             return False
         with suppress(Exception):
             log.info("workspace_hook_done", **facts)

@@ -115,7 +115,9 @@ class Dispatcher(Delivery[RecordedChange]):
         if not self._opened:
             opening = await self._outbox.open()
             self._opened = True
-            log.info("dispatching", from_now_on=opening.from_now_on, database_id=str(opening.database_id))
+            log.info(
+                "dispatch_started", from_now_on=opening.from_now_on, database_id=str(opening.database_id)
+            )
 
     async def _batch(self, claimed: ClaimedChanges) -> Batch[RecordedChange]:
         batch, id_ = Batch[RecordedChange](), claimed.database_id
@@ -138,7 +140,7 @@ class Dispatcher(Delivery[RecordedChange]):
             if isinstance(error.cause, TransientError):
                 raise error.cause from None
             # Such as a table of jobs that none can wait in: the team need not do without fresh data for that.
-            log.warning("syncs_not_queued_in_order", error=str(error.cause))
+            log.warning("sync_ordering_failed", error=str(error.cause))
             return False
         self._metrics.dispatched.labels(REPOSITORY_SYNC, "sent").inc(len(result.sent))
         self._metrics.dispatched.labels(REPOSITORY_SYNC, "refused").inc(len(result.refused))
@@ -189,7 +191,7 @@ class Dispatcher(Delivery[RecordedChange]):
         try:
             self.depth = await self._outbox.depth()
         except (TransientError, PermanentError) as error:
-            log.warning("outbox_not_measured", error=str(error))
+            log.warning("outbox_count_failed", error=str(error))
             return
         self._metrics.pending.set(self.depth.pending)
         self._metrics.oldest.set(self.depth.oldest_seconds)

@@ -195,8 +195,9 @@ class Resyncer(Agent):
                 if error.reason == "timeout" or self._failed_pages == RETRIES:
                     raise
                 self._failed_pages += 1
-                log.warning("resync_page_failed", retry=self._failed_pages, error=str(error))
-            await self._wakeup.wait(_RETRY_SECONDS * self._failed_pages)
+                delay = _RETRY_SECONDS * self._failed_pages
+                log.warning("resync_page_failed", error=str(error), retry_in_seconds=delay)
+            await self._wakeup.wait(delay)
         raise TransientError(_STOPPED, reason="unavailable")
 
     async def _make_right(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:

@@ -203,10 +203,14 @@ class Sweeper(Agent):
 
     def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self.failure = error
-        self._backoff.failed(monotonic(), error)
+        delay = self._backoff.failed(monotonic(), error)
         self._pending_runs.put_back(request)
-        self._report_failure(request, error, started_at)
+        self._report_failure(request, error, started_at, delay)
 
-    def _report_failure(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
+    def _report_failure(
+        self, request: PendingRun, error: PriorityError, started_at: float, delay: float
+    ) -> None:
         self._runs.record("sweep", request.trigger, "failed", monotonic() - started_at)
-        log.warning("sweep_failed", trigger=request.trigger, error=str(error))
+        log.warning(
+            "sweep_failed", trigger=request.trigger, error=str(error), retry_in_seconds=round(delay, 1)
+        )

@@ -162,7 +162,7 @@ def _words(event: dict[str, Any]) -> Text | None:
             "new": new,
             "repository_id": repository,
         }:
-            name = event.get("repository") or str(repository)
+            name = event.get("name") or str(repository)
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
             count = f", workspaces: {event.get('workspace_count')}"

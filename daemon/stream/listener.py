@@ -90,7 +90,7 @@ class Listener:
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
         self._memory = MembershipMemory()
-        self._misses_untold = 0
+        self._misses_unlogged = 0
         self._misses_logged_until = 0.0
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
@@ -219,7 +219,7 @@ class Listener:
     def _promote_successor(self, tasks: TaskGroup) -> None:
         old, self._stream, self._successor = self._stream, self._successor, None
         self._metrics.reconnects.labels("renewal").inc()
-        log.info("listener", renewal="done")
+        log.info("stream_renewed")
         if old is not None:
             tasks.start_soon(self._close_later, old)
 
@@ -252,7 +252,7 @@ class Listener:
         except MalformedChangeError as error:
             self._miss_a_change(str(error))
         except Exception:
-            log.exception("change_not_handled")
+            log.exception("change_handling_failed")
             self._report_gap("event")
 
     def _see_heartbeat(self, hint: Hint) -> None:
@@ -266,10 +266,10 @@ class Listener:
     def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
         self._metrics.malformed_events.inc()
         if monotonic() >= self._misses_logged_until:
-            log.warning("change_not_understood", problem=problem, since_last_told=self._misses_untold)
-            self._misses_logged_until, self._misses_untold = monotonic() + MISSES_LOGGED_SECONDS, 0
+            log.warning("change_malformed", error=problem, suppressed=self._misses_unlogged)
+            self._misses_logged_until, self._misses_unlogged = monotonic() + MISSES_LOGGED_SECONDS, 0
         else:
-            self._misses_untold += 1
+            self._misses_unlogged += 1
         self._report_gap("event")
 
     def _report_gap(self, trigger: Trigger) -> None:
@@ -279,8 +279,9 @@ class Listener:
     def _report(self, old: ListenerState, new: ListenerState) -> None:
         if old.name == new.name:
             if new.last_failure is not None and new.last_failure is not old.last_failure:
-                log.warning("listener", renewal="failed", detail=new.last_failure)
-                self._doubt_key(new.last_failure)
+                failure = new.last_failure
+                log.warning("stream_renewal_failed", reason=failure.reason, error=failure.detail)
+                self._doubt_key(failure)
             return
         self._metrics.set_state(new.name)
         if new.name == "live":
@@ -288,7 +289,7 @@ class Listener:
         match new.name:
             case "live":
                 self._whole_since = self._whole_since or monotonic()
-                log.info("listener", state=new.name)
+                log.info("stream_state_changed", state=new.name)
             case "stale":
                 self._report_failure(new, Failed("stale", NO_BEAT))
             case "backing_off" if new.last_failure is not None:
@@ -296,7 +297,7 @@ class Listener:
                     self._whole_since = None
                 self._report_failure(new, new.last_failure)
             case _:
-                log.info("listener", state=new.name)
+                log.info("stream_state_changed", state=new.name)
 
     def _doubt_key(self, failure: Failed) -> None:
         # Whether the key still serves is for a call to find out; here only the next connection matters.
@@ -307,9 +308,9 @@ class Listener:
         self._metrics.reconnects.labels(failure.reason).inc()
         self._doubt_key(failure)
         log.warning(
-            "listener",
+            "stream_state_changed",
             state=state.name,
             reason=failure.reason,
-            detail=failure.detail,
+            error=failure.detail,
             retry_in_seconds=round(max(0.0, (state.deadline or 0.0) - monotonic()), 2),
         )

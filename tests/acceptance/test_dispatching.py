@@ -141,7 +141,7 @@ async def test_switched_on_later_it_begins_from_now_on(stack: Stack, inngest: In
         stack.app.add(stack.app.workspace(), old)
         await eventually(lambda: stack.app.row(old) == ("high", True, 1))
     async with stack.daemon(**inngest.settings) as daemon:
-        assert daemon.logged("dispatching", from_now_on=True)
+        assert daemon.logged("dispatch_started", from_now_on=True)
         new = stack.app.repository()
         stack.app.add(stack.app.workspace(), new)
         await eventually(lambda: inngest.has(CHANGED, new))
@@ -229,7 +229,7 @@ async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
     workspace = stack.app.workspace()
     for _ in range(kills):
         async with stack.daemon(ready=False, **settings) as daemon:
-            await eventually(lambda daemon=daemon: daemon.logged("dispatching"))  # type: ignore[misc]
+            await eventually(lambda daemon=daemon: daemon.logged("dispatch_started"))  # type: ignore[misc]
             moment = anyio.current_time() + dice.uniform(0.0, 2.0)
             for _ in range(changes // kills // chunk):
                 stack.app.add(workspace, *waiting[:chunk])

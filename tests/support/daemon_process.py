@@ -178,7 +178,7 @@ async def start_daemon(
             with anyio.CancelScope(shield=True):
                 await process.wait()
     assert daemon.noise == [], "the daemon wrote something that is no log line"
-    assert daemon.logged("change_not_handled") == []
+    assert daemon.logged("change_handling_failed") == []
 
 
 async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:
