@@ -34,6 +34,9 @@ _DIFFERENT: Final = (
     "delete what there is of set {number} and run this again"
 )
 _NO_TABLES: Final = "set {number} is there without its tables: restore their file"
+_NO_OTHERS: Final = (
+    "no other migrations here: tracked_repositories and workspace_repositories must exist before these"
+)
 _NOTHING_FOLLOWS: Final = "no time stamp comes after {last}…: give that file the time of its making"
 
 
@@ -184,7 +187,10 @@ def plan(names: Sequence[str], written: Sequence[SqlFile], package: Package, now
     moments = _moments_after(last, now, len(lacking))
     if not moments:
         return Plan(words=(_NOTHING_FOLLOWS.format(last=last),))
-    return Plan(tuple(_new_file(package, kind, at) for kind, at in zip(lacking, moments, strict=True)))
+    new = tuple(_new_file(package, kind, at) for kind, at in zip(lacking, moments, strict=True))
+    ours = {file.name for file in written}
+    alone = all(name in ours for name in names if _VERSION.match(name))
+    return Plan(new, words=(_NO_OTHERS,) if alone else ())
 
 
 def _recognized(file: SqlFile) -> _Written | None:

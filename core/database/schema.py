@@ -10,7 +10,7 @@ from priorityd.core.errors import ContractError
 MIGRATION_SET: Final = 1
 """The number of the set that the migrations are; each change of any of them makes a new set."""
 
-APPLY_MIGRATIONS: Final = "priorityd migrations --into supabase/migrations && supabase db push"
+APPLY_MIGRATIONS: Final = "priorityd migrations --into supabase/migrations && supabase db push --linked"
 """What an operator types to bring a database to this version's migrations."""
 
 VERSION_FUNCTION: Final = "workspace_priority_schema_version"

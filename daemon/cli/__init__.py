@@ -164,15 +164,15 @@ def status(**options: object) -> None:
     "directory",
     required=True,
     metavar="DIRECTORY",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The project's migrations.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The project's migrations; made if only the last directory is missing.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; the exit code is 1 if anything is missing.")
 def migrations(*, directory: Path, check: bool) -> None:
     """Write into a project's migrations what they lack of ours, under time stamps that follow theirs.
 
     \b
-    priorityd migrations --into supabase/migrations && supabase db push
+    priorityd migrations --into supabase/migrations && supabase db push --linked
 
     That is the whole set the first time and after an upgrade that brings a newer one, else nothing; what is
     there stays as it is. If one of our files was edited or is gone it says so, and the exit code is 1. Needs

@@ -1,6 +1,6 @@
 """Applies the project's own migrations, unchanged: the same files that a Supabase project gets.
 
-Production uses `supabase db push` or psql; this is for the sandbox and the tests.
+Production uses `supabase db push --linked` or psql; this is for the sandbox and the tests.
 """
 
 from __future__ import annotations
