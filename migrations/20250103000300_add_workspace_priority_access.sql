@@ -267,7 +267,7 @@ begin
         v_sources text[] := '{}';
     begin
         if cardinality(priorityd.readable_columns('public.repositories', '{id, owner, name}')) = 3
-            and (priorityd.base_type('public.repositories', 'id')).type = 'uuid'::regtype then
+            and (priorityd.base_type(to_regclass('public.repositories'), 'id')).type = 'uuid'::regtype then
             v_sources := v_sources || 'select r.id, 1 as rank, r.owner || ''/'' || r.name as name
                 from public.repositories r where r.id = any ($1)'::text;
         end if;

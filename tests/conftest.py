@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.support.logs",
     "tests.support.parts",
     "tests.support.stack",
+    "tests.support.supabase_cli",
 ]
 
 # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
