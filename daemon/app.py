@@ -1,7 +1,7 @@
-"""The life of the daemon: the one root task group, signals, what the supervisor is told, and the end.
+"""The life of the daemon: the one root task group, signals, notifying the supervisor, and the end.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
-then the dispatcher announces what they changed, within the time that the settings give them.
+then the dispatcher announces what they changed, all within the configured time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _api_key(settings: Settings) -> ApiKey:
 
 
 class App:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -201,7 +201,7 @@ class App:
         return self._health().line + (f" {pending:,} repositories wait." if pending else "")
 
     def _status(self) -> Report:
-        # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
+        # Imported on the first request, by its thread: see `daemon.status.http`.
         from priorityd.daemon.status.status import describe
 
         facts = self._facts()

@@ -1,8 +1,9 @@
-"""The worker: takes due repositories from the work queue and makes them right, a batch per call.
+"""The worker: takes due repositories from the work queue and syncs them, a batch per call.
 
-What a failed call was about goes back to the queue: an error is never about a row. Which rows the application
-does not let change, the answer says; those are parked, counted and logged, and the others are applied. Where
-all of many are refused for one reason it is no matter of rows: they wait, and that reason is told.
+The repositories of a failed call go back to the queue: an error is never about a row. Rows that the
+application refuses to change are listed in the answer; they are parked, counted and logged, and the others
+are applied. If all of many are refused for one reason, the fault is not in the rows: they wait, and the
+reason is logged.
 """
 
 from __future__ import annotations
@@ -34,28 +35,27 @@ RETRY_SECONDS: Final = 1.0
 """The first delay of work that failed for now; the queue doubles it with each attempt."""
 LOCKED_RETRY_SECONDS: Final = 0.5
 LONGEST_LOCKED_SECONDS: Final = 2.0
-"""For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while
-it waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
+"""For locked rows. Most are locked by another daemon's sync of the same change: while it waits for one row of
+its batch it holds the others. So waits are short, and no two daemons wait equally long."""
 
 FIRST_BATCH_SIZE: Final = 100
 _AIM_SECONDS: Final = 1.0
-"""For a batch: the application waits for written rows until it is over."""
+"""The length of a batch: until it ends, the application waits for rows that it has written."""
 
 ALL_REFUSED: Final = 10
-"""So many refused in one batch, all for the same reason and none written, are not so many bad rows."""
+"""If so many are refused in one batch, all for the same reason and none written, the fault is not in rows."""
 
 BURST_BATCH_SIZE: Final = 20
 FILL_LOOK_SECONDS: Final = 0.01
 LONGEST_FILL_SECONDS: Final = 0.1
-"""After a batch of so many there is a burst, and the next batch is given time to fill: as long as more has
-come at each look, and no longer than that. Taken as they come, 10,000 changes would be hundreds of calls, and
-the calls would take most of the time."""
+"""A batch of so many means a burst, so the next batch gets time to fill, for as long as each look finds more.
+Otherwise 10,000 changes would take hundreds of calls, and the calls most of the time."""
 
 
 class Worker(Agent):
-    """See the module's text. Whoever adds to the queue sets `wakeup`.
+    """See the module's docstring. Adding to the queue sets `wakeup`.
 
-    `all_refused_because`: why the application lets no row at all change, None if it does or nobody knows.
+    `all_refused_because`: why the application refuses to change any row; None if it does not, or unknown.
     """
 
     name = "worker"
@@ -82,7 +82,7 @@ class Worker(Agent):
         self.all_refused_because: str | None = None
 
     async def turn(self) -> float:
-        """Make right what is due, up to a batch."""
+        """Sync what is due, up to a batch."""
         items = self._queue.take(monotonic(), self._size.rows)
         if not items:
             return self._seconds_to_wait()
@@ -151,7 +151,7 @@ class Worker(Agent):
         self._queue.retry([item for item in others if item.key in waiting], now, RETRY_SECONDS)
 
     def _waiting(self, answer: SyncAnswer) -> set[UUID]:
-        """The refused repositories that are not to be parked: it is not they that are refused."""
+        """The refused repositories that are not to be parked: the fault is not theirs."""
         reasons = {row.reason for row in answer.refused}
         if answer.changed == 0 and len(answer.refused) >= ALL_REFUSED and len(reasons) == 1:
             (self.all_refused_because,) = reasons

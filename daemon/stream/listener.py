@@ -1,7 +1,7 @@
 """The listener: keeps one live subscription to the change stream and turns changes into work.
 
-What it does next is decided by `core.stream.listener_state`; what a change means by `core.stream.hints`;
-whether a connection that looks healthy really delivers, by the heartbeat row.
+`core.stream.listener_state` decides what it does next, `core.stream.hints` what a change means, and the
+heartbeat row whether a connection that looks healthy really delivers.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from priorityd.daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 MISSES_LOGGED_SECONDS: Final = 10.0
-"""One line for all that could not be read in so many seconds: a server may send nothing else."""
+"""One line for all unreadable changes in so many seconds: a server may send nothing else."""
 _CLOSE_SECONDS: Final = 2.0
 _DOUBTFUL: Final = ("refused", "join_failed", "subscription_error")
-"""Reasons behind which there may be a key that is no longer good."""
+"""Reasons that an expired or revoked key may have."""
 
 
 class Listener:
-    """See the module's text.
+    """See the module's docstring.
 
     `on_hint` gets what each change says; `on_gap` is called when changes may have been missed.
     """
@@ -86,7 +86,7 @@ class Listener:
             renew_after_seconds=timings.renew_after_seconds,
             backoff_max_seconds=timings.backoff_max_seconds,
         )
-        # With the connection that each comes from: what it means depends on what that is by then.
+        # With the connection of each: its meaning depends on that connection's role by then.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
         self._memory = MembershipMemory()
@@ -114,10 +114,9 @@ class Listener:
         return self._heartbeat.seen_at
 
     def whole_since(self) -> float | None:
-        """Since when no connection has ended with a word (monotonic seconds); None while there is no live
-        one.
+        """Since when no connection has failed visibly (monotonic seconds); None while there is no live one.
 
-        One that is thrown away as deaf has not: what it did not bring is lost.
+        One discarded as deaf does not count as failed: what it did not deliver is lost.
         """
         return self._whole_since
 
@@ -138,7 +137,7 @@ class Listener:
         self._tell(Stop())
 
     def renew(self) -> None:
-        """Go on with another connection; a live one is heard until its successor is live."""
+        """Open another connection; a live one is heard until its successor is live."""
         self._tell(Renew())
 
     def _tell(self, event: Input, source: ChangeStream | None = None) -> None:
@@ -240,7 +239,7 @@ class Listener:
         return stream
 
     def _receive(self, data: Mapping[str, object]) -> None:
-        # Called from the client's own task, which an exception would end without a word.
+        # Called from the client's own task, which an exception would end silently.
         try:
             hint = read_change(data)
             self._metrics.events.labels(hint.table, hint.operation).inc()
@@ -300,7 +299,7 @@ class Listener:
                 log.info("stream_state_changed", state=new.name)
 
     def _doubt_key(self, failure: Failed) -> None:
-        # Whether the key still serves is for a call to find out; here only the next connection matters.
+        # A call finds out whether the key is still good; here only the next connection matters.
         if failure.reason in _DOUBTFUL:
             self._api_key.reload()
 
