@@ -87,7 +87,7 @@ class History:
         self._minute(at).jobs[priority, status] += jobs
 
     def add_drift(self, at: datetime, repositories: int) -> None:
-        """A timed sweep found so many wrong rows that no change had announced."""
+        """A periodic sweep found so many wrong rows that no change had announced."""
         self._minute(at).drift_repaired += repositories
 
     def add_job_inversions(self, at: datetime, jobs: int) -> None:

@@ -1,10 +1,11 @@
 """Tells rows whose change the stream did not deliver from rows that a sweep merely found first.
 
-A timed sweep may run between a change and its announcement, or find a row that the worker is just correcting;
-and many wrong rows were never announced, because no membership row changed. So what such a sweep finds is
-suspect only if an earlier sweep had found everything right while the stream was live, and the stream has been
-live, or silently deaf, ever since. A suspect is reported when no announcement arrives within `GRACE_SECONDS`
-before or after. A change that arrives later than that can't be told from one that never does: both are late.
+A periodic sweep may run between a change and its announcement, or find a row that the worker is just
+correcting; and many wrong rows were never announced, because no membership row changed. So what such a sweep
+finds is suspect only if an earlier sweep had found everything right while the stream was live, and the stream
+has been live, or silently deaf, ever since. A suspect is reported when no announcement arrives within
+`GRACE_SECONDS` before or after. A change that arrives later than that can't be told from one that never does:
+both are late.
 
 Times are seconds of one monotonic clock.
 """
@@ -49,7 +50,7 @@ class DriftJudge:
         self._forget(now)
 
     def suspect(self, repository_ids: Iterable[UUID], now: float, right_at: float) -> None:
-        """A timed sweep has found these wrong; they were right at `right_at`."""
+        """A periodic sweep has found these wrong; they were right at `right_at`."""
         self._forget(now)
         if now - self._unnamed_at <= UNNAMED_SECONDS:
             return

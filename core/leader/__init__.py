@@ -1,1 +1,1 @@
-"""Which daemon does the timed work: the lease."""
+"""Which daemon does the timer work: the lease."""

@@ -1,4 +1,4 @@
-"""The lease on timed work: which of several daemons may sweep and resync by timer, as one of them sees it.
+"""The lease on timer work: which of several daemons may sweep and resync by timer, as one of them sees it.
 
 The database gives it to one daemon at a time, for `LEASE_SECONDS`; its holder renews it well before that, the
 others ask when it may expire. It saves work and protects nothing: what is done under it is computed from the
@@ -16,7 +16,7 @@ from typing import Final
 from priorityd.core.backoff import delay_after
 
 LEASE_SECONDS: Final = 14.0
-"""With the margin below, the longest that timed work pauses when the leader is gone."""
+"""With the margin below, the longest that timer work pauses when the leader is gone."""
 ASK_AFTER_SECONDS: Final = 12.0
 """Leaves the holder two seconds for an answer; more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1

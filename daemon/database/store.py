@@ -196,7 +196,7 @@ class Store:
         return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
 
     async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer:
-        """Take the lease on timed work if it is free, or renew it, for so many seconds.
+        """Take the lease on timer work if it is free, or renew it, for so many seconds.
 
         It writes the daemon's heartbeat row as well.
         """

@@ -1,4 +1,4 @@
-"""The elector: asks for the lease on timed work, so that one of several daemons does it.
+"""The elector: asks for the lease on timer work, so that one of several daemons does it.
 
 `core.leader.lease` decides what the answers mean. Another daemon takes over when it next asks after the lease
 has expired or was given up. The call also writes the daemon's heartbeat row, so it is made at once when a new

@@ -1,4 +1,4 @@
-"""Watches what timed sweeps find: whether the stream should have delivered it.
+"""Watches what periodic sweeps find: whether the stream should have delivered it.
 
 `core.apply.drift` decides which rows are suspect, and for how long. Those whose change has not arrived are
 looked up: a row can also become wrong because a workspace was switched off or on, which changes no membership
@@ -65,7 +65,7 @@ class DriftWatch:
         return self._judge.suspects > 0
 
     def suspect(self, answer: SyncAnswer) -> None:
-        """A timed sweep has found this."""
+        """A periodic sweep has found this."""
         seen, now = self._seen, monotonic()
         if seen is not None and now - seen.at <= RIGHT_FOR_SECONDS:
             found = (change.repository_id or change.id for change in answer.changes)

@@ -61,6 +61,6 @@ class Runs:
             )
 
     def record_drift(self, repositories: int) -> None:
-        """Count wrong rows that a timed sweep found and no change had announced."""
+        """Count wrong rows that a periodic sweep found and no change had announced."""
         self._metrics.drift_repaired.inc(repositories)
         self._history.add_drift(utc_now(), repositories)
