@@ -165,9 +165,9 @@ begin
     $$;
 
     -- Takes the lease for p_daemon_id if it is free or has expired, and renews it for its holder.
-    -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long whoever has it may keep it without
+    -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long its holder may keep it without
     -- asking again. Durations only, so that the clocks of daemon and database need not agree; and a lease that would last
-    -- longer than any can be asked for was given while the database's clock was wrong, and is nobody's. Either way the
+    -- longer than any can be asked for was given while the database's clock was wrong, and does not count. Either way the
     -- daemon's heartbeat row is written, which saves a call.
     create or replace function public.hold_workspace_priority_lease(p_daemon_id uuid, p_seconds double precision)
     returns jsonb language plpgsql

@@ -60,7 +60,7 @@ async def test_a_table_outside_the_publication_is_named_and_retried(stack: Stack
 
 
 async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) -> None:
-    # The stream loses what is committed until it has a new slot, and says nothing.
+    # The stream silently loses what is committed until it has a new slot.
     app = stack.app
     workspace, first, second = app.workspace(), app.repository(), app.repository()
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:

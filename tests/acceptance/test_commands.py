@@ -142,11 +142,11 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
     app.add(workspace, repository)
     _, out, _ = await stack.priorityd("explain", str(repository))
-    wrong, mend = out.splitlines()[0].split(". ")
+    wrong, advice = out.splitlines()[0].split(". ")
     assert wrong == f"Repository {repository} is medium, which is wrong: it should be high"
-    assert mend.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
-    code, *_ = await stack.priorityd(*mend.partition("type: priorityd ")[2].split())
-    assert code == 0, "what it tells to type mends it"
+    assert advice.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
+    code, *_ = await stack.priorityd(*advice.partition("type: priorityd ")[2].split())
+    assert code == 0, "the command that it suggests fixes it"
     _, out, _ = await stack.priorityd("explain", str(repository))
     answer, *evidence = out.splitlines()
     assert answer == (
@@ -325,7 +325,9 @@ async def test_check_names_what_is_wrong_and_what_to_do(stack: Stack) -> None:
     command = re.findall(r'^ +\$ psql "\$DATABASE_URL" -c "(alter .*)"$', out, re.MULTILINE)
     assert len(command) == 1
     stack.app.connection.execute(command[0])
-    assert (await stack.priorityd("check", PRIORITYD_HTTP_PORT=free_port()))[0] == 0, "what it says mends it"
+    assert (await stack.priorityd("check", PRIORITYD_HTTP_PORT=free_port()))[0] == 0, (
+        "the command that it suggests fixes it"
+    )
 
 
 async def test_check_says_how_to_make_a_publication(stack: Stack) -> None:

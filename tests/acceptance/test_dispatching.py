@@ -1,4 +1,4 @@
-"""What the real daemon process tells Inngest of changes; Inngest is a stand-in in a process of its own."""
+"""What the real daemon process announces to Inngest, which is a stand-in in a separate process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANGED, SYNC = "workspace/priority.changed", "capture/repository.sync.graphql"
 
 @dataclass
 class Inngest:
-    """The stand-in's process, and what it is told and asked."""
+    """The stand-in's process, and how to control and query it."""
 
     process: Process
     url: str

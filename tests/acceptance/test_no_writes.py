@@ -17,7 +17,7 @@ from tests.support.stack import Stack
 
 
 class Pair:
-    """A server that becomes a standby of nobody, and is promoted again: as during a failover."""
+    """A server that becomes a standby without a primary, and is promoted again: as during a failover."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self.postgres = postgres

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.health`: what is said of each fault, and how soon, as a table.
+"""`python -m tests.chaos.health`: how each fault is reported, and how soon, as a table.
 
 Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
 the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
@@ -85,7 +85,7 @@ def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> 
 
 @asynccontextmanager
 async def inngest_down(scene: Scene) -> AsyncIterator[None]:
-    """There is something to announce, and nobody who takes it."""
+    """There is something to announce, but nothing accepts it."""
     scene.event_api.faults = Faults(reset="before")
     try:
         await insist(scene.world.url, _ADD, _ids())
@@ -170,7 +170,7 @@ FAULTS: Final[dict[str, Inject]] = {
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
 """Alerts that end with their problem; others look some time back."""
 _SILENT: Final = ("leader gone",)
-"""Faults of which nothing needs to be said: another daemon has taken over before anything is late."""
+"""Faults that need no report: another daemon takes over before anything is late."""
 
 
 # Watching.
@@ -292,7 +292,7 @@ async def open_scene() -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def _prometheus(ports: list[int]) -> AsyncIterator[str | None]:
-    """It keeps to the ports: a daemon that is started anew has another, and is not scraped."""
+    """It scrapes fixed ports: a restarted daemon has another, and is not scraped."""
     program = shutil.which("prometheus")
     if program is None:
         yield None

@@ -22,7 +22,7 @@ class Summary:
     `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
     application rested; `slowest_unharmed_seconds` the longest that a change took which no fault concerned,
     beside rows that were locked or poisoned; `slowest_takeover_seconds` the longest without a leader after
-    one was killed. `restarts` are daemons killed and started anew.
+    one was killed. `restarts` are daemons killed and restarted.
     """
 
     seed: int

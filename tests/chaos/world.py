@@ -20,9 +20,9 @@ from tests.support.proxy import Proxy
 class World:
     """Everything that can be broken; `name` is which of the sandbox's worlds the application lives in.
 
-    Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
-    repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
-    its daemon was killed.
+    Hold `postgres_lock` while starting or stopping PostgreSQL. `unharmed_seconds` is how long the changes of
+    a repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work
+    after its daemon was killed.
     """
 
     postgres: EmbeddedPostgres

@@ -1,4 +1,4 @@
-"""What users are told is what there is: settings, metrics, log events, exit codes, commands, functions."""
+"""The documentation matches the code: settings, metrics, log events, exit codes, commands, functions."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def test_latencies_share_one_scale_and_stay_within_it() -> None:
 
 
 def test_the_documented_schema_is_that_of_the_report() -> None:
-    """Write it anew with: python -m tests.support.status_schema"""
+    """Regenerate it with: python -m tests.support.status_schema"""
     assert json.loads(SCHEMA.read_text()) == Report.model_json_schema(mode="serialization")
 
 

@@ -1,4 +1,4 @@
-"""A server that sends nonsense between what it should send: nothing crashes, and what is true is heard.
+"""A server that sends nonsense between valid messages: nothing crashes, and no valid message is missed.
 
 The long form of this is `python -m tests.chaos.fuzz`.
 """
