@@ -182,7 +182,7 @@ begin
     $$;
 
     -- The hints that are to be followed, at most p_limit of them, and what this look sees. Looked at are only those whose
-    -- transactions had not ended at the last look, and its own; all of them where transactions are numbered anew, as
+    -- transactions had not ended at the last look, and its own; all of them where transaction ids start over, as
     -- after a restore.
     create or replace function priorityd.next_job_hints(
         p_queue priorityd.release_state, p_limit integer, out ids bigint[], out seen pg_snapshot

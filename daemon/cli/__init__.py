@@ -55,7 +55,7 @@ def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     SIGHUP takes a new key from the file that the old one came from, and forces a full resync. A second
-    SIGTERM stops without finishing what is waiting.
+    SIGTERM stops without finishing waiting work.
     """
     # What an import makes stays for good: a full collection that looked for garbage among it would hold up
     # the event loop for some 75 ms each time (`python -m tests.benchmarks garbage`).
@@ -140,7 +140,7 @@ def sandbox(
 @click.option("--repository", type=click.UUID, multiple=True, help="Only this repository (may be repeated).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sync(**options: object) -> None:
-    """Make every tracked repository's priority right, once, now.
+    """Sync every tracked repository's priority, once, now.
 
     With --dry-run the exit code says whether anything would change: 10 if so, 0 if not.
     """
@@ -186,7 +186,7 @@ def migrations(*, directory: Path, check: bool) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(**options: object) -> None:
-    """Test the set-up step by step, and say what to do about what is wrong."""
+    """Test the set-up step by step, and say how to fix what is wrong."""
     from priorityd.daemon.cli.check import check_command
 
     _operate(check_command, options)
@@ -305,7 +305,7 @@ def list_jobs(**options: object) -> None:
 def cancel_jobs(
     *, job_ids: Sequence[UUID], repository_id: UUID | None, job_type: JobType | None, as_json: bool
 ) -> None:
-    """Cancel jobs that wait. What is in flight can't be called back."""
+    """Cancel waiting jobs. Jobs in flight can't be recalled."""
     if not job_ids and repository_id is None:
         raise click.UsageError("Name at least one job id, or use --repository.")
     from priorityd.daemon.cli.jobs import cancel_command

@@ -1,4 +1,4 @@
-"""`priorityd check`: tests the set-up one step at a time, each in words, with what to do about it."""
+"""`priorityd check`: tests the set-up one step at a time; each result says what to do about it."""
 
 from __future__ import annotations
 

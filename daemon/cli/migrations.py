@@ -25,7 +25,7 @@ def migrations_command(directory: Path, *, check: bool) -> ExitCode:
 
 
 def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitCode:
-    """Paths that were written to stdout, words to stderr; 0 if the directory is up to date, or is so now."""
+    """Written paths to stdout, messages to stderr; 0 if the directory is up to date now."""
     try:
         names = [] if _is_yet_to_be_made(directory) else [each.name for each in directory.iterdir()]
         written = [read_file(file) for file in sorted(directory.glob(WRITTEN_FILES))]

@@ -14,7 +14,7 @@ log = structlog.stdlib.get_logger()
 
 
 def run_daemon_command() -> ExitCode:
-    """Run the daemon; the exit code tells a supervisor whether starting again can help."""
+    """Run the daemon; the exit code tells a supervisor whether a restart can help."""
     settings = load_settings()
     secrets = (*settings.secrets, *proxy_passwords())
     configure_logs(settings.log_format, settings.log_level, secrets)

@@ -31,7 +31,7 @@ _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "
 async def sync_command(
     settings: Settings, store: Store, *, dry_run: bool, repository: Sequence[UUID], as_json: bool
 ) -> ExitCode:
-    """Make every (or these) repositories right; with `dry_run` say what that would change."""
+    """Sync all (or these) repositories; with `dry_run` say what that would change."""
     started_at = monotonic()
     try:
         demand_version(await store.schema_version())

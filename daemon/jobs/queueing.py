@@ -87,7 +87,7 @@ class Queueing(ABC):
 
     @abstractmethod
     def forget(self, repository_id: UUID) -> None:
-        """Drop what is known of a repository: it has changed."""
+        """Drop what is cached for a repository, because it has changed."""
 
     @abstractmethod
     def forget_all(self) -> None:

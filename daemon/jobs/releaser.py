@@ -56,7 +56,7 @@ CHECK_SECONDS: Final = 10.0
 
 
 class Runs(Protocol):
-    """What is asked of Inngest about lost jobs."""
+    """The query to Inngest about lost jobs."""
 
     async def run_statuses(self, event_id: str) -> list[str]: ...
 
@@ -123,7 +123,7 @@ class Releaser(Delivery[ReleasedJob]):
         return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
 
     async def _settle_lost(self, jobs: Sequence[ReleasedJob]) -> list[ReleasedJob]:
-        """Ask what became of the lost ones; those that are left are to be sent."""
+        """Ask Inngest about the lost ones; the rest are to be sent."""
         statuses = await self._ask([job for job in jobs if job.losses])
         if statuses:
             log.info("lost_jobs_checked", statuses=dict(Counter(statuses.values())))
@@ -164,7 +164,7 @@ class Releaser(Delivery[ReleasedJob]):
         return batch
 
     def on_sent(self, item: ReleasedJob, _event: OutgoingEvent) -> None:
-        """Count it, and tell of one that was promoted."""
+        """Count it, and log it if it was promoted."""
         self._metrics.released.labels(item.priority).inc()
         if item.promoted:
             self._metrics.promotions.labels(item.priority).inc()
@@ -177,7 +177,7 @@ class Releaser(Delivery[ReleasedJob]):
             )
 
     def on_refused(self, item: ReleasedJob, refused: Refused) -> str:
-        """Tell of it."""
+        """Log it."""
         return self._refused(item, refused.reason)
 
     def on_tried(self, _batch: Batch[ReleasedJob], error: NotForNow | None) -> None:

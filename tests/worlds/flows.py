@@ -69,7 +69,7 @@ async def live_add_and_remove(place: Place) -> None:
 
 
 async def cascade(place: Place) -> None:
-    """Many memberships come in one statement, and go with their workspace; refused rows delay nothing else."""
+    """Many memberships come in one statement and go with their workspace; refused rows delay nothing else."""
     app = place.app
     doomed, other, repositories = app.workspace(), app.workspace(), app.repositories(place.size)
     place.refusing()

@@ -8,7 +8,7 @@ are kept:
 
 - A join is acknowledged first, the subscription starts with the `system` message that says ok.
 - Delivery is at most once. The slot is temporary, so a lost backend loses what is committed until there is a
-  new one, and clients are told nothing.
+  new one, and clients are not notified.
 - With row level security, an INSERT or UPDATE comes only if the row, as named by its key, is visible to the
   subscriber's role *when the change is polled*; a DELETE carries the primary key only.
 - One bad binding spoils the channel; it is tried again every 5 to 10 seconds.

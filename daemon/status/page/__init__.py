@@ -2,7 +2,7 @@
 
 It says in words what is so before it shows any figure, and works without scripts and without the network.
 With scripts it fetches itself every few seconds and exchanges only what has changed, so that nothing
-flickers, no scroll position is lost, and a reader of the screen is not told the same thing again.
+flickers, no scroll position is lost, and a screen reader does not repeat itself.
 """
 
 from __future__ import annotations
