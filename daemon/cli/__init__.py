@@ -249,7 +249,7 @@ def unpin(**options: object) -> None:
     help="direct: at once to Inngest. ordered: wait in the database, released in strict order. "
     "PRIORITYD_QUEUE_MODE decides otherwise.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what became of the jobs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome of the jobs as JSON.")
 def queue(
     *,
     job_type: JobType,

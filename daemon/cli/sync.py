@@ -92,7 +92,7 @@ async def _sync(
 
 @dataclass
 class _Report:
-    """What a person is told: each change if asked for, and how many of each kind there were."""
+    """The report for people: each change if requested, and how many of each kind there were."""
 
     progress: Meter
     shows_changes: bool

@@ -191,7 +191,7 @@ class DatabaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJobs:
-    """Jobs of one priority that ended alike. A time that can't be told is left out, so lengths differ."""
+    """Jobs of one priority that ended alike. Unknown times are left out, so lengths differ."""
 
     priority: Priority
     status: JobStatus

@@ -156,7 +156,7 @@ class DirectQueue(Queueing):
 
 
 class _Run:
-    """One call of `queue_jobs`: what is known, what is under way, and what has come of it."""
+    """One call of `queue_jobs`: what is known, what is under way, and the outcome."""
 
     def __init__(
         self, jobs: Iterable[Job], form: PriorityForm, on_progress: Callable[[QueueResult], None]

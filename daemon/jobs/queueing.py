@@ -33,7 +33,7 @@ class RefusedJob:
 
 @dataclass(slots=True)
 class QueueResult:
-    """What became of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
+    """The outcome of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
 
     sent: list[QueuedJob] = field(default_factory=list)
     refused: list[RefusedJob] = field(default_factory=list)

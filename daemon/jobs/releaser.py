@@ -12,7 +12,7 @@ Which jobs are next, and how many may be in flight, is decided by `release_order
 daemons may ask it at once. Until it is sent, a release is only a claim, which a daemon that dies loses after
 a minute. A job is sent under the same event id whenever it is released, so Inngest ignores the repeat for 24
 hours: nothing is lost, and nothing runs twice beyond that. So a lost job takes no place from the others, and
-before it is sent again Inngest is asked, where there is a key for it, what became of its run.
+before it is sent again, Inngest is asked about its run, if there is a key for that.
 
 Inngest failing or being slow stops releases and nothing else. What could not be sent waits again at its old
 place, where a change of priority still reaches it; then one job at a time is tried, at a growing delay.
@@ -49,7 +49,7 @@ BUSY_POLL_SECONDS: Final = 0.2
 """Between releases while jobs wait or are in flight; a worker that has finished waits about half of it."""
 IDLE_POLL_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 5.0
-"""For what became of lost jobs, while others wait to be sent; those without an answer are sent again."""
+"""The time-out for asking about lost jobs, while others wait; those without an answer are sent again."""
 ASK_AT_ONCE: Final = 10
 CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
