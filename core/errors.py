@@ -1,8 +1,8 @@
 """The four ways in which work can fail, and the exit code of each.
 
 Transient errors are retried, permanent ones parked and counted, configuration and contract errors refuse to
-start. Whatever else is raised is a defect: in the work for one repository it is logged, counted and retried;
-anywhere else it ends the process, for its supervisor to start anew.
+start. Anything else that is raised is a bug: in the work for one repository it is logged, counted and
+retried; anywhere else it ends the process, for its supervisor to restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     SCHEMA = 76
     """The database lacks a migration or a privilege that this version needs."""
     KEY_REFUSED = 77
-    """Supabase does not accept the key, or it is another than the service_role key."""
+    """Supabase does not accept the key, or it is not a service_role key."""
     CONFIGURATION = 78
     """A setting is missing or out of range."""
 
@@ -40,7 +40,7 @@ class PriorityError(Exception):
 class TransientError(PriorityError):
     """The same call may succeed later.
 
-    `reason` is a word of `core.failures.REASONS`; `retry_after_seconds` is what the other side asked for.
+    `reason` is one of `core.failures.REASONS`; `retry_after_seconds` is what the server asked for.
     """
 
     exit_code = ExitCode.UNAVAILABLE
@@ -52,7 +52,7 @@ class TransientError(PriorityError):
 
     @property
     def least_delay_seconds(self) -> float:
-        """The shortest wait before another call: what was asked for, but for no more than five minutes."""
+        """The shortest wait before another call: what the server asked for, at most five minutes."""
         return min(self.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)
 
 
@@ -65,9 +65,10 @@ class PermanentError(PriorityError):
 
 
 class DoubtfulError(PermanentError):
-    """Refused, and the answer alone does not tell whether for the key, a privilege, or the call itself.
+    """Refused, and the answer alone does not tell whether because of the key, a privilege, or the call
+    itself.
 
-    `core.failures.judge` decides, given what a harmless call comes to. `hint` is the database's own.
+    `core.failures.judge` decides, from the result of a harmless call. `hint` is the database's own.
     """
 
     def __init__(self, message: str, *, code: str, hint: str = "") -> None:
@@ -83,7 +84,7 @@ class ContractError(PriorityError):
 
 
 class MissingGrantError(ContractError):
-    """The key's role lacks a privilege; `statements` give it."""
+    """The key's role lacks a privilege; `statements` grant it."""
 
     def __init__(self, message: str, statements: str) -> None:
         super().__init__(f"{message}. Type: {statements};")

@@ -1,12 +1,12 @@
 """One table: what an error answer of Supabase means for the work in hand.
 
-An error answer is never about a row: which rows can't be written, only a good answer tells. So everything
-that may pass, be it after somebody has done something, is transient, and only what is wrong with the call
-itself is permanent.
+An error answer is never about a row: rows that can't be written are listed in a successful answer. So
+everything that may pass, even if an operator must act first, is transient; only a fault in the call itself is
+permanent.
 
 Sources: PostgreSQL's appendix "Error Codes" for five-character SQLSTATEs, PostgREST's reference "Errors" and
-its `Error.hs` (12.2.12, 13.0.8, 14.9, 16.2) for PGRST codes and the HTTP status that goes with each. Both are
-found in the body. Without a code it is a proxy, or Supabase's gateway, that speaks.
+its `Error.hs` (12.2.12, 13.0.8, 14.9, 16.2) for PGRST codes and the HTTP status of each. Both are found in
+the body. An answer without a code comes from a proxy or from Supabase's gateway.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Reason: TypeAlias = Literal[
     "not_set_up",  # a privilege is missing, or the API does not show the schema
     "not_found",  # the repository that was asked for is unknown
     "rejected",  # the database says no: a constraint, a trigger, a wrong argument, a damaged row
-    "unknown",  # a defect of our own
+    "unknown",  # a bug of our own
 ]
 
 REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
@@ -52,7 +52,7 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
     "40": "contention",  # deadlock_detected, serialization_failure
     "53": "contention",  # too_many_connections, out of memory
     "53100": "unavailable",  # disk_full
-    "PT409": "contention",  # what our functions raise for a row that somebody holds
+    "PT409": "contention",  # what our functions raise for a locked row
     "25006": "unavailable",  # read_only_sql_transaction: a standby during failover
     "0A000": "unavailable",  # a standby answers BEGIN … READ WRITE with this
     "PGRST000": "unavailable",  # no connection to the database
@@ -70,7 +70,7 @@ _KEY_CODES: Final = ("PGRST301", "PGRST302", "PGRST303", "28")
 _DENIED_CODE: Final = "42501"
 _DOUBTFUL_CODES: Final = (
     _DENIED_CODE,
-    "22023",  # what `set role` says of a role that is gone, and our functions of a wrong argument
+    "22023",  # raised by `set role` for a role that is gone, and by our functions for a wrong argument
 )
 _HIDDEN_SCHEMA_CODE: Final = "PGRST106"
 _OUR_CODES: Final = "PT"
@@ -90,7 +90,7 @@ _REMARKS: Final[dict[int, str]] = {
     407: "; the proxy wants a user and a password",
 }
 _STRANGERS: Final = ("anon", "authenticated")
-"""The roles of an application's visitors, which must not be given what the daemon needs."""
+"""The roles of an application's users, which must not get what the daemon needs."""
 
 _READ_TABLES: Final = ("workspace_repositories", "workspaces", "repositories", "background_jobs")
 _WRITTEN_TABLE: Final = "tracked_repositories"
@@ -106,11 +106,10 @@ def translate(
     is_supabase: bool = True,
     retry_after_seconds: float | None = None,
 ) -> PriorityError:
-    """The error to raise for an HTTP answer that is no success.
+    """The error to raise for an unsuccessful HTTP answer.
 
-    `code` is the SQLSTATE or PGRST code of the body if it had one; `message` and `hint` are its texts,
-    `function` is what was called. `is_supabase`: the body has the form of Supabase's answers, with or without
-    a code.
+    `code` is the SQLSTATE or PGRST code in the body, if any; `message` and `hint` are its texts, `function`
+    is what was called. `is_supabase`: the body has the form of Supabase's answers, with or without a code.
     """
     # Codes of our own functions say nothing that their messages do not.
     text = message if code and code.startswith(_OUR_CODES) else f"{message} ({code or status})"
@@ -142,25 +141,25 @@ def translate(
 
 
 def transient_reason(code: str | None) -> Reason | None:
-    """Why something failed that may pass by itself; None for a code that says nothing of the kind."""
+    """Why something failed that may pass by itself; None for any other code."""
     prefixes = ((code or "")[:length] for length in range(len(code or ""), 1, -1))
     return next((_TRANSIENT_CODES[prefix] for prefix in prefixes if prefix in _TRANSIENT_CODES), None)
 
 
 def is_about_a_row(sqlstate: str | None) -> bool:
-    """Whether the error of one row's update, None for none at all, is the row's own."""
-    # A trigger may well say that it does not support something.
+    """Whether the error of one row's update (None if it raised none) is the row's own."""
+    # A trigger may raise feature_not_supported as well.
     return sqlstate == "0A000" or transient_reason(sqlstate) is None
 
 
 def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> PriorityError:
-    """What a doubtful refusal means, given what became of a call that needs no more than the least.
+    """What a doubtful refusal means, given the result of a call that needs the least privilege.
 
-    `harmless` is that call's error, None if it was answered. Not the texts decide: they are localised, and a
-    trigger of the application may raise whatever it likes. `role` is the key's.
+    `harmless` is that call's error, None if it succeeded. Texts don't decide: they are localised, and a
+    trigger of the application may raise anything. `role` is the key's.
     """
     if harmless is None:
-        # What the call alone needs, or what a trigger or policy of the application does not let through.
+        # The call alone needs it, or a trigger or policy of the application refuses it.
         told = f"{error}; if it is a privilege, type: {grants(error, role)};" if _named(error) else str(error)
         return PermanentError(told, reason="rejected")
     if not isinstance(harmless, DoubtfulError):
@@ -175,7 +174,7 @@ def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> Pr
 
 
 def grants(error: DoubtfulError, role: str) -> str:
-    """The statements that give the role what it lacks, as exactly as the database's words tell."""
+    """The statements that grant the role what it lacks, as exactly as the database's message tells."""
     ours = f"grant usage on schema priorityd to {role}; select priorityd.grant_access()"
     if error.hint.startswith("grant "):
         return error.hint
@@ -203,7 +202,7 @@ def _named(error: DoubtfulError) -> tuple[str, str] | None:
 def _without_code(
     status: int, text: str, is_supabase: bool, retry_after_seconds: float | None
 ) -> PriorityError:
-    # Supabase's gateway refuses a key that it does not know with 401 and words in JSON.
+    # Supabase's gateway refuses an unknown key with 401 and a JSON message.
     if status == 401 and is_supabase:
         return KeyRefusedError(f"Supabase refused the key: {text}")
     return TransientError(

@@ -1,8 +1,8 @@
 """The heartbeat row: the daemon writes it, and it must come back through the daemon's own change stream.
 
-A stream can lose changes while its socket is healthy and its heartbeats are answered. So a row that was
-written while a connection is live and did not come back in time makes that connection stale, whatever the
-socket says. A row that could not be written says nothing about the stream.
+A stream can lose changes while its socket is healthy and its heartbeats are answered. So if a row written
+while a connection is live does not come back in time, the connection is stale, whatever the socket says. A
+row that could not be written says nothing about the stream.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GRACE_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Heartbeat:
-    """The row's way. Times are seconds of one monotonic clock.
+    """Tracks the row. Times are seconds of one monotonic clock.
 
-    `wanted` is told when a row would show whether a new connection delivers. `seen_at` is when a row last
-    came back and `lag_seconds` its age then; both are None before the first.
+    `wanted` fires when a row would show whether a new connection delivers. `seen_at` is when a row last came
+    back and `lag_seconds` its age then; both are None before the first.
     """
 
     grace_seconds: float = GRACE_SECONDS
@@ -33,12 +33,12 @@ class Heartbeat:
     _awaited_since: float | None = None
 
     def connected(self, now: float) -> None:
-        """A connection is live: what was written before may have missed it."""
+        """A connection is live: it may have missed what was written before."""
         self._connected_at, self._awaited_since = now, None
         self.wanted.tell()
 
     def written(self, sent_at: float) -> None:
-        """A row was written by a call that was sent then."""
+        """A row was written by a call sent at that time."""
         if self._awaited_since is None and sent_at >= self._connected_at:
             self._awaited_since = sent_at
 
@@ -48,5 +48,5 @@ class Heartbeat:
 
     @property
     def due_at(self) -> float | None:
-        """When a row must be back at the latest; None if none is on its way."""
+        """When a row must be back; None if none is on its way."""
         return None if self._awaited_since is None else self._awaited_since + self.grace_seconds

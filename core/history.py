@@ -1,8 +1,8 @@
 """What happened in the last hour, minute by minute, in memory that does not grow.
 
-For people who look at the status page; Prometheus keeps what must last. A latency is kept as the number of
-its class, each class `_RATIO` wider than the one before: so a minute holds a few dozen numbers at most
-however much happens in it, and a quantile is right to within `_RATIO`.
+For the status page; Prometheus keeps what must last. A latency is kept as the number of its bucket, each
+bucket `_RATIO` wider than the one before: so a minute holds a few dozen numbers however much happens in it,
+and a quantile is accurate to within `_RATIO`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _MOST_SECONDS: Final = 86_400.0
 
 
 class Latencies:
-    """Durations of which quantiles are wanted."""
+    """Durations, for quantiles."""
 
     def __init__(self) -> None:
         self._classes: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
-        """Take one in."""
+        """Add one."""
         self._classes[_class_of(seconds)] += 1
 
     def merge(self, other: Latencies) -> None:
-        """Take in all of another."""
+        """Add all of another's."""
         self._classes.update(other._classes)
 
     def quantile(self, share: float) -> float | None:
-        """The least duration that `share` of them (0 to 1) do not exceed, in seconds; None without any."""
+        """The quantile `share` (0 to 1), in seconds; None without any."""
         wanted = max(1, ceil(share * self._classes.total()))
         for number in sorted(self._classes):
             wanted -= self._classes[number]
@@ -57,7 +57,7 @@ def _class_of(seconds: float) -> int:
 
 @dataclass(slots=True)
 class Minute:
-    """What happened from `at` on for a minute; `at` is UTC. `changes` counts rows by their new priority."""
+    """What happened in the minute from `at` (UTC). `changes` counts rows by their new priority."""
 
     at: datetime
     changes: Counter[Priority] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Minute:
 
 
 class History:
-    """The last `MINUTES` minutes, the one that is not over included."""
+    """The last `MINUTES` minutes, including the current one."""
 
     def __init__(self) -> None:
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
@@ -83,19 +83,19 @@ class History:
             minute.latencies[priority].add(latency_seconds)
 
     def add_jobs(self, at: datetime, priority: Priority, status: JobStatus, jobs: int) -> None:
-        """So many jobs were found to have ended."""
+        """So many jobs have ended."""
         self._minute(at).jobs[priority, status] += jobs
 
     def add_drift(self, at: datetime, repositories: int) -> None:
-        """A timer found so many rows wrong that no change had announced."""
+        """A periodic sweep found so many wrong rows that no change had announced."""
         self._minute(at).drift_repaired += repositories
 
     def add_job_inversions(self, at: datetime, jobs: int) -> None:
-        """So many jobs were found to have overtaken another."""
+        """So many jobs have overtaken another."""
         self._minute(at).job_inversions += jobs
 
     def minutes(self, now: datetime) -> list[Minute]:
-        """One for each of the last `MINUTES` minutes, the oldest first; those without anything are empty."""
+        """One for each of the last `MINUTES` minutes, the oldest first; quiet ones are empty."""
         known = {minute.at: minute for minute in self._minutes}
         last = _minute_of(now).timestamp()
         starts = (datetime.fromtimestamp(last - 60 * ago, UTC) for ago in range(MINUTES - 1, -1, -1))
@@ -103,7 +103,7 @@ class History:
 
     def _minute(self, at: datetime) -> Minute:
         start = _minute_of(at)
-        # A wall clock that was put back: what happens is added to the newest minute there is.
+        # The wall clock was set back: add to the newest minute there is.
         if not self._minutes or self._minutes[-1].at < start:
             self._minutes.append(Minute(start))
         return self._minutes[-1]

@@ -1,4 +1,4 @@
-"""Something has happened, and whoever cares hears of it: who tells does not know who hears."""
+"""A signal that something has happened: its source does not know its listeners."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 
 class News:
-    """Says only that there is something new; what it is, each hearer finds where it is kept."""
+    """Says only that there is something new; what it is, a listener reads where it is kept."""
 
     def __init__(self) -> None:
         self._hearers: list[Callable[[], None]] = []
 
     def subscribe(self, call: Callable[[], None]) -> None:
-        """Call this whenever there is something new; it must be quick and raise nothing."""
+        """Call this back whenever there is something new; it must be quick and never raise."""
         self._hearers.append(call)
 
     def tell(self) -> None:

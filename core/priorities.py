@@ -1,4 +1,4 @@
-"""What a priority is, what it is worth, and which one a repository should have.
+"""What a priority is, its score, and which one a repository should have.
 
 The rules are the contract between this code, the SQL functions and the job queue. PostgreSQL applies them
 (`sync_workspace_priorities`); the copy here explains them, serves look-ups that fail, and is what the tests
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 Priority: TypeAlias = Literal["high", "medium", "low"]
-"""What jobs, metrics and the queue know."""
+"""The priorities of jobs, metrics and the queue."""
 
 PRIORITIES: Final[tuple[Priority, ...]] = get_args(Priority)
 
 Label: TypeAlias = Literal["critical", "high", "medium", "low"]
-"""What `tracked_repositories.priority` may be made.
+"""What `tracked_repositories.priority` may be set to.
 
-`critical`, which an application may have beside the three, is only ever somebody's wish, and counts as high
+`critical`, which an application may have beside the three, is only ever set by hand, and counts as high
 everywhere else.
 """
 
@@ -28,7 +28,7 @@ DEFAULT_PRIORITY: Final[Priority] = "medium"
 """Of a repository in no workspace, and of any whose priority can't be looked up."""
 
 SCORES: Final[dict[Priority, int]] = {"high": 100, "medium": 50, "low": 25}
-"""What a priority is worth in a job queue; larger goes first."""
+"""The score of a priority in a job queue; larger goes first."""
 
 Trigger: TypeAlias = Literal[
     "event",  # a change in the stream named the repository, or its removal could not be named
@@ -73,7 +73,7 @@ def expected(workspace_count: int, manual_priority: Label | None) -> Expected:
 
 
 def level(word: str | None) -> Priority | None:
-    """What the word in a row counts as: critical as high, and None for one that means nothing here."""
+    """What the value in a row counts as: critical as high; None for an unknown one."""
     if word == "critical":
         return "high"
     return next((known for known in PRIORITIES if known == word), None)

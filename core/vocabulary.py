@@ -1,4 +1,4 @@
-"""The words for jobs that rooms share with settings, commands, metrics and the database."""
+"""The terms for jobs that rooms share with settings, commands, metrics and the database."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ JobStatus: TypeAlias = Literal["completed", "failed", "cancelled"]
 JOB_STATUSES: Final[tuple[JobStatus, ...]] = get_args(JobStatus)
 
 PriorityForm: TypeAlias = Literal["score", "word"]
-"""What `data.priority` of an event is: 100, 50 or 25; or high, medium or low."""
+"""The form of an event's `data.priority`: 100, 50 or 25; or high, medium or low."""
 
 PRIORITY_FORMS: Final[tuple[PriorityForm, ...]] = get_args(PriorityForm)
 
 QueueMode: TypeAlias = Literal["direct", "ordered"]
-"""How a job is queued: at once to Inngest; or to wait in the database until it is released in strict
-order."""
+"""How a job is queued: sent to Inngest at once, or kept in the database until its release in strict order."""
 
 QUEUE_MODES: Final[tuple[QueueMode, ...]] = get_args(QueueMode)

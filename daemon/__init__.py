@@ -1,1 +1,1 @@
-"""The edges: what connects, waits, writes and serves. Depends on `core`, never the other way round."""
+"""The edges: what connects, waits, writes and serves. Depends on `core`, never vice versa."""

@@ -1,10 +1,10 @@
-"""The skeleton of all that works by turns: one class, a name, and one `turn`.
+"""The skeleton of everything that works in turns: one class, a name, and one `turn`.
 
     start ─▶ turn ─▶ rest ─▶ turn ─▶ … told to stop ─▶ turns while something is left ─▶ at_end
 
-A turn does what is due and says how long it is until something will be. The rest is cut short by the agent's
-wakeup, and never lasts longer than `TICK_SECONDS`: each turn is the sign that the agent still goes round. So
-a turn may come before anything is due, and does nothing then.
+A turn does what is due and returns the time until something will be. The rest is cut short by the agent's
+wakeup, and never exceeds `TICK_SECONDS`: each turn shows that the agent is alive. So a turn may come before
+anything is due, and then does nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from priorityd.daemon.wakeup import Wakeup
 
 
 class Agent(ABC):
-    """See the module's text.
+    """See the module's docstring.
 
-    `name` is the agent's in the liveness probe; `wakeup` is given where others set it too.
+    `name` is the agent's in the liveness probe; `wakeup` is passed in where others set it too.
     """
 
     name: ClassVar[str]
@@ -31,10 +31,10 @@ class Agent(ABC):
 
     @abstractmethod
     async def turn(self) -> float:
-        """Do what is due; the seconds until the next turn is worth it, 0 for at once."""
+        """Do what is due; return the seconds until the next turn, 0 for at once."""
 
     async def run(self) -> None:
-        """Take turns until told to stop and nothing is left."""
+        """Take turns until stopped and nothing is left."""
         while not self._stopping or self.has_more():
             self.tick()
             rest = await self.turn()
@@ -43,21 +43,21 @@ class Agent(ABC):
         self._liveness.ended(self.name)
 
     def wake(self) -> None:
-        """There may be something to do: take a turn now, or right after the one that is under way."""
+        """There may be something to do: take a turn now, or right after the current one."""
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Finish what has to be finished, and end."""
+        """Finish what must be finished, and end."""
         self._stopping = True
         self.wake()
 
     def tick(self) -> None:
-        """The agent goes round; for turns that may take long."""
+        """Report being alive; for long turns."""
         self._liveness.tick(self.name)
 
     def has_more(self) -> bool:
-        """Whether something is left that has to be done before the end."""
+        """Whether something must still be done before the end."""
         return False
 
     async def at_end(self) -> None:  # noqa: B027 - most agents have nothing to do there
-        """What is done last of all."""
+        """What is done last."""

@@ -1,7 +1,7 @@
-"""The life of the daemon: the one root task group, signals, what the supervisor is told, and the end.
+"""The life of the daemon: the one root task group, signals, notifying the supervisor, and the end.
 
 Order of a stop: the listener takes no more changes, then the sweeper and the worker finish what is waiting,
-then the dispatcher announces what they changed, within the time that the settings give them.
+then the dispatcher announces what they changed, all within the configured time.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _api_key(settings: Settings) -> ApiKey:
 
 
 class App:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, means: Means) -> None:
         self._means = means
@@ -110,7 +110,7 @@ class App:
                 await self._work()
             root.cancel_scope.cancel()
         left = self._shared.queue.pending
-        log.info("stopped", unfinished_repositories=left)
+        log.info("stopped", repositories=left)
         return ExitCode.FAILED if self._forced and left else ExitCode.DONE
 
     async def _work(self) -> None:
@@ -145,7 +145,7 @@ class App:
         await self._stop_asked.wait()
         parts.cancel_scope.deadline = anyio.current_time() + self._means.settings.drain_seconds
         self._notifier.stopping("finishing what is waiting")
-        log.info("stopping", pending_repositories=self._shared.queue.pending)
+        log.info("stopping", repositories=self._shared.queue.pending)
         self._agents.listener.stop()
         for agent in self._agents.others:
             agent.stop()
@@ -159,7 +159,7 @@ class App:
                 if number == signal.SIGHUP:
                     self._reload()
                 elif self._stop_asked.is_set():
-                    log.warning("forced_to_stop", pending_repositories=self._shared.queue.pending)
+                    log.warning("stop_forced", repositories=self._shared.queue.pending)
                     self._forced = True
                     root.cancel_scope.cancel()
                 else:
@@ -203,7 +203,7 @@ class App:
         return self._health().line + (f" {pending:,} repositories wait." if pending else "")
 
     def _status(self) -> Report:
-        # Imported when somebody asks, by the thread that asks: see `daemon.status.http`.
+        # Imported on the first request, by its thread: see `daemon.status.http`.
         from priorityd.daemon.status.status import describe
 
         return describe(self._sources, *self._judge())

@@ -1,6 +1,6 @@
-"""The retries inside one call: a few seconds of them, for what passes by itself.
+"""The retries inside one call: for a few seconds, for faults that pass by themselves.
 
-What takes longer is the matter of whoever called: the work queue, the next sweep, the outbox.
+Longer ones are the caller's business: the work queue, the next sweep, the outbox.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ MAX_ATTEMPTS: Final = 4
 MAX_RETRY_SECONDS: Final = 10.0
 """The seconds that one call may spend on retrying."""
 RELOAD_SECONDS: Final = 5.0
-"""How long a function that the API does not know is tried: after a migration its cache loads for a while."""
+"""How long an unknown function is retried: after a migration the API's cache takes a while to load."""
 _JITTERED: Final = wait_random_exponential(multiplier=0.25, max=3)
 
 
 def retrying(max_attempts: int = MAX_ATTEMPTS, *, after_timeout: bool = True) -> AsyncRetrying:
-    """The attempts of one call that may be repeated: again after `TransientError`, and after nothing else.
+    """The attempts of one repeatable call: again after `TransientError`, and after nothing else.
 
-    Without `after_timeout` not after one of those either: whoever called asks for less instead.
+    Without `after_timeout` not after a time-out either: the caller asks for less instead.
     """
     usual = stop_after_attempt(max_attempts) | stop_before_delay(MAX_RETRY_SECONDS)
     unknown = stop_after_delay(RELOAD_SECONDS)

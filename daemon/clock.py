@@ -1,4 +1,4 @@
-"""The clocks of this process, in one place: what decides is given its `now`."""
+"""The clocks of this process, in one place: code that decides gets `now` as an argument."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 
 def monotonic() -> float:
-    """Seconds that never jump; for everything that waits or is measured."""
+    """Seconds that never jump; for waiting and measuring."""
     return time.monotonic()
 
 
 def utc_now() -> datetime:
-    """The host's wall clock; for schedules and time stamps only."""
+    """The host's wall clock, for schedules and time stamps only."""
     return datetime.now(UTC)

@@ -1,8 +1,7 @@
-"""The parts that face Inngest, as far as the settings want and allow them: what announces changes, what
-releases ordered jobs, and what answers an event.
+"""The parts that talk to Inngest, where the settings enable them: announcing changes, releasing ordered jobs,
+and answering an event.
 
-What needs the Inngest SDK is imported only where the settings want it: the SDK costs time at the start, and
-memory ever after.
+Whatever needs the Inngest SDK is imported only if enabled: the SDK costs start-up time and memory.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Senders:
-    """What sends announcements, what sends released jobs, and what is asked of lost ones; None where the
-    settings want or allow none."""
+    """The senders of announcements and released jobs, and the API to look up lost ones; None if disabled."""
 
     announcer: EventSender | None
     job_sender: EventSender | None
@@ -43,7 +41,7 @@ class Senders:
 
 @asynccontextmanager
 async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[Senders]:
-    """What the settings want and allow."""
+    """What the settings enable."""
     if not settings.inngest_sends:
         yield Senders(None, None)
         return
@@ -56,7 +54,7 @@ async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[
             opening = open_event_sender(settings, on_attempt=lambda: liveness.tick("dispatcher"))
             announcer = await opened.enter_async_context(opening)
         if settings.release_jobs:
-            # What can't be sent goes back into the order instead of being tried again at once.
+            # What can't be sent goes back into the order instead of being retried at once.
             opening = open_event_sender(
                 settings, max_attempts=1, on_attempt=lambda: liveness.tick("releaser")
             )
@@ -74,7 +72,7 @@ def make_dispatcher(
     metrics: OutboxMetrics,
     liveness: Liveness,
 ) -> Dispatcher | None:
-    """What announces recorded changes, if anything is to."""
+    """The dispatcher of recorded changes, if enabled."""
     if sender is None:
         return None
     return Dispatcher(
@@ -98,7 +96,7 @@ def make_releaser(
     metrics: ReleaseMetrics,
     liveness: Liveness,
 ) -> Releaser | None:
-    """What releases ordered jobs, if anything is to."""
+    """The releaser of ordered jobs, if enabled."""
     if senders.job_sender is None:
         return None
     return Releaser(
@@ -121,7 +119,7 @@ def make_releaser(
 def make_function_host(
     settings: Settings, function: SyncFunction, daemon_id: str, liveness: Liveness
 ) -> FunctionHost | None:
-    """What offers Inngest the function, where the settings want and allow it."""
+    """The host of the function for Inngest, if enabled."""
     if not (settings.inngest_hosts and settings.host_sync_function):
         return None
     from priorityd.daemon.inngest.function_host import FunctionHost

@@ -22,13 +22,13 @@ _secrets: list[str] = []
 
 
 def hide(*secrets: str) -> None:
-    """Let these appear in no log line from now on, nor in what `redact` has gone over."""
+    """Hide these from now on in every log line and in what `redact` returns."""
     for secret in secrets:
         _secrets.extend(form for form in (secret, quote_plus(secret)) if form and form not in _secrets)
 
 
 def redact(text: str) -> str:
-    """The text without what `hide` was told."""
+    """The text without the secrets."""
     for secret in _secrets:
         text = text.replace(secret, "[redacted]")
     return text
@@ -52,7 +52,7 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
         structlog.processors.format_exc_info if not console else _unchanged,
         _redactor(renderer),
     ]
-    # Our own lines do not go through the standard library, which takes longer than all else about them.
+    # Our own lines bypass the standard library, which would take longer than everything else about them.
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -70,15 +70,15 @@ def configure_logs(log_format: LogFormat, level: str, secrets: tuple[str, ...] =
     root.setLevel(level.upper())
     for chatty in ("httpx", "httpcore", "websockets", "uvicorn", "hpack"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # The listener reports every failure of the connection itself, once and in its own words. The null handler
-    # keeps Python from printing what nobody else handles.
+    # The listener reports every failure of the connection itself, once. The null handler keeps Python from
+    # printing unhandled records.
     realtime = logging.getLogger("realtime")
     realtime.propagate = level == "debug"
     realtime.addHandler(logging.NullHandler())
 
 
 class _Stderr(structlog.WriteLogger):
-    """Loses a line that can't be written, as the standard library does: work goes on without its log."""
+    """Drops a line that can't be written, as the standard library does: work goes on without its log."""
 
     def msg(self, message: str) -> None:
         with suppress(OSError, ValueError):
@@ -101,7 +101,7 @@ def _shorten_foreign(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _redactor(
     render: Callable[[WrappedLogger, str, EventDict], str | bytes],
 ) -> Callable[[WrappedLogger, str, EventDict], str]:
-    """Render, then take the secrets out: whatever they were part of, they are text by then."""
+    """Render, then remove the secrets: whatever they were part of, it is text by then."""
 
     def render_and_redact(logger: WrappedLogger, method: str, event: EventDict) -> str:
         return redact(str(render(logger, method, event)))

@@ -1,4 +1,4 @@
-"""What the metrics of each room are made with; its `metrics` module says which there are.
+"""How the metrics of each room are made; its `metrics` module lists them.
 
 Every label value that can occur is known, so every series starts at zero. Ids are never labels.
 """
@@ -11,18 +11,18 @@ from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-# A `_created` beside every series would double them, and nothing reads it.
+# A `_created` series beside every series would double them, and nothing reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no annotation there
 
 PREFIX: Final = "workspace_priority_"
 NO_PRIORITY: Final = "none"
-"""Label of a row that had no priority at all before it was put right."""
+"""Label of a row that had no priority before it was corrected."""
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 
 class MetricRegistry:
-    """Makes metrics in a registry of their own; each label is given with all of its values."""
+    """Makes metrics in its own registry; each label is given with all its values."""
 
     def __init__(self) -> None:
         self.collected = CollectorRegistry()
@@ -33,13 +33,13 @@ class MetricRegistry:
         return _at_zero(Counter(PREFIX + name, text, labels, registry=self.collected), labels)
 
     def gauge(self, name: str, text: str, **labels: Iterable[str]) -> Gauge:
-        """What goes up and down."""
+        """A value that goes up and down."""
         return _at_zero(Gauge(PREFIX + name, text, labels, registry=self.collected), labels)
 
     def histogram(
         self, name: str, text: str, buckets: tuple[float, ...], **labels: Iterable[str]
     ) -> Histogram:
-        """How often something was how long, or how much."""
+        """A distribution of durations or sizes."""
         made = Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.collected)
         return _at_zero(made, labels)
 

@@ -1,4 +1,4 @@
-"""Where the project's own migrations are: the SQL files that a Supabase project gets."""
+"""Where priorityd's migrations are: the SQL files that a Supabase project gets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PACKAGE: Final = Path(__file__).resolve().parent
 def migrations_dir() -> Path:
     """Where the SQL files are.
 
-    In an installed wheel they travel inside the package; in the source tree they lie beside it.
+    In an installed wheel they are inside the package; in the source tree beside it.
 
     Raises:
-        FileNotFoundError: They are in neither place.
+        FileNotFoundError: they are in neither place.
     """
     for directory in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations"):
         if any(directory.glob("*.sql")):

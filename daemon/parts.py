@@ -10,10 +10,10 @@
 
     background_jobs ─▶ JobWatcher            everything ─▶ metrics, /status and the status page
 
-What the timers start, Sweeper, Resyncer, Trimmer and JobWatcher do only while the Elector has the lease.
+Sweeper, Resyncer, Trimmer and JobWatcher work by timer only while the Elector has the lease.
 
-Agents do not know each other. They meet at passive things, which are there before them: one adds to the work
-queue or asks for a sweep, another takes; the elector writes who leads, and the others read it.
+Agents do not know each other. They share passive things, which are made first: one adds to the work queue or
+requests a sweep, another takes it; the elector writes who leads, and the others read it.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ from priorityd.daemon.stream.listener import Listener
 from priorityd.daemon.wakeup import Wakeup
 
 QUEUE_CAPACITY: Final = 50_000
-"""Repositories that may wait; above it a sweep is cheaper than looking at each, and memory stays bounded."""
+"""The most repositories that wait; above it a sweep is cheaper, and memory stays bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What all parts work with: the settings, the ways out, and what they report to.
+    """What all parts use: the settings, the connections, and what they report to.
 
-    `daemon_id` is whose the lease, the claims and the heartbeat row are.
+    `daemon_id` owns the lease, the claims and the heartbeat row.
     """
 
     settings: Settings
@@ -77,7 +77,7 @@ class Means:
 
 
 class Shared:
-    """The passive things, at which the agents meet."""
+    """The passive things that the agents share."""
 
     def __init__(self, means: Means) -> None:
         settings, metrics = means.settings, means.metrics
@@ -109,7 +109,7 @@ class Agents:
     """The agents, each given what it reads and writes.
 
     The listener, the sweeper, the worker and the dispatcher end one after the other (see `daemon.app`);
-    `others` are all the rest, in whatever order.
+    `others` are the rest, in any order.
     """
 
     def __init__(self, means: Means, shared: Shared) -> None:

@@ -1,4 +1,4 @@
-"""Settings: one frozen object, read once where the process begins and passed down.
+"""Settings: one frozen object, read once where the process starts and passed down.
 
 Sources, the first one wins: environment, `.env` in the working directory, a directory of secret files named
 like the variables (systemd's `$CREDENTIALS_DIRECTORY`, else `PRIORITYD_SECRETS_DIR`, else `/run/secrets`).
@@ -32,7 +32,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Every setting of the daemon; each field says its unit, default and reason."""
+    """Every setting of the daemon; each field states its unit, default and reason."""
 
     model_config = SettingsConfigDict(
         env_prefix="PRIORITYD_",
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     gateway_key: SecretStr | None = Field(
         None,
         description="The anon or a publishable key, if the key above is the token of a role of your own: "
-        "Supabase's gateway lets nobody pass by a token alone that is none of the project's keys.",
+        "Supabase's gateway demands one of the project's keys as well.",
     )
     inngest_event_key: SecretStr | None = Field(
         None,
@@ -98,13 +98,13 @@ class Settings(BaseSettings):
     http_port: int = Field(9815, ge=0, le=65535, description="Port of the same; 0 takes any free one.")
     resync_schedule: str = Field(
         "0 */6 * * *",
-        description="When every tracked row is looked at, as a cron expression in UTC: the safety net.",
+        description="When every tracked row is checked, as a cron expression in UTC: the safety net.",
     )
     sweep_interval_seconds: Seconds = Field(
         10.0,
         le=3600,
-        description="Between searches for rows that disagree with membership; stretched by itself on a large "
-        "database so that they take at most 1 % of its time. Bounds how long a lost event can matter.",
+        description="Between searches for rows that disagree with membership; stretched automatically on a "
+        "large database so that they take at most 1 % of its time. Bounds how long a lost event can matter.",
     )
     debounce_seconds: Seconds = Field(
         0.2, le=60, description="Changes of one repository closer together than this are applied together."
@@ -113,10 +113,10 @@ class Settings(BaseSettings):
         1.0, le=300, description="The longest a change waits because others of the same repository follow it."
     )
     batch_size: int = Field(
-        500, ge=1, le=10_000, description="Repositories per call of the database, at most."
+        500, ge=1, le=10_000, description="The most repositories per call to the database."
     )
     dispatch_changes: bool = Field(
-        True, description="Whether changes of priority are announced to Inngest, where events can be sent."
+        True, description="Whether priority changes are announced to Inngest, where events can be sent."
     )
     sync_new_workspace_repositories: bool = Field(
         True,
@@ -125,8 +125,8 @@ class Settings(BaseSettings):
     )
     dispatch_claim_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
         60.0,
-        description="How long changes that a daemon has taken to announce are its own: after it has died, "
-        "another takes them over that much later.",
+        description="How long a daemon's claim on changes to announce lasts: after it has died, another "
+        "takes them over that much later.",
     )
     host_sync_function: bool = Field(
         True,
@@ -134,12 +134,12 @@ class Settings(BaseSettings):
         "has the signing key.",
     )
     change_retention_days: int = Field(
-        90, ge=1, le=36500, description="How long changes of priority stay on record."
+        90, ge=1, le=36500, description="How long priority changes stay on record."
     )
     queue_mode: QueueMode = Field(
         "direct",
-        description="How jobs are queued where the caller does not say: direct, at once to Inngest; or "
-        "ordered, to wait in the database until a daemon releases them in strict order.",
+        description="How jobs are queued where the caller does not say: direct, sent to Inngest at once; or "
+        "ordered, kept in the database until a daemon releases them in strict order.",
     )
     release_jobs: bool = Field(
         True, description="Whether the daemon releases ordered jobs, where events can be sent."
@@ -149,11 +149,11 @@ class Settings(BaseSettings):
         ge=1,
         le=10_000,
         description="Ordered jobs of each type that may be in flight at once, over all daemons: as many as "
-        "the function's concurrency. What is beyond waits in Inngest, where priorities no longer reach it.",
+        "the function's concurrency. More would wait in Inngest, where a later priority does not reach them.",
     )
     job_deadline_seconds: Annotated[float, Field(ge=1, le=31_622_400, allow_inf_nan=False)] = Field(
         86_400.0,
-        description="Within this time an ordered job is to be done; when five sixths of it have passed, one "
+        description="Within this time an ordered job should be done; when five sixths of it have passed, one "
         "of a lower priority is promoted.",
     )
     job_lease_seconds: Annotated[float, Field(ge=60, le=604_800, allow_inf_nan=False)] = Field(
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         3,
         ge=1,
         le=1000,
-        description="After how many of them without a report an ordered job has failed.",
+        description="After how many leases without a report an ordered job has failed.",
     )
     drain_seconds: Seconds = Field(
         20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What may appear nowhere."""
+        """What must never be shown."""
         keys = (self.supabase_key, self.inngest_event_key, self.inngest_signing_key)
         return tuple(key.get_secret_value() for key in keys if key is not None)
 
@@ -264,7 +264,7 @@ class Settings(BaseSettings):
     @field_validator("resync_schedule")
     @classmethod
     def _cron_expression(cls, value: str) -> str:
-        # It also knows a sixth, for seconds, which nobody expects in front.
+        # It also knows a sixth, for seconds, which nobody expects in first place.
         if len(value.split()) != 5:
             raise ValueError("is no cron expression of five fields")
         try:
@@ -297,7 +297,7 @@ def load_settings() -> Settings:
     secrets = _secrets_directory()
     try:
         with warnings.catch_warnings():
-            # Of a secret that is a directory, say.
+            # For example, of a secret that is a directory.
             warnings.simplefilter("error", UserWarning)
             return Settings(_secrets_dir=secrets)
     except (SettingsError, OSError, UnicodeError, UserWarning) as error:
@@ -308,7 +308,7 @@ def load_settings() -> Settings:
 
 
 def read_key() -> str:
-    """The project's key as the settings have it now. Raises `ConfigurationError`."""
+    """The key that the settings have now. Raises `ConfigurationError`."""
     return load_settings().supabase_key.get_secret_value()
 
 
@@ -322,7 +322,7 @@ def proxy_passwords() -> tuple[str, ...]:
 
 
 def variable_name(field: str) -> str:
-    """The environment variable of a field, the first one where there are several."""
+    """The environment variable of a field, the first where there are several."""
     alias = Settings.model_fields[field].validation_alias
     if isinstance(alias, AliasChoices):
         return " or ".join(str(choice) for choice in alias.choices[:-1])
@@ -353,7 +353,7 @@ def _checked_directory(variable: str, directory: Path) -> Path:
 
 
 def _unreadable(error: Exception, secrets: Path | None) -> str:
-    """Which file can't be read, and why: the error itself may not say."""
+    """Which file can't be read, and why: the error itself may lack that."""
     for path in (_ENV_FILE, *(secrets.iterdir() if secrets else ())):
         try:
             if path.is_file():

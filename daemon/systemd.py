@@ -62,4 +62,4 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify_socket:
                 notify_socket.sendto("\n".join(lines).encode(), address)
         except OSError as error:
-            log.warning("service_manager_not_notified", error=str(error))
+            log.warning("sd_notify_failed", error=str(error))

@@ -1,19 +1,19 @@
 -- Workspace priority tracking: what tracked_repositories knows about workspaces, and what counts as a membership.
 --
--- How these files work. They are a set with a number; a file consists of units. A unit is one DO block, so that it is
--- atomic under every client, and begins by asking start_unit: a unit older than what is installed is skipped with a
--- notice, one whose predecessors are missing is refused. Applied again, in order, the set brings every earlier state
--- to its own. Tables, columns and indexes are units apart from functions, which change together. Outbox, ordered jobs
--- and job telemetry are lines of their own, each of which may be left out.
+-- How these files work. They form a numbered set; a file consists of units. A unit is one DO block, so that it is atomic
+-- under every client, and first asks start_unit: a unit older than what is installed is skipped with a notice, one with
+-- missing predecessors is refused. Applied again, in order, the set upgrades every earlier state. Tables, columns and
+-- indexes are in separate units from functions, which change together. Outbox, ordered jobs and job telemetry are lines
+-- of their own, each of which may be left out.
 --
 -- The application's schema is taken as it is found. `priority` may be an enum of any name in any schema, a text type, or
--- missing; workspaces may be named by uuids, integers or texts; the columns may be there already, with nulls in them.
--- What can't be worked with is refused before anything is made. What is created in the application's own objects is
--- written down in priorityd.created, so that rollback/uninstall.sql removes that and nothing else.
+-- missing; workspace ids may be uuids, integers or texts; the columns may exist already, with nulls in them. Anything
+-- unsupported is refused before a change is made. What is created in the application's own objects is recorded in
+-- priorityd.created, so that rollback/uninstall.sql removes exactly that.
 --
--- Adding columns locks tracked_repositories against everybody until the end of the transaction: seconds on a million
--- rows. Where that is too long, run the script in concurrently/ before: it has this file add the columns and stop, by
--- setting priorityd.part to 'columns', and does the rest without making anybody wait.
+-- Adding columns locks tracked_repositories exclusively until the end of the transaction: seconds on a million rows.
+-- Where that is too long, run the script in concurrently/ first: by setting priorityd.part to 'columns' it has this file
+-- add the columns and stop, and does the rest without blocking anyone.
 
 do $tables$
 declare
@@ -25,7 +25,7 @@ begin
             using errcode = 'undefined_table',
                   hint = 'Apply the application''s own migrations first.';
     end if;
-    -- Two who apply the set at once wait for each other.
+    -- Concurrent runs of the set wait for each other.
     perform pg_advisory_xact_lock(hashtext('priorityd.migrations'));
     if to_regclass('priorityd.migrations') is not null then
         execute 'select max(m.set_number) from priorityd.migrations m' into v_installed;
@@ -53,8 +53,8 @@ begin
         create table priorityd.created (what text primary key);
     end if;
 
-    -- Whether to go on with a unit of this set, which needs those other units of it. A function of the application's
-    -- own is not replaced.
+    -- Whether to go on with a unit of this set, which requires these other units. The application's own functions are
+    -- not replaced.
     create or replace function priorityd.start_unit(
         p_unit text, p_set integer, p_needs text[] default '{}', p_functions name[] default '{}'
     )
@@ -91,7 +91,7 @@ begin
     end
     $$;
 
-    -- The type of a column beneath its domains; null where there is no such column.
+    -- The base type of a column, below any domains; null if there is no such column.
     create or replace function priorityd.base_type(p_table regclass, p_column name, out type oid, out modifier integer)
     language plpgsql stable as $$
     begin
@@ -103,7 +103,7 @@ begin
     end
     $$;
 
-    -- Raises for keys of types that nothing here could work with.
+    -- Raises for keys of unsupported types.
     create or replace function priorityd.demand_keys()
     returns void language plpgsql stable as $$
     declare
@@ -143,7 +143,7 @@ begin
         select format_type(a.atttypid, a.atttypmod), t.typtype = 'd' into v_declared, v_is_domain
         from pg_attribute a join pg_type t on t.oid = a.atttypid
         where a.attrelid = c_table and a.attname = 'priority' and not a.attisdropped;
-        -- Where the column is missing it will be of this type, which may be there.
+        -- A missing column will get this type, which may exist already.
         v_type := coalesce((priorityd.base_type(c_table, 'priority')).type, to_regtype('public.repository_priority'));
         v_name := format_type(v_type, null);
         if (select typtype from pg_type where oid = v_type) = 'e' then
@@ -197,8 +197,8 @@ begin
         return;
     end if;
 
-    -- Whoever waits for the strongest lock makes everybody wait behind it: better to fail, and be tried again. Autovacuum
-    -- gives way to whoever has waited for a second.
+    -- Everyone queues behind a session that waits for an exclusive lock: better to fail and be retried. Autovacuum gives
+    -- way to a session that has waited for a second.
     perform set_config('lock_timeout', '2s', true);
     select b.type, b.modifier into v_type, v_modifier from priorityd.base_type(c_table, 'priority') b;
     if v_type is not null and not exists (select from priorityd.created c where c.what = 'backfill') then
@@ -219,7 +219,7 @@ begin
         end if;
         v_type := to_regtype('public.repository_priority');
     end if;
-    -- A domain counts as the type beneath it: CASE and COALESCE yield that type, never the domain.
+    -- A domain counts as its base type: CASE and COALESCE yield that type, never the domain.
     v_name := format_type(v_type, v_modifier);
     if exists (
         select from pg_attribute
@@ -234,8 +234,8 @@ begin
         select n.name, n.definition
         from (values
             ('priority', 'public.repository_priority default ''medium'''),
-            -- The type of priority, so that the two can be assigned and compared without casts. Checked later: a
-            -- constraint that comes with its column reads the whole table under the strongest lock.
+            -- The type of priority, so that the two can be assigned and compared without casts. Validated later: a
+            -- constraint added with its column scans the whole table under an exclusive lock.
             ('manual_priority', v_name || ', add constraint tracked_repositories_manual_priority_check'
                 ' check (manual_priority::text in (''critical'', ''high'', ''medium'', ''low'')) not valid'),
             ('is_workspace_repo', 'boolean default false'),
@@ -250,7 +250,7 @@ begin
         insert into priorityd.created values ('column ' || v_column);
     end loop;
 
-    -- A comment that the application wrote itself is left alone.
+    -- A comment of the application's own is kept.
     for v_column, v_definition in values
         ('is_workspace_repo',
          'True if this repository is tracked by at least one workspace. Auto-synced every 6 hours.'),
@@ -269,7 +269,7 @@ end
 $tables$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Membership, and who sees all of it
+-- Membership, and whether all of it is visible
 -- ---------------------------------------------------------------------------------------------------------------
 
 do $tables$
@@ -287,8 +287,8 @@ begin
         return;
     end if;
 
-    -- Whether priorityd.memberships() is as it is created below. An operator's own may well begin with the default one, and
-    -- join what repeats pairs.
+    -- Whether priorityd.memberships() is as created below. An operator's own may start from the default one, and join
+    -- something that repeats pairs.
     create or replace function priorityd.memberships_are_as_installed()
     returns boolean language sql stable as $$
         select btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
@@ -297,8 +297,8 @@ begin
         where p.oid = to_regprocedure('priorityd.memberships()')
     $$;
 
-    -- What the two return follows the application's type of workspace_id, so that nothing is cast and both are inlined;
-    -- a function in the way that was made for another type is dropped first. An operator's own is not.
+    -- The two return the application's type of workspace_id, so that nothing is cast and both are inlined; one made for
+    -- another type is dropped first, an operator's own is not.
     for v_function, v_is_ours in
         select p.oid, p.proname = 'default_memberships' or priorityd.memberships_are_as_installed()
         from pg_proc p
@@ -316,8 +316,8 @@ begin
         execute format('drop function %s', v_function);
     end loop;
 
-    -- What counts unless an operator says otherwise: pairs whose workspace is not known to be switched off. Where the
-    -- rows of workspaces are hidden, everything counts. Ids of types that have no comparison are compared as texts.
+    -- What counts by default: pairs whose workspace is not known to be switched off. Where the rows of workspaces are
+    -- hidden, everything counts. Ids of types without a common comparison are compared as texts.
     if (priorityd.base_type(c_workspaces, 'is_active')).type = 'boolean'::regtype and v_id_type is not null then
         v_switched_off := format('
             and (exists (select from public.workspaces w where %s and w.is_active is false)) is not true',
@@ -338,9 +338,9 @@ begin
         $$
     $definition$, v_result, v_switched_off);
 
-    -- The one place that says what counts as a membership. An operator may replace it, before installing or later; it
+    -- The one place that defines what counts as a membership. An operator may replace it, before installing or later; it
     -- is never overwritten. A SQL function of this form is inlined: with SET or SECURITY DEFINER, or in PL/pgSQL, a
-    -- sweep takes three times as long. Pairs may repeat: whoever counts, counts distinct workspaces.
+    -- sweep takes three times as long. Pairs may repeat: callers count distinct workspaces.
     if to_regprocedure('priorityd.memberships()') is null then
         execute format($definition$
             create function priorityd.memberships()

@@ -6,7 +6,7 @@ begin
         return;
     end if;
 
-    -- What may cause a change.
+    -- The possible causes of a change.
     create or replace function priorityd.triggers()
     returns text[] language sql immutable as $$
         select array['event', 'sweep', 'resync', 'start', 'reconnect', 'signal', 'overflow', 'manual', 'pin',
@@ -14,9 +14,9 @@ begin
     $$;
 
     -- One row for each change of a priority, the flag or the manual override, written in the transaction that makes the
-    -- change: the trail can neither miss a change nor tell of one that was rolled back. Being read by the dispatcher makes
-    -- the same row the outbox. No foreign keys: the trail outlives the repository, and the application's deletes must not
-    -- pay for it.
+    -- change: the trail neither misses a change nor records one that was rolled back. The dispatcher reads the same rows:
+    -- they are the outbox, too. No foreign keys: the trail outlives the repository, and the application's deletes must
+    -- not pay for it.
     if to_regclass('public.repository_priority_changes') is null then
         create table public.repository_priority_changes (
             id bigint generated always as identity primary key,
@@ -32,8 +32,8 @@ begin
             trigger text not null constraint repository_priority_changes_trigger_check
                 check (trigger = any (priorityd.triggers())),
             changed_at timestamptz not null default clock_timestamp(),
-            -- Dispatching. A row is pending until it has been dispatched or given up; a claim that is never finished
-            -- (its holder died) runs out and is taken over.
+            -- Dispatching. A row is pending until it is dispatched or abandoned; an unfinished claim (its holder died)
+            -- expires and is taken over.
             daemon_id uuid,
             claimed_at timestamptz,
             attempts integer not null default 0,
@@ -54,9 +54,9 @@ begin
         insert into priorityd.created values ('table public.repository_priority_changes');
     end if;
 
-    -- Whether a priority was set by somebody and is to be remembered. 'critical' was: no rule ever makes it. 'high' was
-    -- where the flag is off, but not where the repository is held by any workspace, or a count is left: then flags were
-    -- taken back, and nobody chose anything.
+    -- Whether a priority was set by hand and must be remembered. 'critical' always was: no rule sets it. 'high' was if
+    -- the flag is off, unless any workspace holds the repository, or a count is left: then the flags were rolled back,
+    -- and nothing was chosen.
     create or replace function priorityd.is_override(
         p_priority text, p_flag boolean, p_count integer, p_manual text, p_repository_id uuid
     )
@@ -72,10 +72,10 @@ begin
     end
     $$;
 
-    -- The first fill, of these tracked rows or of all. Repositories in a workspace get their flag, count and priority;
-    -- of the others, overrides are remembered and unknown flags become known: the rest is left to the first resync.
-    -- Nobody kept flags before, so 'high' in a workspace says nothing about an override; 'critical' does, and stays.
-    -- Recorded as dispatched: the change is on record, but nobody waits for announcements of the first fill.
+    -- The backfill, of these tracked rows or of all. Repositories in a workspace get their flag, count and priority; for
+    -- the others, overrides are remembered and null flags filled in; the rest is left to the first resync. There were no
+    -- flags before, so 'high' in a workspace says nothing about an override; 'critical' does, and stays. Recorded as
+    -- dispatched: the change is on record, but the backfill is not announced.
     create or replace function priorityd.backfill(p_ids uuid[] default null)
     returns void language plpgsql
     set plan_cache_mode = force_custom_plan
@@ -109,7 +109,7 @@ begin
                 or (tr.priority::text = 'critical' and tr.manual_priority is distinct from tr.priority)
             )
             order by tr.id
-            -- A row that the application holds is left to the next time.
+            -- A row locked by the application is left for the next time.
             for no key update of tr skip locked
         ),
         written as (
@@ -141,9 +141,9 @@ begin
     end
     $$;
 
-    -- The same where the application refuses to have some rows changed: what fails is halved until these are known, and
-    -- they are left to the daemon, which tries them again and names them. Of very many only so many are looked for one by
-    -- one; then what fails with them is left, too. Returns how many rows were left.
+    -- The same where the application refuses to change some rows: a failing batch is halved until these are known; they
+    -- are left to the daemon, which retries and names them. Only a limited number is isolated one by one; rows that fail
+    -- together with more are left, too. Returns how many rows were left.
     create or replace function priorityd.backfill_as_allowed(p_ids uuid[] default null, p_most integer default 100)
     returns integer language plpgsql as $$
     declare
@@ -157,7 +157,7 @@ begin
             set constraints all immediate;
             return 0;
         exception
-            -- Who may not see or write anything is told so.
+            -- A role that may not see or write everything gets an error.
             when insufficient_privilege then
                 if row_security_active('public.tracked_repositories')
                     or row_security_active('public.workspace_repositories') then
@@ -181,7 +181,7 @@ begin
     if current_setting('priorityd.part', true) = 'columns' then
         return;
     end if;
-    -- Ever after, what a change means is for the daemon to decide.
+    -- From then on, the daemon decides what a change means.
     if not exists (select from priorityd.created c where c.what = 'backfill') then
         perform priorityd.backfill_as_allowed();
         insert into priorityd.created values ('backfill');

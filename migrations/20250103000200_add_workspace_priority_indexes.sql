@@ -1,11 +1,11 @@
--- The indexes on the application's tables, listed once: the units below build what is missing, concurrently/ builds the
--- same without making writers wait, and uninstall.sql removes what was built.
+-- The indexes on the application's tables, listed once: the units below build missing ones, concurrently/ builds the same
+-- without blocking writers, and uninstall.sql removes them.
 
 do $tables$
 declare
     -- Rows that are wrong whatever the membership is: flag, count, priority and override contradict each other.
-    -- None of the application's indexes may call a function of ours, or its own writes need rights on it; so this
-    -- condition goes as text into the index and into the function that reads by it.
+    -- No index on the application's tables may call a function of ours, or its own writes would need privileges on it; so
+    -- this condition is inserted as text into the index and into the function that uses it.
     c_drifted constant text := $drifted$(
             (is_workspace_repo and workspace_count > 0 and repository_id is not null and priority = case
                 when manual_priority not in ('high', 'medium', 'low') then manual_priority else 'high'
@@ -17,7 +17,7 @@ begin
         return;
     end if;
 
-    -- The tracked rows with what contradicts itself. Inlined, so that what is not asked for is not read.
+    -- The inconsistent tracked rows. Inlined, so that unused columns are not read.
     execute format($definition$
         create or replace function priorityd.tracked_rows()
         returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean)
@@ -28,7 +28,7 @@ begin
     $definition$, c_drifted);
 
     if to_regclass('priorityd.indexes') is null then
-        -- An index of the application's own that begins with the columns of unless_led_by serves as well.
+        -- An index of the application's own that begins with the columns of unless_led_by is as good.
         create table priorityd.indexes (
             name name primary key,
             table_name name not null,
@@ -57,7 +57,7 @@ begin
     where (n.table_name, n.definition, n.unless_led_by)
         is distinct from (excluded.table_name, excluded.definition, excluded.unless_led_by);
 
-    -- The bytes of a table with all its partitions: one that has partitions has no rows itself. Null without a table.
+    -- The size of a table with all its partitions in bytes: a partitioned table has no rows itself. Null without a table.
     create or replace function priorityd.table_size(p_table regclass)
     returns bigint language sql stable as $$
         with recursive tree as (
@@ -122,8 +122,7 @@ begin
     end
     $$;
 
-    -- The indexes that are missing, with the statements that make them. One whose building was interrupted is there,
-    -- and of no use.
+    -- The missing indexes, with the statements that build them. One whose build was interrupted exists, but is useless.
     create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
     returns table (name name, table_name name, statements text[])
     language sql stable as $$
@@ -152,7 +151,7 @@ begin
         )
     $$;
 
-    -- Building an index makes the writers of its table wait until the transaction ends.
+    -- Building an index blocks the writers of its table until the transaction ends.
     create or replace function priorityd.build_indexes(p_table name)
     returns void language plpgsql as $$
     declare
@@ -173,7 +172,7 @@ begin
         return;
     end if;
     perform priorityd.build_indexes('tracked_repositories');
-    -- Last of all: those who write memberships are to wait for as little as can be.
+    -- Last, so that writers of memberships wait as briefly as possible.
     perform priorityd.build_indexes('workspace_repositories');
 end
 $tables$;

@@ -1,4 +1,4 @@
--- Who may call and read what is ours, and whether a caller sees everything that priorities depend on.
+-- Which roles may call and read our objects, and whether a caller sees everything that priorities depend on.
 
 do $functions$
 begin
@@ -39,8 +39,8 @@ begin
     end
     $$;
 
-    -- What is ours is for service_role and for the roles that have usage on the schema priorityd, and for nobody to whom
-    -- default privileges have given it. What is right already is left alone, so that nobody waits for it.
+    -- Our objects are for service_role and the roles with usage on the schema priorityd, and for no role that got them by
+    -- default privileges. Correct privileges are left alone, so that nothing waits for them.
     create or replace function priorityd.grant_access()
     returns void language plpgsql as $$
     declare
@@ -128,7 +128,7 @@ begin
         where c.oid = p_table
     $$;
 
-    -- The tables on which priorities depend, and of which the caller may not see or change every row.
+    -- The tables that priorities depend on and of which the caller may not see or change every row.
     create or replace function priorityd.hidden_tables()
     returns text[] language sql stable as $$
         select array(
@@ -146,8 +146,7 @@ begin
         )
     $$;
 
-    -- A membership that the caller can't see must not look like one that has ended, and a right that is missing not like
-    -- rows that are refused one by one.
+    -- A hidden membership must not look like one that has ended, nor a missing privilege like rows refused one by one.
     create or replace function priorityd.demand_sight()
     returns void language plpgsql stable as $$
     declare
@@ -225,7 +224,7 @@ begin
     end
     $$;
 
-    -- Whether no two rows of the table can have the same in these columns, all of them known: a unique index sees to it.
+    -- Whether a unique index guarantees that no two rows of the table are equal in these columns, nulls aside.
     create or replace function priorityd.is_unique(p_table regclass, p_columns name[])
     returns boolean language sql stable as $$
         select exists (
@@ -248,7 +247,7 @@ begin
             and priorityd.memberships_are_as_installed()
     $$;
 
-    -- Those columns of a table of the application that there are and that the caller may read.
+    -- Which of these columns exist in a table of the application and are readable by the caller.
     create or replace function priorityd.readable_columns(p_table text, p_columns name[])
     returns name[] language sql stable as $$
         select array(
@@ -264,7 +263,7 @@ begin
     language plpgsql stable as $$
     begin
         of_repositories := cardinality(priorityd.readable_columns('public.repositories', '{id, owner, name}')) = 3
-            and (priorityd.base_type('public.repositories', 'id')).type = 'uuid'::regtype;
+            and (priorityd.base_type(to_regclass('public.repositories'), 'id')).type = 'uuid'::regtype;
         of_tracked := cardinality(
             priorityd.readable_columns('public.tracked_repositories', '{organization_name, repository_name}')
         ) = 2;

@@ -1,25 +1,25 @@
--- The rules, and how a tracked row is made right by them.
+-- The rules, and how a tracked row is corrected by them.
 --
 -- For a repository that is in n distinct workspaces, by priorityd.memberships():
 --   n >= 1   is_workspace_repo = true,  workspace_count = n, priority = 'high', or manual_priority if that is above high
 --   n  = 0   is_workspace_repo = false, workspace_count = 0, priority = coalesce(manual_priority, 'medium')
--- A high or critical that somebody set (see priorityd.is_override) is remembered in manual_priority.
+-- A high or critical set by hand (see priorityd.is_override) is remembered in manual_priority.
 --
 -- Above high is 'critical', where the application has it: a workspace never lowers it. An enum may lack the label, and a
--- comparison with it would fail; so it is written as what is neither high, medium nor low, or compared as text.
+-- comparison with it would fail; so it is expressed as neither high, medium nor low, or compared as text.
 --
 -- How a concurrent change is never lost. A call first finds the rows that need a change, locks those alone
 -- (FOR NO KEY UPDATE), and then, in a later statement, reads membership again: under READ COMMITTED that statement sees
--- every membership that was committed before the lock was had. Whoever commits a membership later has a call of their
--- own coming. One gap is left by that: a row may look right only because another call that has already read
--- membership, and is about to write, has not committed yet. Such a row carries that call's transaction in xmax, so rows
--- with an xmax are locked and read again as well (see p_careful).
+-- every membership that was committed before the lock was taken. A membership committed later causes a call of its own.
+-- One gap is left: a row may look right only because another call, which has read membership and is about to write, has
+-- not committed yet. Such a row carries that call's transaction in xmax, so rows with an xmax are locked and read again
+-- as well (see p_careful).
 --
--- Types. `priority` is an enum here and a text there. Literals such as 'high' take the type of what they are compared
--- with, and variables are declared as the column's %type (manual_priority's, which is never a domain), so the same
--- source serves all schemas, with plans and indexes of the real type and no dynamic SQL.
+-- Types. `priority` may be an enum or a text. Literals such as 'high' take the type that they are compared with, and
+-- variables are declared as the column's %type (manual_priority's, which is never a domain), so the same source serves
+-- all schemas, with plans and indexes of the real type and without dynamic SQL.
 --
--- Settings are those of the functions in public, which call these. Their search path is what the application's own
+-- Settings are those of the functions in public, which call these. Their search path is the one that the application's own
 -- triggers, checks and policies see when it writes through PostgREST; our own names are always qualified. lock_timeout
 -- counts from the moment a lock is waited for, so setting it on a function works everywhere. statement_timeout is armed
 -- before a function starts: in psql the setting comes too late for the call itself. PostgREST reads it from the
@@ -31,7 +31,7 @@ begin
         return;
     end if;
 
-    -- Two columns of decide have the type of manual_priority: were that changed since, replacing it would fail.
+    -- Two columns of decide have the type of manual_priority: if that has changed, replacing it would fail.
     if (
         select p.proallargtypes[7] <> a.atttypid
         from pg_proc p, pg_attribute a
@@ -41,8 +41,8 @@ begin
         drop function priorityd.decide(uuid[], boolean, text);
     end if;
 
-    -- What each of these tracked rows is and what it should be. The rules are here and nowhere else, but for the first
-    -- fill and the rollback, which by intention look at less.
+    -- What each of these tracked rows is and what it should be. The rules are only here, except for the backfill and the
+    -- rollback, which deliberately look at less.
     -- With p_pin, manual_priority is to become p_manual_priority, whatever the row says.
     -- STABLE, so that it reads with the snapshot of the statement that calls it.
     create or replace function priorityd.decide(
@@ -92,13 +92,13 @@ begin
                 or tr.workspace_count is distinct from m.workspaces
                 or tr.priority is distinct from p.priority
                 or tr.manual_priority is distinct from o.manual_priority,
-            -- Locked or being written by somebody, or left so by a transaction that is over.
+            -- Locked or being written by another transaction, or left so by one that has ended.
             tr.xmax <> '0'::xid,
             tr.manual_priority::text,
             tr.workspace_count
         from public.tracked_repositories tr
         left join (
-            -- Grouped once for all rows: looking each row's memberships up by itself takes twice as long.
+            -- Grouped once for all rows: looking up each row's memberships separately takes twice as long.
             select w.repository_id, count(distinct w.workspace_id)::integer as workspaces
             from priorityd.memberships() w
             where w.repository_id = any (v_repository_ids) and w.repository_id between v_first and v_last
@@ -125,10 +125,10 @@ begin
     end
     $$;
 
-    -- Locks these rows and returns those that it got. A call for a single row may wait for it; a call for several takes
-    -- those that nobody else holds. Waiting for one of them, it would hold the others meanwhile: a user's transaction
-    -- could end by a deadlock, and of two daemons that hear of the same changes each would find its rows held by the
-    -- other. Rows that are not had are reported, and the caller comes back.
+    -- Locks these rows and returns those that it got. A call for a single row may wait for it; a call for several skips
+    -- locked ones. If it waited for one of them, it would hold the others meanwhile: a user's transaction could end in a
+    -- deadlock, and two daemons that hear of the same changes would find their rows locked by each other. Skipped rows
+    -- are reported, and the caller retries.
     create or replace function priorityd.lock_tracked_rows(p_ids uuid[], p_wait boolean)
     returns uuid[] language plpgsql as $$
     begin
@@ -148,8 +148,8 @@ begin
     end
     $$;
 
-    -- What became of a row: what it was, what it was to be, and what it is now (nulls if the UPDATE did not reach it). Its
-    -- refusal is in the last two.
+    -- The outcome of a row: what it was, what it should be, and what it is now (nulls if the UPDATE did not reach it). Its
+    -- refusal is in the last two columns.
     if to_regtype('priorityd.outcome') is null then
         create type priorityd.outcome as (
             id uuid,
@@ -188,10 +188,10 @@ begin
     -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in one
     -- subtransaction: rows locked in one and updated in another cost a multixact each.
     --
-    -- A row that the application's triggers, checks or constraints refuse fails the UPDATE: then both halves are
-    -- tried by themselves, until the rows that fail are known. p_most bounds how many are found so; of what fails beyond
-    -- them only the error is known. What a deferred constraint says is heard here, too. So is a row of which a trigger
-    -- let only a part through: with the flag of one decision and the priority of another, it would look like an override.
+    -- A row that the application's triggers, checks or constraints refuse fails the UPDATE: then both halves are tried
+    -- separately, until the failing rows are known. p_most limits how many are isolated; of failures beyond that only the
+    -- error is known. Deferred constraints are checked here, too. A row of which a trigger let only a part through fails as
+    -- well: with the flag of one decision and the priority of another, it would look like an override.
     create or replace function priorityd.write_rows(
         p_ids uuid[],
         p_wait boolean,
@@ -260,7 +260,7 @@ begin
             select row(
                 d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority, d.old_workspace_count,
                 d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
-                -- Held: its own lock, or one that a trigger of the application waited for.
+                -- Locked: the row itself, or another that a trigger of the application waited for.
                 d.wrong, v_state not in ('55P03', '40P01'), false, null, null, null, null,
                 case when d.wrong then v_state end, case when d.wrong then left(v_message, 300) end
             )::priorityd.outcome
@@ -269,8 +269,8 @@ begin
     end
     $$;
 
-    -- Records what these rows have become: what the UPDATE returned, not what was meant. Where only the manual override
-    -- has changed there is nothing to announce: such a record is written as dispatched.
+    -- Records what these rows have become: what the UPDATE returned, not what was intended. If only the manual override has
+    -- changed there is nothing to announce: such a record is written as dispatched.
     create or replace function priorityd.record_changes(p_outcomes priorityd.outcome[], p_trigger text)
     returns void language sql as $$
         insert into public.repository_priority_changes (
@@ -282,7 +282,7 @@ begin
             o.old_manual_priority, o.written_manual_priority, p_trigger,
             case when not s.shows then clock_timestamp() end
         from unnest(p_outcomes) o
-        -- An unknown flag that becomes false changes nothing for anybody.
+        -- A null flag that becomes false changes nothing.
         cross join lateral (
             select o.old_priority is distinct from o.written_priority
                 or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false) as shows
@@ -291,7 +291,7 @@ begin
         order by o.id
     $$;
 
-    -- The part of the answer that tells of these rows.
+    -- The part of the answer about these rows.
     create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
     returns jsonb language sql stable as $$
         with judged as (
@@ -351,7 +351,7 @@ begin
         left join named n on n.repository_id = j.repository_id
     $$;
 
-    -- Makes these rows right, and records and answers what changed.
+    -- Corrects these rows, and records and returns what changed.
     create or replace function priorityd.lock_and_write(
         p_suspects uuid[],
         p_trigger text,

@@ -115,7 +115,7 @@ begin
     end
     $$;
 
-    -- How many of these repositories are in a workspace and have no tracked row.
+    -- How many of these repositories are in a workspace but have no tracked row.
     create or replace function priorityd.count_untracked(p_repository_ids uuid[])
     returns bigint language sql stable as $$
         select count(*)
@@ -201,10 +201,10 @@ begin
     end
     $$;
 
-    -- Makes these tracked rows right.
-    -- p_careful: also lock rows that look right but have an xmax, and decide on them again (see the top). Calls
-    -- that speak for a certain change need it. Sweep and resync do without: to them a row that another call is just
-    -- writing is that call's business, and a row can keep the xmax of a finished transaction for long.
+    -- Corrects these tracked rows.
+    -- p_careful: also lock rows that look right but have an xmax, and decide on them again (see the top of 000400). Calls
+    -- on behalf of a change need it. Sweep and resync do not: a row that another call is just writing is that call's
+    -- business, and a row can keep the xmax of a finished transaction for long.
     create or replace function priorityd.apply(
         p_ids uuid[],
         p_trigger text,
@@ -238,9 +238,9 @@ begin
     end
     $$;
 
-    -- Makes exactly these repositories right. Nulls, duplicates and unknown ids are harmless. `all_refused` says whether the
+    -- Syncs exactly these repositories. Nulls, duplicates and unknown ids are harmless. `all_refused` says whether the
     -- application refuses every row (see the checks); it is null where too little was written or refused to tell.
-    -- Only a call for a single row waits for it, and other changes wait behind that: so not for long.
+    -- Only a call for a single row waits for it, briefly, since other changes queue behind that.
     create or replace function public.sync_workspace_priorities(
         p_repository_ids uuid[],
         p_trigger text default 'manual',
@@ -274,9 +274,9 @@ begin
     end
     $$;
 
-    -- Finds the rows that are wrong and mends at most p_limit of them; `more` says that there were more, and
-    -- `database_seconds` what it cost, by which the caller paces itself. Cost grows with the memberships, not with the
-    -- tracked rows. All are found before any is locked.
+    -- Finds the wrong rows and repairs at most p_limit of them; `more` says whether there were more, `database_seconds`
+    -- is the cost, by which the caller paces itself. It grows with the memberships, not with the tracked rows. All are
+    -- found before any is locked.
     create or replace function public.sweep_workspace_priorities(
         p_trigger text default 'sweep',
         p_limit integer default 5000,
@@ -315,8 +315,8 @@ begin
     -- where the next page starts, null at the end.
     --
     -- Pages are ranges of keys. Within one the memberships are a range of their index too, so each is read once in a whole
-    -- resync, beside the tracked rows. What looks wrong is only suspected: lock_and_write decides. A row that looks right
-    -- while another call is about to write it is that call's business, as ever.
+    -- resync, beside the tracked rows. A row that looks wrong is only suspected: lock_and_write decides. One that looks
+    -- right while another call is about to write it is that call's business, as always.
     -- Where many rows are wrong the page is made shorter, so that no transaction holds locks on many for long.
     create or replace function public.resync_workspace_priorities_page(
         p_after uuid,

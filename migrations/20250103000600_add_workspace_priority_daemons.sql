@@ -104,7 +104,7 @@ begin
         raise notice 'the publication supabase_realtime does not exist: changes will be found by sweeps only';
         return;
     end if;
-    -- After a large first fill autovacuum is at work, and gives way to whoever has waited for a second.
+    -- After a large backfill autovacuum is running, and gives way to a session that has waited for a second.
     perform set_config('lock_timeout', '2s', true);
     for v_table in
         select f.* from priorityd.followed_tables() f where not f.listed or f.flaws <> '{}' order by f.name
@@ -172,10 +172,10 @@ begin
     end
     $$;
 
-    -- Takes the lease for p_daemon_id if nobody has it or it has expired, and prolongs it for who has it.
-    -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long whoever has it may keep it without
+    -- Takes the lease for p_daemon_id if it is free or has expired, and renews it for its holder.
+    -- `held` is whether p_daemon_id has it now, `expires_in_seconds` how long its holder may keep it without
     -- asking again. Durations only, so that the clocks of daemon and database need not agree; and a lease that would last
-    -- longer than any can be asked for was given while the database's clock was wrong, and is nobody's. Either way the
+    -- longer than any can be asked for was given while the database's clock was wrong, and does not count. Either way the
     -- daemon's heartbeat row is written, which saves a call.
     create or replace function public.hold_workspace_priority_lease(p_daemon_id uuid, p_seconds double precision)
     returns jsonb language plpgsql
@@ -198,7 +198,7 @@ begin
         insert into priorityd.leases as l (name, daemon_id, expires_at)
         values ('timer', p_daemon_id, clock_timestamp() + make_interval(secs => p_seconds))
         on conflict (name) do update set daemon_id = excluded.daemon_id, expires_at = excluded.expires_at
-        -- The time after the row was locked: whoever was waited for may have prolonged the lease.
+        -- The time after the row was locked: the session waited for may have renewed the lease.
         where l.daemon_id = excluded.daemon_id
             or l.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => c_longest);
 
@@ -214,7 +214,7 @@ begin
     end
     $$;
 
-    -- Gives the lease up, so that the next who asks has it. Does nothing if another daemon has it.
+    -- Gives up the lease, so that the next daemon to ask gets it. Does nothing if another daemon has it.
     create or replace function public.release_workspace_priority_lease(p_daemon_id uuid)
     returns jsonb language plpgsql
     set search_path = public, extensions

@@ -96,7 +96,7 @@ begin
     $$;
 
     -- ---------------------------------------------------------------------------------------------------------------
-    -- Explaining: of everything so many are shown, and how many there are is told.
+    -- Explaining: only some entries of each kind are shown, with their total.
     -- ---------------------------------------------------------------------------------------------------------------
 
     -- What the application calls these workspaces, by a name or else a slug, if it does and the caller may read it.

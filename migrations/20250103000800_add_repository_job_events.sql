@@ -44,7 +44,7 @@ begin
     end if;
 
     -- The priority of the jobs of a repository with such a tracked row: high in a workspace whatever the row says, and
-    -- medium where there is no row or no word of ours in it. Jobs have three priorities: critical ranks with high.
+    -- medium without a row or a known value in it. Jobs have three priorities: critical counts as high.
     create or replace function priorityd.job_priority(p_priority text, p_is_workspace_repo boolean)
     returns text language plpgsql immutable parallel safe as $$
     begin
@@ -56,8 +56,8 @@ begin
     end
     $$;
 
-    -- What a job was queued with, from a column of type json or jsonb. json takes what jsonb can't hold (\u0000, numbers
-    -- without end): such a payload is none, and whoever reads many jobs goes on with the next.
+    -- What a job was queued with, from a column of type json or jsonb. json accepts what jsonb can't hold (\u0000, huge
+    -- numbers): such a payload counts as none, so that reading many jobs does not fail because of one.
     create or replace function priorityd.parsed_payload(p_payload anyelement)
     returns jsonb language plpgsql immutable as $$
     declare
@@ -76,14 +76,14 @@ begin
     end
     $$;
 
-    -- What a payload says about its priority, no more of it than could mean anything.
+    -- What a payload says about its priority, cut to the length that may be meaningful.
     create or replace function priorityd.priority_word(p_payload jsonb)
     returns text language sql immutable parallel safe as $$
         select left(p_payload #>> '{priority}', 33)
     $$;
 
-    -- The priority that such a word or score asks for: a score between two priorities is worth the lower one. Null where
-    -- it is neither.
+    -- The priority that such a word or score requests: a score between two priorities counts as the lower one. Null if it
+    -- is neither.
     create or replace function priorityd.queued_priority(p_word text)
     returns text language plpgsql immutable parallel safe as $$
     begin
@@ -96,8 +96,8 @@ begin
     end
     $$;
 
-    -- The priority of the jobs of each of these repositories, looked up once each. Of several rows the one that means
-    -- most answers.
+    -- The priority of the jobs of each of these repositories, looked up once each. Of several rows the most relevant one
+    -- counts.
     create or replace function priorityd.job_priorities(p_repository_ids uuid[])
     returns table (repository_id uuid, priority text)
     language sql stable as $$
@@ -115,7 +115,7 @@ begin
     end
     $$;
 
-    -- Raises for a job type that there is not, listing those there are.
+    -- Raises for an unknown job type, listing the known ones.
     create or replace function priorityd.check_job_type(p_job_type text)
     returns void language plpgsql stable as $$
     begin
@@ -129,7 +129,7 @@ begin
     end
     $$;
 
-    -- Raises if this is no list of jobs, or longer than one call may bring.
+    -- Raises if this is no list of jobs, or longer than one call may be.
     create or replace function priorityd.check_job_list(p_jobs jsonb)
     returns void language plpgsql immutable as $$
     declare
@@ -141,12 +141,12 @@ begin
     end
     $$;
 
-    -- Why data can't become an event's, or null: the same as core/jobs/validation.py, as far as jsonb can hold what that
+    -- Why this can't be an event's data, or null: the same as core/jobs/validation.py, as far as jsonb can hold what that
     -- refuses.
     create or replace function priorityd.explain_refused_data(p_data jsonb)
     returns text language plpgsql immutable as $$
     declare
-        -- JSON numbers are doubles to Inngest and to JavaScript.
+        -- JSON numbers are doubles in Inngest and in JavaScript.
         c_too_large constant jsonpath := 'strict $.** ? (@.type() == "number"
             && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))';
         c_large constant integer := 1000000;
@@ -211,7 +211,7 @@ begin
     end
     $$;
 
-    -- The same of a list, with the type of each, its own or that of all. `reason` is null for those that can be queued.
+    -- The same for a list, with the type of each, its own or the common one. `reason` is null if a job can be queued.
     create or replace function priorityd.judge_jobs(p_jobs jsonb, p_job_type text)
     returns table (pos bigint, job jsonb, job_type text, reason text) language plpgsql stable as $$
     begin

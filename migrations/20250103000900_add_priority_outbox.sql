@@ -1,15 +1,15 @@
--- The outbox: handing the changes on record to whoever announces them, and trimming the record. May be left out.
+-- The outbox: handing the recorded changes to the dispatchers, and trimming the record. May be left out.
 --
 -- A row of repository_priority_changes is *pending* while it waits to be announced: younger than the moment at
 -- which announcing began, and neither dispatched nor abandoned. A dispatcher claims pending rows, sends them, and
--- marks them. A claim is a next_attempt_at in the future: that of a dispatcher that died runs out by itself, and
--- a row may then be sent again, under the same id.
+-- marks them. A claim is a next_attempt_at in the future: that of a dead dispatcher expires by itself, and a row may then
+-- be sent again, under the same id.
 --
--- While somebody holds a snapshot open, what was dispatched stays in the index of pending rows, and whoever looks there
--- goes past it. So there is a low-water mark, `pending_after`: no row up to it is pending. A row may become visible long
--- after one with a higher id, but its transaction has an id before the row has one. So a mark is proposed together with
--- the newest transaction there was, and counts when none of those is open any more. Once a minute a claim looks at the
--- rows before the mark as well: somebody may have had an abandoned one tried again.
+-- While a snapshot is held open, dispatched rows stay in the index of pending rows, and a scan has to skip them. So there
+-- is a low-water mark, `pending_after`: no row up to it is pending. A row may become visible long after one with a higher
+-- id, but its transaction gets an id before the row does. So a mark is proposed together with the newest transaction at
+-- that time, and counts once none of the older ones is open. Once a minute a claim also looks at the rows before the mark:
+-- an abandoned one may have been reset by hand.
 
 do $tables$
 begin
@@ -17,9 +17,9 @@ begin
         return;
     end if;
 
-    -- One row. announce_after is the newest change that was on record when announcing began, null before it ever
-    -- did: months of history are not news. database_id makes ids of events differ between two databases that
-    -- announce to the same place. dispatcher_seen_at tells a dispatcher that is down from one that was switched off.
+    -- One row. announce_after is the newest change on record when announcing began, null before: months of history are
+    -- not announced. database_id makes event ids differ between two databases that announce to the same place.
+    -- dispatcher_seen_at tells a dispatcher that is down from one that was switched off.
     if to_regclass('priorityd.outbox') is null then
         create table priorityd.outbox (
             only_row boolean primary key default true constraint outbox_one_row check (only_row),
@@ -27,7 +27,7 @@ begin
             announce_after bigint,
             dispatcher_seen_at timestamptz,
             pending_after bigint not null default 0,
-            -- The mark to be, when every transaction before that one has ended.
+            -- The next mark, valid once every transaction before that one has ended.
             proposed_after bigint not null default 0,
             proposed_before xid8,
             looked_before_at timestamptz
@@ -35,16 +35,16 @@ begin
     end if;
     insert into priorityd.outbox default values on conflict (only_row) do nothing;
 
-    -- Asked for by hand: `create index if not exists` makes writers wait before it looks whether the index is there.
+    -- Checked by hand: `create index if not exists` blocks writers before it checks whether the index exists.
     perform set_config('lock_timeout', '2s', true);
     if to_regclass('public.idx_repository_priority_changes_tried') is null then
-        -- Rows that were claimed or put back and are still pending: few, and asked for by repository.
+        -- Rows that were claimed or put back and are still pending: few, and looked up by repository.
         create index idx_repository_priority_changes_tried
         on public.repository_priority_changes (tracked_repository_id, id)
         where dispatched_at is null and abandoned_at is null and attempts > 0;
     end if;
     if to_regclass('public.idx_repository_priority_changes_abandoned') is null then
-        -- What was given up, for those who look for it.
+        -- Abandoned rows, for operators.
         create index idx_repository_priority_changes_abandoned
         on public.repository_priority_changes (id) where abandoned_at is not null;
     end if;
@@ -62,9 +62,9 @@ begin
         return;
     end if;
 
-    -- A dispatcher begins. The first one ever begins from now on; so does one that comes when none was seen for
-    -- p_forget_after_days, for then announcing was switched off meanwhile. After a shorter break it goes on where the
-    -- last one stopped. Changes that are skipped stay on record, not dispatched.
+    -- A dispatcher starts. The very first one starts with changes from now on; so does one when none was seen for
+    -- p_forget_after_days, since announcing was switched off meanwhile. After a shorter break it continues where the last
+    -- one stopped. Skipped changes stay on record, not dispatched.
     create or replace function public.open_priority_outbox(p_forget_after_days integer default 7)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -103,8 +103,8 @@ begin
     -- Claiming
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- Moves the low-water mark of the outbox, having looked from p_after on: back where a row before it is pending again,
-    -- forward where that spares the next claim more than a few looks. Of several dispatchers one does it.
+    -- Moves the low-water mark of the outbox after a scan from p_after: back if a row before it is pending again, forward
+    -- if that saves the next claim more than a few rows. Only one of several dispatchers does it.
     create or replace function priorityd.move_outbox_mark(p_after bigint)
     returns void language plpgsql as $$
     declare
@@ -118,7 +118,7 @@ begin
         ) then
             return;
         end if;
-        -- In one statement: what this does not see was written by a transaction that is still open, or has not begun.
+        -- In one statement: rows that it does not see were written by a transaction still open, or not yet started.
         select p.id - 1 as clear_to, (select max(c.id) from public.repository_priority_changes c) as last,
             pg_snapshot_xmin(pg_current_snapshot()) as oldest_open, pg_snapshot_xmax(pg_current_snapshot()) as next
         into v_seen
@@ -147,11 +147,11 @@ begin
     end
     $$;
 
-    -- The oldest pending rows that nobody else is busy with. They are this dispatcher's for p_claim_seconds.
-    -- A row whose repository has an older one claimed or put back waits for it, so that the changes of a repository
-    -- are announced in order; except for two dispatchers that claim in the same instant.
-    -- Costs the batch and what is under way, however long the trail and the backlog are: the index of pending rows
-    -- is read from its old end, and few of its rows are not due.
+    -- Claims the oldest pending rows that are not claimed, for p_claim_seconds.
+    -- A row whose repository has an older one claimed or put back waits for it, so that the changes of a repository are
+    -- announced in order; except if two dispatchers claim at the same instant.
+    -- The cost depends on the batch and the claimed rows, not on the length of the trail or the backlog: the index of
+    -- pending rows is read from its old end, and few of its rows are not due.
     create or replace function public.claim_priority_changes(
         p_daemon_id uuid,
         p_limit integer default 500,
@@ -173,7 +173,7 @@ begin
         perform priorityd.check_daemon(p_daemon_id);
         perform priorityd.check_range('p_claim_seconds', p_claim_seconds, 1, 3600);
         select * into strict v_outbox from priorityd.outbox;
-        -- Once a minute is enough to be seen; another dispatcher may be writing the same.
+        -- Once a minute is enough; another dispatcher may be writing the same.
         if v_outbox.dispatcher_seen_at is null or v_outbox.dispatcher_seen_at < v_now - interval '1 minute' then
             update priorityd.outbox o
             set dispatcher_seen_at = v_now
@@ -251,7 +251,7 @@ begin
     -- Settling
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- These are announced. Whoever holds a claim by now: what was sent was sent.
+    -- These are announced, even if another dispatcher has claimed them by now: what was sent was sent.
     create or replace function public.mark_priority_changes_dispatched(p_ids bigint[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -290,8 +290,8 @@ begin
     end
     $$;
 
-    -- These could not be sent for now: they are due again after the delay. Rows that another dispatcher has claimed
-    -- meanwhile are its own.
+    -- These could not be sent for now: they are due again after the delay. Rows claimed by another dispatcher meanwhile
+    -- are left to it.
     create or replace function public.return_priority_changes(
         p_daemon_id uuid,
         p_ids bigint[],
@@ -324,7 +324,7 @@ begin
     -- Looking and trimming
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- How much waits, and for how long. Nothing does before announcing began. Counts the index of pending rows.
+    -- How many rows wait, and for how long. None do before announcing began. Counts the index of pending rows.
     create or replace function public.priority_outbox_depth()
     returns jsonb language sql stable
     set search_path = public, extensions
@@ -359,9 +359,9 @@ begin
         from priorityd.outbox o;
     $$;
 
-    -- Takes what is older than p_keep_days off the record, looking at p_limit rows after the key p_after, the oldest
-    -- first. Pending rows stay however old they are. next_after is the key to go on from, null when the rows that
-    -- follow are young, so the cost is that of the rows looked at.
+    -- Deletes rows older than p_keep_days, looking at p_limit rows after the key p_after, the oldest first. Pending rows
+    -- stay however old they are. next_after is the key to continue from, null when the following rows are recent, so the
+    -- cost is that of the rows looked at.
     create or replace function public.trim_priority_changes(
         p_keep_days integer default 90,
         p_after bigint default 0,

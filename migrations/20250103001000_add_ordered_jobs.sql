@@ -7,10 +7,10 @@
 -- How that costs O(log n) whatever is waiting. Priorities belong to repositories, not to jobs, and change; so no job
 -- carries one. The jobs of one type and one repository form a *lane*, in which the oldest is the head. A lane has a
 -- priority, a lane that is high stands in line for each workspace that holds its repository, and an upgrade moves
--- lanes, however many jobs are in them. To release is to take the head of the first lane, and to place that lane anew.
+-- lanes, however many jobs are in them. To release is to take the head of the first lane, and to place that lane again.
 --
 -- How lanes stay true. A lane is placed by one function, from the rows as they are: waiting jobs, tracked row,
--- memberships. *Hints* say for which repositories that is to be done: whoever queues or cancels jobs leaves some, and
+-- memberships. *Hints* say for which repositories that is to be done: queueing or cancelling jobs leaves some, and
 -- so does every change on record in repository_priority_changes, in the transaction that makes it. A release
 -- follows all hints before it takes anything. What went past us (somebody writing a priority by hand) is found by
 -- check_job_lanes, and a lane that is too high by the release itself, which reads the tracked row of what it takes.
@@ -61,7 +61,7 @@ begin
     end if;
 
     if to_regclass('priorityd.release_state') is null then
-        -- One row. Whoever has it locked releases jobs. turns counts what was ever released; every hint that
+        -- One row. The session that has it locked releases jobs. turns counts what was ever released; every hint that
         -- hints_followed sees has been followed, but for those that the transaction left that looked. Until released_until
         -- hints are left; the transactions in unhinted began when none were (null: all that are open).
         create table priorityd.release_state (
@@ -121,7 +121,7 @@ begin
         on priorityd.job_lanes (job_type, priority, workspace_id, head_queued_at, head_number);
 
         -- When a workspace last had its turn (0: never), of those that had or wait for one. Active ones may be without a
-        -- lane; whoever finds that out says so. No lane in its line has an older head than line_mark.
+        -- lane; the release that notices records it. No lane in its line has an older head than line_mark.
         create table priorityd.job_turns (
             job_type text not null,
             workspace_id text collate "C" not null,
@@ -132,7 +132,7 @@ begin
         );
         create index job_turns_next on priorityd.job_turns (job_type, served, workspace_id) where active;
 
-        -- Repositories whose lanes are to be placed anew; all their lanes where job_type is null.
+        -- Repositories whose lanes are to be placed again; all their lanes where job_type is null.
         create table priorityd.job_hints (
             id bigint generated always as identity primary key,
             job_type text,

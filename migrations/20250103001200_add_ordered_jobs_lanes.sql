@@ -1,4 +1,4 @@
--- The lanes of ordered jobs: where each stands in the order. How they stay true is told at the top of 20250103001000.
+-- The lanes of ordered jobs: where each stands in the order. How they stay correct is described in 20250103001000.
 
 do $functions$
 begin

@@ -26,6 +26,7 @@ pytest_plugins = [
     "tests.support.parts",
     "tests.support.programs",
     "tests.support.stack",
+    "tests.support.supabase_cli",
 ]
 
 # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.

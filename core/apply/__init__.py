@@ -1,1 +1,1 @@
-"""What is to be looked at and when, and what counts as drift."""
+"""Which repositories to look at and when, and what counts as drift."""

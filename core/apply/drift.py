@@ -1,11 +1,11 @@
-"""Tells rows whose change the stream did not bring from rows that a sweep merely found first.
+"""Tells rows whose change the stream did not deliver from rows that a sweep merely found first.
 
-A sweep that its timer starts may come between a change and its announcement, or find a row while the worker
-is putting it right; and many rows that are wrong were never announced, because no membership's row has
-changed. So what such a sweep finds is under suspicion only if an earlier sweep had seen everything right
-while the stream was live, and the stream has been live, or deaf without a word, ever since. It is told when
-no announcement has come within `GRACE_SECONDS` before or after. Whether a change comes later than that or
-never can't be told: both are too late.
+A periodic sweep may run between a change and its announcement, or find a row that the worker is just
+correcting; and many wrong rows were never announced, because no membership row changed. So what such a sweep
+finds is suspect only if an earlier sweep had found everything right while the stream was live, and the stream
+has been live, or silently deaf, ever since. A suspect is reported when no announcement arrives within
+`GRACE_SECONDS` before or after. A change that arrives later than that can't be told from one that never does:
+both are late.
 
 Times are seconds of one monotonic clock.
 """
@@ -20,10 +20,10 @@ from uuid import UUID
 from priorityd.core.stream.hints import Hint
 
 GRACE_SECONDS: Final = 40.0
-"""10,000 rows of one transaction were seen to come 5.5 s after their commit, and a server with more to do
-than it can to deliver tens of seconds late."""
+"""10,000 rows of one transaction arrived 5.5 s after their commit; an overloaded server delivers tens of
+seconds late."""
 UNNAMED_SECONDS: Final = 6.0
-"""For so long a removal that names nobody may be that of any row."""
+"""For so long a removal that names no repository may concern any row."""
 MAX_HEARD: Final = 50_000
 MAX_SUSPECTS: Final = 10_000
 
@@ -34,12 +34,12 @@ class DriftJudge:
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self._grace_seconds = grace_seconds
         self._heard_at: OrderedDict[UUID, float] = OrderedDict()
-        # When a removal was announced that named nobody: it may be the one of any suspect.
+        # When a removal was announced that named no repository: it may concern any suspect.
         self._unnamed_at = float("-inf")
         self._suspects: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
 
     def announced(self, hint: Hint, now: float) -> None:
-        """The stream has brought a change."""
+        """The stream has delivered a change."""
         for repository_id in hint.repository_ids:
             self._suspects.pop(repository_id, None)
             self._heard_at[repository_id] = now
@@ -50,8 +50,7 @@ class DriftJudge:
         self._forget(now)
 
     def suspect(self, repository_ids: Iterable[UUID], now: float, right_at: float) -> None:
-        """A sweep has found these wrong without having been asked to look, and they were right at
-        `right_at`."""
+        """A periodic sweep has found these wrong; they were right at `right_at`."""
         self._forget(now)
         if now - self._unnamed_at <= UNNAMED_SECONDS:
             return
@@ -60,10 +59,10 @@ class DriftJudge:
                 self._suspects[repository_id] = now, right_at
 
     def confirmed(self, now: float, whole_since: float | None) -> list[tuple[UUID, float]]:
-        """The suspects that nobody has announced in time, and when each was right; each is told once.
+        """The suspects that were not announced in time, and when each was right; each is returned once.
 
-        `whole_since` is since when the stream has been live without a connection that ended with a word, None
-        if it is not: what one that ended would have brought is nobody's loss.
+        `whole_since` is since when the stream has been live without a connection that failed visibly, None if
+        it is not live: what a failed connection would have delivered does not count as lost.
         """
         told = []
         while self._suspects and now - next(iter(self._suspects.values()))[0] > self._grace_seconds:

@@ -1,19 +1,19 @@
 """The work queue: which repositories to look at, and when.
 
-A key is a repository id. It is in at most one of these sets, but for one overlap:
+A key is a repository id. It is in at most one of these sets, with one exception:
 
-- *dirty*: something may be wrong with it; it has a time at which it is *due*.
+- *dirty*: its row may be wrong; it is *due* at a certain time.
 - *processing*: a worker has taken it. A change that arrives meanwhile makes it dirty again as well, and it
   runs once more after the worker is done.
 - *parked*: its work failed for good. It comes back with the next change, or when `unpark` is called.
 
-Debounce: the first change of a quiet key is due at once. A change within the debounce window after the
-key was taken waits for the window to pass in quiet, but never longer than `max_wait_seconds` after the first
-change that waits. So a repository that flaps costs about one run per `max_wait_seconds`, and its last state
-is seen.
+Debounce: the first change of a quiet key is due at once. A change within the debounce window after the key
+was taken waits until the window has passed without another, but at most `max_wait_seconds` after the first
+waiting change. So a flapping repository costs about one run per `max_wait_seconds`, and its last state is
+always seen.
 
-Memory is bounded: above `capacity` dirty keys everything dirty is dropped, and the caller is told to find
-what is wrong by a sweep instead. Nothing is lost by that: the keys are hints, the database is the truth.
+Memory is bounded: above `capacity` dirty keys all of them are dropped, and the caller is told to sweep
+instead. Nothing is lost: keys are hints, the database is the truth.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_RETRY_DELAY_SECONDS = 30.0
-"""The longest a key waits after failed attempts; work outlives any outage by no more than this."""
+"""The longest a key waits after failed attempts: how long after an outage its work is done at the latest."""
 
 
 @dataclass(slots=True)
 class WorkItem:
-    """One key and what is known about its waiting.
+    """A key and why it waits.
 
-    `committed_at` is the commit of the oldest change that waits (the database's clock), None if the key was
-    not named by a change. `attempts` counts failures since the last success.
+    `committed_at` is the commit time of the oldest waiting change (the database's clock), None if no change
+    named the key. `attempts` counts failures since the last success.
     """
 
     key: UUID
@@ -52,7 +52,7 @@ class WorkItem:
     attempts: int = 0
 
     def merge(self, other: WorkItem) -> None:
-        """Take over what `other`, for the same key, knows."""
+        """Merge in another item for the same key."""
         self.first_at = min(self.first_at, other.first_at)
         known = [at for at in (self.committed_at, other.committed_at) if at is not None]
         self.committed_at = min(known, default=None)
@@ -60,7 +60,7 @@ class WorkItem:
 
 
 class WorkQueue:
-    """See the module's text. Not safe for threads; made for one event loop."""
+    """See the module's docstring. Not thread-safe: for one event loop."""
 
     def __init__(self, *, debounce_seconds: float, max_wait_seconds: float, capacity: int) -> None:
         self._debounce_seconds = debounce_seconds
@@ -121,7 +121,7 @@ class WorkQueue:
     ) -> None:
         """The work for these failed for now: due again after the delay, doubled with each attempt.
 
-        `least_seconds` is a wait that the other side asked for, `longest_seconds` ends the doubling.
+        `least_seconds` is the wait that the server asked for, `longest_seconds` ends the doubling.
         """
         for item in items:
             if self._processing.pop(item.key, None) is None:
@@ -131,7 +131,7 @@ class WorkQueue:
             self._put_back(item, now + max(delay, least_seconds))
 
     def park(self, item: WorkItem, reason: str) -> None:
-        """The work for this key failed for good. A change that came meanwhile brings it back at once."""
+        """The work for this key failed for good. A change that arrived meanwhile brings it back at once."""
         self._processing.pop(item.key, None)
         waiting = self._dirty.get(item.key)
         if waiting is None:
@@ -149,19 +149,19 @@ class WorkQueue:
         return len(chosen)
 
     def drain(self, now: float) -> None:
-        """From now on nothing waits for its debounce window or its retry: everything is due at once."""
+        """From now on nothing waits for a debounce window or a retry: everything is due at once."""
         self._draining = True
         for item in self._dirty.values():
             self._reschedule(item, min(item.due_at, now))
 
     def next_due_at(self) -> float | None:
-        """When the next key is due, or None when none is waiting (but those being processed)."""
+        """When the next key is due, or None when none is waiting (other than those being processed)."""
         self._skip_stale()
         return self._heap[0][0] if self._heap else None
 
     @property
     def waiting(self) -> int:
-        """Keys that nobody has taken yet, due or not."""
+        """Keys not taken yet, due or not."""
         return len(self._dirty)
 
     @property

@@ -1,1 +1,1 @@
-"""What the SQL functions answer, which of them this version needs, and how they come to a project."""
+"""What the SQL functions answer, which of them this version needs, and how they get into a project."""

@@ -1,4 +1,4 @@
-"""What the SQL functions answer, and what the library makes of it."""
+"""What the SQL functions answer, and what the library returns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class PriorityUpdate:
     """One tracked repository whose priority, flag, count or manual priority was changed.
 
     `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in),
-    `name` is `owner/name` where the application's tables tell.
-    `old_priority` may be a word of the application's own, which is no priority here; so may `new_priority`
-    where the application has such words in a `manual_priority` of its own.
+    `name` is `owner/name` where the application's tables have names.
+    `old_priority` may be a value of the application's own that is no priority here; so may `new_priority`
+    where the application has such values in a `manual_priority` of its own.
     """
 
     id: UUID
@@ -32,7 +32,7 @@ class PriorityUpdate:
 
     @property
     def shown_as(self) -> str:
-        """What people know the row by."""
+        """How people know the row."""
         return _shown_as(self)
 
 
@@ -57,12 +57,12 @@ class RefusedRow:
 
     @property
     def shown_as(self) -> str:
-        """What people know the row by."""
+        """How people know the row."""
         return _shown_as(self)
 
     @property
     def for_good(self) -> bool:
-        """Whether it is the row that is refused. A full disk refuses every row, and is no row's fault."""
+        """Whether the fault is in the row. A full disk refuses every row, and is no row's fault."""
         return is_about_a_row(self.sqlstate)
 
 
@@ -76,11 +76,11 @@ def _shown_as(row: PriorityUpdate | RefusedRow) -> str:
 class SyncAnswer:
     """The answer of `sync_…`, `sweep_…` and `resync_workspace_priorities_page`.
 
-    `locked` are repositories whose row another transaction holds: nothing was done for them, and they are to
-    be tried again. `refused` are rows that could not be written; the others were. `all_refused` is whether
-    the application refuses every row, not only these; None if that is not known. `applied_at` is the
-    database's clock. `next_after` is the key to go on from in a resync (None at the end), `more` whether a
-    sweep stopped at its limit, `database_seconds` what a sweep cost.
+    `locked` are repositories whose row another transaction holds: they were skipped and must be retried.
+    `refused` are rows that could not be written; the others were. `all_refused` is whether the application
+    refuses every row, not only these; None if unknown. `applied_at` is by the database's clock. `next_after`
+    is the key from which a resync continues (None at the end), `more` whether a sweep stopped at its limit,
+    `database_seconds` what a sweep cost.
     """
 
     examined: int
@@ -100,9 +100,9 @@ class SyncAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPriority:
-    """One entry of `get_repository_priorities`: the row as it is, which may be wrong until it is made right.
+    """One entry of `get_repository_priorities`: the row as it is, which may be wrong until it is synced.
 
-    So the priority may be missing or a word of the application's own, and flag and count may be missing.
+    The priority may be missing or a value of the application's own; flag and count may be missing.
     """
 
     priority: str | None
@@ -111,8 +111,8 @@ class RepositoryPriority:
 
     @property
     def effective(self) -> Priority:
-        """What a job is queued with: high in a workspace whatever the row says; else what that counts as;
-        else medium.
+        """The priority to queue with: high in a workspace whatever the row says; else what the row's counts
+        as; else medium.
         """
         if self.is_workspace_repo:
             return "high"
@@ -129,12 +129,12 @@ class RepositoryIdsPage:
 
 @dataclass(slots=True)
 class SyncResult:
-    """What a sync over any number of calls came to.
+    """The result of a sync over any number of calls.
 
-    `untracked` counts repositories that are in a workspace but have no tracked row; they are reported and
-    never invented. `refused` are rows that the application does not let change; the others are right.
-    `errors` are messages; a sync with errors has left nothing half-applied, only undone. It is `unavailable`
-    if what failed may pass by itself.
+    `untracked` counts repositories that are in a workspace but have no tracked row; they are reported, never
+    created. `refused` are rows that the application does not allow to change; the others are right. `errors`
+    are messages; a sync with errors is incomplete, but nothing is half-applied. It is `unavailable` if the
+    failure may pass by itself.
     """
 
     examined: int = 0
@@ -147,13 +147,13 @@ class SyncResult:
     unavailable: bool = False
 
     def fail(self, message: str, *, unavailable: bool = False) -> None:
-        """Note why something is left undone."""
+        """Record why something is left undone."""
         if message not in self.errors:
             self.errors.append(message)
         self.unavailable = self.unavailable or unavailable
 
     def add(self, answer: SyncAnswer) -> None:
-        """Count one more answer in."""
+        """Add an answer."""
         self.examined += answer.examined
         self.workspace_repos += answer.workspace_repos
         self.tracked_only_repos += answer.tracked_only_repos

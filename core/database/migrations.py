@@ -1,4 +1,4 @@
-"""The migrations as a project gets them: two files, made of the units of ours, under time stamps of its own.
+"""The migrations as a project gets them: two files, made of the units of ours, under new time stamps.
 
 A unit is one DO block, safe to apply again. Those that make tables and indexes are copied as they are; those
 that make functions become one block, so that functions change in one transaction, whatever client applies it.
@@ -34,6 +34,9 @@ _DIFFERENT: Final = (
     "delete what there is of set {number} and run this again"
 )
 _NO_TABLES: Final = "set {number} is there without its tables: restore their file"
+_NO_OTHERS: Final = (
+    "no other migrations here: tracked_repositories and workspace_repositories must exist before these"
+)
 _NOTHING_FOLLOWS: Final = "no time stamp comes after {last}…: give that file the time of its making"
 
 
@@ -47,7 +50,7 @@ class SqlFile:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """What a version of priorityd brings."""
+    """The migrations of one version of priorityd."""
 
     release: str
     migration_set: int
@@ -56,7 +59,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about a directory: files to write, words to say, and whether it is right as it is."""
+    """What to do about a directory: files to write, messages, and whether it is up to date already."""
 
     new: tuple[SqlFile, ...] = ()
     words: tuple[str, ...] = ()
@@ -116,7 +119,7 @@ def _joined(comment: str, sql: str) -> str:
 
 
 def _read(file: SqlFile) -> tuple[str, list[_Unit]]:
-    """The comment at a file's top, to the first blank line, and the units with what is said before each."""
+    """The comment at a file's top, to the first blank line, and the units with the comments before them."""
     lines = file.text.split("\n")
     top = next((number for number, line in enumerate(lines) if not line.startswith("--")), len(lines))
     units: list[_Unit] = []
@@ -138,7 +141,7 @@ def _read(file: SqlFile) -> tuple[str, list[_Unit]]:
 
 
 def _body(name: str, kind: Kind, lines: Iterator[str]) -> str:
-    """What is between a unit's delimiters."""
+    """The text between a unit's delimiters."""
     delimiter = f"${kind}$"
     body: list[str] = []
     for line in lines:
@@ -160,9 +163,9 @@ def _body(name: str, kind: Kind, lines: Iterator[str]) -> str:
 
 
 def plan(names: Sequence[str], written: Sequence[SqlFile], package: Package, now: datetime) -> Plan:
-    """What a directory lacks: nothing if it holds the package's set, or a newer one, which serves as well.
+    """What a directory lacks: nothing if it holds the package's set or a newer one, which also serves.
 
-    `names` are those of all that is in it, `written` the files that match `WRITTEN_FILES`.
+    `names` are the names of everything in it, `written` the files that match `WRITTEN_FILES`.
     """
     number = package.migration_set
     sets = [found for file in written if (found := _recognized(file))]
@@ -184,7 +187,10 @@ def plan(names: Sequence[str], written: Sequence[SqlFile], package: Package, now
     moments = _moments_after(last, now, len(lacking))
     if not moments:
         return Plan(words=(_NOTHING_FOLLOWS.format(last=last),))
-    return Plan(tuple(_new_file(package, kind, at) for kind, at in zip(lacking, moments, strict=True)))
+    new = tuple(_new_file(package, kind, at) for kind, at in zip(lacking, moments, strict=True))
+    ours = {file.name for file in written}
+    alone = all(name in ours for name in names if _VERSION.match(name))
+    return Plan(new, words=(_NO_OTHERS,) if alone else ())
 
 
 def _recognized(file: SqlFile) -> _Written | None:
@@ -197,12 +203,12 @@ def _recognized(file: SqlFile) -> _Written | None:
 
 
 def _lines(text: str) -> list[str]:
-    """A text's lines, the same whatever a checkout has made of their ends."""
+    """A text's lines, whatever line endings a checkout has given it."""
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def _moments_after(last: str, now: datetime, count: int) -> list[datetime]:
-    """Seconds from now on whose time stamps follow a version in the order of file names; none if none can."""
+    """Seconds from now on whose time stamps sort after a version; none if none can."""
     first = now
     try:
         if _stamp(first) <= last:
@@ -218,7 +224,7 @@ def _moments_after(last: str, now: datetime, count: int) -> list[datetime]:
 
 
 def _stamp(moment: datetime) -> str:
-    """What a file name begins with, up to the underscore: that counts in comparing with a shorter version."""
+    """How a file name begins, underscore included: it counts when compared with a shorter version."""
     return f"{moment.strftime(_STAMP)}_"
 
 

@@ -8,10 +8,10 @@ from typing import Final
 from priorityd.core.errors import ContractError
 
 MIGRATION_SET: Final = 1
-"""The number of the set that the migrations are; each change of any of them makes a new set."""
+"""The number of this version's set of migrations; any change to one of them makes a new set."""
 
-APPLY_MIGRATIONS: Final = "priorityd migrations --into supabase/migrations && supabase db push"
-"""What an operator types to bring a database to this version's migrations."""
+APPLY_MIGRATIONS: Final = "priorityd migrations --into supabase/migrations && supabase db push --linked"
+"""What an operator types to apply this version's migrations."""
 
 VERSION_FUNCTION: Final = "workspace_priority_schema_version"
 
@@ -20,7 +20,7 @@ VERSION_FUNCTION: Final = "workspace_priority_schema_version"
 class SchemaVersion:
     """The answer of `workspace_priority_schema_version`.
 
-    `set` is the number that all applied units have come to, `works_from` the oldest set whose daemons can
+    `set` is the number that all applied units have reached, `works_from` the oldest set whose daemons can
     work with it, and `units` what is applied, such as "20250103000900 functions".
     """
 
@@ -29,7 +29,7 @@ class SchemaVersion:
     units: tuple[str, ...]
 
     def lacks(self, file_names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of these migrations of which nothing is applied: lines that were left out."""
+        """Those of these migrations that are not applied at all: lines that were left out."""
         applied = {unit.partition(" ")[0] for unit in self.units}
         return tuple(name for name in file_names if name.partition("_")[0] not in applied)
 
@@ -49,7 +49,7 @@ def demand_version(applied: SchemaVersion) -> None:
 
 
 def missing_schema() -> ContractError:
-    """The error for a database that does not know our functions at all."""
+    """The error for a database without our functions."""
     return ContractError(
         f"The database has no function {VERSION_FUNCTION}(): run {APPLY_MIGRATIONS}, then start again. "
         "If that is done, Supabase's API may not have noticed yet: run NOTIFY pgrst, 'reload schema'."

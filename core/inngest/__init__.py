@@ -1,1 +1,1 @@
-"""What Inngest takes and how it fails, and what makes it obey a priority."""
+"""What Inngest accepts, how it fails, and what makes it obey a priority."""

@@ -1,4 +1,4 @@
-"""One table: what an answer of Inngest's event API that is no success means for the events in it.
+"""One table: what an unsuccessful answer of Inngest's event API means for the events in it.
 
 Sources: Inngest's open-source server (`pkg/api/api.go`: 400 with the ids of events already taken, 401 for an
 unknown key, 503 without keys) and what its gateway adds (413, 429, 5xx).
@@ -12,7 +12,7 @@ from priorityd.core.errors import InngestKeyRefusedError, PermanentError, Priori
 from priorityd.core.failures import Reason
 
 REFUSED_STATUSES: Final = (400, 413, 422)
-"""The request is refused for what is in it: the same again will be."""
+"""The request is refused because of its content: repeating it would fail again."""
 _KEY_STATUSES: Final = (401, 403)
 _REASONS: Final[dict[int, Reason]] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 
@@ -20,10 +20,10 @@ _REASONS: Final[dict[int, Reason]] = {408: "timeout", 429: "rate_limited", 504: 
 def translate_inngest(
     status: int, message: str, *, retry_after_seconds: float | None = None
 ) -> PriorityError:
-    """The error to raise for an answer that is no success; `message` is its text.
+    """The error to raise for an unsuccessful answer; `message` is its text.
 
-    What is no fault of the events counts as temporary, a wrong address as well: nothing is given up because
-    of a mistake in the settings.
+    What is no fault of the events counts as temporary, a wrong address included: a mistake in the settings
+    must not discard events.
     """
     text = f"Inngest answered {status}: {message}"
     if status in _KEY_STATUSES:

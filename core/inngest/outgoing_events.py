@@ -6,8 +6,8 @@ Limits of the event API, from Inngest's page "Usage Limits" and its open-source 
 - 5,000 events in a request; one more and the server answers 400, having taken the first 5,000.
 - 256 characters in a name.
 - 256 KiB for an event on the smallest plan, 3 MiB on the others, and never more. The page lists this under
-  "Request Body Size", so a request is kept below the smallest plan's figure as a whole: what fits is accepted
-  on any plan. An event that is larger by itself goes alone, and the plan decides.
+  "Request Body Size", so a whole request is kept below the smallest plan's figure: what fits is accepted on
+  any plan. An event that alone is larger is sent alone, and the plan decides.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _COMMA_BYTES: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class OutgoingEvent:
-    """An event as Inngest takes it. `data` is JSON; `id` is the same whenever the same thing is told.
+    """An event as Inngest takes it. `data` is JSON; `id` is the same whenever the same event is sent.
 
-    Inngest starts no second run for an id that it has seen in the last 24 hours: sending again is harmless.
+    Inngest starts no second run for an id seen in the last 24 hours, so sending again is harmless.
     """
 
     name: str
@@ -40,12 +40,12 @@ class OutgoingEvent:
 
     @property
     def body(self) -> dict[str, object]:
-        """As the event API takes it, which adds the time."""
+        """As the event API takes it; the API adds the time."""
         return {"name": self.name, "data": self.data, "id": self.id}
 
     @property
     def size_bytes(self) -> int:
-        """See the function `size_bytes`. Measured once: who orders, refuses and cuts asks again each time."""
+        """See the function `size_bytes`. Cached: ordering, refusing and splitting each ask for it."""
         size = self._size_bytes
         if size is None:
             text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -63,12 +63,12 @@ class Refused:
 
 
 def size_bytes(event: OutgoingEvent) -> int:
-    """The event's size in a request body. Raises `TypeError` or `ValueError` when `data` is no JSON."""
+    """The event's size in a request body. Raises `TypeError` or `ValueError` when `data` is not JSON."""
     return event.size_bytes
 
 
 def why_refused(event: OutgoingEvent) -> str | None:
-    """Why Inngest can't accept the event on any plan, or None when it may."""
+    """Why Inngest accepts the event on no plan, or None if it may."""
     if not event.name:
         return "its name is empty"
     if len(event.name) > MAX_NAME_LENGTH:
@@ -85,7 +85,7 @@ def why_refused(event: OutgoingEvent) -> str | None:
 
 
 def split_refused(events: Iterable[OutgoingEvent]) -> tuple[list[OutgoingEvent], list[Refused]]:
-    """The events that may be sent, in their order, and those that no plan accepts."""
+    """The events that may be sent, in order, and those that no plan accepts."""
     sendable: list[OutgoingEvent] = []
     refused: list[Refused] = []
     for event in events:
@@ -98,7 +98,7 @@ def split_refused(events: Iterable[OutgoingEvent]) -> tuple[list[OutgoingEvent],
 
 
 def batches(events: Iterable[OutgoingEvent]) -> Iterator[Sequence[OutgoingEvent]]:
-    """The events in their order, cut into as few requests as the limits allow."""
+    """The events in order, in as few requests as the limits allow."""
     batch: list[OutgoingEvent] = []
     size = 0
     for event in events:

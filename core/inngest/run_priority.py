@@ -1,17 +1,17 @@
 """What makes Inngest obey a priority: the `priority.run` expression of the function that does the job.
 
-Inngest starts the waiting runs of one function in the order of their arrival, moved forward by what this
-expression gives: a whole number of seconds of head start. Facts that shape it, from Inngest's guide
-"Priority", from its open-source server (`Function.RunPriorityFactor`, `pkg/expressions`), and running it:
+Inngest starts the waiting runs of a function in the order of their arrival, moved forward by what this
+expression yields: a whole number of seconds of head start. Facts that shape it, from Inngest's guide
+"Priority", its open-source server (`Function.RunPriorityFactor`, `pkg/expressions`), and trials:
 
-- The value must be a CEL int. Numbers of an event's JSON are doubles, so `event.data.priority` alone is taken
-  and has no effect, without a word: what is no int, and every error, counts as 0. A comparison that chooses
-  between two literals gives an int, and works on a double as well as on a word.
-- The documented limits are -600 and 600. Beyond them the value is cut.
-- A negative value holds a run back even when nothing else waits. So nobody is given one: workspace
-  repositories get the whole head start, all others none.
-- Values of different types are compared without an error: they differ. A field that is missing is an error in
-  CEL at large, though not in Inngest's own, and `has` avoids it.
+- The value must be a CEL int. Numbers in an event's JSON are doubles, so `event.data.priority` alone is
+  accepted and silently has no effect: anything but an int, and every error, counts as 0. A comparison that
+  chooses between two literals yields an int, and works on a double as well as on a word.
+- The documented limits are -600 and 600. Beyond them the value is clamped.
+- A negative value delays a run even when nothing else waits. So none is used: workspace repositories get the
+  whole head start, all others none.
+- Values of different types compare as different, without an error. A missing field is an error in standard
+  CEL, though not in Inngest's own, and `has` avoids it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import cel
 from priorityd.core.priorities import DEFAULT_PRIORITY, PRIORITIES, SCORES, Priority
 
 MAX_HEAD_START_SECONDS: Final = 600
-"""The largest that Inngest documents, on every plan."""
+"""The largest value that Inngest documents, on every plan."""
 
 _FIELD: Final = "event.data.priority"
 
 
 def head_start_seconds(priority: Priority) -> int:
-    """How many seconds a job of this priority is moved forward: in proportion to its score above medium's."""
+    """The head start of a job of this priority, in seconds: proportional to its score above medium's."""
     above = SCORES[priority] - SCORES[DEFAULT_PRIORITY]
     largest = max(SCORES.values()) - SCORES[DEFAULT_PRIORITY]
     return max(0, above * MAX_HEAD_START_SECONDS // largest)
@@ -39,7 +39,7 @@ def head_start_seconds(priority: Priority) -> int:
 def run_priority_expression() -> str:
     """The recommended `priority.run`.
 
-    It gives the same for an event with a score as for one with a word, and 0 for one without priority.
+    It yields the same for an event with a score as for one with a word, and 0 for one without priority.
     """
     expression = "0"
     for priority in sorted(SCORES, key=SCORES.__getitem__):
@@ -51,7 +51,7 @@ def run_priority_expression() -> str:
 
 
 def why_without_effect(expression: str, events: Mapping[Priority, Mapping[str, Any]]) -> str | None:
-    """Why this does not start jobs in the order of their priorities, or None if it does.
+    """Why this expression does not start jobs by priority, or None if it does.
 
     `events` holds one event as we send it, with its `data`, for each priority.
     """
@@ -68,7 +68,7 @@ def why_without_effect(expression: str, events: Mapping[Priority, Mapping[str, A
 
 
 class _NoNumberError(ValueError):
-    """The expression gives no whole number; the text says what happens."""
+    """The expression yields no whole number; the text says what happens."""
 
 
 def _evaluate(expression: str, event: Mapping[str, Any]) -> int:
@@ -78,7 +78,7 @@ def _evaluate(expression: str, event: Mapping[str, Any]) -> int:
         raise _NoNumberError("is no expression of CEL that is understood here") from None
     except KeyError as error:
         raise _NoNumberError(f"reads {error}, which no event of ours need have") from None
-    except Exception as error:  # noqa: BLE001 - of many types, one for each kind of mistake in the expression
+    except Exception as error:  # noqa: BLE001 - a type for each kind of mistake in the expression
         raise _NoNumberError(f"fails: {str(error).splitlines()[0].strip():.80}") from None
     if type(value) is not int:
         kind = "decimal number" if isinstance(value, float) else type(value).__name__

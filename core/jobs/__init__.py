@@ -1,1 +1,1 @@
-"""What jobs say of priority, and in which order they go."""
+"""What jobs say about priority, and the order in which they are sent."""

@@ -5,9 +5,9 @@
                   "priority": "high", "priorityScore": 100, "priorityLookup": "found", …the caller's own…}}
 
 `priority` is a score or, for consumers that already read it as a word, a word with `priorityScore` beside it.
-The metadata hold both whatever the form, so that a consumer can be changed before or after the switch.
-`originalPriority` is the tracked row's own. What is not known is null: a look-up that failed, or a repository
-without a tracked row, says so in `priorityLookup`, and its job is queued at medium.
+The metadata holds both in either form, so that consumers can be changed before or after a switch.
+`originalPriority` is the tracked row's own. What is unknown is null: if the look-up failed, or the repository
+has no tracked row, `priorityLookup` says so, and the job is queued at medium.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EVENT_NAMES: Final[dict[JobType, str]] = {
 """The event that asks for each kind of job."""
 
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
-"""What is known of a repository's priority: its row, that it has none, or nothing."""
+"""What is known about a repository's priority: its row, that it has none, or nothing."""
 
 _OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
 _OWN_METADATA: Final = frozenset(
@@ -57,11 +57,11 @@ _OWN_METADATA: Final = frozenset(
 class Job:
     """One job to queue.
 
-    `data` are the caller's own fields of the event; its `metadata`, if there, are joined by ours. `id` is
-    what Inngest recognises a repeat by, for 24 hours; None lets the queue make one up.
+    `data` are the caller's own fields of the event; its `metadata`, if any, is merged with ours. `id` lets
+    Inngest recognise a repeat, for 24 hours; None lets the queue generate one.
 
-    Raises `PermanentError` for a job type that there is not, and if a field of the caller's has the name of
-    one of ours, of those that ordered jobs get as well: neither may be lost.
+    Raises `PermanentError` for an unknown job type, and if a field of the caller's has the name of one of
+    ours, those of ordered jobs included: neither may be lost.
     """
 
     job_type: JobType
@@ -82,7 +82,7 @@ class Job:
 
 
 def event_name(job_type: str) -> str:
-    """The event of a job type. Raises `PermanentError` listing the types there are for an unknown one."""
+    """The event of a job type. Raises `PermanentError`, listing the known types, for an unknown one."""
     for known, name in EVENT_NAMES.items():
         if known == job_type:
             return name
@@ -92,7 +92,7 @@ def event_name(job_type: str) -> str:
 
 
 def job_event(job: Job, look_up: LookUp, event_id: str, form: PriorityForm = "score") -> OutgoingEvent:
-    """The event that queues the job, with what is known of its repository's priority."""
+    """The event that queues the job, with what is known about its repository's priority."""
     return OutgoingEvent(event_name(job.job_type), event_data(job, look_up, form), event_id)
 
 
@@ -115,7 +115,7 @@ def priority_of(look_up: LookUp) -> Priority:
 
 
 def is_urgent(look_up: LookUp) -> bool:
-    """Whether the repository is known to be in a workspace: such jobs are sent before all others."""
+    """Whether the repository is known to be in a workspace: such jobs are sent first."""
     return isinstance(look_up, RepositoryPriority) and bool(look_up.is_workspace_repo)
 
 

@@ -1,4 +1,4 @@
-"""What the runs of a lost job say of it.
+"""What the runs of a lost job say about it.
 
 Inngest's words for a run: `pkg/enums/runstatus_enumer.go` of its open-source server, 253303c.
 """
@@ -14,10 +14,9 @@ _NOT_OVER = frozenset({"running", "scheduled", "queued", "overflowed", "paused",
 
 
 def status_of_runs(words: Iterable[str]) -> RunStatus | None:
-    """What they say together; None if there is no run, or one whose word says nothing.
+    """The job's status by its runs; None if there is no run, or one with an unknown status.
 
-    An event may start several functions: while one is at work the job is, and it is completed only if all
-    are.
+    An event may start several functions: the job is running while any is, and completed only if all are.
     """
     known = {word.lower() for word in words} - {"skipped"}
     if known & _NOT_OVER:

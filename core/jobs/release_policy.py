@@ -1,16 +1,16 @@
 """From which priority the next ordered job of a type is released.
 
-Two promises can pull in different directions: no job goes before one of a higher priority that waits, and
-every job is done within a day. As long as nothing is overdue the first one is kept without exception.
+Two promises can conflict: no job goes before a waiting one of a higher priority, and every job is done within
+a day. While nothing is overdue the first is kept without exception.
 
-A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what still lies ahead
-of it: other overdue jobs, the queue of the workers, and the work itself. An overdue job is promoted: it goes
-before higher ones, the one that has waited longest first, whatever its own priority (and a medium one that
-has waited longer than the overdue low one needs no promotion: its turn is first anyway).
+A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what is still ahead of
+it: other overdue jobs, the workers' queue, and the work itself. An overdue job is promoted: it goes before
+higher ones, the longest waiting first, whatever its own priority (a medium one that has waited longer than
+the overdue low one needs no promotion: it is first anyway).
 
-But never twice in a row while a higher one waits. Otherwise a backlog of a day, coming due all at once, would
-stop the paying teams' jobs for as long as it takes to work it off. So neither promise can be broken by the
-other alone, as long as the load of each is less than half of what the workers can do:
+But never twice in a row while a higher one waits. Otherwise a day's backlog that becomes overdue all at once
+would stop the paying teams' jobs until it is worked off. So neither promise can be broken by the other alone,
+as long as the load of each is below half of what the workers can do:
 
 - While there are n overdue jobs that have waited longer, at most 2n + 1 jobs are released before this one. If
   such jobs come more slowly than every second release, the number of overdue ones is bounded however many
@@ -30,12 +30,12 @@ from typing import Final
 from priorityd.core.priorities import Priority
 
 PROMOTE_AFTER_SHARE: Final = 5 / 6
-"""Of the deadline: then a job that still waits is overdue."""
+"""The share of the deadline after which a waiting job is overdue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits of one job type: whether a high job does, and for how many seconds the oldest of the others.
+    """What waits of one job type: whether a high job does, and how many seconds the oldest of the others has.
 
     None where none of that priority waits.
     """
@@ -47,7 +47,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The priority to take the next job from, and whether that is a promotion."""
+    """The priority of the next job, and whether that is a promotion."""
 
     priority: Priority
     promoted: bool

@@ -1,8 +1,8 @@
 """A released job, and the event that it becomes.
 
-The event is the one that would have queued the job directly, with its repository's priority as it is at the
-release, and with two fields more: `jobId`, by which its worker reports in `background_jobs`, and
-`metadata.promoted`. Its id comes from the job's, so it is the same whenever the job is released again.
+The event is the one that would have queued the job directly, with its repository's priority at the time of
+release, and two more fields: `jobId`, with which its worker reports in `background_jobs`, and
+`metadata.promoted`. Its id is derived from the job's, so it stays the same when the job is released again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ _SET_HERE = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "p
 
 @dataclass(frozen=True, slots=True)
 class ReleasedJob:
-    """One job of a release. `payload` is its row's, `tracked` its repository's row, None for an untracked
-    one.
+    """A job of a release. `payload` is its row's, `tracked` its repository's row, None for an untracked one.
 
     `releases` is 1 unless it was released before; `turn` counts every release of the database. `losses` is
-    how often its lease has ended without a report, `event_id` Inngest's own of the first event that was sent
-    for it.
+    how often its lease has expired without a report, `event_id` Inngest's id of the first event sent for it.
     """
 
     job_id: UUID
@@ -53,8 +51,8 @@ class ReleasedJob:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLimits:
-    """What a release keeps to: jobs in flight of each type, times in seconds, and after how many leases
-    without a report a job has failed."""
+    """The limits of a release: jobs in flight of each type, times in seconds, and the number of leases
+    without a report after which a job has failed."""
 
     in_flight: int
     deadline_seconds: float
@@ -68,12 +66,12 @@ def event_id(job_id: UUID) -> str:
 
 
 def released_event(released: ReleasedJob, form: PriorityForm = "score") -> OutgoingEvent:
-    """The event to send. Raises `PermanentError` for a payload that no event can be made of."""
+    """The event to send. Raises `PermanentError` for a payload that makes no event."""
     data = {key: value for key, value in released.payload.items() if key not in _SET_HERE}
     metadata = data.get("metadata", {})
     if isinstance(metadata, Mapping):
         data["metadata"] = {key: value for key, value in metadata.items() if key != "promoted"}
-    # `Job` looks at the type and the metadata: what this version does not know is refused.
+    # `Job` checks the type and the metadata: what this version does not know is refused.
     job = Job(
         cast(JobType, released.job_type),
         released.repository_id,

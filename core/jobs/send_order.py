@@ -1,8 +1,8 @@
-"""In which order the events of many jobs leave, while their priorities are still being looked up.
+"""The order in which the events of many jobs are sent, while their priorities are still being looked up.
 
-Everything urgent leaves before anything that is not, and each in the order given. So what is not urgent waits
-until every look-up is over, and what is urgent leaves as soon as it fills a request: look-ups and sending
-overlap, and no more requests are needed than if everything had been known from the start.
+Everything urgent is sent before everything else, each in the order given. So the rest waits until every
+look-up is over, and urgent events are sent as soon as they fill a request: look-ups and sending overlap, and
+no more requests are needed than if everything had been known from the start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SendOrder:
         self._complete = False
 
     def add(self, event: OutgoingEvent, *, urgent: bool) -> None:
-        """One more event. One whose data is no JSON travels along, for the sender to refuse it."""
+        """Add an event. One whose data is not JSON is passed on, for the sender to refuse."""
         try:
             size = size_bytes(event)
         except (TypeError, ValueError):
@@ -40,16 +40,16 @@ class SendOrder:
             self._others.append((event, size))
 
     def complete(self) -> None:
-        """No more will be added."""
+        """No more events will be added."""
         self._complete = True
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left and nothing will come."""
+        """Whether nothing is left and nothing will be added."""
         return self._complete and not self._urgent and not self._others
 
     def take(self) -> Sequence[OutgoingEvent]:
-        """The events of the next request; none if it is not known yet which they are, or if it is over."""
+        """The events of the next request; none if they are not known yet, or none are left."""
         full = self._urgent_bytes > MAX_REQUEST_BYTES or len(self._urgent) > MAX_EVENTS_PER_REQUEST
         if not full and not self._complete:
             return ()

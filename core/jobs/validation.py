@@ -1,7 +1,7 @@
-"""Which jobs can't be queued, and why: the same whichever way they go.
+"""Which jobs can't be queued, and why: the same whichever way they are queued.
 
-`explain_refused_job` in PostgreSQL says the same of what jsonb can hold. What it can't hold is found only
-here: a NUL, half a surrogate pair, a number that is none.
+`explain_refused_job` in PostgreSQL says the same about what jsonb can hold. What it can't hold is found only
+here: a NUL, half a surrogate pair, NaN.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from priorityd.core.inngest.outgoing_events import MAX_EVENT_BYTES
 from priorityd.core.jobs.events import Job
 
 MAX_LEVELS: Final = 100
-"""Of objects and arrays in each other, below `data`. Parsers of other languages give up at some hundreds."""
+"""Nesting of objects and arrays below `data`. Parsers of other languages give up at some hundreds."""
 _LARGEST: Final = int(sys.float_info.max)
-"""JSON numbers are doubles to Inngest and to JavaScript."""
+"""JSON numbers are doubles in Inngest and in JavaScript."""
 
 
 def split_jobs(jobs: Iterable[Job]) -> tuple[list[Job], list[tuple[Job, str]]]:
-    """The jobs that can be queued, in their order, and those that can't, with the reason."""
+    """The jobs that can be queued, in order, and those that can't, with the reason."""
     accepted: list[Job] = []
     refused: list[tuple[Job, str]] = []
     known: dict[int, str | None] = {}  # many jobs have the same data
@@ -38,7 +38,7 @@ def split_jobs(jobs: Iterable[Job]) -> tuple[list[Job], list[tuple[Job, str]]]:
 
 
 def why_data_refused(data: object) -> str | None:
-    """Why these can't be a job's data, or None if they can; but for their size, see `size_of`."""
+    """Why these can't be a job's data, or None if they can; for their size, see `size_of`."""
     if not isinstance(data, Mapping):
         return "has data that are no object"
     waiting: list[tuple[object, int]] = [(data, 0)]
@@ -99,7 +99,7 @@ def _why_value_refused(value: object) -> str | None:
 def _why_not_unicode(text: str) -> str | None:
     if "\0" in text:
         return "has data with the character NUL, which PostgreSQL can't hold"
-    # The quick way first: nearly all text is.
+    # The quick check first: it suffices for nearly all text.
     if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
         return "has data with half a surrogate pair, which is no Unicode"
     return None

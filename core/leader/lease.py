@@ -1,14 +1,14 @@
 """The lease on timer work: which of several daemons may sweep and resync by timer, as one of them sees it.
 
-The database gives it to one daemon at a time, for `LEASE_SECONDS`; who has it asks again well before that,
-who has not asks when it may expire. It saves work and protects nothing: what is done under it is computed
-from the rows as they are, so losing it in the middle, or two who believe that they have it, do no harm.
+The database gives it to one daemon at a time, for `LEASE_SECONDS`; its holder renews it well before that, the
+others ask when it may expire. It saves work and protects nothing: what is done under it is computed from the
+rows as they are, so losing it halfway, or two daemons that both believe they hold it, do no harm.
 
-Who does not have it still knows whether anybody does: a lease whose end does not move is one that nobody
-renews, and while a clock has been set back it would be waited for in vain.
+The others still know whether anybody holds it: if the end of a lease does not move, nobody renews it. After
+the database's clock was set back, they would wait for it in vain.
 
-Times are seconds of one monotonic clock. A daemon counts from before it asked, so it stops believing in its
-lease before the database gives it to another, whatever the wall clocks say and however long the answer took.
+Times are seconds of one monotonic clock. A daemon counts from before it asked, so it gives up its lease
+before the database gives it to another, whatever the wall clocks say and however long the answer took.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final
 from priorityd.core.backoff import delay_after
 
 LEASE_SECONDS: Final = 14.0
-"""With the margin below, the longest that timer work rests when the daemon that did it is gone."""
+"""With the margin below, the longest that timer work pauses when the leader is gone."""
 ASK_AFTER_SECONDS: Final = 12.0
-"""Leaves who has it two seconds for an answer; more often would only cost calls."""
+"""Leaves the holder two seconds for an answer; more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1
 _RENEWED_BY_SECONDS: Final = ASK_AFTER_SECONDS / 2
 """What the end of a lease has to move by to have been renewed: the same end seems to move with the time that
@@ -30,14 +30,14 @@ _LONGEST_SECONDS: Final = 60.0
 """No daemon asks for a longer one; so what ends later is of before the database's clock was set back."""
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LONGEST_RETRY_SECONDS: Final = 10.0
-"""So that after an outage of any length there is a leader again within this time."""
+"""After an outage of any length there is a leader again within this time."""
 
 
 @dataclass(slots=True)
 class Lease:
     """What is known about the lease.
 
-    `next_ask_at` is when to ask for it again, `failures` how many questions in a row were not answered,
+    `next_ask_at` is when to ask for it again, `failures` how many requests in a row failed,
     `unled_seconds` for how long, by the last answer, no daemon had renewed it, this one or another.
     """
 
@@ -49,7 +49,7 @@ class Lease:
     _renewed_until: float = 0.0
 
     def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
-        """The database has answered a question that was sent at `asked_at`."""
+        """The database has answered a request sent at `asked_at`."""
         self.failures = 0
         self._see(asked_at, asked_at + expires_in_seconds, held=held)
         if held:
@@ -61,7 +61,7 @@ class Lease:
             self.next_ask_at = asked_at + min(ASK_AFTER_SECONDS, expires_in_seconds + _EXPIRY_MARGIN_SECONDS)
 
     def failed(self, now: float) -> None:
-        """The question was not answered; what was known stays true until it expires."""
+        """The request failed; what was known stays true until it expires."""
         self.failures += 1
         self.next_ask_at = now + delay_after(self.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
 
@@ -74,5 +74,5 @@ class Lease:
         self.unled_seconds = asked_at - self._renewed_at
 
     def is_held(self, now: float) -> bool:
-        """Whether timer work is this daemon's now."""
+        """Whether this daemon is the leader now."""
         return now < self._held_until

@@ -1,4 +1,4 @@
-"""A cache of look-ups by repository, dropped by age and by change."""
+"""A cache of look-ups by repository, invalidated by age and by change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 TTL_SECONDS: Final = 300.0
-"""Five minutes: the longest a look-up may be wrong if no change was heard of."""
+"""Five minutes: the longest a look-up may be stale if no change was heard."""
 MAX_ENTRIES: Final = 100_000
 
 Value = TypeVar("Value")
@@ -28,7 +28,7 @@ class MembershipCache(Generic[Value]):
         self.generation = 0
 
     def get(self, repository_id: UUID, now: float) -> Value | None:
-        """The remembered value, or None."""
+        """The cached value, or None."""
         entry = self._entries.get(repository_id)
         if entry is None:
             return None
@@ -38,14 +38,14 @@ class MembershipCache(Generic[Value]):
         return entry[1]
 
     def get_all(self, repository_ids: Iterable[UUID], now: float) -> dict[UUID, Value]:
-        """What is remembered of these."""
+        """What is cached for these."""
         if not self._entries:
             return {}
         found = ((key, self.get(key, now)) for key in repository_ids)
         return {key: value for key, value in found if value is not None}
 
     def put(self, repository_id: UUID, value: Value, now: float, generation: int) -> None:
-        """Remember a value that was asked for at `generation`; forgotten if anything changed since."""
+        """Cache a value that was asked for at `generation`; dropped if anything has changed since."""
         if generation != self.generation:
             return
         self._entries[repository_id] = (now + self._ttl_seconds, value)

@@ -1,8 +1,8 @@
 """Priorities as a library: what an application calls where it used to call the TypeScript service.
 
-Every write goes through one SQL function that computes what is right from the rows as they are. So there is
-no "set it to high" here: `mark_as_workspace_repo` and `mark_as_tracked_only` both mean "make this repository
-right now", and marking a repository as tracked-only while a workspace still holds it changes nothing.
+Every write goes through one SQL function that computes the right values from the rows as they are. So there
+is no "set it to high" here: `mark_as_workspace_repo` and `mark_as_tracked_only` both mean "sync this
+repository now", and marking a repository as tracked-only while a workspace still holds it changes nothing.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class PriorityStore(Protocol):
 class WorkspacePrioritySync:
     """Reads and repairs priorities.
 
-    `clock` gives seconds of a monotonic clock; look-ups are cached for five minutes by it. Whoever hears of
-    changes calls `forget`.
+    `clock` returns seconds of a monotonic clock; look-ups are cached for five minutes. A caller that learns
+    of changes calls `forget`.
     """
 
     def __init__(self, store: PriorityStore, clock: Callable[[], float]) -> None:
@@ -59,11 +59,11 @@ class WorkspacePrioritySync:
         page_size: int = FIRST_PAGE_SIZE,
         on_answer: Callable[[SyncAnswer], None] = lambda _: None,
     ) -> SyncResult:
-        """Make every tracked repository right, page by page; `on_answer` sees each page's answer.
+        """Sync every tracked repository, page by page; `on_answer` gets each page's answer.
 
         The first page has `page_size` rows, the others as many as take half a second. A page that fails ends
-        the walk: what went before is done, nothing is half-applied, and the message is in `errors`. Raises
-        only errors that make every further call pointless (`KeyRefusedError`, `ContractError`).
+        the walk: the pages before it are done, nothing is half-applied, and the message is in `errors`.
+        Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
         """
 
         async def make_page_right(after: UUID | None, limit: int) -> SyncAnswer:
@@ -75,7 +75,7 @@ class WorkspacePrioritySync:
         return await walk(make_page_right, self._clock, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
-        """Call after a repository was added to a workspace. Raises `PriorityError` if it can't be done."""
+        """Call after a repository was added to a workspace. Raises `PriorityError` on failure."""
         await self._make_right(repository_id)
 
     async def mark_as_tracked_only(self, repository_id: UUID) -> None:
@@ -127,12 +127,12 @@ class WorkspacePrioritySync:
         return entry.effective
 
     def forget(self, repository_id: UUID) -> None:
-        """Drop what is cached for a repository: a change that concerns it has arrived."""
+        """Drop what is cached for a repository, because it has changed."""
         self._counts.drop(repository_id)
         self._priorities.drop(repository_id)
 
     def forget_all(self) -> None:
-        """Drop everything cached: changes may have been missed."""
+        """Drop the whole cache, because changes may have been missed."""
         self._counts.clear()
         self._priorities.clear()
 

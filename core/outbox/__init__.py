@@ -1,1 +1,1 @@
-"""What is announced of a change on record."""
+"""What is announced about a recorded change."""

@@ -1,4 +1,4 @@
-"""What is announced of a priority change on record.
+"""What is announced about a recorded priority change.
 
 `workspace/priority.changed` for every change:
 
@@ -7,12 +7,12 @@
      "trigger": "event", "changedAt": "2025-01-03T12:00:00+00:00"}
 
 and, when the repository has just become a workspace repository, a job that syncs it at priority 100, so that
-the team which added it soon sees fresh data: queued in order where jobs are, since it would be in their way
-otherwise, else at once, as one more event.
+the team which added it soon sees fresh data: as an ordered job where jobs are ordered, so that it does not
+compete with them, else at once, as one more event.
 
 Ids are made of the database's identity, the change's key and its time: the same change has the same ids
-whoever sends it and however often; two databases that announce to one Inngest never share one, and neither do
-the two pasts of a database that was restored, which gives the same keys to other changes.
+however often and by whichever daemon it is sent; two databases that announce to one Inngest never share one,
+nor do the two histories of a restored database, which gives the same keys to other changes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def announcement_of(change: RecordedChange, database_id: UUID) -> OutgoingEvent:
 
 
 def sync_job_of(change: RecordedChange, database_id: UUID) -> Job | None:
-    """The sync of a repository that has just become a workspace repository; its id makes it run once."""
+    """The sync job of a new workspace repository; its id makes it run once."""
     joined = change.is_workspace_repo and not change.old_is_workspace_repo
     if not joined or change.repository_id is None:
         return None

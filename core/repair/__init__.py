@@ -1,1 +1,1 @@
-"""What repairs wait for, and how much they take at a time."""
+"""When repairs run, and how many rows they take at a time."""

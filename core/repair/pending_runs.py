@@ -1,4 +1,4 @@
-"""PendingRuns for work of which never two run at once: any number that come during a run lead to one more."""
+"""Requests for work that never runs twice at once: any number during a run lead to one more run."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from priorityd.core.priorities import Trigger
 
 @dataclass(frozen=True, slots=True)
 class PendingRun:
-    """Why the work is to be done, and the oldest commit that waits for it (the database's clock)."""
+    """Why the work is requested, and the oldest commit that waits for it (the database's clock)."""
 
     trigger: Trigger
     oldest_commit: datetime | None = None
 
 
 class PendingRuns:
-    """At most one waiting request; it keeps the trigger of the first that asked. `added` tells of each."""
+    """At most one waiting request; it keeps the trigger of the first. `added` fires for each."""
 
     def __init__(self) -> None:
         self.added = News()
         self._waiting: PendingRun | None = None
 
     def add(self, trigger: Trigger, committed_at: datetime | None = None) -> None:
-        """Ask for the work."""
+        """Request the work."""
         self._join(trigger, committed_at)
         self.added.tell()
 
     def put_back(self, request: PendingRun) -> None:
-        """The work for this request failed; it waits again, ahead of what came meanwhile."""
+        """The work for this request failed; it waits again, ahead of later ones."""
         later, self._waiting = self._waiting, request
         if later is not None:
             self._join(later.trigger, later.oldest_commit)
 
     def take(self) -> PendingRun | None:
-        """The waiting request, which is then no longer waiting."""
+        """Take the waiting request."""
         request, self._waiting = self._waiting, None
         return request
 
     @property
     def waiting(self) -> PendingRun | None:
-        """The waiting request, which goes on waiting."""
+        """The waiting request, without taking it."""
         return self._waiting
 
     def __bool__(self) -> bool:

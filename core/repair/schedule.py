@@ -8,9 +8,9 @@ from cronsim import CronSim
 
 
 class Schedule:
-    """`next_at` is the next time that the expression names, in UTC.
+    """`next_at` is the next time that matches the expression, in UTC.
 
-    A clock that was ahead at the start and is put right later must not leave a time that is years away.
+    A clock that was ahead at the start and is corrected later must not leave a time that is years away.
     """
 
     def __init__(self, expression: str, now: datetime) -> None:
@@ -19,14 +19,14 @@ class Schedule:
         self.next_at = self._after(now)
 
     def is_due(self, now: datetime) -> bool:
-        """Whether the next time has come. To be asked often: it also heeds a clock that was put back."""
+        """Whether it is due. To be called often: it also notices a clock that was set back."""
         if now < self._looked_at:
             self.next_at = self._after(now)
         self._looked_at = now
         return now >= self.next_at
 
     def go_on(self, now: datetime) -> None:
-        """The time that was due is dealt with."""
+        """The run that was due is done."""
         self.next_at = self._after(now)
 
     def _after(self, now: datetime) -> datetime:

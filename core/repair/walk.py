@@ -1,4 +1,4 @@
-"""The walk over every tracked row, a page at a time: of the library, and of the resyncer."""
+"""The walk over every tracked row, page by page: for the library and the resyncer."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 
 MakePageRight: TypeAlias = Callable[[UUID | None, int], Awaitable[SyncAnswer]]
-"""Makes right the next so many rows after a key, None for the first."""
+"""Syncs the next so many rows after a key, None for the first."""
 
 FIRST_PAGE_SIZE: Final = 250
-"""Tracked rows in the first call: all may be wrong, and it has to end in time where writing is slow."""
+"""Rows in the first call: all may be wrong, and it must end in time even where writing is slow."""
 _MOST: Final = 100_000
 _GROWTH: Final = 10.0
-"""Each page reads much of the table again, so there should be few."""
+"""Each page reads much of the table again, so pages should be few."""
 _AIM_SECONDS: Final = 0.5
-"""For a page: the application waits for written rows until it is over."""
+"""The length of a page: until it ends, the application waits for rows that it has written."""
 
 
 async def walk(
     make_page_right: MakePageRight, clock: Callable[[], float], page_size: int = FIRST_PAGE_SIZE
 ) -> SyncResult:
-    """Walk to the end, or to the first page that fails: what went before is done, and `errors` says why.
+    """Walk to the end, or to the first page that fails: the pages before are done, and `errors` says why.
 
-    A page that times out is tried again with half as many rows. `clock` gives seconds of a monotonic clock.
-    Raises only errors that make every further call pointless (`KeyRefusedError`, `ContractError`).
+    A page that times out is retried with half as many rows. `clock` returns seconds of a monotonic clock.
+    Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
     """
     result = SyncResult()
     after: UUID | None = None

@@ -1,1 +1,1 @@
-"""What the state means for its operator."""
+"""What the state means for an operator."""

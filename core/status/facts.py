@@ -1,7 +1,7 @@
-"""What is known of each subject, and how old that is: all that the health of a daemon is judged by.
+"""What is known about each subject, and how old it is: everything that a daemon's health is judged by.
 
-Ages are seconds by a clock that never jumps. What has never been seen is as old as the daemon. The defaults
-are those of a daemon with which all is well.
+Ages are seconds of a monotonic clock. What has never been seen is as old as the daemon. The defaults are
+those of a healthy daemon.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from priorityd.core.priorities import Priority
 class DatabaseFacts:
     """Whether Supabase's database works.
 
-    `silent_seconds` is the age of the last answer to the question that is asked every few seconds, `failure`
-    what came instead, `unheard_of` whether that is nothing at all. `clock_ahead_seconds` is by how much this
-    host's clock is ahead of the database's (negative: behind).
+    `silent_seconds` is the age of the last answer to the call made every few seconds, `failure` what came
+    instead, `unheard_of` whether that was nothing at all. `clock_ahead_seconds` is by how much this host's
+    clock is ahead of the database's (negative: behind).
     """
 
     silent_seconds: float = 0.0
@@ -40,9 +40,9 @@ class StreamFacts:
 class RepairFacts:
     """What finds rows that no change named.
 
-    `started`: the first full resync is done. `sweeps`: a sweep has succeeded, or sweeping by timer is another
-    daemon's. `overdue_seconds` is how long the sweep that is under way has been failing or hanging.
-    `late_or_lost` are rows of the last hour whose change the stream ought to have brought and has not.
+    `started`: the first full resync is done. `sweeps`: a sweep has succeeded, or another daemon is the
+    leader. `overdue_seconds` is how long the current sweep has been failing or hanging. `late_or_lost` are
+    rows of the last hour whose change the stream should have delivered and did not.
     """
 
     started: bool = True
@@ -63,7 +63,7 @@ class LeaderFacts:
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """What waits to be looked at, and what can't be written with the reason of one of the rows.
+    """Repositories that wait to be synced, and rows that can't be written, with the reason of one of them.
 
     `parked` are repositories, `nameless` refused rows without one. `all_refused_because` is why no row at all
     can be written: those wait, and none is parked.
@@ -78,10 +78,10 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True)
 class CountFacts:
-    """The repositories as they were counted `age_seconds` ago; `overdue_seconds`: how late the next count is.
+    """The repositories as counted `age_seconds` ago; `overdue_seconds`: how late the next count is.
 
-    `inverted_seconds` is the time over which each count has found inversions: one alone may have met a change
-    on its way. None of the numbers is by the rows' own flags.
+    `inverted_seconds` is for how long each count has found inversions: a single one may have met a change on
+    its way. No number relies on the rows' own flags.
     """
 
     workspace_repositories: int
@@ -94,7 +94,7 @@ class CountFacts:
 
 @dataclass(frozen=True, slots=True)
 class InngestFacts:
-    """Whether Inngest takes what is sent; `…_because` is None while it does.
+    """Whether Inngest accepts what is sent; `…_because` is None while it does.
 
     `oldest_seconds` is how long the oldest change has waited to be announced.
     """
@@ -107,7 +107,7 @@ class InngestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An old transaction that others wait for: the backend that has it open, None if it is a prepared one."""
+    """An old transaction that others wait for: its backend, None if it is a prepared one."""
 
     pid: int | None
     seconds: float
@@ -115,10 +115,9 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """The application's jobs. `lost` are ordered ones that nobody has reported on within their lease.
+    """The application's jobs. `lost` are ordered ones without a report within their lease.
 
-    `behind_seconds` is how far the count of ended jobs is behind the present, `held_back_by` what it waits
-    for.
+    `behind_seconds` is how far the count of ended jobs lags behind, `held_back_by` what it waits for.
     """
 
     off_because: str | None = None
@@ -133,7 +132,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All of it. `counts` is None until the repositories have been counted since the first full resync."""
+    """Everything. `counts` is None until the repositories have been counted after the first full resync."""
 
     up_seconds: float = 0.0
     stopping: bool = False

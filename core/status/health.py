@@ -1,10 +1,10 @@
-"""The one model of health: what is known, how old that is, what is wrong and how bad.
+"""The one model of health: what is known, how old it is, what is wrong and how bad.
 
-The headline, readiness, `/status`, systemd's line, the command line and the alerts all come from here, so
-none of them can say what another does not.
+The headline, readiness, `/status`, systemd's status line, the command line and the alerts all come from here,
+so they never contradict each other.
 
 A daemon is *ready* when its first full resync is done, the database has answered lately, and changes are
-heard, by the daemon's own heartbeat row that came back, or found by sweeps.
+either heard (the daemon's own heartbeat row came back) or found by sweeps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STARTING = "Starting: the first full resync is not done."
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The verdict. `headline` is the worst problem, or else `priorities`: what is known of the priorities."""
+    """The verdict. `headline` is the worst problem, or else `priorities`: a sentence about the priorities."""
 
     headline: str
     priorities: str
@@ -38,7 +38,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether the daemon keeps priorities right."""
+        """Whether the daemon keeps priorities in sync."""
         return not self.not_ready_because
 
     @property
@@ -48,7 +48,7 @@ class Health:
 
 
 def judge(facts: Facts) -> Health:
-    """The health of a daemon of which this is known."""
+    """The health of a daemon, judged by these facts."""
     problems = tuple(find_problems(facts))
     priorities = _priorities(facts)
     critical = any(problem.severity == "critical" for problem in problems)

@@ -1,8 +1,7 @@
-"""What is not as it should be, in words, from the facts; each with how bad it is and the alert that tells of
-it.
+"""What is wrong, in words, derived from the facts; each problem with its severity and its alert.
 
-What is a problem here is one for somebody who looks now; which of them wake somebody, and after how long, is
-decided by the alerts, which read the same list.
+Problems are for an operator who looks now; which of them page someone, and after how long, is decided by the
+alerts, which read the same list.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from priorityd.core.status.facts import (
 Severity: TypeAlias = Literal["critical", "warning"]
 
 KNOWN_FOR_SECONDS: Final = 25.0
-"""How old what is asked every few seconds may get. With the seconds that pass until it is next looked at, a
-fault is told within 30 s."""
+"""How old the answer to a call made every few seconds may get. With the time until the next look, a fault is
+reported within 30 s."""
 UNLED_SECONDS: Final = 20.0
 """Of two answers about the lease, 12 s apart, one at least shows that it was renewed."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
 INVERTED_SECONDS: Final = 10.0
-"""As long as it takes until a sweep has mended what no change named."""
+"""How long it takes until a sweep has repaired what no change named."""
 COUNT_OVERDUE_SECONDS: Final = 60.0
-"""Above the time-out of a count: by then a silent database has been told of long since."""
+"""Above the time-out of a count: by then a silent database has been reported."""
 CLOCK_SECONDS: Final = 30.0
 """The skew that Supabase allows in a key's times."""
 HIGH_LIMIT_SECONDS: Final = 2 * 3600.0
-"""Jobs of workspace repositories are done within this time."""
+"""Within this time jobs of workspace repositories should be done."""
 LIMIT_SECONDS: Final = 24 * 3600.0
-"""All others are."""
+"""Within this time all others should be."""
 LEAST_SUCCESS: Final = 0.95
 """Of the jobs of workspace repositories."""
 JOBS_BEHIND_SECONDS: Final = 180.0
@@ -74,13 +73,12 @@ PROBLEMS: Final[dict[str, tuple[Severity, str | None]]] = {
     "jobs_overtake": ("warning", "JobsOvertake"),
     "job_telemetry_off": ("warning", None),
 }
-"""Every problem by its name, the worst first: how bad it is, and its alert, which is its entry in the
-runbook."""
+"""Every problem by name, the worst first: its severity, and its alert, which has an entry in the runbook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be: one sentence for an operator."""
+    """Something that is wrong: one sentence for an operator."""
 
     name: str
     severity: Severity
@@ -89,7 +87,7 @@ class Problem:
 
 
 def find_problems(facts: Facts) -> list[Problem]:
-    """What is not as it should be, the worst first."""
+    """What is wrong, the worst first."""
     order = list(PROBLEMS)
     found = sorted(_find(facts), key=lambda each: order.index(each[0]))
     return [Problem(name, PROBLEMS[name][0], text, PROBLEMS[name][1]) for name, text in found]
@@ -124,7 +122,7 @@ def counted(number: int, one: str, many: str) -> str:
 def _find(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _of_database(facts.database)
     if has_answered(facts.database):
-        # Else the heartbeat row could not be written: that it does not come says nothing of the stream.
+        # Else the heartbeat row could not be written: its absence says nothing about the stream.
         yield from _of_stream(facts)
         yield from _of_leader(facts.leader)
     yield from _of_repair(facts.repair, database_answers=has_answered(facts.database))

@@ -1,10 +1,11 @@
 """What a Realtime change says about repositories.
 
 A change is a hint: it names keys that may be wrong now, and nothing in it is used as data. Facts that shape
-this, all of Supabase Realtime's `postgres_changes`:
+this, all about Supabase Realtime's `postgres_changes`:
 
 - With row level security on, a DELETE carries only primary-key columns, for service_role too, so it does
-  not say which repository left its workspace: a sweep has to find it. So with the old side of an UPDATE.
+  not say which repository left its workspace: a sweep has to find it. The same goes for the old side of an
+  UPDATE.
 - Rows above 1 MiB come without most of their values, and an unchanged TOAST column is absent.
 - `commit_timestamp` is the database's clock, in UTC.
 """
@@ -26,16 +27,16 @@ OPERATIONS: Final = ("INSERT", "UPDATE", "DELETE")
 
 
 class MalformedChangeError(ValueError):
-    """A change frame that is not of the documented shape."""
+    """A change frame that does not have the documented shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
     """What to look at because of one change.
 
-    `needs_sweep`: a repository is concerned that the change does not name. `beat_at` is set for the daemon's
-    own heartbeat row. `membership_id` is the key of the membership that changed, `held_repository_id` the
-    repository that it is about after the change.
+    `needs_sweep`: the change concerns a repository that it does not name. `beat_at` is set for the daemon's
+    own heartbeat row. `membership_id` is the key of the changed membership, `held_repository_id` its
+    repository after the change.
     """
 
     table: str
@@ -58,7 +59,7 @@ def read_change(data: Mapping[str, object]) -> Hint:
         raise MalformedChangeError(f"unexpected table {table!r:.80}")
     if not isinstance(operation, str) or operation not in OPERATIONS:
         raise MalformedChangeError(f"unexpected operation {operation!r:.80}")
-    # The client gives a member of an enum: it equals its word, but a metric's label would say otherwise.
+    # The client gives an enum member: it equals its value, but a metric's label would differ.
     operation = OPERATIONS[OPERATIONS.index(operation)]
     committed_at = _time(data.get("commit_timestamp"))
     if committed_at is None:

@@ -7,20 +7,20 @@
         └──── retry time ── backing_off ◀── refused, closed, timed out ────┘
 
 - *connecting*: the WebSocket handshake is under way.
-- *joining*: the channel is being joined. The server's reply to the join (`SUBSCRIBED`) is not the end of it:
-  rows flow only after the `system` message `extension=postgres_changes, status=ok`. Either may never come.
-- *live*: the server says that rows flow. Each `system` ok, the first as well as any other, means that there
-  was a gap before it. It does not prove that there is a slot (Realtime v2.129.8 says it while making one
-  fails, and while its poller sleeps); the first heartbeat row that comes back *confirms* the connection.
+- *joining*: the channel is being joined. The server's reply to the join (`SUBSCRIBED`) is not enough: rows
+  flow only after the `system` message `extension=postgres_changes, status=ok`. Either may never arrive.
+- *live*: the server says that rows flow. Each `system` ok, the first or any other, means that there was a gap
+  before it. It does not prove that there is a slot (Realtime v2.129.8 sends it while creating one fails, and
+  while its poller sleeps); the first heartbeat row that comes back *confirms* the connection.
 - *stale*: the connection looks healthy but the daemon's own heartbeat row did not come back through it.
-- *backing_off*: waiting before the next attempt; longer after each failure, for ever.
+- *backing_off*: waiting before the next attempt; longer after each failure, up to a limit, indefinitely.
 - *stopped*: final.
 
 Renewal: a hosted connection without user authentication may be closed after 24 hours, and what is committed
-between that and the next `system` ok is lost to the stream. So before it comes to that a successor is opened
-beside the live connection, and takes over when its own rows flow. The old one is still heard for a while, so
-that it delivers what was committed before. A successor that fails changes nothing, and is tried again later.
-A key that has changed brings the renewal on at once, and where nothing is live yet, another attempt.
+between that and the next `system` ok is lost to the stream. So before that a successor is opened beside the
+live connection, and takes over when its own rows flow. The old one is heard for a while longer, to deliver
+what was committed before. A successor that fails changes nothing and is retried later. A changed key triggers
+the renewal at once, or another attempt where nothing is live yet.
 
 A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of one monotonic clock.
 """
@@ -38,13 +38,13 @@ STATES: Final[tuple[State, ...]] = ("connecting", "joining", "live", "stale", "b
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 JOIN_TIMEOUT_SECONDS: Final = 15.0
-"""From the opened socket to the `system` ok; a cold server was seen to take up to 3.9 s."""
+"""From the opened socket to the `system` ok; a cold server took up to 3.9 s."""
 BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 10.0
-"""With the time-out of a join that is under way, what passes at most until changes are heard again."""
+"""With the time-out of a join under way, the longest until changes are heard again."""
 HEALTHY_AFTER_SECONDS: Final = 60.0
 RENEW_AFTER_SECONDS: Final = 23 * 3600.0
-"""The age at which a live connection is renewed, less up to a twentieth, which spreads many daemons."""
+"""The age at which a live connection is renewed, less up to a twentieth, to spread many daemons."""
 RENEWAL_RETRY_SECONDS: Final = 300.0
 """After a successor that failed; leaves several attempts before the 24 hours are over."""
 
@@ -119,7 +119,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """The key has changed: what was opened with the old one is to be replaced."""
+    """The key has changed: connections opened with the old one are to be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,13 @@ class Action(Enum):
     OPEN = auto()
     """Open a WebSocket and join."""
     CLOSE = auto()
-    """Close the socket and its successor, if there are any; nothing of them counts any more."""
+    """Close the socket and its successor, if any, and ignore what they still deliver."""
     OPEN_SUCCESSOR = auto()
     """Open another WebSocket beside the live one and join."""
     CLOSE_SUCCESSOR = auto()
-    """Close that one; the live one goes on."""
+    """Close the successor; the live connection goes on."""
     PROMOTE_SUCCESSOR = auto()
-    """The successor is the live one now. Close the other when it has delivered what was committed before."""
+    """The successor is live now. Close the other when it has delivered what was committed before."""
     ASK_FOR_SWEEP = auto()
     """Rows may have been missed."""
 
@@ -162,9 +162,9 @@ class Action(Enum):
 class ListenerState:
     """Where the listener is. `deadline` is when a `Tick` matters next, None for never.
 
-    `confirmed`: live, and a heartbeat row has come back. `renewing`: live, with a successor on its way.
-    `renew_after_seconds` is how old a live connection may get, `backoff_max_seconds` how long it waits at
-    most before it tries again.
+    `confirmed`: live, and a heartbeat row has come back. `renewing`: live, with a successor being opened.
+    `renew_after_seconds` is how old a live connection may get, `backoff_max_seconds` the longest wait before
+    another attempt.
     """
 
     name: State
@@ -184,7 +184,7 @@ def initial(
     renew_after_seconds: float = RENEW_AFTER_SECONDS,
     backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
 ) -> tuple[ListenerState, list[Action]]:
-    """Where a listener begins, and what it does first."""
+    """A listener's first state and actions."""
     state = ListenerState(
         "connecting",
         now,
@@ -199,8 +199,8 @@ def transition(
 ) -> tuple[ListenerState, list[Action]]:
     """The state after `event`, and the actions it asks for.
 
-    `jitter` in [0, 1) spreads the back-off of many daemons. What does not fit the state, such as the late
-    answer of a connection that was given up, changes nothing.
+    `jitter` in [0, 1) spreads the back-off of many daemons. Events that do not fit the state, such as the
+    late answer of an abandoned connection, change nothing.
     """
     if isinstance(event, Stop):
         return ListenerState("stopped", now), [Action.CLOSE]
@@ -216,7 +216,7 @@ def transition(
         case "live", BeatSeen() if not state.confirmed:
             return replace(state, confirmed=True), [Action.ASK_FOR_SWEEP]
         case "live", BeatOverdue():
-            # Not a back-off: the server answers, so one fresh connection is tried at once. If that delivers
+            # No back-off: the server answers, so a fresh connection is tried at once. If that delivers
             # nothing either, it is a failure like any other.
             if not state.confirmed:
                 new, actions = _backing_off(state, Failed("stale", NO_BEAT), now, jitter)
@@ -278,7 +278,7 @@ def _renew_later(state: ListenerState, failure: Failed, now: float) -> tuple[Lis
 
 
 def _connecting(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
-    # The margin lets the connection's own time-out speak first: it knows more.
+    # The margin lets the connection's own time-out fire first: it knows more.
     deadline = now + CONNECT_TIMEOUT_SECONDS + 1.0
     return replace(state, name="connecting", since=now, deadline=deadline, confirmed=False), [Action.OPEN]
 

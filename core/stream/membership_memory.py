@@ -1,10 +1,10 @@
-"""Remembers which repository a membership row is about, so that its removal can be named.
+"""Remembers the repository of each membership row, so that its removal can be named.
 
-With row level security on, a DELETE tells the row's primary key and nothing else, and so does the old side of
-an UPDATE. Who has seen the row come knows the repository; for any other row a sweep has to find it.
+With row level security on, a DELETE has only the row's primary key, and so has the old side of an UPDATE. For
+a row whose insert was seen the repository is known; for any other a sweep has to find it.
 
-What is remembered is a hint like all else: it is forgotten whenever changes may have been missed, and if it
-is wrong nevertheless, the next periodic sweep finds the row.
+What is remembered is a hint like everything else: it is forgotten whenever changes may have been missed, and
+if it is wrong nevertheless, the next periodic sweep finds the row.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from uuid import UUID
 from priorityd.core.stream.hints import Hint
 
 MAX_ROWS: Final = 10_000
-"""Some four megabytes; the rows seen last are those that are removed again soon."""
+"""Some four megabytes; the rows seen last are the most likely to be removed soon."""
 
 
 class MembershipMemory:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
         self._max_rows = max_rows
         self._repositories: OrderedDict[str, UUID] = OrderedDict()
 
     def complete(self, hint: Hint) -> Hint:
-        """The hint of a change, with the repository that it does not name if that is remembered."""
+        """The hint of a change, completed with the remembered repository if it names none."""
         row_id = hint.membership_id
         if row_id is None:
             return hint
@@ -39,7 +39,7 @@ class MembershipMemory:
         if not hint.needs_sweep or before is None:
             return hint
         named = tuple(dict.fromkeys((*hint.repository_ids, before)))
-        # Of a change that is no removal, the new side may be the one that is not named.
+        # If the change is no removal, its new side may be the one that is not named.
         return replace(hint, repository_ids=named, needs_sweep=hint.operation != "DELETE" and after is None)
 
     def __len__(self) -> int:

@@ -1,1 +1,1 @@
-"""Brings hints to the rows: intake, worker, and the recorder of what they changed."""
+"""Turns hints into correct rows: intake, worker, and the recorder of what they changed."""

@@ -1,4 +1,4 @@
-"""The way into the work queue, for whoever finds that a repository may be wrong."""
+"""The way into the work queue, for every part that finds a repository that may be wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AskForSweep = Callable[[Trigger, datetime | None], None]
 
 
 class Intake:
-    """Adds to the queue and wakes the worker; what the queue can't hold, or no key names, becomes a sweep.
+    """Adds to the queue and wakes the worker; what the queue can't hold, or has no key, becomes a sweep.
 
     `nameless` are the refused rows without a repository, by their own ids; of many, some.
     """
@@ -48,7 +48,7 @@ class Intake:
         self._heard = heard
 
     def take_hint(self, hint: Hint) -> None:
-        """Look at what a change names."""
+        """Queue what a change names."""
         self._heard.tell()
         self._drift_judge.announced(hint, monotonic())
         self.add(hint.repository_ids, hint.committed_at)
@@ -56,7 +56,7 @@ class Intake:
             self._ask_for_sweep("event", hint.committed_at)
 
     def add(self, repository_ids: Iterable[UUID], committed_at: datetime | None = None) -> None:
-        """Look at these."""
+        """Queue these."""
         now = monotonic()
         added = False
         for repository_id in repository_ids:
@@ -67,10 +67,10 @@ class Intake:
             self._work_added.set()
 
     def take_refused(self, rows: Sequence[RefusedRow], committed_at: datetime | None = None) -> None:
-        """Hand rows that can't be written to the worker, but for those that are parked: they have their turn.
+        """Hand rows that can't be written to the worker, except parked ones: their turn comes anyway.
 
-        A row without a repository can't be parked by one: it is told of until a sweep, each of which tries it
-        again, no longer finds it.
+        A row without a repository can't be parked: it is reported until a sweep no longer finds it. Every
+        sweep tries it again.
         """
         parked = self._queue.parked
         named = (row.repository_id for row in rows if row.repository_id is not None)

@@ -1,4 +1,4 @@
-"""What is measured of changes on their way to the rows, and of the rows that were changed."""
+"""Metrics of changes on their way to the rows, and of changed rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from priorityd.daemon.metrics import NO_PRIORITY, MetricRegistry
 DAEMON_TRIGGERS: Final = tuple(
     trigger for trigger in TRIGGERS if trigger not in ("pin", "migration", "rollback")
 )
-"""Those of what a daemon does."""
+"""The triggers of what a daemon does."""
 _LATENCY_BUCKETS: Final = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5, 10, 30, 60, 300, 3600)
 _CALL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 10_000)

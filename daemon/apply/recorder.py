@@ -1,4 +1,4 @@
-"""What every answer of a writing function leads to: one log line and one count per changed row."""
+"""Records the answer of a writing function: one log line and one count per changed row."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES_KEPT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class RecentChange:
-    """A change as the status page shows it; `at` is this host's clock."""
+    """A change as the status page shows it; `at` is by this host's clock."""
 
     at: datetime
     update: PriorityUpdate
@@ -38,10 +38,10 @@ class RecentChange:
 
 
 class Recorder:
-    """Tells logs, metrics and the history what was changed, and `recorded` that something was.
+    """Tells logs, metrics and the history what was changed, and fires `recorded`.
 
-    `recent` has the newest changes first; `refused_names` are `owner/name` of repositories whose row could
-    not be written lately, where that is known.
+    `recent` has the newest changes first; `refused_names` are the known names of repositories whose row could
+    not be written lately.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Recorder:
     ) -> None:
         """Record an answer.
 
-        `committed_at` knows when the change of a repository was committed; for the others `oldest_commit` is
-        taken: a sweep that removals asked for can't tell which of them concerned which row, so the latency
-        of its rows is the longest it may have been. With neither there is no latency to observe.
+        `committed_at` has the commit time of a repository's change; for the others `oldest_commit` is used: a
+        sweep requested by removals can't tell which of them concerned which row, so its rows get the longest
+        possible latency. With neither there is no latency to observe.
         """
         self._database_clock.read(answer.applied_at)
         self._remember_refused(answer.refused)

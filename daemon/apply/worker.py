@@ -1,8 +1,9 @@
-"""The worker: takes due repositories from the work queue and makes them right, a batch per call.
+"""The worker: takes due repositories from the work queue and syncs them, a batch per call.
 
-What a failed call was about goes back to the queue: an error is never about a row. Which rows the application
-does not let change, the answer says; those are parked, counted and logged, and the others are applied. Where
-the application refuses every row there is, it is no matter of rows: they wait, and the reason is told.
+The repositories of a failed call go back to the queue: an error is never about a row. Rows that the
+application refuses to change are listed in the answer; they are parked, counted and logged, and the others
+are applied. If the application refuses every row, the fault is not in the rows: they wait, and the reason is
+logged.
 """
 
 from __future__ import annotations
@@ -34,25 +35,24 @@ RETRY_SECONDS: Final = 1.0
 """The first delay of work that failed for now; the queue doubles it with each attempt."""
 LOCKED_RETRY_SECONDS: Final = 0.5
 LONGEST_LOCKED_SECONDS: Final = 2.0
-"""For rows that somebody holds. Most are held by another daemon's sync that heard of the same change: while
-it waits for one row of its batch it holds the others. So waits are short, and no two daemons wait alike."""
+"""For locked rows. Most are locked by another daemon's sync of the same change: while it waits for one row of
+its batch it holds the others. So waits are short, and no two daemons wait equally long."""
 
 FIRST_BATCH_SIZE: Final = 100
 _AIM_SECONDS: Final = 1.0
-"""For a batch: the application waits for written rows until it is over."""
+"""The length of a batch: until it ends, the application waits for rows that it has written."""
 
 BURST_BATCH_SIZE: Final = 20
 FILL_LOOK_SECONDS: Final = 0.01
 LONGEST_FILL_SECONDS: Final = 0.1
-"""After a batch of so many there is a burst, and the next batch is given time to fill: as long as more has
-come at each look, and no longer than that. Taken as they come, 10,000 changes would be hundreds of calls, and
-the calls would take most of the time."""
+"""A batch of so many means a burst, so the next batch gets time to fill, for as long as each look finds more.
+Otherwise 10,000 changes would take hundreds of calls, and the calls most of the time."""
 
 
 class Worker(Agent):
-    """See the module's text. Whoever adds to the queue sets `wakeup`.
+    """See the module's docstring. Adding to the queue sets `wakeup`.
 
-    `all_refused_because`: why the application lets no row at all change, None if it does or nobody knows.
+    `all_refused_because`: why the application refuses to change any row; None if it does not, or unknown.
     """
 
     name = "worker"
@@ -79,7 +79,7 @@ class Worker(Agent):
         self.all_refused_because: str | None = None
 
     async def turn(self) -> float:
-        """Make right what is due, up to a batch."""
+        """Sync what is due, up to a batch."""
         items = self._queue.take(monotonic(), self._size.rows)
         if not items:
             return self._seconds_to_wait()
@@ -148,12 +148,12 @@ class Worker(Agent):
         self._queue.retry([item for item in others if item.key in waiting], now, RETRY_SECONDS)
 
     def _waiting(self, answer: SyncAnswer) -> set[UUID]:
-        """The refused repositories that are not to be parked: it is not they that are refused."""
+        """The refused repositories that are not to be parked: the fault is not theirs."""
         if answer.all_refused is False or not answer.refused:
             self.all_refused_because = None
         elif answer.all_refused:
             self.all_refused_because = answer.refused[0].reason
-            log.error("all_writes_refused", rows=len(answer.refused), error=self.all_refused_because)
+            log.error("all_writes_refused", repositories=len(answer.refused), error=self.all_refused_because)
         if self.all_refused_because is not None:
             return _repositories(answer.refused)
         for_now = [row for row in answer.refused if not row.for_good]

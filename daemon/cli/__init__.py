@@ -60,7 +60,7 @@ def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
     SIGHUP takes a new key from the file that the old one came from, and forces a full resync. A second
-    SIGTERM stops without finishing what is waiting.
+    SIGTERM stops without finishing waiting work.
     """
     # What an import makes stays for good: a full collection that looked for garbage among it would hold up
     # the event loop for some 75 ms each time (`python -m tests.benchmarks garbage`).
@@ -153,7 +153,7 @@ def sandbox(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sync(**options: object) -> None:
-    """Make every tracked repository's priority right, once, now.
+    """Sync every tracked repository's priority, once, now.
 
     With --dry-run the exit code says whether anything would change: 10 if so, 0 if not.
     """
@@ -177,15 +177,15 @@ def status(**options: object) -> None:
     "directory",
     required=True,
     metavar="DIRECTORY",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The project's migrations.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The project's migrations; made if only the last directory is missing.",
 )
 @click.option("--check", is_flag=True, help="Write nothing; the exit code is 1 if anything is missing.")
 def migrations(*, directory: Path, check: bool) -> None:
     """Write into a project's migrations what they lack of ours, under time stamps that follow theirs.
 
     \b
-    priorityd migrations --into supabase/migrations && supabase db push
+    priorityd migrations --into supabase/migrations && supabase db push --linked
 
     That is the whole set the first time and after an upgrade that brings a newer one, else nothing; what is
     there stays as it is. If one of our files was edited or is gone it says so, and the exit code is 1. Needs
@@ -199,7 +199,7 @@ def migrations(*, directory: Path, check: bool) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(*, as_json: bool) -> None:
-    """Test the set-up step by step, and say what to do about what is wrong."""
+    """Test the set-up step by step, and say how to fix what is wrong."""
     from priorityd.daemon.cli.check import check_command
 
     sys.exit(check_command(as_json=as_json))
@@ -267,7 +267,7 @@ def unpin(**options: object) -> None:
     help="direct: at once to Inngest. ordered: wait in the database, released in strict order. "
     "PRIORITYD_QUEUE_MODE decides otherwise.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what became of the jobs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome of the jobs as JSON.")
 def queue(
     *,
     job_type: JobType,
@@ -324,7 +324,7 @@ def list_jobs(**options: object) -> None:
 def cancel_jobs(
     *, job_ids: Sequence[UUID], repository: Words | None, job_type: JobType | None, as_json: bool
 ) -> None:
-    """Cancel jobs that wait. What is in flight can't be called back."""
+    """Cancel waiting jobs. Jobs in flight can't be recalled."""
     if not job_ids and repository is None:
         raise click.UsageError("Name at least one job id, or use --repository.")
     from priorityd.daemon.cli.jobs import cancel_command

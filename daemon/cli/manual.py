@@ -1,6 +1,6 @@
 """The manual page, made from the commands' help and the settings.
 
-`python -m priorityd.daemon.cli.manual > man/priorityd.1` writes it anew; the macros are those of man(7).
+`python -m priorityd.daemon.cli.manual > man/priorityd.1` regenerates it; the macros are those of man(7).
 """
 
 from __future__ import annotations

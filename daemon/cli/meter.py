@@ -12,14 +12,14 @@ import click
 from priorityd.daemon.clock import monotonic
 
 _LINE_SECONDS: Final = 5.0
-"""Between two plain lines: a log that somebody keeps stays short, and what hangs is noticed."""
+"""Between two plain lines: a kept log stays short, and a hang is noticed."""
 _CLEAR_LINE: Final = "\r\x1b[2K"
 
 Advance = Callable[[int], None]
 
 
 class Meter:
-    """What a command tells about its progress; `before_output` is called before it writes anything else."""
+    """Shows a command's progress; `before_output` is called before it writes anything else."""
 
     def __init__(self, advance: Advance, before_output: Callable[[], None]) -> None:
         self.advance = advance
@@ -28,7 +28,7 @@ class Meter:
 
 @contextmanager
 def meter(label: str, total: int | None) -> Iterator[Meter]:
-    """A meter over `total` items (None: nobody knows how many, or nobody wants to be told)."""
+    """A meter over `total` items (None: unknown, or not to be shown)."""
     if total is None:
         yield Meter(lambda _: None, lambda: None)
     elif sys.stderr.isatty():

@@ -25,9 +25,9 @@ def migrations_command(directory: Path, *, check: bool) -> ExitCode:
 
 
 def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitCode:
-    """Paths that were written to stdout, words to stderr; 0 if the directory is up to date, or is so now."""
+    """Written paths to stdout, messages to stderr; 0 if the directory is up to date now."""
     try:
-        names = [each.name for each in directory.iterdir()]
+        names = [] if _is_yet_to_be_made(directory) else [each.name for each in directory.iterdir()]
         written = [read_file(file) for file in sorted(directory.glob(WRITTEN_FILES))]
         todo = plan(names, written, package, datetime.now(UTC))
         for word in todo.words:
@@ -38,14 +38,21 @@ def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitC
                 f"run priorityd migrations --into {directory}"
             )
             return ExitCode.FAILED
+        if todo.new:
+            directory.mkdir(exist_ok=True)
         for file in todo.new:
             _write(directory / file.name, file.text)
             click.echo(directory / file.name)
     except OSError as error:
         raise PriorityError(f"{error.filename or directory}: {error.strerror}") from error
     if todo.new:
-        _say("next, apply them: supabase db push")
+        _say("next, apply them: supabase db push --linked")
     return ExitCode.DONE if todo.new or todo.up_to_date else ExitCode.FAILED
+
+
+def _is_yet_to_be_made(directory: Path) -> bool:
+    """`supabase init` makes no directory for migrations."""
+    return not directory.exists() and directory.parent.is_dir()
 
 
 def read_file(file: Path) -> SqlFile:

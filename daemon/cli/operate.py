@@ -33,7 +33,7 @@ Command = Callable[..., Awaitable[ExitCode]]
 
 
 def operate(command: Command, options: dict[str, Any]) -> int:
-    """Run a command with settings and a store; errors become words on stderr and an exit code."""
+    """Run a command with settings and a store; errors become a message on stderr and an exit code."""
     settings = load_settings()
     configure_logs("auto", "error", (*settings.secrets, *proxy_passwords()))
     try:

@@ -1,4 +1,4 @@
-"""`priorityd queue`: queueing jobs, and what became of them."""
+"""`priorityd queue`: queues jobs from arguments or from a list, and reports the result."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def _why_none_is_released(store: Store) -> str | None:
 
 
 class _Progress:
-    """How many jobs Inngest has taken; `draw` is told how many more, and how many in all."""
+    """How many jobs Inngest has accepted; `draw` gets how many more, and the total."""
 
     def __init__(self, draw: Callable[[int, int], None]) -> None:
         self._draw = draw

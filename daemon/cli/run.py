@@ -14,7 +14,7 @@ log = structlog.stdlib.get_logger()
 
 
 def run_daemon_command() -> ExitCode:
-    """Run the daemon; the exit code tells a supervisor whether starting again can help."""
+    """Run the daemon; the exit code tells a supervisor whether a restart can help."""
     settings = load_settings()
     secrets = (*settings.secrets, *proxy_passwords())
     configure_logs(settings.log_format, settings.log_level, secrets)
@@ -22,6 +22,6 @@ def run_daemon_command() -> ExitCode:
         return anyio.run(run_daemon, settings)
     except* PriorityError as group:
         error = first_of(group)
-        log.critical("cannot_go_on", error=str(error), exit_code=int(error.exit_code))
+        log.critical("fatal", error=str(error), exit_code=int(error.exit_code))
         return_code = error.exit_code
     return return_code

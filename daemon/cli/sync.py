@@ -32,7 +32,7 @@ _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "
 async def sync_command(
     settings: Settings, store: Store, *, dry_run: bool, repositories: Sequence[Words], as_json: bool
 ) -> ExitCode:
-    """Make every (or these) repositories right; with `dry_run` say what that would change."""
+    """Sync all (or these) repositories; with `dry_run` say what that would change."""
     started_at = monotonic()
     changes: list[PriorityUpdate] = []
     try:
@@ -100,7 +100,7 @@ async def _sync(
 
 @dataclass
 class _Report:
-    """What a person is told: each change if asked for, and how many of each kind there were."""
+    """The report for people: each change if requested, and how many of each kind there were."""
 
     progress: Meter
     shows_changes: bool

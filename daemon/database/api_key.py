@@ -1,17 +1,17 @@
-"""The project's API key while the daemon runs: which one is in force, and how another one comes to be.
+"""The project's API key while the daemon runs: which one is in use, and how it is replaced.
 
 Keys are of two kinds. A legacy key (`service_role`) is a JSON web token: it goes into the `apikey` header,
 and into `Authorization` as a bearer token. A secret key (`sb_secret_…`) is no token. Supabase's gateway finds
-it in `apikey` and puts a token of the service role in its place; as a bearer token it may reach PostgREST,
+it in `apikey` and replaces it with a token of the service role; as a bearer token it may reach PostgREST,
 which answers "Expected 3 parts in JWT; got 1". Realtime takes either from the socket's URL, where the gateway
-does the same; a join that brings no access token of its own uses what opened the socket. (The gateway's
+does the same; a join without an access token uses what opened the socket. (The gateway's
 configuration and the page on API keys in supabase/supabase, `assign_access_token` in supabase/realtime.)
 
-A token signed for a role of your own is taken by PostgREST and Realtime, but the gateway lets nobody pass who
-does not show one of the project's own keys beside it: the gateway key, which needs no rights.
+A token signed for a role of your own is accepted by PostgREST and Realtime, but the gateway also demands one
+of the project's own keys: the gateway key, which needs no privileges.
 
-A key is rotated by creating the next, putting it where the settings are read from, and deleting the old one.
-That file may be written a moment after the old key has been deleted, so each refusal has it read again.
+A key is rotated by creating the next one, putting it where the settings are read from, and deleting the old
+one. That file may be written a moment after the old key was deleted, so it is read again after each refusal.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _PUBLISHABLE: Final = "sb_publishable_"
 
 
 class ApiKey:
-    """See the module's text.
+    """See the module's docstring.
 
-    `reread` gives the key as the settings have it now; `gateway_key` is what the gateway is shown if the key
-    is a token.
+    `reread` returns the key that the settings have now; `gateway_key` is sent to the gateway if the key is a
+    token.
     """
 
     def __init__(
@@ -52,25 +52,25 @@ class ApiKey:
 
     @property
     def key(self) -> str:
-        """The key in force."""
+        """The key in use."""
         return self._key
 
     @property
     def access_token(self) -> str | None:
-        """The same if it is a token that can speak for itself, else None."""
+        """The same if it is a token, else None."""
         return None if self._key.startswith(_NO_TOKEN) else self._key
 
     @property
     def api_key(self) -> str:
-        """What the gateway is shown."""
+        """What the gateway gets."""
         return self._gateway_key if self._gateway_key and self.access_token else self._key
 
     def on_change(self, call: Callable[[str], None]) -> None:
-        """Call this with each new key, from the moment that it is in force."""
+        """Call this back with each new key, once it is in use."""
         self._on_change.append(call)
 
     def reload(self) -> bool:
-        """Read the settings again; whether there is a new key."""
+        """Read the settings again; returns whether there is a new key."""
         key = self._read()
         if key == self._key:
             return False
@@ -81,7 +81,7 @@ class ApiKey:
         return True
 
     def replaced(self, refused: str) -> bool:
-        """Whether another key than the refused one is in force, from before or from the settings just now."""
+        """Whether another key than the refused one is in use, already or from the settings just now."""
         return self._key != refused or self.reload()
 
     def _read(self) -> str:
@@ -90,13 +90,13 @@ class ApiKey:
         try:
             return self._reread()
         except (ConfigurationError, OSError, ValueError) as error:
-            # Perhaps it is being written at this moment.
-            log.warning("settings_not_reread", error=str(error))
+            # It may be being written right now.
+            log.warning("settings_reload_failed", error=str(error))
             return self._key
 
 
 def role_of(key: str) -> str:
-    """The database role that a key stands for, as far as the key itself tells; nothing is verified."""
+    """The database role of a key, as far as the key itself tells; nothing is verified."""
     if key.startswith(_NO_TOKEN):
         return "anon" if key.startswith(_PUBLISHABLE) else "service_role"
     try:

@@ -1,5 +1,4 @@
-"""The database's clock as this host can tell it, without asking: it was read once, and time has passed
-since."""
+"""The database's clock, extrapolated from its last reading."""
 
 from __future__ import annotations
 
@@ -9,17 +8,17 @@ from priorityd.daemon.clock import monotonic, utc_now
 
 
 class DatabaseClock:
-    """Told of the time whenever an answer of the database carries it, so it lags by what the answer took."""
+    """Set whenever an answer of the database carries the time, so it lags by what the answer took."""
 
     def __init__(self) -> None:
         self._read: tuple[datetime, float] | None = None
 
     def read(self, at: datetime) -> None:
-        """The database has just said that it is `at`."""
+        """The database has just reported the time `at`."""
         self._read = at, monotonic()
 
     def now(self) -> datetime | None:
-        """The time by the database's clock; None before it has told."""
+        """The time by the database's clock; None before the first reading."""
         if self._read is None:
             return None
         at, read_at = self._read

@@ -1,4 +1,4 @@
-"""What is measured of the calls to Supabase."""
+"""Metrics of the calls to Supabase."""
 
 from __future__ import annotations
 

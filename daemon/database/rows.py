@@ -27,8 +27,8 @@ class CountedRepositories:
 class Snapshot:
     """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
 
-    `held` are tracked repositories that a workspace holds, `inversions` those of them whose priority is
-    neither high nor critical: by memberships, whatever the rows' flags say.
+    `held` are tracked repositories in a workspace, `inversions` those of them whose priority is neither high
+    nor critical: by memberships, whatever the rows' flags say.
     """
 
     repositories: tuple[CountedRepositories, ...]
@@ -60,7 +60,7 @@ class FoundRepository:
 class TrackedRow:
     """A tracked row of a repository as it is, and what its priority should be.
 
-    A priority may be a word of the application's own.
+    A priority may be a value of the application's own.
     """
 
     id: UUID
@@ -76,7 +76,7 @@ class TrackedRow:
 class HoldingWorkspace:
     """A workspace that holds the repository. One that is switched off does not count.
 
-    Its `id` is a uuid, a number or a word, as the application names its workspaces.
+    Its `id` is a uuid, a number or a text, as in the application's tables.
     """
 
     id: str
@@ -89,8 +89,8 @@ class HoldingWorkspace:
 class Explanation:
     """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository.
 
-    Of several rows it is the one that means most; the rest are `other_rows`. Of the `workspaces_in_all` that
-    hold the repository, and of its `changes_in_all`, only so many are listed.
+    Of several rows it is the most relevant one; the rest are `other_rows`. Of the `workspaces_in_all` that
+    hold the repository, and of its `changes_in_all`, only some are listed.
     """
 
     repository_id: UUID
@@ -106,7 +106,7 @@ class Explanation:
 
     @property
     def rows(self) -> tuple[TrackedRow, ...]:
-        """All rows, the one that means most first."""
+        """All rows, the most relevant first."""
         return (self.tracked, *self.other_rows) if self.tracked else ()
 
 
@@ -138,8 +138,8 @@ class Beat:
 class LeaseAnswer:
     """The answer of `hold_workspace_priority_lease`.
 
-    `held`: the daemon that asked has the lease. `expires_in_seconds` is how much longer whoever has it may
-    keep it without asking again.
+    `held`: the daemon that asked has the lease. `expires_in_seconds` is how much longer its holder may keep
+    it without asking again.
     """
 
     held: bool
@@ -148,7 +148,7 @@ class LeaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PublicationCheck:
-    """What the publication that Realtime reads really publishes of the tables that are followed.
+    """What the publication that Realtime reads really publishes of the followed tables.
 
     `tables` are published under their own names, as a subscription demands; `flaws` say, for a table, what
     of it does not come through all the same. `missing` are in it in no way. `unidentified` have neither a
@@ -194,7 +194,7 @@ class WritesCheck:
 class MembershipsCheck:
     """What counts as a membership: whether an operator has redefined it, and what it costs to ask, in ms.
 
-    `inlined`: the planner sees through `priorityd.memberships()`; else a sweep takes several times as long.
+    `inlined`: the planner inlines `priorityd.memberships()`; else a sweep takes several times as long.
     """
 
     own: bool
@@ -206,7 +206,7 @@ class MembershipsCheck:
 
 @dataclass(frozen=True, slots=True)
 class MembershipTableCheck:
-    """What of `workspace_repositories` decides how much a DELETE tells."""
+    """The properties of `workspace_repositories` that decide how much a DELETE tells."""
 
     exists: bool
     row_level_security: bool
@@ -240,7 +240,7 @@ class DatabaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJobs:
-    """Jobs of one priority that ended alike. A time that can't be told is left out, so lengths differ."""
+    """Jobs of one priority that ended alike. Unknown times are left out, so lengths differ."""
 
     priority: Priority
     status: JobStatus

@@ -17,8 +17,8 @@ from priorityd.daemon.database.store import Store
 log = structlog.stdlib.get_logger()
 
 PATIENCE_SECONDS: Final = 60.0
-"""How long a key is tried that is refused, and a function or a privilege waited for that is not there. After
-`supabase db push` the API's cache loads for many seconds, and what refuses a good key may be restarting."""
+"""How long a refused key is retried, and a missing function or privilege waited for. After `supabase db push`
+the API's cache takes many seconds to load, and what refuses a good key may be restarting."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 
@@ -26,7 +26,7 @@ _MAX_DELAY_SECONDS: Final = 5.0
 async def wait_for_schema(
     store: Store, on_attempt: Callable[[], None] = lambda: None, *, patience_seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Return once the database has what this version needs; wait for ever while Supabase is down.
+    """Return once the database has what this version needs; wait indefinitely while Supabase is down.
 
     Raises `ContractError` at once when migrations are too old, and after the patience when they or a
     privilege are missing; `KeyRefusedError` when the key is still refused then.
@@ -44,7 +44,7 @@ async def wait_for_schema(
             if monotonic() - refused_since >= patience_seconds:
                 raise error
         delay = backoff.failed(monotonic())
-        log.warning("waiting_for_supabase", error=str(error), retry_in_seconds=delay)
+        log.warning("start_delayed", error=str(error), retry_in_seconds=delay)
         await anyio.sleep(delay)
 
 
@@ -62,6 +62,6 @@ async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRe
     except (ContractError, KeyRefusedError) as error:
         return error
     except (TransientError, PermanentError) as error:
-        # The agents meet it too, and tell it.
-        log.warning("rights_not_looked_at", error=str(error))
+        # The agents meet it too, and report it.
+        log.warning("privilege_check_failed", error=str(error))
     return None

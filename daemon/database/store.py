@@ -58,8 +58,8 @@ _TIMEOUT_SECONDS: Final = {
     "release_workspace_priority_lease": 5.0,
     "rollback_workspace_priorities": 605.0,
 }
-"""Just above the functions' own statement_timeout: the database gives up first, and says why. What keeps
-priorities right waits less than the rest: a connection whose other side is gone is silent until then."""
+"""Just above the functions' own statement_timeout: the database gives up first, and says why. The functions
+that keep priorities in sync wait less than the rest: a connection whose peer is gone is silent until then."""
 _NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
     {
         "sync_workspace_priorities",
@@ -68,7 +68,7 @@ _NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
         "rollback_workspace_priorities",
     }
 )
-"""What took too long would do so again: whoever called asks for fewer rows. A rollback may still run."""
+"""Not repeated after a time-out: the caller asks for fewer rows. A rollback may still be running."""
 
 Answer = TypeVar("Answer")
 
@@ -89,10 +89,10 @@ _JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 
 
 class Store:
-    """See the module's text. Make one with `open_store`.
+    """See the module's docstring. Make one with `open_store`.
 
-    `on_error` is told the reason of every attempt that failed, `on_attempt` that a call is being tried.
-    `answered_at` is when a call was last answered (monotonic seconds).
+    `on_error` gets the reason of every failed attempt, `on_attempt` is called before each. `answered_at` is
+    when a call was last answered (monotonic seconds).
     """
 
     def __init__(
@@ -112,20 +112,20 @@ class Store:
         self.answered_at = monotonic()
 
     def outlive_refusals(self) -> None:
-        """From now on a refused key or a missing privilege is transient: what served once may again."""
+        """From now on a refused key or a missing privilege is transient: it has worked, and may again."""
         self._outlives_refusals = True
 
     async def sync(
         self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
     ) -> SyncAnswer:
-        """Make exactly these repositories right."""
+        """Sync exactly these repositories."""
         ids = [str(repository_id) for repository_id in repository_ids]
         return await self._call(
             _SYNC, "sync_workspace_priorities", p_repository_ids=ids, p_trigger=trigger, p_dry_run=dry_run
         )
 
     async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer:
-        """Find and mend up to `limit` rows that disagree with membership."""
+        """Find and repair up to `limit` rows that disagree with membership."""
         return await self._call(
             _SYNC, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
         )
@@ -133,7 +133,7 @@ class Store:
     async def resync_page(
         self, after: UUID | None, limit: int, trigger: Trigger, *, dry_run: bool = False
     ) -> SyncAnswer:
-        """Make the next `limit` tracked rows after the key `after` right."""
+        """Sync the next `limit` tracked rows after the key `after`."""
         return await self._call(
             _SYNC,
             "resync_workspace_priorities_page",
@@ -162,7 +162,7 @@ class Store:
         )
 
     async def workspace_count(self, repository_id: UUID) -> int:
-        """How many workspaces hold the repository now, from the memberships themselves."""
+        """How many workspaces hold the repository now, by the memberships themselves."""
         try:
             return (await self.explain(repository_id)).expected.workspace_count
         except PermanentError as error:
@@ -177,17 +177,17 @@ class Store:
         )
 
     async def set_manual_priority(self, repository_id: UUID, priority: Label | None) -> PinAnswer:
-        """Set or (None) clear the manual priority, and make the row right."""
+        """Set or (None) clear the manual priority, and sync the row."""
         return await self._call(
             _PIN, "set_manual_priority", p_repository_id=str(repository_id), p_priority=priority
         )
 
     async def snapshot(self) -> Snapshot:
-        """Counts of the whole."""
+        """Counts of everything."""
         return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
 
     async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs:
-        """The next up to `limit` jobs that ended, after the page that this daemon has counted last."""
+        """The next up to `limit` ended jobs, after the page that this daemon counted last."""
         return await self._call(
             _JOBS,
             "poll_background_jobs",
@@ -197,7 +197,7 @@ class Store:
         )
 
     async def rollback(self) -> RollbackAnswer:
-        """Take every repository's workspace priority away."""
+        """Remove every repository's workspace priority."""
         return await self._call(_ROLLBACK, "rollback_workspace_priorities")
 
     async def beat(self, daemon_id: UUID) -> Beat:
@@ -205,7 +205,7 @@ class Store:
         return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
 
     async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer:
-        """Take the lease on timer work if it is free, or prolong it, for so many seconds.
+        """Take the lease on timer work if it is free, or renew it, for so many seconds.
 
         It writes the daemon's heartbeat row as well.
         """
@@ -214,7 +214,7 @@ class Store:
         )
 
     async def release_lease(self, daemon_id: UUID) -> None:
-        """Give the lease up if the daemon has it."""
+        """Give up the lease if the daemon has it."""
         await self._call(_RELEASED, "release_workspace_priority_lease", p_daemon_id=str(daemon_id))
 
     async def demand_rights(self) -> None:
@@ -222,7 +222,7 @@ class Store:
         await self.sync([], "manual", dry_run=True)
 
     async def check(self) -> DatabaseCheck:
-        """What the database looks like to this key."""
+        """How the database looks to this key."""
         return await self._call(_CHECK, "check_workspace_priorities")
 
     async def schema_version(self) -> SchemaVersion:
@@ -230,7 +230,7 @@ class Store:
         return await self._call(_VERSION, VERSION_FUNCTION)
 
     async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
-        """Call a function that has its method elsewhere."""
+        """Call a function that has no method here."""
         return await self._call(adapter, function, **params)
 
     async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
@@ -319,7 +319,7 @@ async def open_store(
     """A store for the project at `url`; nothing is sent until the first call."""
     api_key = key if isinstance(key, ApiKey) else ApiKey(key)
     async with open_http(api_key) as http:
-        # The part of Supabase's client that is used here, alone: all of it takes twice as long to import, and
+        # Only the part of Supabase's client that is used: all of it takes twice as long to import, and
         # the rest would hold its modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
         yield Store(client, api_key, on_error=on_error, on_attempt=on_attempt)

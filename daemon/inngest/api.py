@@ -1,13 +1,13 @@
-"""What Inngest's API can be asked before anything is sent.
+"""Queries to Inngest's API.
 
 - Its REST API v2 (in the cloud, in a self-hosted server and in the development server alike) lists apps and
   their functions with the configuration of each, `priority.run` among it. It takes the signing key as a
-  bearer token; the development server wants none. Source: `proto/api/v2/service.proto` of Inngest's
+  bearer token; the development server needs none. Source: `proto/api/v2/service.proto` of Inngest's
   open-source server, and the page "Authentication" of its API's documentation. The endpoints are marked as
   beta there, and older servers lack them. Names of enumerations lose their prefix in its answers
   (`pkg/api/v2/enum_json.go`): a trigger's type is `EVENT` or `CRON`.
 - `/v1/events/{id}/runs` lists the runs that an event has started, by the id that the event API answered: an
-  internal one, a ULID, and a repeat of an event gets another one that leads to no run. Source: `getEventRuns`
+  internal one, a ULID; a repeated event gets another one, which has no run. Source: `getEventRuns`
   in `pkg/api/apiv1/events.go`, `pkg/cqrs/manager/cqrs.go` and `pkg/enums/runstatus_enumer.go` of 253303c
   (August 2026).
 - The event API answers an empty list of events without taking anything, and refuses a wrong key.
@@ -31,7 +31,7 @@ from priorityd.daemon.settings import Settings
 _TIMEOUT_SECONDS: Final = 10.0
 _PAGE_SIZE: Final = 100
 _MAX_PAGES: Final = 100
-_ANY_KEY: Final = "any"  # a development server takes every key
+_ANY_KEY: Final = "any"  # a development server accepts any key
 _EVENT_TRIGGER: Final = "EVENT"
 
 Item = TypeVar("Item")
@@ -80,7 +80,7 @@ class _Run(BaseModel):
 
 
 class InngestApi:
-    """See the module's text. Make one with `open_inngest_api`."""
+    """See the module's docstring. Make one with `open_inngest_api`."""
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
         self._http = http
@@ -146,7 +146,7 @@ class InngestApi:
             raise TransientError(status, reason="bad_answer") from None
 
     async def _request(self, method: str, origin: str, path: str, **options: Any) -> httpx.Response:
-        # An event key is part of its path, so no message may hold that.
+        # The event key is part of the path, so no message may contain it.
         try:
             return await self._http.request(method, f"{origin}{path}", **options)
         except httpx.TimeoutException:

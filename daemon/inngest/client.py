@@ -2,10 +2,10 @@
 
 Facts about the SDK (0.5.19, in its source) that shape this and what uses it:
 
-- It reads its variables from the environment only. Our settings also come from `.env` and from files of
-  secrets, so everything is passed to it, in its own order of precedence.
+- It reads its variables from the environment only. Our settings also come from `.env` and secret files, so
+  everything is passed to it, in its own order of precedence.
 - Without INNGEST_DEV it is in cloud mode. In development mode any event key will do.
-- A number as `request_timeout` is milliseconds; a `timedelta` is unmistakable.
+- A number as `request_timeout` is milliseconds; a `timedelta` is unambiguous.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_EVENT_KEY: Final = "NO_EVENT_KEY_SET"  # what the SDK sends to a development
 
 
 def make_client(settings: Settings) -> inngest.Inngest:
-    """An SDK client that knows our settings and nothing of the environment's."""
+    """An SDK client that uses our settings and nothing from the environment."""
     dev = settings.inngest_is_dev
     event_key = settings.inngest_event_key
     signing_key = settings.inngest_signing_key

@@ -1,13 +1,13 @@
-"""Claim, send, settle: how what waits in the database goes to Inngest.
+"""Claim, send, settle: how items that wait in the database are sent to Inngest.
 
     claimed ──all its events accepted──▶ sent
        ├──────an event refused for good─▶ refused, with the reason
        └──────not for now───────────────▶ unsent: put back
 
-Nothing is lost: an item is marked only after Inngest has accepted its events. What became of a batch is kept
-until all of it is written down, for each of these calls may be repeated. What was sent but not marked (the
-process died, the answer or the database was lost) is sent again under the same ids, by which Inngest ignores
-the repeat for 24 hours. One batch is under way at a time.
+Nothing is lost: an item is marked only after Inngest has accepted its events. The outcome of a batch is kept
+until all of it is written, since each of these calls may be repeated. What was sent but not marked (the
+process died, the answer or the database was lost) is sent again under the same ids, so Inngest ignores the
+repeat for 24 hours. There is one batch at a time.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ log = structlog.stdlib.get_logger()
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 60.0
 _GIVE_BACK_SECONDS: Final = 3.0
-"""For giving claims back when the process is told to end in the middle of a batch."""
+"""For returning claims when the process is stopped in the middle of a batch."""
 
 Item = TypeVar("Item")
 NotForNow: TypeAlias = TransientError | InngestKeyRefusedError
-"""Why Inngest does not take events that it may take later."""
+"""Why Inngest does not accept events that it may accept later."""
 
 
 class Sender(Protocol):
-    """What is needed of Inngest."""
+    """What delivery needs of Inngest."""
 
     async def send(self, events: Sequence[OutgoingEvent], on_sent: OnSent) -> list[Refused]: ...
 
 
 @dataclass(slots=True)
 class _Claimed(Generic[Item]):
-    """An item, those of its events that nothing is known of, and why one of them was refused."""
+    """An item, its events with an unknown outcome, and why one of them was refused."""
 
     item: Item
     unsent: set[str]
@@ -58,10 +58,10 @@ class _Claimed(Generic[Item]):
 
 
 class Batch(Generic[Item]):
-    """Claimed items in their order, their events, and what became of them.
+    """Claimed items in order, their events, and their outcome.
 
-    `error` is why not all of it was sent, `delay_seconds` the wait before that is tried again. `inngest_ids`
-    are Inngest's own ids of the events that it has taken, by ours.
+    `error` is why not everything was sent, `delay_seconds` the wait before the next attempt. `inngest_ids`
+    are Inngest's own ids of the accepted events, by ours.
     """
 
     def __init__(self) -> None:
@@ -88,42 +88,42 @@ class Batch(Generic[Item]):
         return self._by_event[event.id].item
 
     def accepted(self, event: OutgoingEvent, inngest_id: str | None = None) -> None:
-        """Inngest has taken this event, under this id of its own."""
+        """Inngest has accepted this event, under this id of its own."""
         self._by_event[event.id].unsent.discard(event.id)
         if inngest_id:
             self.inngest_ids[event.id] = inngest_id
 
     def refused_for_good(self, event: OutgoingEvent, reason: str) -> None:
-        """Inngest will never take this event; others of its item it may."""
+        """Inngest will never accept this event; it may accept others of its item."""
         self._by_event[event.id].refused_because = reason
         self.accepted(event)
 
     @property
     def unsent_events(self) -> list[OutgoingEvent]:
-        """The events that nothing is known of."""
+        """The events with an unknown outcome."""
         return [event for event in self.events if event.id in self._by_event[event.id].unsent]
 
     @property
     def sent(self) -> list[Item]:
-        """The items all of whose events are accepted."""
+        """The items with all their events accepted."""
         return [each.item for each in self._claimed if not each.unsent and each.refused_because is None]
 
     @property
     def refused(self) -> list[tuple[Item, str]]:
-        """The items that never will be, and why."""
+        """The items refused for good, and why."""
         known = [each for each in self._claimed if not each.unsent]
         return [(each.item, each.refused_because) for each in known if each.refused_because is not None]
 
     @property
     def unsent(self) -> list[Item]:
-        """The items of whose events some were neither; to be put back."""
+        """The items with events that were neither; to be put back."""
         return [each.item for each in self._claimed if each.unsent]
 
 
 class Delivery(Agent, Generic[Item]):
-    """See the module's text. Who delivers what waits claims it in its turn, and calls `deliver`.
+    """See the module's docstring. A subclass claims what waits in its turn, and calls `deliver`.
 
-    `defect` names the log line about a fault of our own, which must not end the delivery of everything else.
+    `defect` is the log event for a bug of our own, which must not stop the delivery of everything else.
     """
 
     defect: ClassVar[str]
@@ -137,22 +137,22 @@ class Delivery(Agent, Generic[Item]):
 
     @abstractmethod
     async def settle(self, batch: Batch[Item]) -> None:
-        """Write down what became of the batch; may be repeated."""
+        """Write the outcome of the batch; may be repeated."""
 
     @abstractmethod
     def on_sent(self, item: Item, event: OutgoingEvent) -> None:
-        """Inngest has taken this event."""
+        """Inngest has accepted this event."""
 
     @abstractmethod
     def on_refused(self, item: Item, refused: Refused) -> str:
-        """Inngest will never take this event: the reason to write down."""
+        """Inngest will never accept this event; returns the reason to write."""
 
     @abstractmethod
     def on_tried(self, batch: Batch[Item], error: NotForNow | None) -> None:
-        """All of the batch was sent or refused, or not, because of this error. It is settled next."""
+        """The batch was sent or refused, or, with an error, not all of it. It is settled next."""
 
     async def deliver(self, batch: Batch[Item]) -> NotForNow | None:
-        """Send the batch and settle it; why not all of it could be sent, or None."""
+        """Send the batch and settle it; returns why not everything could be sent, or None."""
         self._unsettled = batch
         error = await self._send(batch)
         batch.error = None if error is None else str(error)
@@ -161,7 +161,7 @@ class Delivery(Agent, Generic[Item]):
         return error
 
     async def settle_rest(self) -> None:
-        """Settle the last batch, if that could not be done yet."""
+        """Settle the last batch, if that has not succeeded yet."""
         if self._unsettled is not None:
             await self.settle(self._unsettled)
             self._unsettled = None
@@ -191,9 +191,9 @@ class Delivery(Agent, Generic[Item]):
             self.on_sent(batch.item_of(event), event)
 
     async def _give_back(self) -> None:
-        # Cancelled in the middle of a batch: others need not wait for the claims to run out.
+        # Cancelled in the middle of a batch: spare others the wait for the claims to expire.
         with anyio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
             try:
                 await self.settle_rest()
             except (TransientError, PermanentError) as error:
-                log.warning("claims_not_returned", error=str(error))
+                log.warning("claim_return_failed", error=str(error))

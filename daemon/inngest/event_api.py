@@ -1,9 +1,8 @@
 """Inngest's event API: one POST of a JSON array, by plain HTTP.
 
-Not by the SDK's `send` (0.5.19, in its source): that tells an answer's text but not its status, takes an
-answer without the field `error` for a success whatever its status, repeats by itself what fails, whatever
-`Retry-After` says, and can't be given an HTTP client. Here the retries are the caller's, and every failure is
-one of ours.
+Not by the SDK's `send` (0.5.19, in its source): it reports an answer's text but not its status, takes an
+answer without the field `error` for a success whatever its status, retries by itself regardless of
+`Retry-After`, and takes no HTTP client. Here the caller retries, and every failure is one of our own errors.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.daemon.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
-"""For one attempt; a batch is at most a quarter of a megabyte."""
-_ANY_KEY: Final = "any"  # a development server takes every key
+"""The time-out of one attempt; a batch is at most a quarter of a megabyte."""
+_ANY_KEY: Final = "any"  # a development server accepts any key
 
 
 class EventApi:
-    """See the module's text. Make one with `open_event_api`.
+    """See the module's docstring. Make one with `open_event_api`.
 
-    The key is in the request's path, so no message may hold an address.
+    The key is in the request's path, so no message may contain an address.
     """
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings, on_written: Callable[[], None]) -> None:
@@ -41,9 +40,9 @@ class EventApi:
         self._on_written = on_written
 
     async def post(self, events: Sequence[OutgoingEvent]) -> list[str]:
-        """Return when Inngest has accepted them all: its own ids for them, as far as it gave any.
+        """Return once Inngest has accepted them all, with its own ids for them, if it returned any.
 
-        Raises `core.errors` for everything else.
+        Raises `core.errors` for anything else.
         """
         body = [event.body for event in events]
         try:
@@ -63,7 +62,7 @@ class EventApi:
             )
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
-            # A success that is not the event API's: something else answers at its address.
+            # A success, but not the event API's: something else answers at its address.
             raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
         return [str(each) for each in ids]
 
@@ -78,7 +77,7 @@ class EventApi:
 
 @asynccontextmanager
 async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> AsyncIterator[EventApi]:
-    """The event API of the settings. `on_written`: a request has left, and its answer is waited for."""
+    """The event API of the settings. `on_written`: a request was sent and its answer is awaited."""
     async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_SECONDS) as http:
         yield EventApi(http, settings, on_written)
 

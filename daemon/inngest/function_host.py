@@ -1,25 +1,25 @@
 """Offers the function `sync-workspace-priorities` to Inngest through the SDK's outbound worker
 (`inngest.connect`), which needs no inbound port and no route from Inngest to this host.
 
-The serve handler was the alternative: an endpoint of its own that Inngest calls, signed, and registered by a
-request to Inngest. The daemon's HTTP endpoints are read-only, ask for no login and belong on loopback; one
-that must be reachable from the internet and verifies signatures does not belong beside them.
+The alternative is the serve handler: an endpoint that Inngest calls, signed, and registered by a request to
+Inngest. The daemon's HTTP endpoints are read-only, need no login and belong on loopback; one that must be
+reachable from the internet and verifies signatures does not belong beside them.
 
-What the worker (SDK 0.5.19, in its source) does by itself, and what is done here about the rest:
+What the worker (SDK 0.5.19, in its source) does by itself, and what is added here:
 
-- It runs its connection in a thread of its own, and the functions in the loop that started it: ours.
-- It installs handlers for SIGTERM and SIGINT, but not when it is given none to install.
-- It reconnects for as long as Inngest's API answers. After five failures within half a minute, and at once
-  for a refused key, it ends with an exception: it is started anew after a delay that grows to five minutes.
-- It waits for a handshake without limit: whoever is not active for a minute is closed. A connection that is
-  silently dead is found by WebSocket pings within 40 s.
-- Told to close, it waits up to two hours for functions that run. Ours end by themselves when the daemon
-  stops; after some seconds the worker is left behind. Its thread ends with the process.
-- It says the same thing several times: its logger is heard at level debug only; what matters is said here.
+- It runs its connection in its own thread, and the functions in the event loop that started it: ours.
+- It installs handlers for SIGTERM and SIGINT, unless it is given an empty list of signals.
+- It reconnects as long as Inngest's API answers. After five failures within half a minute, and at once for a
+  refused key, it ends with an exception: it is restarted after a delay that grows to five minutes.
+- It waits for a handshake without limit: a worker that is inactive for a minute is closed. A silently dead
+  connection is found by WebSocket pings within 40 s.
+- When closed, it waits up to two hours for running functions. Ours end by themselves when the daemon stops;
+  after some seconds the worker is abandoned. Its thread ends with the process.
+- It logs the same thing several times: its logger is heard at level debug only; what matters is logged here.
 - `protobuf`, which it needs, comes in wheels with a C library; the generated code loads with versions 5 to 7.
-- Importing it warns about a class of its own (pydantic): not our users' business.
+- Importing it warns about one of its own classes (pydantic), which does not concern our users.
 
-Whatever happens here stays here: it is logged, shown in `/status`, and tried again.
+No failure leaves this module: it is logged, shown in `/status`, and retried.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ HostState = Literal["connecting", "active", "backing_off", "stopped"]
 
 
 class FunctionHost(Agent):
-    """See the module's text. `daemon_id` names this daemon among the workers that Inngest shows."""
+    """See the module's docstring. `daemon_id` names this daemon among the workers that Inngest shows."""
 
     name = "function host"
 
@@ -85,7 +85,7 @@ class FunctionHost(Agent):
         logger.addHandler(logging.NullHandler())
 
     async def turn(self) -> float:
-        """Stay connected; told to stop, let a function that runs finish within some seconds."""
+        """Stay connected; on stop, let a running function finish within some seconds."""
         now = monotonic()
         if now >= self._backoff.retry_at:
             self._set_state("connecting")
@@ -100,7 +100,7 @@ class FunctionHost(Agent):
         self._set_state("stopped")
 
     async def _connect(self) -> str:
-        """One life of a worker; returns why it ended."""
+        """Run one worker to its end; returns why it ended."""
         ended = "the connection was closed"
         try:
             worker = self._make_worker()
@@ -110,7 +110,7 @@ class FunctionHost(Agent):
                     await worker.start()
                 finally:
                     tasks.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - none of it may disturb the daemon, whatever it is
+        except Exception as error:  # noqa: BLE001 - nothing of it may disturb the daemon
             ended = _words(error)
         return ended
 
@@ -140,7 +140,7 @@ class FunctionHost(Agent):
         except PermanentError as error:
             log.warning("sync_event_refused", error=str(error))
             raise inngest.NonRetriableError(str(error)) from None
-        except Exception as error:  # only to say so here too: Inngest tries again
+        except Exception as error:  # only to log it: Inngest retries
             log.warning("sync_event_failed", error=_words(error))
             raise
         log.info("sync_event_answered", priority_changes=result["priorityChanges"])
@@ -172,7 +172,7 @@ class FunctionHost(Agent):
 
     def _set_state(self, state: HostState) -> None:
         if state != self.state and "active" in (state, self.state):
-            log.info("function_host", state=state, function=FUNCTION_ID)
+            log.info("function_host_state_changed", state=state, function=FUNCTION_ID)
         self.state = state
 
 

@@ -1,8 +1,8 @@
 """Sends events to Inngest in batches, with the retries of one call.
 
-Every event carries an id by which Inngest ignores repeats for 24 hours, so every batch may be sent again:
-after a lost answer, after a batch that was taken in part (a 400 can come after some of its events were
-accepted), and by the bisection that finds the events that are refused.
+Inngest ignores events with a known id for 24 hours, so every batch may be sent again: after a lost answer,
+after a batch that was accepted in part (a 400 can come after some of its events were accepted), and by the
+bisection that finds refused events.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from priorityd.daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 OnSent: TypeAlias = Callable[[Sequence[OutgoingEvent], Sequence[str]], None]
-"""Told of accepted events and of Inngest's own ids for them, of which some may be missing."""
+"""Called with accepted events and Inngest's own ids for them, some of which may be missing."""
 
 
 class EventSender:
-    """See the module's text. Make one with `open_event_sender`.
+    """See the module's docstring. Make one with `open_event_sender`.
 
-    `on_error` is told the reason of every attempt that failed, `on_attempt` that a batch is being tried.
-    `timeout_seconds` is for one attempt. `written` is set whenever a request has left.
+    `on_error` gets the reason of every failed attempt, `on_attempt` is called before each. `timeout_seconds`
+    is for one attempt. `written` is set whenever a request was sent.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class EventSender:
         events: Sequence[OutgoingEvent],
         on_sent: OnSent = lambda _events, _ids: None,
     ) -> list[Refused]:
-        """Send the events in their order, and return those that are refused for good.
+        """Send the events in order, and return those refused for good.
 
         `on_sent` is called with each batch as soon as it is accepted, and with Inngest's own ids for it.
         Raises `TransientError` when Inngest can't be reached, is slow, or asks to wait, and
-        `InngestKeyRefusedError`; what `on_sent` was not called for may or may not have been taken then, and
-        is to be sent again.
+        `InngestKeyRefusedError`; events without a call of `on_sent` may or may not have been accepted then,
+        and are to be sent again.
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):
@@ -69,7 +69,7 @@ class EventSender:
         return refused
 
     async def _send_or_bisect(self, batch: Sequence[OutgoingEvent], on_sent: OnSent) -> list[Refused]:
-        # Depth first, left half first: the order is kept.
+        # Depth first, left half first, to keep the order.
         refused: list[Refused] = []
         waiting = [batch]
         while waiting:

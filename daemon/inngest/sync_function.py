@@ -1,9 +1,9 @@
-"""What the Inngest function `sync-workspace-priorities` does: for applications that send the event
-`workspace/priorities.sync` after a workspace operation, or to have everything looked at.
+"""The Inngest function `sync-workspace-priorities`: for applications that send the event
+`workspace/priorities.sync` after a workspace operation, or to have everything synced.
 
-With `repositoryId` in its data that repository is made right, now; without, every tracked row is, in the same
-walk and under the same rules as the scheduled one. The output is the `SyncResult` in the words of TypeScript.
-What fails for now is raised, for Inngest to try again; it tries twice.
+With `repositoryId` in its data that repository is synced, now; without, every tracked row is, in the same
+walk and under the same rules as the scheduled one. The output is the `SyncResult` with the TypeScript names.
+Transient errors are raised, for Inngest to retry; it retries twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger()
 
 
 class SyncFunction:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, store: Store, walker: Resyncer, *, recorder: Recorder) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class SyncFunction:
         self._recorder = recorder
 
     async def __call__(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """Answer one event. Raises `PermanentError` for a `repositoryId` that is none."""
+        """Answer one event. Raises `PermanentError` for an invalid `repositoryId`."""
         named = data.get("repositoryId")
         log.info("sync_event_received", repository_id=named if isinstance(named, str) else None)
         result = await self._walk() if named is None else await self._sync(_repository_id(named))

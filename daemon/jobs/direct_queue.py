@@ -53,7 +53,7 @@ class PriorityLookUps(Protocol):
 class DirectQueue(Queueing):
     """See the module's text. Make one with `open_job_queue`.
 
-    What look-ups find is remembered for five minutes; whoever hears of a change calls `forget`.
+    Look-ups are cached for five minutes; a caller that learns of a change calls `forget`.
     """
 
     def __init__(self, store: PriorityLookUps, sender: EventSender, *, form: PriorityForm = "score") -> None:
@@ -89,7 +89,7 @@ class DirectQueue(Queueing):
         return run.result
 
     def forget(self, repository_id: UUID) -> None:
-        """Drop what is known of a repository: it has changed."""
+        """Drop what is cached for a repository, because it has changed."""
         self._known.drop(repository_id)
 
     def forget_all(self) -> None:
@@ -151,12 +151,12 @@ class DirectQueue(Queueing):
         # What concerns this page alone is permanent; all else would fail, or take as long, for the next too.
         run.look_ups_given_up |= not isinstance(error, PermanentError)
         run.result.look_up_errors.append(str(error))
-        log.warning("priority_look_up_failed", repositories=len(page), error=str(error))
+        log.warning("priority_lookup_failed", repositories=len(page), error=str(error))
         return None
 
 
 class _Run:
-    """One call of `queue_jobs`: what is known, what is under way, and what has come of it."""
+    """One call of `queue_jobs`: what is known, what is under way, and the outcome."""
 
     def __init__(
         self, jobs: Iterable[Job], form: PriorityForm, on_progress: Callable[[QueueResult], None]
@@ -214,9 +214,9 @@ class _Run:
             self.refuse_job(self._under_way.pop(id(refusal.event))[1].job, refusal.reason)
 
     def refuse_job(self, job: Job, reason: str) -> None:
-        """Nobody will ever take this one."""
+        """This job will never be accepted."""
         log.warning(
-            "job_refused", repository_id=str(job.repository_id), name=job.repository_name, reason=reason
+            "job_refused", repository_id=str(job.repository_id), name=job.repository_name, error=reason
         )
         self.result.refused.append(RefusedJob(job, reason))
 

@@ -1,4 +1,4 @@
-"""What is measured of the application's jobs, and of those that wait here to be released."""
+"""Metrics of the application's jobs, and of ordered jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 150, 300, 600, 1
 
 
 class JobMetrics:
-    """The job watcher's: of all jobs, whoever queued them."""
+    """The job watcher's: of all jobs, however queued."""
 
     def __init__(self, made: MetricRegistry) -> None:
         self.depth = made.gauge("job_queue_depth", "Jobs that were queued when counted.", priority=PRIORITIES)

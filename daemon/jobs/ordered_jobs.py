@@ -55,7 +55,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Jobs whose ends could not be written down."""
+    """Jobs whose ends could not be written."""
 
     refused: tuple[RefusedRow, ...]
 
@@ -170,7 +170,7 @@ _NUMBER: Final = TypeAdapter(dict[str, int])
 
 
 class OrderedJobs:
-    """The functions of ordered jobs, one method each; `daemon_id` is whose the releases are."""
+    """The functions of ordered jobs, one method each; `daemon_id` owns the releases."""
 
     def __init__(self, store: Store, daemon_id: UUID) -> None:
         self._store = store

@@ -115,5 +115,5 @@ def _add(result: QueueResult, page: Sequence[Job], answer: Queued) -> None:
 
 
 def _refuse(result: QueueResult, job: Job, reason: str) -> None:
-    log.warning("job_refused", repository_id=str(job.repository_id), name=job.repository_name, reason=reason)
+    log.warning("job_refused", repository_id=str(job.repository_id), name=job.repository_name, error=reason)
     result.refused.append(RefusedJob(job, reason))

@@ -33,7 +33,7 @@ class RefusedJob:
 
 @dataclass(slots=True)
 class QueueResult:
-    """What became of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
+    """The outcome of the jobs. `look_ups` counts the calls made, `look_up_errors` says why some failed."""
 
     sent: list[QueuedJob] = field(default_factory=list)
     refused: list[RefusedJob] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Queueing(ABC):
 
     @abstractmethod
     def forget(self, repository_id: UUID) -> None:
-        """Drop what is known of a repository: it has changed."""
+        """Drop what is cached for a repository, because it has changed."""
 
     @abstractmethod
     def forget_all(self) -> None:

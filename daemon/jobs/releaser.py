@@ -12,7 +12,7 @@ Which jobs are next, and how many may be in flight, is decided by `release_order
 daemons may ask it at once. Until it is sent, a release is only a claim, which a daemon that dies loses after
 a minute. A job is sent under the same event id whenever it is released, so Inngest ignores the repeat for 24
 hours: nothing is lost, and nothing runs twice beyond that. So a lost job takes no place from the others, and
-before it is sent again Inngest is asked, where there is a key for it, what became of its run.
+before it is sent again, Inngest is asked about its run, if there is a key for that.
 
 Inngest failing or being slow stops releases and nothing else. What could not be sent waits again at its old
 place, where a change of priority still reaches it; then one job at a time is tried, at a growing delay.
@@ -49,14 +49,14 @@ BUSY_POLL_SECONDS: Final = 0.2
 """Between releases while jobs wait or are in flight; a worker that has finished waits about half of it."""
 IDLE_POLL_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 5.0
-"""For what became of lost jobs, while others wait to be sent; those without an answer are sent again."""
+"""The time-out for asking about lost jobs, while others wait; those without an answer are sent again."""
 ASK_AT_ONCE: Final = 10
 CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
 
 
 class Runs(Protocol):
-    """What is asked of Inngest about lost jobs."""
+    """The query to Inngest about lost jobs."""
 
     async def run_statuses(self, event_id: str) -> list[str]: ...
 
@@ -68,7 +68,7 @@ class Releaser(Delivery[ReleasedJob]):
     """
 
     name = "releaser"
-    defect = "release_failed_unexpectedly"
+    defect = "job_release_failed_unexpectedly"
 
     def __init__(
         self,
@@ -123,10 +123,10 @@ class Releaser(Delivery[ReleasedJob]):
         return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
 
     async def _settle_lost(self, jobs: Sequence[ReleasedJob]) -> list[ReleasedJob]:
-        """Ask what became of the lost ones; those that are left are to be sent."""
+        """Ask Inngest about the lost ones; the rest are to be sent."""
         statuses = await self._ask([job for job in jobs if job.losses])
         if statuses:
-            log.info("lost_jobs_found", statuses=dict(Counter(statuses.values())))
+            log.info("lost_jobs_checked", statuses=dict(Counter(statuses.values())))
             answer = await self._jobs.settle_lost(statuses, self._limits.lease_seconds)
             self._tell_unwritten(answer.refused)
         return [job for job in jobs if job.job_id not in statuses]
@@ -142,7 +142,7 @@ class Releaser(Delivery[ReleasedJob]):
                 try:
                     found = status_of_runs(await runs.run_statuses(event_id))
                 except PriorityError as error:
-                    log.warning("lost_job_not_asked_for", job_id=str(job_id), error=str(error))
+                    log.warning("lost_job_check_failed", job_id=str(job_id), error=str(error))
                     return
             if found is not None:
                 statuses[job_id] = found
@@ -164,7 +164,7 @@ class Releaser(Delivery[ReleasedJob]):
         return batch
 
     def on_sent(self, item: ReleasedJob, _event: OutgoingEvent) -> None:
-        """Count it, and tell of one that was promoted."""
+        """Count it, and log it if it was promoted."""
         self._metrics.released.labels(item.priority).inc()
         if item.promoted:
             self._metrics.promotions.labels(item.priority).inc()
@@ -178,7 +178,7 @@ class Releaser(Delivery[ReleasedJob]):
             )
 
     def on_refused(self, item: ReleasedJob, refused: Refused) -> str:
-        """Tell of it."""
+        """Log it."""
         return self._refused(item, refused.reason)
 
     def on_tried(self, _batch: Batch[ReleasedJob], error: NotForNow | None) -> None:
@@ -207,7 +207,7 @@ class Releaser(Delivery[ReleasedJob]):
             job_id=str(job.job_id),
             repository_id=str(job.repository_id),
             name=job.repository_name,
-            reason=reason,
+            error=reason,
         )
         return reason
 
@@ -227,7 +227,7 @@ class Releaser(Delivery[ReleasedJob]):
         self._metrics.lost_now.set(release.lost_now)
         for job_id in release.given_up:
             self._metrics.given_up.inc()
-            log.error("job_given_up", job_id=str(job_id), reason="nobody reported on it")
+            log.error("job_given_up", job_id=str(job_id), error="its lease expired too often")
         self._tell_unwritten(release.refused)
         for priority in PRIORITIES:
             self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
@@ -239,7 +239,7 @@ class Releaser(Delivery[ReleasedJob]):
     def _tell_unwritten(self, refused: Sequence[RefusedRow]) -> None:
         for each in refused:
             self._metrics.unwritable.inc()
-            log.warning("job_not_written", job_id=str(each.job_id), reason=each.reason)
+            log.warning("job_write_refused", job_id=str(each.job_id), error=each.reason)
 
     def _not_written(self, release: Release) -> float:
         """None of the rows could be written: that is one fault, and not one of each job."""

@@ -113,13 +113,13 @@ class JobWatcher(Agent):
 
     def _off(self, reason: str) -> None:
         if reason != self.off_because:
-            log.warning("job_telemetry_off", reason=reason)
+            log.warning("job_telemetry_stopped", error=reason)
         self.off_because, self.latest = reason, None
         self._show(None)
 
     def _take(self, page: JobPage) -> None:
         if self.off_because is not None:
-            log.info("job_telemetry_on")
+            log.info("job_telemetry_started")
         self.off_because, self.latest, self._counted_page = None, page, page.page
         for finished in page.finished:
             self._count(finished)

@@ -1,8 +1,8 @@
-"""The elector: asks for the lease on timer work, so that of several daemons one does it.
+"""The elector: asks for the lease on timer work, so that one of several daemons does it.
 
-What the answers mean is decided by `core.leader.lease`. The others take over when they next ask after the
-lease has expired or was given up. The call also writes the daemon's heartbeat row, so it is made at once when
-a new connection of the stream wants one.
+`core.leader.lease` decides what the answers mean. Another daemon takes over when it next asks after the lease
+has expired or was given up. The call also writes the daemon's heartbeat row, so it is made at once when a new
+connection of the stream needs one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 class Elector(Agent):
-    """See the module's text. What it is told it writes to `leadership`.
+    """See the module's docstring. It writes the answers to `leadership`.
 
-    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is what
-    came of the last question instead, None if it was answered.
+    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is the
+    error of the last call, None if it succeeded.
     """
 
     name = "elector"
@@ -59,7 +59,7 @@ class Elector(Agent):
         metrics.watch(leadership.is_held)
 
     def ask_now(self) -> None:
-        """Do not wait until it is time to."""
+        """Ask without waiting until it is time to."""
         self._lease.next_ask_at = monotonic()
         self.wake()
 
@@ -70,14 +70,14 @@ class Elector(Agent):
         return self._lease.next_ask_at - monotonic()
 
     async def at_end(self) -> None:
-        """Give the lease up: another daemon need not wait for it to run out."""
+        """Give up the lease: another daemon need not wait for it to expire."""
         if not self._leadership.is_held():
             return
         try:
             with anyio.move_on_after(_RELEASE_SECONDS):
                 await self._store.release_lease(self._daemon_id)
         except (TransientError, PermanentError) as error:
-            log.info("lease_not_released", error=str(error))
+            log.info("lease_release_failed", error=str(error))
 
     async def _ask(self) -> None:
         asked_at, was_leader = monotonic(), self._leadership.is_held()
@@ -87,13 +87,14 @@ class Elector(Agent):
         except (TransientError, PermanentError) as error:
             self.failure = error
             self._lease.failed(monotonic())
-            # Once for an outage: that the database does not answer is said by those who have work for it.
+            # Once per outage: that the database does not answer is reported by the agents that have work for
+            # it.
             tell = log.warning if self._lease.failures == 1 else log.debug
-            tell("lease_not_answered", leader=self._leadership.is_held(), error=str(error))
+            tell("lease_renewal_failed", leader=self._leadership.is_held(), error=str(error))
             return
         self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
         if self._leadership.is_held() != was_leader:
-            log.info("timer_work", leader=self._leadership.is_held())
+            log.info("leader_changed", leader=self._leadership.is_held())
             if self._leadership.is_held():
                 self._leadership.gained.tell()

@@ -1,4 +1,4 @@
-"""Whether timer work is this daemon's: the elector finds it out, and whoever works by timer reads it here."""
+"""Whether this daemon is the leader: written by the elector, read by every part that works by timer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from priorityd.daemon.clock import monotonic
 
 
 class Leadership:
-    """What this daemon knows of the lease. `gained` is told whenever timer work has become its own."""
+    """What this daemon knows about the lease. `gained` fires whenever it becomes the leader."""
 
     def __init__(self) -> None:
         self.lease = Lease(next_ask_at=monotonic())
         self.gained = News()
 
     def is_held(self) -> bool:
-        """Whether timer work is this daemon's now."""
+        """Whether this daemon is the leader now."""
         return self.lease.is_held(monotonic())

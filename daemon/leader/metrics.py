@@ -1,4 +1,4 @@
-"""What is measured of the lease."""
+"""Metrics of the lease."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class LeaderMetrics:
         self._leader = made.gauge("leader", "1 if the timer work is this daemon's.")
 
     def watch(self, is_leader: Callable[[], bool]) -> None:
-        """Read before each scrape whether this daemon does the timer work."""
+        """Read before each scrape whether this daemon is the leader."""
         self._made.watch(self._leader, is_leader)

@@ -1,8 +1,8 @@
-"""What a Python application calls after it has changed a workspace, for a priority that is right at once.
+"""What a Python application calls after it has changed a workspace, to have the priority right at once.
 
-A hook is a convenience and never a condition: the workspace operation has succeeded before it and stays so.
-So it raises nothing, takes no longer than it is given, and what it could not do is left to the change stream
-and to the sweeps, which do the same a moment later.
+A hook is a convenience and never a condition: the workspace operation has already succeeded. So it raises
+nothing and takes no longer than its time-out; what it could not do is left to the change stream and to the
+sweeps, which do the same a moment later.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DEFAULT_TIMEOUT_SECONDS: Final = 2.0
 
 
 class WorkspaceHooks:
-    """Tells priorities of changes of workspaces.
+    """Syncs priorities after changes to workspaces.
 
-    `timeout_seconds` is the longest that a hook takes. `on_change` is told the repository whether it worked
-    or not, for whoever remembers priorities (`DirectQueue.forget`).
+    `timeout_seconds` is the longest that a hook takes. `on_change` gets the repository whether it worked or
+    not, to invalidate caches of priorities (`DirectQueue.forget`).
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class WorkspaceHooks:
     async def repository_added(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
         """Call after a repository was added to a workspace.
 
-        True if its priority is right now, False if that is left to the stream. Raises nothing; only the
-        cancellation of the caller passes.
+        True if its priority is right now, False if that is left to the stream. Raises nothing but the
+        caller's own cancellation.
         """
         return await self._tell("added", workspace_id, repository_id, self._service.mark_as_workspace_repo)
 
     async def repository_removed(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
-        """Call after a repository was removed from a workspace, whether others hold it or not. As above."""
+        """Call after a repository was removed from a workspace, even if others still hold it. As above."""
         return await self._tell("removed", workspace_id, repository_id, self._service.mark_as_tracked_only)
 
     async def _tell(
@@ -66,12 +66,10 @@ class WorkspaceHooks:
         }
         try:
             await self._make_right(UUID(str(repository_id)), make_right)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the workspace operation has succeeded
+        except Exception as error:  # noqa: BLE001 - the workspace operation has succeeded anyway
             # Not even a log that can't be written may harm the operation.
             with suppress(Exception):
-                log.warning(
-                    "workspace_hook_left_to_the_stream", error=str(error) or type(error).__name__, **facts
-                )
+                log.warning("workspace_hook_deferred", error=str(error) or type(error).__name__, **facts)
             return False
         with suppress(Exception):
             log.info("workspace_hook_done", **facts)

@@ -1,1 +1,1 @@
-"""Announces the changes on record, and keeps the record short."""
+"""Announces the recorded changes, and keeps the record short."""

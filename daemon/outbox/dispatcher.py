@@ -1,12 +1,12 @@
-"""The dispatcher: announces the changes on record to Inngest.
+"""The dispatcher: announces the recorded changes to Inngest.
 
 Changes are claimed, the oldest first, sent and settled as `daemon.inngest.delivery` says. One that Inngest
-refuses for good is abandoned, with the reason in its row; one that it does not take for now is put back, and
-due again after the delay.
+refuses for good is abandoned, with the reason in its row; one that it does not accept for now is put back,
+and due again after the delay.
 
-One batch is under way at a time, so the changes of a repository are announced in their order; several daemons
-may dispatch at once, each its own batch, and the order of a repository holds among them but for claims in the
-same instant. Inngest being down costs one attempt per delay, which grows to a minute, and stops nothing else.
+There is one batch at a time, so the changes of a repository are announced in order; several daemons may
+dispatch at once, each its own batch, and a repository's order holds among them except for claims at the same
+instant. An outage of Inngest costs one attempt per delay, which grows to a minute, and stops nothing else.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ DEPTH_SECONDS: Final = 10.0
 
 
 class Dispatcher(Delivery[RecordedChange]):
-    """See the module's text. `claim_seconds` is how long a claim of a dispatcher that died lasts.
+    """See the module's docstring. `claim_seconds` is how long the claim of a dead dispatcher lasts.
 
     `sync_new`: new workspace repositories are synced, by jobs in `queue` if there is one, else by events.
 
-    `failing_since` is when Inngest began to take nothing (monotonic seconds), None while that is not known.
+    `failing_since` is when Inngest stopped accepting events (monotonic seconds), None if it has not.
     """
 
     name = "dispatcher"
@@ -84,21 +84,21 @@ class Dispatcher(Delivery[RecordedChange]):
         now, told_to_stop = monotonic(), self._stopping
         more = now >= self._backoff.retry_at and await self._announce()
         await self._measure()
-        # A turn that began before `stop` may have missed what was recorded last.
+        # A turn that started before `stop` may have missed the last recorded changes.
         self._all_sent = told_to_stop and not more
         return 0.0 if more else max(0.0, self._backoff.retry_at - now) or TICK_SECONDS
 
     def stop(self) -> None:
-        """Send what is pending, as far as it can be sent, and end."""
+        """Send what is pending, if it can be sent, and end."""
         self._backoff.retry_at = 0.0
         super().stop()
 
     def has_more(self) -> bool:
-        """Whether there may be something that can be sent now."""
+        """Whether something may be ready to send."""
         return not self._all_sent
 
     async def _announce(self) -> bool:
-        """One batch. True when there may be more that can be sent now."""
+        """Send one batch. True when more may be ready to send."""
         try:
             await self.settle_rest()
             await self._open()
@@ -115,7 +115,9 @@ class Dispatcher(Delivery[RecordedChange]):
         if not self._opened:
             opening = await self._outbox.open()
             self._opened = True
-            log.info("dispatching", from_now_on=opening.from_now_on, database_id=str(opening.database_id))
+            log.info(
+                "dispatch_started", from_now_on=opening.from_now_on, database_id=str(opening.database_id)
+            )
 
     async def _batch(self, claimed: ClaimedChanges) -> Batch[RecordedChange]:
         batch, id_ = Batch[RecordedChange](), claimed.database_id
@@ -129,7 +131,7 @@ class Dispatcher(Delivery[RecordedChange]):
         return batch
 
     async def _queue_in_order(self, jobs: Sequence[Job]) -> bool:
-        """Whether these jobs wait in the database now. Those that it refuses by themselves are told."""
+        """Whether these jobs wait in the database now. Those refused individually are logged."""
         if self._queue is None or not jobs:
             return False
         try:
@@ -137,8 +139,8 @@ class Dispatcher(Delivery[RecordedChange]):
         except JobsNotSentError as error:
             if isinstance(error.cause, TransientError):
                 raise error.cause from None
-            # Such as a table of jobs that none can wait in: the team need not do without fresh data for that.
-            log.warning("syncs_not_queued_in_order", error=str(error.cause))
+            # Such as a table that can't hold waiting jobs: the team gets its fresh data nevertheless.
+            log.warning("sync_ordering_failed", error=str(error.cause))
             return False
         self._metrics.dispatched.labels(REPOSITORY_SYNC, "sent").inc(len(result.sent))
         self._metrics.dispatched.labels(REPOSITORY_SYNC, "refused").inc(len(result.refused))
@@ -149,7 +151,7 @@ class Dispatcher(Delivery[RecordedChange]):
         self._metrics.dispatched.labels(event.name, "sent").inc()
 
     def on_refused(self, item: RecordedChange, refused: Refused) -> str:
-        """Tell of it; the others of the change are sent all the same."""
+        """Log it; the others of the change are sent nevertheless."""
         self._metrics.dispatched.labels(refused.event.name, "refused").inc()
         log.error(
             "change_abandoned",
@@ -162,7 +164,7 @@ class Dispatcher(Delivery[RecordedChange]):
         return f"{refused.event.name}: {refused.reason}"
 
     def on_tried(self, batch: Batch[RecordedChange], error: NotForNow | None) -> None:
-        """What was not taken is due again after the delay."""
+        """What was not accepted is due again after the delay."""
         if error is None:
             self._works()
             return
@@ -183,14 +185,14 @@ class Dispatcher(Delivery[RecordedChange]):
             log.info("changes_dispatched", changes=len(dispatched))
 
     async def _measure(self) -> None:
-        # While Inngest is down as well: that is when somebody looks.
+        # Also while Inngest is down: that is when an operator looks.
         if not self._opened or monotonic() < self._measure_at:
             return
         self._measure_at = monotonic() + DEPTH_SECONDS
         try:
             self.depth = await self._outbox.depth()
         except (TransientError, PermanentError) as error:
-            log.warning("outbox_not_measured", error=str(error))
+            log.warning("outbox_count_failed", error=str(error))
             return
         self._metrics.pending.set(self.depth.pending)
         self._metrics.oldest.set(self.depth.oldest_seconds)

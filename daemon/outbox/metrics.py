@@ -1,4 +1,4 @@
-"""What is measured of changes that are announced."""
+"""Metrics of announced changes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The outbox in the database: claiming changes, settling them, and trimming the record they are on.
+"""The outbox in the database: claiming changes, settling them, and trimming the record.
 
-All of it may be repeated. Errors leave as those of the store.
+Every call may be repeated. Errors are those of the store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from priorityd.daemon.database.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The answer of `open_priority_outbox`. `from_now_on`: what was on record before is no news."""
+    """The answer of `open_priority_outbox`. `from_now_on`: changes recorded before are skipped."""
 
     database_id: UUID
     announce_after: int
@@ -36,7 +36,7 @@ class ClaimedChanges:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """The answer of `priority_outbox_depth`: what waits, for how long, and what was given up."""
+    """The answer of `priority_outbox_depth`: what waits, for how long, and what was abandoned."""
 
     pending: int
     oldest_seconds: float
@@ -46,7 +46,7 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class TrimmedPage:
-    """The answer of `trim_priority_changes`; `next_after` is None when what follows is young."""
+    """The answer of `trim_priority_changes`; `next_after` is None when the rest is recent."""
 
     trimmed: int
     next_after: int | None
@@ -60,18 +60,18 @@ _COUNTED: Final = TypeAdapter(dict[str, int])
 
 
 class Outbox:
-    """The functions of the outbox, one method each; `daemon_id` is whose the claims are."""
+    """The functions of the outbox, one method each; `daemon_id` owns the claims."""
 
     def __init__(self, store: Store, daemon_id: UUID) -> None:
         self._store = store
         self._daemon_id = str(daemon_id)
 
     async def open(self) -> Opening:
-        """Begin to dispatch, or go on where the last dispatcher stopped."""
+        """Start dispatching, or continue where the last dispatcher stopped."""
         return await self._store.call(_OPENING, "open_priority_outbox")
 
     async def claim(self, limit: int, seconds: float) -> ClaimedChanges:
-        """The oldest pending changes that nobody else is busy with; they are ours for `seconds`."""
+        """Claim the oldest pending changes that are not claimed, for `seconds`."""
         return await self._store.call(
             _CLAIMED,
             "claim_priority_changes",
@@ -81,17 +81,17 @@ class Outbox:
         )
 
     async def mark_dispatched(self, ids: Sequence[int]) -> None:
-        """These are announced."""
+        """Mark these as announced."""
         await self._store.call(_COUNTED, "mark_priority_changes_dispatched", p_ids=list(ids))
 
     async def abandon(self, reasons: Mapping[int, str]) -> None:
-        """These will never be accepted, and why."""
+        """Abandon these, which will never be accepted, with the reason."""
         await self._store.call(
             _COUNTED, "abandon_priority_changes", p_ids=list(reasons), p_reasons=list(reasons.values())
         )
 
     async def put_back(self, ids: Sequence[int], error: str | None, delay_seconds: float) -> None:
-        """These could not be sent for now."""
+        """Put these back, which could not be sent for now."""
         await self._store.call(
             _COUNTED,
             "return_priority_changes",
@@ -106,7 +106,7 @@ class Outbox:
         return await self._store.call(_DEPTH, "priority_outbox_depth")
 
     async def trim(self, keep_days: int, after: int, limit: int) -> TrimmedPage:
-        """Take what is older off the record, looking at `limit` changes after the key `after`."""
+        """Delete older changes, looking at `limit` of them after the key `after`."""
         return await self._store.call(
             _TRIMMED, "trim_priority_changes", p_keep_days=keep_days, p_after=after, p_limit=limit
         )

@@ -1,6 +1,6 @@
-"""The trimmer: takes changes that are older than the retention off the record, a page at a time.
+"""The trimmer: deletes recorded changes older than the retention, page by page.
 
-With several daemons one of them does it; two at once would do no harm.
+Only the leader does it; two at once would do no harm.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ log = structlog.stdlib.get_logger()
 INTERVAL_SECONDS: Final = 3600.0
 PAGE_SIZE: Final = 5000
 PAUSE_SECONDS: Final = 0.5
-"""Between two pages: the first trimming of a long trail leaves the database time for others."""
+"""Between two pages, so that the first trimming of a long trail leaves the database time for others."""
 
 
 class Trimmer(Agent):
-    """See the module's text. `keep_days` is the retention."""
+    """See the module's docstring. `keep_days` is the retention."""
 
     name = "trimmer"
 

@@ -1,1 +1,1 @@
-"""Finds what no change named: the sweeper and the resyncer."""
+"""Finds wrong rows that no change named: the sweeper and the resyncer."""

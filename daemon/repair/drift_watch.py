@@ -1,8 +1,8 @@
-"""Watches what sweeps by timer find: whether the stream ought to have brought it.
+"""Watches what periodic sweeps find: whether the stream should have delivered it.
 
-Which rows are under suspicion, and for how long, is decided by `core.apply.drift`. Those whose change has not
-come are looked at: a row can also become wrong because a workspace was switched off or on, which no
-membership tells.
+`core.apply.drift` decides which rows are suspect, and for how long. Those whose change has not arrived are
+looked up: a row can also become wrong because a workspace was switched off or on, which changes no membership
+row.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from priorityd.daemon.repair.runs import Runs
 log = structlog.stdlib.get_logger()
 
 RIGHT_FOR_SECONDS: Final = 60.0
-"""What an earlier sweep saw right says nothing about what happened much later."""
+"""A row that an earlier sweep found right says nothing about what happened much later."""
 LOOKED_AT: Final = 20
-"""Of many suspects so many are looked at, each for a few milliseconds."""
+"""How many suspects are looked up at most, a few milliseconds each."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """When a sweep looked at everything, and what it left wrong."""
+    """When a sweep looked at everything, and which rows it left wrong."""
 
     at: float
     left: frozenset[UUID]
 
 
 class DriftWatch:
-    """See the module's text. `whole_since` is since when the stream can be blamed; None while it can't."""
+    """See the module's docstring. `whole_since`: since when the stream can be blamed; None while it can't."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class DriftWatch:
         return self._judge.suspects > 0
 
     def suspect(self, answer: SyncAnswer) -> None:
-        """A sweep by timer has found this."""
+        """A periodic sweep has found this."""
         seen, now = self._seen, monotonic()
         if seen is not None and now - seen.at <= RIGHT_FOR_SECONDS:
             found = (change.repository_id or change.id for change in answer.changes)
             self._judge.suspect((each for each in found if each not in seen.left), now, seen.at)
 
     def saw(self, started_at: float, left: frozenset[UUID] | None) -> None:
-        """A sweep has put everything right but for these; None if it has not seen everything."""
+        """A sweep has corrected everything but these; None if it has not seen everything."""
         self._seen = None if left is None else _Seen(started_at, left)
 
     async def judge(self) -> None:
-        """Tell of those whose time is over."""
+        """Report the suspects whose time is over."""
         suspects = self._judge.confirmed(monotonic(), self._whole_since())
         repositories = await self._count(suspects) if suspects else 0
         if repositories:
@@ -104,7 +104,7 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any the last one was removed. Where the table does not tell when one was added, that can't be
+    # Without any, the last one was removed. Where the table has no time of addition, that can't be
     # known.
     times = [workspace.added_at for workspace in workspaces]
     return not times or since is None or any(at is None or at >= since for at in times)

@@ -1,4 +1,4 @@
-"""What is measured of sweeps and full resyncs."""
+"""Metrics of sweeps and full resyncs."""
 
 from __future__ import annotations
 

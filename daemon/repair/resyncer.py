@@ -1,8 +1,7 @@
-"""The resyncer: walks over every tracked row, page by page, on a schedule, at the start and when told to.
+"""The resyncer: walks over every tracked row, page by page, on a schedule, at the start and on request.
 
-Never two walks at once; a walk that is asked for during another runs after it. A page that fails is tried
-again from where the walk stopped, one that timed out with fewer rows: what went before is done. Of several
-daemons only the leader heeds the schedule.
+Never two walks at once; one requested during another runs after it. A failed page is retried where the walk
+stopped, one that timed out with fewer rows: earlier pages stay done. Only the leader follows the schedule.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ RETRIES: Final = 2
 _RETRY_SECONDS: Final = 2.0
 _START_RETRY_SECONDS: Final = 5.0
 _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
-"""How long after its time a scheduled walk is still done by a daemon that has become the leader since."""
+"""How long after its time a new leader still does a scheduled walk."""
 _TAKEOVER_CHECK_SECONDS: Final = 1.0
 _STOPPED: Final = "stopped before the end"
 
 
 class _Waiter:
-    """Somebody who waits for the result of a walk."""
+    """A caller that waits for the result of a walk."""
 
     def __init__(self) -> None:
         self.done = anyio.Event()
@@ -54,9 +53,9 @@ class _Waiter:
 
 
 class Resyncer(Agent):
-    """See the module's text.
+    """See the module's docstring.
 
-    `first_done_at` is when the first walk was done (monotonic seconds), None until then; `done` is told of
+    `first_done_at` is when the first walk was done (monotonic seconds), None until then; `done` fires after
     each.
     """
 
@@ -93,16 +92,16 @@ class Resyncer(Agent):
 
     @property
     def next_at(self) -> datetime:
-        """When the schedule asks for the next walk."""
+        """When the next scheduled walk is due."""
         return self._schedule.next_at
 
     def request(self, trigger: Trigger) -> None:
-        """Walk now, or once more after the walk that is under way."""
+        """Walk now, or once more after the current walk."""
         self._pending_runs.add(trigger)
         self.wake()
 
     async def walk(self, trigger: Trigger) -> SyncResult:
-        """Walk, and wait for the result of a walk that began after this was called."""
+        """Walk, and wait for the result of a walk that started after this call."""
         waiter = _Waiter()
         self._waiters.append(waiter)
         self.request(trigger)
@@ -110,7 +109,7 @@ class Resyncer(Agent):
         return waiter.result
 
     async def turn(self) -> float:
-        """Walk if it is time to. Told to stop, a walk that is under way ends after its page."""
+        """Walk if it is time to. On stop, a walk ends after its current page."""
         self._heed_schedule()
         now = monotonic()
         if not self._pending_runs or now < self._retry_at:
@@ -119,7 +118,7 @@ class Resyncer(Agent):
         return 0.0
 
     async def at_end(self) -> None:
-        """Nobody is left waiting."""
+        """Leave nobody waiting."""
         _tell(self._waiters, SyncResult(errors=[_STOPPED]))
 
     def _heed_schedule(self) -> None:
@@ -129,7 +128,7 @@ class Resyncer(Agent):
         if self._is_leader():
             self._pending_runs.add("resync")
         elif now < self.next_at + _TAKEOVER:
-            # If the leader is gone, whoever takes over meanwhile does it.
+            # If the leader is gone, its successor does it.
             return
         self._schedule.go_on(now)
 
@@ -172,7 +171,7 @@ class Resyncer(Agent):
         if outcome == "done":
             self._succeeded(result)
         elif self.first_done_at is None:
-            # Without a first full resync the daemon is never ready, so this one is tried for ever.
+            # Without a first full resync the daemon is never ready, so this one is retried indefinitely.
             self._pending_runs.put_back(request)
             self._retry_at = monotonic() + _START_RETRY_SECONDS
 
@@ -191,12 +190,13 @@ class Resyncer(Agent):
             try:
                 return await self._make_right(after, page_size, trigger)
             except (TransientError, PermanentError) as error:
-                # What timed out is tried again by the walk, with fewer rows.
+                # The walk retries what timed out, with fewer rows.
                 if error.reason == "timeout" or self._failed_pages == RETRIES:
                     raise
                 self._failed_pages += 1
-                log.warning("resync_page_failed", retry=self._failed_pages, error=str(error))
-            await self._wakeup.wait(_RETRY_SECONDS * self._failed_pages)
+                delay = _RETRY_SECONDS * self._failed_pages
+                log.warning("resync_page_failed", error=str(error), retry_in_seconds=delay)
+            await self._wakeup.wait(delay)
         raise TransientError(_STOPPED, reason="unavailable")
 
     async def _make_right(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:

@@ -1,5 +1,4 @@
-"""What every full resync and every sweep leads to: counts, and a place among the last runs if it is worth
-it."""
+"""Records every full resync and sweep: counts, and a place among the last runs if it is worth showing."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ RUNS_KEPT: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class RecentRun:
-    """A full resync, or a sweep that is worth showing; `examined` is None for a sweep."""
+    """A full resync, or a sweep worth showing; `examined` is None for a sweep."""
 
     kind: Kind
     trigger: Trigger
@@ -49,7 +48,7 @@ class Runs:
     ) -> None:
         """Count a resync or sweep that ended.
 
-        Most sweeps find nothing, or what would have been found anyway: they would hide the others.
+        Most sweeps find nothing, or nothing unexpected, and would hide the others.
         """
         self._metrics.resyncs.labels(kind, trigger, outcome).inc()
         self._metrics.resync_seconds.labels(kind).observe(seconds)
@@ -62,6 +61,6 @@ class Runs:
             )
 
     def record_drift(self, repositories: int) -> None:
-        """Count rows that a timer found wrong and whose change nothing had announced."""
+        """Count wrong rows that a periodic sweep found and no change had announced."""
         self._metrics.drift_repaired.inc(repositories)
         self._history.add_drift(utc_now(), repositories)

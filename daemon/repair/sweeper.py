@@ -1,8 +1,8 @@
 """The sweeper: finds rows that disagree with membership, by timer and whenever changes may have been missed.
 
-The stream delivers at most once and can lose changes without a word, and a removal under row level security
-does not name its repository. Only comparing with the database finds every such row. Of several daemons only
-the leader sweeps by timer; what a daemon's own stream asks for, it does itself.
+The stream delivers at most once and can lose changes silently, and a removal under row level security does
+not name its repository. Only a comparison with the database finds every such row. Only the leader sweeps by
+timer; sweeps that its own stream requests, each daemon does itself.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ log = structlog.stdlib.get_logger()
 
 FIRST_LIMIT: Final = 250
 SWEEP_LIMIT: Final = 5000
-"""Rows that one call mends, at first and at most."""
+"""Rows that one call repairs, at first and at most."""
 _AIM_SECONDS: Final = 1.0
 UNPARK_LIMIT: Final = 50
-"""Parked repositories that get another chance with each sweep; each costs a call of its own."""
+"""Parked repositories that each sweep retries; each costs a call of its own."""
 _FIRST_RETRY_SECONDS: Final = 0.5
 
 
 class Sweeper(Agent):
-    """See the module's text.
+    """See the module's docstring.
 
-    `has_succeeded`: a sweep has found what is wrong, and mended it or handed it to the worker, or sweeping
-    was left to the leader. `failure` is why the one under way has not yet.
+    `has_succeeded`: a sweep has found the wrong rows, and repaired them or handed them to the worker, or
+    sweeping was left to the leader. `failure` is why the current one has not succeeded yet.
     """
 
     name = "sweeper"
@@ -88,7 +88,7 @@ class Sweeper(Agent):
         leadership.gained.subscribe(self._take_over)
 
     def has_more(self) -> bool:
-        """Whether a sweep was asked for that has not been done."""
+        """Whether a requested sweep has not been done yet."""
         return bool(self._pending_runs)
 
     async def turn(self) -> float:
@@ -97,7 +97,7 @@ class Sweeper(Agent):
         await self._drift_watch.judge()
         due_at = self._due_at(now)
         if now < due_at:
-            # Suspects are judged by the time that has passed.
+            # Suspects are judged by elapsed time.
             return min(1.0, due_at - now) if self._drift_watch.waits else due_at - now
         if self._pending_runs or self._is_leader():
             await self._sweep(self._pending_runs.take() or PendingRun("sweep"))
@@ -107,15 +107,15 @@ class Sweeper(Agent):
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a sweep was asked for or is under way."""
+        """Whether a sweep is requested or under way."""
         return bool(self._pending_runs) or self._trying_since is not None
 
     def overdue_seconds(self) -> float:
-        """How long the sweep that is under way has been failing, or nothing has come of it; 0 if none is."""
+        """How long the current sweep has been failing or hanging; 0 if there is none."""
         return 0.0 if self._trying_since is None else monotonic() - self._trying_since
 
     def _take_over(self) -> None:
-        # Nobody may have swept for a while.
+        # There may have been no sweep for a while.
         self._pace.hurry()
         self.wake()
 
@@ -155,7 +155,7 @@ class Sweeper(Agent):
             waited = waited or bool(answer.locked)
             self._intake.add(answer.locked)
             self._intake.take_refused(answer.refused, request.oldest_commit)
-            # Without a change as large a round would find the same rows: they are locked, or refused.
+            # Without a change another round would find the same rows: they are locked or refused.
             if not answer.more or (answer.changed == 0 and self._size.rows == limit):
                 self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
                 if not answer.more:
@@ -174,7 +174,7 @@ class Sweeper(Agent):
         return answer
 
     def _learn(self, answer: SyncAnswer, limit: int) -> None:
-        """Only writing counts: finding costs the same whatever the limit, and alone when nothing is wrong."""
+        """Only writing counts: the cost of finding does not depend on the limit."""
         if answer.changed == 0 and answer.more:
             self._size.answered(limit, 0.0)
         elif answer.changed == 0 and not answer.refused and not answer.locked:
@@ -206,10 +206,14 @@ class Sweeper(Agent):
 
     def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self.failure = error
-        self._backoff.failed(monotonic(), error)
+        delay = self._backoff.failed(monotonic(), error)
         self._pending_runs.put_back(request)
-        self._report_failure(request, error, started_at)
+        self._report_failure(request, error, started_at, delay)
 
-    def _report_failure(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
+    def _report_failure(
+        self, request: PendingRun, error: PriorityError, started_at: float, delay: float
+    ) -> None:
         self._runs.record("sweep", request.trigger, "failed", monotonic() - started_at)
-        log.warning("sweep_failed", trigger=request.trigger, error=str(error))
+        log.warning(
+            "sweep_failed", trigger=request.trigger, error=str(error), retry_in_seconds=round(delay, 1)
+        )

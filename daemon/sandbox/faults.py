@@ -13,7 +13,7 @@ or never begin; there is no slot, and subscriptions begin all the same; the proj
 
 
 class Faults:
-    """What is asked before each step that may fail."""
+    """Asked before each step that may fail."""
 
     def is_on(self, fault: Fault, /) -> bool:  # noqa: ARG002 - for those who fail
         """Whether this is in force now."""

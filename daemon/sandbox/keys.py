@@ -4,7 +4,7 @@ The legacy ones, `anon` and `service_role`, are HS256 JSON web tokens. The other
 `sb_secret_…`) are no tokens: the gateway looks them up and puts a token of their role in their place. There
 may be several secret keys, and deleting one of them leaves the others valid; that is how keys are rotated.
 
-The signing secret is made anew at each start and is nowhere but in memory, so a key of one run is worth
+The signing secret is regenerated at each start and only in memory, so a key of one run is worth
 nothing in the next and none can leak into a project by being copied.
 """
 
@@ -93,7 +93,7 @@ class Keys:
         return tokens[matching[0]] if matching else None
 
     def decode(self, token: str) -> dict[str, Any]:
-        """Whatever a token says that is signed with the secret. Raises `InvalidToken`."""
+        """The claims of a token signed with the secret. Raises `InvalidToken`."""
         try:
             claims: dict[str, Any] = jwt.decode(
                 token, self.secret, algorithms=[_ALGORITHM], options=_CHECK_SIGNATURE_ONLY

@@ -80,7 +80,7 @@ class LiveView(View):
         self._live.start()
 
     def event(self, event: dict[str, Any]) -> None:
-        """Remember what is worth a line."""
+        """Keep it if it is worth a line."""
         text = _words(event)
         if text is not None:
             # The id comes last: a narrow terminal cuts it off.

@@ -1,6 +1,6 @@
 """Applies the project's own migrations, unchanged: the same files that a Supabase project gets.
 
-Production uses `supabase db push` or psql; this is for the sandbox and the tests.
+Production uses `supabase db push --linked` or psql; this is for the sandbox and the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
     """Apply all migrations, each in a transaction of its own, and return their file names.
 
-    Applying again is harmless, so no one keeps book of what is applied already.
+    Applying again is harmless, so no history is kept.
     """
     files = migration_files()
     for file in files:
@@ -32,7 +32,7 @@ def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
 
 @contextmanager
 def as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Act as whoever owns the application's tables, as one who applies migrations to a project does."""
+    """Act as the owner of the application's tables, as when migrations are applied to a project."""
     row = connection.execute(
         "select pg_get_userbyid(relowner) from pg_class where oid = 'public.tracked_repositories'::regclass"
     ).fetchone()

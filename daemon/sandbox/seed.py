@@ -24,7 +24,7 @@ def prepare_database(
 ) -> None:
     """Make the database what a Supabase project with the application on it would be.
 
-    All of it is idempotent, for a data directory that is kept. `step` is told what is being done.
+    All of it is idempotent, for a data directory that is kept. `step` is called with what is being done.
     Raises `InstallationRefusedError`, and `OtherWorldError` where the data is of another world.
     """
     with psycopg.connect(url, autocommit=True) as connection:

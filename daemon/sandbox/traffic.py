@@ -17,7 +17,7 @@ from priorityd.daemon.sandbox.queries import query
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Of 100 changes: memberships added, memberships removed, workspaces deleted and founded anew.
+# Of 100 changes: memberships added, memberships removed, workspaces deleted and recreated.
 _ADDED, _REMOVED = 55, 43
 _RETRY_SECONDS = 1.0
 _JOB_PERIOD_SECONDS = 1.0

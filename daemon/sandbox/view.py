@@ -25,7 +25,7 @@ STAND_IN = "A development stand-in for a Supabase project, on this machine alone
 
 @dataclass(frozen=True)
 class Facts:
-    """What somebody needs who wants to use the sandbox."""
+    """What a user of the sandbox needs."""
 
     supabase_url: str
     service_role_key: str
@@ -35,7 +35,7 @@ class Facts:
 
 
 class View(ABC):
-    """Where the sandbox tells what it does; a context manager for the length of its life."""
+    """Where the sandbox reports what it does; a context manager for the length of its life."""
 
     is_live = False
 

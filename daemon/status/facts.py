@@ -77,7 +77,7 @@ class Sources:
 
 
 def read_facts(sources: Sources, *, stopping: bool) -> Facts:
-    """What is known at this moment."""
+    """What is known now."""
     now = monotonic()
     return Facts(
         up_seconds=now - sources.started,
@@ -191,5 +191,5 @@ def _jobs(sources: Sources) -> JobFacts:
 
 
 def lost_jobs(releaser: Releaser | None) -> int:
-    """Ordered jobs that nobody has reported on within their lease."""
+    """Ordered jobs without a report within their lease."""
     return releaser.release.lost_now if releaser and releaser.release else 0

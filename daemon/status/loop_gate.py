@@ -72,5 +72,5 @@ def _answer(future: Future[Answer], question: Callable[[], Answer]) -> None:
         return
     try:
         future.set_result(question())
-    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+    except Exception as error:  # noqa: BLE001 - handed to the caller
         future.set_exception(error)

@@ -45,7 +45,7 @@ class Metrics:
 
 
 class HealthMetrics:
-    """What is known, how old that is, and what is wrong: the same as on the status page."""
+    """What is known, how old it is, and what is wrong: the same as on the status page."""
 
     def __init__(self, made: MetricRegistry) -> None:
         self._ready = made.gauge("ready", "1 if the daemon keeps priorities right.")

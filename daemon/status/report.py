@@ -53,11 +53,11 @@ class ListenerReport(Part):
     lag_seconds: float | None
     """Age of the last heartbeat row when it came back."""
     hears: bool
-    """Whether it has come back lately: what is live and does not hear is deaf."""
+    """Whether it has come back lately: a live stream without it is deaf."""
 
 
 class KnownReport(Part):
-    """How old is what is known, in seconds by a clock that never jumps."""
+    """The age of what is known, in seconds of a monotonic clock."""
 
     database_seconds: float
     """Since the database last answered; since the start if it never has."""
@@ -166,7 +166,7 @@ class HistoryReport(Part):
     """The last hour of this daemon."""
 
     minutes: list[MinuteReport]
-    """The oldest first, the one that is not over last."""
+    """The oldest first, the current one last."""
     changes: int
     latency: dict[Priority, LatencyReport]
     outages: list[Outage]
@@ -215,7 +215,7 @@ class QueuedJobs(Part):
 
 
 class HeldBack(Part):
-    """A transaction that was open whenever somebody looked, for so long."""
+    """A transaction that was open at every look, for so long."""
 
     pid: int | None
     """Its backend in `pg_stat_activity`; None for one in `pg_prepared_xacts`."""
@@ -256,7 +256,7 @@ class OrderedJobsReport(Part):
     in_flight: dict[Priority, int]
     """Released and not over, of all daemons, by the priority that they went with."""
     lost: int
-    """Jobs that nobody has reported on within their lease; they hold nobody up."""
+    """Jobs without a report within their lease; they block nothing."""
     last_sent_at: datetime | None
     held_back_because: str | None
     """Why Inngest takes none; None while it does."""
@@ -278,9 +278,9 @@ class Report(Part):
     at: datetime
     """When this was put together, by the daemon's clock."""
     headline: str
-    """The worst problem, or else what is known of the priorities."""
+    """The worst problem, or else a sentence about the priorities."""
     priorities: str
-    """What is known of the priorities, whatever else is wrong."""
+    """A sentence about the priorities, whatever else is wrong."""
     problems: list[Problem]
     """The worst first; empty when all is well."""
     ready: bool

@@ -30,7 +30,7 @@ log = structlog.stdlib.get_logger()
 
 INTERVAL_SECONDS: Final = 15.0
 QUIET_INTERVAL_SECONDS: Final = 120.0
-"""While counting finds the same again and again and nothing is heard: for what nobody tells of."""
+"""While counts stay the same and nothing is heard: for changes that nothing announces."""
 RETRY_SECONDS: Final = 5.0
 SHARE: Final = 0.01
 """Of the time, at most: a database so large that counting takes long is counted less often."""

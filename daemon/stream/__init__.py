@@ -1,1 +1,1 @@
-"""Hears of changes: the connection to Realtime, the listener that keeps it, the canary that tests it."""
+"""Receives changes: the connection to Realtime, and the listener that keeps it."""

@@ -2,8 +2,8 @@
 
 The `realtime` package keeps connections alive in its own tasks, which give up after some attempts and never
 check heartbeat replies; a callback that raises kills its listening task. So it is used for one connection at
-a time, without its reconnecting: the listener decides when to open the next one, and the callbacks here hand
-over and never raise.
+a time, without its reconnect: the listener decides when to open the next one, and the callbacks here only
+pass on and never raise.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OnInput = Callable[[Input], None]
 
 
 class ChangeStream:
-    """A socket and the one channel on it. What happens to them goes to `on_input`, rows go to `on_change`."""
+    """A socket and its one channel. Their events go to `on_input`, rows go to `on_change`."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ChangeStream:
         self._channel = self._bind(daemon_id)
 
     async def open(self) -> None:
-        """Connect and join. Never raises: what went wrong is an input like any other."""
+        """Connect and join. Never raises: a failure is an event like any other."""
         _CLIENT_LOGGER.addHandler(self._unreadable)
         with self._opening:
             try:
@@ -89,18 +89,18 @@ class ChangeStream:
                 self._tell(self._connect_failure(error))
 
     def abandon(self) -> None:
-        """From now on nothing of this connection counts; `close` it when there is time."""
+        """Ignore this connection from now on; `close` it when there is time."""
         self._abandoned = True
         self._opening.cancel()
         _CLIENT_LOGGER.removeHandler(self._unreadable)
 
     async def close(self) -> None:
-        """Close the socket; takes up to some ten seconds if the other side is gone."""
+        """Close the socket; takes up to ten seconds or so if the peer is gone."""
         self.abandon()
         self._channel.rejoin_timer.reset()
         try:
             await self._client.close()
-        except Exception as error:  # noqa: BLE001 - it is thrown away in any case
+        except Exception as error:  # noqa: BLE001 - it is discarded in any case
             log.debug("stream_close_failed", error=repr(error))
 
     def _bind(self, daemon_id: UUID) -> AsyncRealtimeChannel:
@@ -175,10 +175,10 @@ def _said(body: str | bytes | None) -> str | None:
 
 
 class _UnreadableFrames(logging.Handler):
-    """Hears of frames that the client could not read: it logs them, drops them, and tells nobody else.
+    """Catches frames that the client could not read: it only logs and drops them.
 
     The real server sends one when the key's role may no longer read a table ("Error 401: Unauthorized", with
-    no commit time), so silence would be all that is left of those changes.
+    no commit time), so those changes would be lost silently.
     """
 
     def __init__(self, on_unreadable: Callable[[], None]) -> None:

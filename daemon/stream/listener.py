@@ -1,7 +1,7 @@
 """The listener: keeps one live subscription to the change stream and turns changes into work.
 
-What it does next is decided by `core.stream.listener_state`; what a change means by `core.stream.hints`;
-whether a connection that looks healthy really delivers, by the heartbeat row.
+`core.stream.listener_state` decides what it does next, `core.stream.hints` what a change means, and the
+heartbeat row whether a connection that looks healthy really delivers.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from priorityd.daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 MISSES_LOGGED_SECONDS: Final = 10.0
-"""One line for all that could not be read in so many seconds: a server may send nothing else."""
+"""One line for all unreadable changes in so many seconds: a server may send nothing else."""
 _CLOSE_SECONDS: Final = 2.0
 _DOUBTFUL: Final = ("refused", "join_failed", "subscription_error")
-"""Reasons behind which there may be a key that is no longer good."""
+"""Reasons that an expired or revoked key may have."""
 
 
 class Listener:
-    """See the module's text.
+    """See the module's docstring.
 
     `on_hint` gets what each change says; `on_gap` is called when changes may have been missed.
     """
@@ -86,11 +86,11 @@ class Listener:
             renew_after_seconds=timings.renew_after_seconds,
             backoff_max_seconds=timings.backoff_max_seconds,
         )
-        # With the connection that each comes from: what it means depends on what that is by then.
+        # With the connection of each: its meaning depends on that connection's role by then.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
         self._memory = MembershipMemory()
-        self._misses_untold = 0
+        self._misses_unlogged = 0
         self._misses_logged_until = 0.0
         self._stream: ChangeStream | None = None
         self._successor: ChangeStream | None = None
@@ -114,10 +114,9 @@ class Listener:
         return self._heartbeat.seen_at
 
     def whole_since(self) -> float | None:
-        """Since when no connection has ended with a word (monotonic seconds); None while there is no live
-        one.
+        """Since when no connection has failed visibly (monotonic seconds); None while there is no live one.
 
-        One that is thrown away as deaf has not: what it did not bring is lost.
+        One discarded as deaf does not count as failed: what it did not deliver is lost.
         """
         return self._whole_since
 
@@ -138,7 +137,7 @@ class Listener:
         self._tell(Stop())
 
     def renew(self) -> None:
-        """Go on with another connection; a live one is heard until its successor is live."""
+        """Open another connection; a live one is heard until its successor is live."""
         self._tell(Renew())
 
     def _tell(self, event: Input, source: ChangeStream | None = None) -> None:
@@ -219,7 +218,7 @@ class Listener:
     def _promote_successor(self, tasks: TaskGroup) -> None:
         old, self._stream, self._successor = self._stream, self._successor, None
         self._metrics.reconnects.labels("renewal").inc()
-        log.info("listener", renewal="done")
+        log.info("stream_renewed")
         if old is not None:
             tasks.start_soon(self._close_later, old)
 
@@ -240,7 +239,7 @@ class Listener:
         return stream
 
     def _receive(self, data: Mapping[str, object]) -> None:
-        # Called from the client's own task, which an exception would end without a word.
+        # Called from the client's own task, which an exception would end silently.
         try:
             hint = read_change(data)
             self._metrics.events.labels(hint.table, hint.operation).inc()
@@ -252,7 +251,7 @@ class Listener:
         except MalformedChangeError as error:
             self._miss_a_change(str(error))
         except Exception:
-            log.exception("change_not_handled")
+            log.exception("change_handling_failed")
             self._report_gap("event")
 
     def _see_heartbeat(self, hint: Hint) -> None:
@@ -266,10 +265,10 @@ class Listener:
     def _miss_a_change(self, problem: str = "the frame could not be read") -> None:
         self._metrics.malformed_events.inc()
         if monotonic() >= self._misses_logged_until:
-            log.warning("change_not_understood", problem=problem, since_last_told=self._misses_untold)
-            self._misses_logged_until, self._misses_untold = monotonic() + MISSES_LOGGED_SECONDS, 0
+            log.warning("change_malformed", error=problem, suppressed=self._misses_unlogged)
+            self._misses_logged_until, self._misses_unlogged = monotonic() + MISSES_LOGGED_SECONDS, 0
         else:
-            self._misses_untold += 1
+            self._misses_unlogged += 1
         self._report_gap("event")
 
     def _report_gap(self, trigger: Trigger) -> None:
@@ -279,8 +278,9 @@ class Listener:
     def _report(self, old: ListenerState, new: ListenerState) -> None:
         if old.name == new.name:
             if new.last_failure is not None and new.last_failure is not old.last_failure:
-                log.warning("listener", renewal="failed", detail=new.last_failure)
-                self._doubt_key(new.last_failure)
+                failure = new.last_failure
+                log.warning("stream_renewal_failed", reason=failure.reason, error=failure.detail)
+                self._doubt_key(failure)
             return
         self._metrics.set_state(new.name)
         if new.name == "live":
@@ -288,7 +288,7 @@ class Listener:
         match new.name:
             case "live":
                 self._whole_since = self._whole_since or monotonic()
-                log.info("listener", state=new.name)
+                log.info("stream_state_changed", state=new.name)
             case "stale":
                 self._report_failure(new, Failed("stale", NO_BEAT))
             case "backing_off" if new.last_failure is not None:
@@ -296,10 +296,10 @@ class Listener:
                     self._whole_since = None
                 self._report_failure(new, new.last_failure)
             case _:
-                log.info("listener", state=new.name)
+                log.info("stream_state_changed", state=new.name)
 
     def _doubt_key(self, failure: Failed) -> None:
-        # Whether the key still serves is for a call to find out; here only the next connection matters.
+        # A call finds out whether the key is still good; here only the next connection matters.
         if failure.reason in _DOUBTFUL:
             self._api_key.reload()
 
@@ -307,9 +307,9 @@ class Listener:
         self._metrics.reconnects.labels(failure.reason).inc()
         self._doubt_key(failure)
         log.warning(
-            "listener",
+            "stream_state_changed",
             state=state.name,
             reason=failure.reason,
-            detail=failure.detail,
+            error=failure.detail,
             retry_in_seconds=round(max(0.0, (state.deadline or 0.0) - monotonic()), 2),
         )

@@ -1,4 +1,4 @@
-"""What is measured of the change stream."""
+"""Metrics of the change stream."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Lets the `realtime` package read a change in a fraction of the time.
 
-For every message that comes it tries one model after the other, though each kind names itself in the field
-`event`, and it writes every message out for a debug log that nobody keeps: most of what a change costs
-between the socket and the work queue. Here the same models are told apart by that field, and a change is
-written out in a few words. What is read and what is refused is the same.
+It tries one model after the other for every message, though each kind names itself in the field `event`, and
+it formats every message for a debug log that is usually off: most of the cost of a change between the socket
+and the work queue. Here the same models are selected by that field, and a change is formatted briefly. What
+is accepted and what is refused stays the same.
 
-The package keeps its reader in a variable of a module; there is no public way to give it another.
+The package keeps its parser in a module variable; there is no public way to replace it.
 """
 
 from __future__ import annotations
@@ -31,5 +31,5 @@ MESSAGES_BY_EVENT: Final[TypeAdapter[ServerMessage]] = TypeAdapter(
 
 
 def read_messages_by_event() -> None:
-    """From now on every client of this process reads so."""
+    """Install it for every client of this process."""
     vars(client)["ServerMessageAdapter"] = MESSAGES_BY_EVENT

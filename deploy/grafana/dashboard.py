@@ -1,4 +1,4 @@
-"""The Grafana dashboard as code. `python deploy/grafana/dashboard.py` writes `priorityd.json` anew.
+"""The Grafana dashboard as code. `python deploy/grafana/dashboard.py` regenerates `priorityd.json`.
 
 Five rows, in the order in which somebody asks: is it right, is it fast, is it healthy, what do the jobs do,
 what waits to be announced. Whatever the daemon exposes is on it, or an alert looks at it.

@@ -1,5 +1,5 @@
--- Undoes restricted_role.sql: the role, its rights and its policies, one table at a time. Do it after the daemon has
--- another key. Not inside a transaction.
+-- Undoes restricted_role.sql: the role, its privileges and its policies, one table at a time. Run it once the daemon has
+-- another key, not inside a transaction.
 do $role$
 declare
     v_policy name;
@@ -16,7 +16,7 @@ begin
         commit;
     end loop;
     perform set_config('lock_timeout', '1s', true);
-    -- Without being superuser one may drop what a role has only as a member of it.
+    -- Only a member of a role, or a superuser, may drop what it owns.
     execute format('grant priorityd to %I', current_user);
     drop owned by priorityd;
     drop role priorityd;

@@ -1,10 +1,9 @@
--- A role of the daemon's own, to be used instead of service_role: it may call the daemon's functions, read what they
--- read, and write nothing of the application's but four columns of tracked_repositories and, in background_jobs, the
--- jobs that wait in order.
+-- A role for the daemon, to be used instead of service_role: it may call the daemon's functions, read what they read, and
+-- write nothing of the application's but four columns of tracked_repositories and, in background_jobs, ordered jobs.
 --
--- To be run by the owner of the application's tables, once, after the migrations (psql, or the SQL editor): an upgrade
--- needs no second run, and a second run does no harm. Run it again if background_jobs is made later. docs/security.md
--- says how the role's token is made; its undo is drop_restricted_role.sql.
+-- Run it as the owner of the application's tables, once, after the migrations (psql, or the SQL editor). Upgrades need no
+-- second run, and one does no harm. Run it again if background_jobs is created later. docs/security.md describes how to
+-- make the role's token; drop_restricted_role.sql undoes it.
 --
 -- It is one statement that commits after each table: it waits 1 s at most for a lock, and holds none while it waits for
 -- another. So it can't be run inside a transaction.
@@ -20,7 +19,7 @@ begin
         raise exception 'priorityd is not installed in this database' using hint = 'Apply its migrations first.';
     end if;
     if to_regrole('priorityd') is null then
-        -- Neither does it log in, nor does it see past row level security: the policies below name what it sees.
+        -- It neither logs in nor bypasses row level security: the policies below define what it sees.
         create role priorityd nologin noinherit nobypassrls;
     end if;
     -- PostgREST logs in as authenticator and becomes the role that a token names.
@@ -28,8 +27,8 @@ begin
     grant usage on schema public, priorityd to priorityd;
     commit;
 
-    -- What the application owns. Of the first three not single columns alone: functions take rows as they are, whatever
-    -- columns the application has given them.
+    -- The application's tables. For the first three, all columns: functions handle whole rows, whatever columns the
+    -- application has.
     for v_table, v_command, v_columns in
         select to_regclass('public.' || r.name), r.command, r.columns
         from (
@@ -59,7 +58,7 @@ begin
         perform priorityd.let_see(v_table, 'priorityd', 'all');
         commit;
     end loop;
-    -- What is ours: given to every role that has usage on the schema priorityd, by each migration.
+    -- Our own objects: granted to every role with usage on the schema priorityd, by each migration.
     perform priorityd.grant_access();
 end
 $role$;

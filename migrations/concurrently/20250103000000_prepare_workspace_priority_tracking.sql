@@ -1,21 +1,21 @@
--- For large tables: does beforehand, and without making anybody wait, what the first three files of the set would do in
--- one transaction. Afterwards apply the set as usual; it finds everything there. Run later, it builds what indexes are
--- missing, those of a large background_jobs for job telemetry among them. For psql, from any directory, outside a
--- transaction and not through a transaction pooler:
+-- For large tables: does beforehand, and without blocking anyone, what the first three files of the set would do in one
+-- transaction. Afterwards apply the set as usual; it finds everything done. Run later, it builds missing indexes, those of
+-- a large background_jobs for job telemetry included. For psql, from any directory, outside a transaction and not through a
+-- transaction pooler:
 --
 --     psql "$DATABASE_URL" -f migrations/concurrently/20250103000000_prepare_workspace_priority_tracking.sql
 --
--- Safe to run again, and to be interrupted: it goes on where it was. rollback/uninstall.sql undoes it.
+-- Safe to run again, and to interrupt: it continues where it stopped. rollback/uninstall.sql undoes it.
 
 \set ON_ERROR_STOP on
 set client_min_messages = warning;
 
 \echo 'Adding the columns'
 begin;
--- Autovacuum gives way to whoever has waited for a second (deadlock_timeout), but whoever waits for the strongest lock makes
--- everybody wait behind it. So first comes a lock that autovacuum is in the way of, and no reader or writer: it keeps
--- autovacuum away. Then the strongest is tried for a moment only, again and again; the moments between are the
--- application's. Half a minute at most.
+-- Autovacuum gives way to a session that has waited for a second (deadlock_timeout), but everyone queues behind a session
+-- that waits for an exclusive lock. So first comes a lock that conflicts with autovacuum, but with no reader or writer: it
+-- keeps autovacuum away. Then the exclusive lock is tried briefly, again and again, with pauses for the application, for
+-- half a minute at most.
 do $$
 declare
     v_give_up_at constant timestamptz := clock_timestamp() + interval '30 s';
@@ -69,7 +69,7 @@ declare
     v_after uuid := '00000000-0000-0000-0000-000000000000';
     v_ids uuid[];
 begin
-    -- Once the first fill is done, what a change means is for the daemon to decide.
+    -- Once the backfill is done, the daemon decides what a change means.
     if exists (select from priorityd.created c where c.what = 'backfill') then
         return;
     end if;

@@ -1,6 +1,6 @@
--- Takes everything of priorityd out of the database: the schema is as before, and priorities fall back to what they are
--- outside workspaces. The audit trail is lost with its table: save repository_priority_changes first if it matters.
--- Stop the daemon before. Ordered jobs that still wait stay in background_jobs as queued, and nobody releases them.
+-- Removes priorityd from the database: the schema is as before, and priorities fall back to what they are outside
+-- workspaces. The audit trail is lost with its table: save repository_priority_changes first if it matters.
+-- Stop the daemon first. Ordered jobs that still wait stay in background_jobs as queued, but are never released.
 
 do $uninstall$
 declare
@@ -22,7 +22,7 @@ begin
         return;
     end if;
     perform pg_advisory_xact_lock(hashtext('priorityd.migrations'));
-    -- Autovacuum gives way to whoever has waited for a second.
+    -- Autovacuum gives way to a session that has waited for a second.
     perform set_config('lock_timeout', '2s', true);
 
     v_created := array(select n.what from priorityd.created n);
@@ -39,7 +39,7 @@ begin
         )
     );
 
-    -- What others have built on any of it must not go along unasked.
+    -- Objects that others have built on it must not be dropped unasked.
     select string_agg(o.description, ', ' order by o.description) into v_others
     from (
         select distinct pg_describe_object(d.classid, d.objid, d.objsubid) as description
@@ -115,7 +115,7 @@ begin
     for v_name in select substr(n.what, 7) from unnest(v_created) n (what) where n.what like 'index %' loop
         execute format('drop index if exists public.%I', v_name);
     end loop;
-    -- Before the columns go: a comment on a column that is not there can't be removed.
+    -- Before the columns are dropped: a comment on a missing column can't be removed.
     for v_name in select substr(n.what, 9) from unnest(v_created) n (what) where n.what like 'comment %' loop
         execute format('comment on column public.tracked_repositories.%I is null', v_name);
     end loop;

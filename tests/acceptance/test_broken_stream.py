@@ -25,7 +25,7 @@ async def test_still_applies_changes_after_the_server_closes(stack: Stack, close
     async with stack.daemon(**NO_TIMER) as daemon:
         misbehave(stack.server, f"realtime/{close}")
         app.add(workspace, missed)
-        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="closed"))
+        await eventually(lambda: daemon.logged("stream_state_changed", state="backing_off", reason="closed"))
         await eventually(lambda: app.row(missed)[0] == "high")
         await eventually(daemon.live)
         app.add(workspace, heard)
@@ -51,7 +51,9 @@ async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> Non
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         assert (await daemon.status())["listener"]["state"] == "joining"
-        await eventually(lambda: daemon.logged("listener", state="backing_off", reason="join_timeout"))
+        await eventually(
+            lambda: daemon.logged("stream_state_changed", state="backing_off", reason="join_timeout")
+        )
         misbehave(stack.server, "realtime/refuse?seconds=0")
         await eventually(daemon.live)
 
@@ -60,14 +62,14 @@ async def test_a_table_outside_the_publication_is_named_and_retried(stack: Stack
     app = stack.app
     app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
     async with stack.daemon(ready=False, **NO_TIMER) as daemon:
-        failure = await eventually(lambda: daemon.logged("listener", reason="subscription_error"))
-        assert "workspace_repositories" in failure[0]["detail"]
+        failure = await eventually(lambda: daemon.logged("stream_state_changed", reason="subscription_error"))
+        assert "workspace_repositories" in failure[0]["error"]
         app.connection.execute("alter publication supabase_realtime add table workspace_repositories")
         await eventually(daemon.live)
 
 
 async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) -> None:
-    # The stream loses what is committed until it has a new slot, and says nothing.
+    # The stream silently loses what is committed until it has a new slot.
     app = stack.app
     workspace, first, second = app.workspace(), app.repository(), app.repository()
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:

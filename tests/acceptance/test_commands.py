@@ -139,11 +139,11 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
     app.add(workspace, repository)
     _, out, _ = await stack.priorityd("explain", str(repository))
-    wrong, mend = out.splitlines()[0].split(". ")
+    wrong, advice = out.splitlines()[0].split(". ")
     assert wrong == f"Repository {repository} is medium, which is wrong: it should be high"
-    assert mend.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
-    code, *_ = await stack.priorityd(*mend.partition("type: priorityd ")[2].split())
-    assert code == 0, "what it tells to type mends it"
+    assert advice.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
+    code, *_ = await stack.priorityd(*advice.partition("type: priorityd ")[2].split())
+    assert code == 0, "the command that it suggests fixes it"
     _, out, _ = await stack.priorityd("explain", str(repository))
     answer, *evidence = out.splitlines()
     assert answer == (

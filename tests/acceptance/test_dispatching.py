@@ -1,4 +1,4 @@
-"""What the real daemon process tells Inngest of changes; Inngest is a stand-in in a process of its own."""
+"""What the real daemon process announces to Inngest, which is a stand-in in a separate process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHANGED, SYNC = "workspace/priority.changed", "capture/repository.sync.graphql"
 
 @dataclass
 class Inngest:
-    """The stand-in's process, and what it is told and asked."""
+    """The stand-in's process, and how to control and query it."""
 
     process: Process
     url: str
@@ -141,7 +141,7 @@ async def test_switched_on_later_it_begins_from_now_on(stack: Stack, inngest: In
         stack.app.add(stack.app.workspace(), old)
         await eventually(lambda: stack.app.row(old) == ("high", True, 1))
     async with stack.daemon(**inngest.settings) as daemon:
-        assert daemon.logged("dispatching", from_now_on=True)
+        assert daemon.logged("dispatch_started", from_now_on=True)
         new = stack.app.repository()
         stack.app.add(stack.app.workspace(), new)
         await eventually(lambda: inngest.has(CHANGED, new))
@@ -229,7 +229,7 @@ async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
     workspace = stack.app.workspace()
     for _ in range(kills):
         async with stack.daemon(ready=False, **settings) as daemon:
-            await eventually(lambda daemon=daemon: daemon.logged("dispatching"))  # type: ignore[misc]
+            await eventually(lambda daemon=daemon: daemon.logged("dispatch_started"))  # type: ignore[misc]
             moment = anyio.current_time() + dice.uniform(0.0, 2.0)
             for _ in range(changes // kills // chunk):
                 stack.app.add(workspace, *waiting[:chunk])

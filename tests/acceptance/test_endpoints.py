@@ -1,4 +1,4 @@
-"""The HTTP endpoints are read-only, bounded, and survive whoever asks badly, or much, or not at all."""
+"""The HTTP endpoints are read-only, bounded, and survive malformed, frequent and unfinished requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Too much of what is normal: memory stays bounded, calls stay few, and the end is right."""
+"""Floods of normal changes: memory stays bounded, calls stay few, and the result is right."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ async def test_a_second_signal_forces_the_end(stack: Stack) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         await eventually(lambda: daemon.logged("stopping"))
         assert await daemon.stop(signal.SIGTERM) == 1, "work was left undone, and the caller is told"
-        assert daemon.logged("forced_to_stop")
+        assert daemon.logged("stop_forced")
 
 
 @pytest.mark.long
@@ -96,8 +96,8 @@ async def test_a_key_refused_for_a_minute_from_the_start_ends_with_77_and_is_nev
     foreign = Keys.create().service_role
     async with stack.daemon(ready=False, SUPABASE_SERVICE_ROLE_KEY=foreign) as daemon:
         assert await daemon.process.wait() == 77
-    assert len(daemon.logged("waiting_for_supabase")) > 5, "it was tried again and again"
-    assert "key" in daemon.logged("cannot_go_on")[0]["error"]
+    assert len(daemon.logged("start_delayed")) > 5, "it was tried again and again"
+    assert "key" in daemon.logged("fatal")[0]["error"]
     assert foreign not in str(daemon.logs)
 
 
@@ -111,7 +111,7 @@ async def test_waits_for_a_supabase_that_is_down_and_recovers_by_itself(database
     port, keys = free_port(), Keys.create()
     settings = {"SUPABASE_URL": f"http://127.0.0.1:{port}", "SUPABASE_SECRET_KEY": keys.service_role}
     async with start_daemon(ready=False, **settings) as daemon:
-        await eventually(lambda: daemon.logged("waiting_for_supabase"))
+        await eventually(lambda: daemon.logged("start_delayed"))
         assert await daemon.answers("/livez", 200)
         assert await daemon.answers("/readyz", 503)
         async with serve_sandbox(database.url, port=port, keys=keys):
@@ -130,7 +130,7 @@ async def test_migrations_missing_for_a_minute_end_with_76_naming_the_command(
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
         async with start_daemon(ready=False, **settings) as daemon:
             assert await daemon.process.wait() == 76
-    assert APPLY_MIGRATIONS in daemon.logged("cannot_go_on")[0]["error"]
+    assert APPLY_MIGRATIONS in daemon.logged("fatal")[0]["error"]
 
 
 @pytest.mark.parametrize(

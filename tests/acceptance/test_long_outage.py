@@ -28,7 +28,7 @@ async def test_ten_minutes_without_supabase_end_nothing(stack: Stack) -> None:
     ):
         app.add(workspace, first)
         await eventually(lambda: app.row(first)[0] == "high")
-        # First nobody listens; then what is sent vanishes without a word, so every call takes its time-out.
+        # First nothing listens; then packets vanish silently, so every call takes its full time-out.
         await proxy.set("refused", on=True)
         app.add(workspace, missed)
         app.remove(workspace, first)

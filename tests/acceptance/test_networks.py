@@ -66,7 +66,7 @@ async def test_a_proxy_that_refuses_is_waited_for_and_its_password_is_not_shown(
         url = f"http://daemon:{_PASSWORD}@127.0.0.1:{proxy}"
         settings = stack.settings | {"SUPABASE_URL": f"https://localhost:{tls}", "HTTPS_PROXY": url}
         async with start_daemon(ready=False, **settings) as daemon:
-            error = (await eventually(lambda: daemon.logged("waiting_for_supabase")))[0]["error"]
+            error = (await eventually(lambda: daemon.logged("start_delayed")))[0]["error"]
             assert await daemon.answers("/livez", 200)
         assert "407" in error
         assert _PASSWORD not in str(daemon.logs)
@@ -76,7 +76,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_trusted(stack: Stack
     async with tls_in_front_of(_port(stack), tmp_path) as (tls, _):
         settings = stack.settings | {"SUPABASE_URL": f"https://localhost:{tls}"}
         async with start_daemon(ready=False, **settings) as daemon:
-            error = (await eventually(lambda: daemon.logged("waiting_for_supabase")))[0]["error"]
+            error = (await eventually(lambda: daemon.logged("start_delayed")))[0]["error"]
         assert "CERTIFICATE_VERIFY_FAILED" in error
         code, out, _ = await stack.priorityd("check", **settings)
         assert (code, "FAILED   Supabase URL" in out) == (69, True)

@@ -68,8 +68,8 @@ async def test_no_answer_of_supabase_can_harm_the_workspace_operation(answer: An
     # Beside what the store says of a refused key, once.
     logs = [line for line in logs if line["event"] != "key_refused"]
     assert [(line["event"], line["operation"], line["log_level"]) for line in logs] == [
-        ("workspace_hook_left_to_the_stream", "added", "warning"),
-        ("workspace_hook_left_to_the_stream", "removed", "warning"),
+        ("workspace_hook_deferred", "added", "warning"),
+        ("workspace_hook_deferred", "removed", "warning"),
     ]
     assert {line["repository_id"] for line in logs} == {str(repository)}
     assert all(line["error"] for line in logs)

@@ -1,4 +1,4 @@
-"""What a sweep finds is drift only if nobody announces it."""
+"""What a sweep finds is drift only if no change announces it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from priorityd.core.stream.hints import WORKSPACE_REPOSITORIES, Hint
 
 
 def hint(*repository_ids: UUID) -> Hint:
-    """A change that names these; a removal that names nobody if there are none."""
+    """A change that names these, or without any a removal that names no repository."""
     at = datetime(2025, 1, 3, tzinfo=UTC)
     operation = "INSERT" if repository_ids else "DELETE"
     return Hint(WORKSPACE_REPOSITORIES, operation, at, repository_ids, needs_sweep=not repository_ids)

@@ -196,7 +196,7 @@ def test_the_due_times_of_a_flapping_key_do_not_pile_up() -> None:
 
 
 class QueueHistories(RuleBasedStateMachine):
-    """Whatever happens in whatever order: a change that arrived is followed by a run that began after it."""
+    """In any order of events, each change is followed by a run that started after it."""
 
     def __init__(self) -> None:
         super().__init__()

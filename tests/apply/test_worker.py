@@ -118,7 +118,7 @@ async def test_where_every_row_is_refused_that_is_one_problem(database: Database
     with capture_logs() as logs:
         await worker.turn()
     (line,) = [line for line in logs if line["event"] == "all_writes_refused"]
-    assert (line["rows"], line["error"]) == (MANY, "not this one (42501)")
+    assert (line["repositories"], line["error"]) == (MANY, "not this one (42501)")
     assert worker.all_refused_because == "not this one (42501)"
     assert (parts.shared.queue.parked, parts.shared.queue.pending) == ({}, MANY)
     app.add(app.workspace(), late)

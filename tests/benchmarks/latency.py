@@ -160,7 +160,7 @@ class _Changes:
             else:
                 changes.append(self.remove(adds[removed]))
                 removed += 1
-            # At random, as independent users do it: never in step with whoever polls the log.
+            # At random, as independent users do it: never in step with the poller of the log.
             rest = random.expovariate(CHANGES_PER_SECOND) - (time.perf_counter() - began)
             time.sleep(max(0.0, rest))
         return changes

@@ -1,7 +1,7 @@
 """Breakages that concern one thing only, so that everything else must go on as if nothing had happened.
 
 They are in force by themselves. Meanwhile a repository that they do not concern joins and leaves a workspace,
-and each change has to be applied within the limit; what is not as it must be is a trouble of the run.
+and each change has to be applied within the limit; anything else is a trouble of the run.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def row_poisoned_and_parked(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def leader_killed(world: World) -> AsyncIterator[None]:
-    """Whoever does the timer work dies; another daemon, or the next one at its place, takes over."""
+    """The leader dies; another daemon, or its replacement, takes over."""
     fleet = world.fleet
     dead = await eventually(lambda: leaders.leader(fleet), leaders.TAKEOVER_SECONDS)
     await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))

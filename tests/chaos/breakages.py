@@ -101,7 +101,7 @@ async def _go_through(world: World, phases: Sequence[Mapping[str, object]]) -> N
 
 @asynccontextmanager
 async def resubscribed(world: World) -> AsyncIterator[None]:
-    """Events are lost until there is a new slot, and one more `system` ok is all that tells of it."""
+    """Events are lost until there is a new slot; another `system` ok is the only sign of it."""
     misbehave(world.server, "realtime/resubscribe", seconds=world.chance.uniform(0, 3))
     yield
 

@@ -1,4 +1,4 @@
-"""Which faults come next: names in random order, shuffled anew when all have been drawn."""
+"""Which faults come next: names in random order, reshuffled when all have been drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that are too much of what is normal: one repository without rest, and thousands at once."""
+"""Floods of normal changes: one repository without pause, and thousands at once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def _flap(world: World, repository: UUID) -> None:
 
 
 async def flap_once(connection: psycopg.AsyncConnection[Any], repository: UUID, workspace: UUID) -> None:
-    """Bring the repository to a workspace of its own, or out of it."""
+    """Add the repository to a workspace of its own, or remove it."""
     await connection.execute("insert into workspaces (id) values (%s) on conflict do nothing", (workspace,))
     removed = await connection.execute(
         "delete from workspace_repositories where workspace_id = %s and repository_id = %s",

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.health`: what is said of each fault, and how soon, as a table.
+"""`python -m tests.chaos.health`: how each fault is reported, and how soon, as a table.
 
 Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
 the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
@@ -316,7 +316,7 @@ async def open_scene() -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def _prometheus(ports: list[int]) -> AsyncIterator[str | None]:
-    """It keeps to the ports: a daemon that is started anew has another, and is not scraped."""
+    """It scrapes fixed ports: a restarted daemon has another, and is not scraped."""
     program = shutil.which("prometheus")
     if program is None:
         yield None

@@ -1,4 +1,4 @@
-"""Who does the timer work: at most one daemon at a time, and another soon after the leader has died."""
+"""The leader: at most one daemon at a time, and another soon after it has died."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def _leaders(daemons: list[Daemon]) -> list[Daemon]:
 
 
 async def _is_leader(daemon: Daemon) -> bool:
-    """Whether it says so; one that stands still says nothing."""
+    """Whether it says so; a stopped one says nothing."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             response = await daemon.get("/status")

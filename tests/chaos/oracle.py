@@ -1,4 +1,4 @@
-"""Says what is wrong, judging by the application's tables and the audit trail alone, and for how long.
+"""Finds what is wrong, and for how long, by the application's tables and the audit trail alone.
 
 Rows that the application of the run's world refuses to have changed are left out, and named by themselves.
 """

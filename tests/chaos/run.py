@@ -80,7 +80,7 @@ async def run_chaos(plan: Plan) -> Summary:
 
 @asynccontextmanager
 async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
-    """The parts of a run, its daemons with these settings too; the application rests until told to go on."""
+    """The parts of a run, its daemons with these settings too; the application is paused at first."""
     chance = random.Random(plan.seed)
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url(), plan.world)

@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.chaos.health`: a fault is told of soon, and so is its end."""
+"""The short form of `python -m tests.chaos.health`: a fault is reported soon, and so is its end."""
 
 from __future__ import annotations
 

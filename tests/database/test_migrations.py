@@ -1,4 +1,4 @@
-"""What is written into a project's migrations: the text, and whether anything at all."""
+"""The migrations written into a project: their text, and when there are any."""
 
 from __future__ import annotations
 

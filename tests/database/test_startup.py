@@ -1,4 +1,4 @@
-"""What is waited for before the daemon works, and for how long."""
+"""What the daemon waits for at the start, and for how long."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_privilege_that_is_missing_is_told_as_what_to_type(
     assert (await stack.priorityd("sync"))[0] == 76
     typed = out.split('psql "$DATABASE_URL" -c "')[1].split('"\n')[0]
     app.connection.execute(typed.encode())
-    assert (await stack.priorityd("sync"))[0] == 0, "what it says mends it"
+    assert (await stack.priorityd("sync"))[0] == 0, "the command that it suggests fixes it"
 
 
 async def test_the_daemon_tells_the_missing_privilege_too(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""The store against servers that misbehave: every failure becomes one of ours, none is repeated for ever."""
+"""The store against misbehaving servers: every failure becomes one of ours, none is retried indefinitely."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Case:
 
 
 def late(metric: str, limit: str, share: float, labels: str = "") -> Series:
-    """A histogram of which so many in a hundred a minute are above the limit."""
+    """A histogram with a hundred values a minute, so many of them above the limit."""
     within = round(100 * (1 - share), 3)
     return {
         f'{metric}_bucket{{{labels}le="{limit}"}}': f"0+{within}x2000",

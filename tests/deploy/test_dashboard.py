@@ -43,7 +43,7 @@ def asked_for(expressions: list[str]) -> set[str]:
 
 
 def test_the_json_is_what_the_code_makes() -> None:
-    """Write it anew with: python deploy/grafana/dashboard.py"""
+    """Regenerate it with: python deploy/grafana/dashboard.py"""
     code: dict[str, Any] = runpy.run_path(str(DEPLOY / "grafana" / "dashboard.py"))
     assert BOARD.read_text() == code["build"]()
 

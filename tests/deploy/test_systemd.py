@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "docs" / "operations.md"
 UNIT = ROOT / "deploy" / "systemd" / "priorityd.service"
 MOST_EXPOSURE = 1.5
-# What a system writes about itself while it runs, whoever is installed.
+# What a system writes about itself while it runs, whatever is installed.
 _SYSTEMS_OWN = ("/var/log/", "/var/lib/systemd/", "/var/cache/", "/root/.cache", "/var/tmp/")
 
 _BOOTED = ("running", "degraded")
@@ -85,7 +85,7 @@ def typed(step: str) -> str:
 
 @dataclass
 class Machine:
-    """A booted Debian, and who types on it."""
+    """A booted Debian, and an operator's shell on it."""
 
     init: Running
     environment: dict[str, str]

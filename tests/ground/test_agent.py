@@ -10,7 +10,7 @@ from tests.support.daemon_process import eventually
 
 
 class Counter(Agent):
-    """Counts its turns; `left` of them are still to be taken when it is told to stop."""
+    """Counts its turns; `left` of them still have to be taken on stop."""
 
     name = "counter"
 

@@ -43,7 +43,7 @@ def test_looks_rest_longer_after_some_that_found_nothing_until_one_finds_somethi
     pace = LookPace(5, 0.01, 60)
     rests = [pace.rest_after(0.01, quiet=True) for _ in range(QUIET_LOOKS + 1)]
     assert rests == [5] * (QUIET_LOOKS - 1) + [60, 60]
-    assert pace.shortest_rest() == 5, "whoever has heard of something need not wait for the long rest"
+    assert pace.shortest_rest() == 5, "after news there is no need to wait for the long rest"
     assert pace.rest_after(0.01, quiet=False) == 5
     assert pace.rest_after(0.01, quiet=True) == 5
 

@@ -62,7 +62,7 @@ def test_a_score_counts_however_its_number_is_written(text: str) -> None:
 def test_the_expression_that_everybody_writes_first_has_no_effect() -> None:
     for score in SCORES.values():
         event = {"data": {"priority": score}}
-        # A double, which Inngest takes for 0 without a word ...
+        # A double, which Inngest silently takes for 0 ...
         assert evaluate(NAIVE, event) == ("DOUBLE", float(score))
         assert head_start(NAIVE, event) == 0
     # ... while ours, by the same library and the same event, is an int that counts.

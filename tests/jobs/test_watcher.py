@@ -206,8 +206,8 @@ async def test_a_missing_table_is_said_once_and_found_when_it_comes(store: Store
             insert(connection, 100, "completed")
             await eventually(lambda: it.value("jobs_total", priority="high", status="completed") == 1)
     assert [line["event"] for line in logs if line["event"].startswith("job_telemetry")] == [
-        "job_telemetry_off",
-        "job_telemetry_on",
+        "job_telemetry_stopped",
+        "job_telemetry_started",
     ]
 
 

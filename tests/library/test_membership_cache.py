@@ -1,4 +1,4 @@
-"""What is remembered of look-ups, and for how long."""
+"""Which look-ups are cached, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is announced of a change."""
+"""What is announced about a change."""
 
 from __future__ import annotations
 

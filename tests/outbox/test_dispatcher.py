@@ -68,7 +68,7 @@ class Bench:
             tasks.cancel_scope.cancel()
 
     def change(self, count: int = 1) -> list[UUID]:
-        """Add so many repositories to a workspace, and make them right."""
+        """Add so many repositories to a workspace, and sync them."""
         workspace, repositories = self.app.workspace(), self.app.repositories(count)
         self.app.add(workspace, *repositories)
         self.app.connection.execute("select sync_workspace_priorities(%s)", (repositories,))

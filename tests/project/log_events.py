@@ -1,6 +1,6 @@
-"""What the daemon logs: each event and its levels, read from the calls of `log` in the source.
+"""What the daemon logs: each event, its levels and its fields, read from the calls of `log` in the source.
 
-Most calls name their event. Those that work theirs out are listed here, and a call that is not is an error.
+Most calls name their event. Those that compute it are listed here, and a call that is not listed is an error.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from tests.support.repository import ROOT
@@ -20,25 +21,38 @@ _LEVELS: Final = {
     "exception": "error",
     "critical": "critical",
 }
-_WORKED_OUT: Final = {
-    ("inngest/delivery.py", "self.defect"): ("release_failed_unexpectedly", "dispatch_failed_unexpectedly"),
+_COMPUTED: Final = {
+    ("inngest/delivery.py", "self.defect"): (
+        "job_release_failed_unexpectedly",
+        "dispatch_failed_unexpectedly",
+    ),
     ("jobs/releaser.py", "event"): ("job_release_failed", "job_releases_held_back"),
 }
 _SEVERAL_LEVELS: Final = {
-    ("leader/elector.py", "tell"): {"lease_not_answered": {"warning", "debug"}},
+    ("leader/elector.py", "tell"): {"lease_renewal_failed": {"warning", "debug"}},
     ("repair/resyncer.py", "log.log"): {"resync_done": {"info"}, "resync_failed": {"warning"}},
 }
+_UNPACKED: Final = {"facts": ("operation", "workspace_id", "repository_id")}
 
 
-def events() -> dict[str, set[str]]:
-    """The levels of each event."""
-    found: dict[str, set[str]] = defaultdict(set)
+@dataclass(slots=True)
+class Event:
+    """All that some call logs under one name."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def events() -> dict[str, Event]:
+    """Each event that the daemon logs."""
+    found: dict[str, Event] = defaultdict(Event)
     for file in sorted((ROOT / "daemon").rglob("*.py")):
         path = str(file.relative_to(ROOT / "daemon"))
         for call in ast.walk(ast.parse(file.read_text())):
             if isinstance(call, ast.Call):
-                for event, levels in _logged(path, call):
-                    found[event] |= levels
+                for name, levels in _logged(path, call):
+                    found[name].levels |= levels
+                    found[name].fields.update(_fields(call))
     return dict(found)
 
 
@@ -69,9 +83,17 @@ def _names(path: str, event: ast.expr) -> tuple[str, ...]:
             return (name,)
         case ast.IfExp(body=ast.Constant(value=str(first)), orelse=ast.Constant(value=str(second))):
             return first, second
-    return _WORKED_OUT[path, ast.unparse(event)]
+    return _COMPUTED[path, ast.unparse(event)]
+
+
+def _fields(call: ast.Call) -> Iterator[str]:
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            yield keyword.arg
+        else:
+            yield from _UNPACKED[ast.unparse(keyword.value)]
 
 
 if __name__ == "__main__":
-    for name, levels in sorted(events().items()):
-        print(name, *sorted(levels))
+    for name, event in sorted(events().items()):
+        print(name, *sorted(event.levels), "|", *sorted(event.fields))

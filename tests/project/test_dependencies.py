@@ -1,4 +1,4 @@
-"""What is imported is declared, and not there only because something else needs it too."""
+"""Every imported package is declared, and not just installed as a dependency of another."""
 
 from __future__ import annotations
 

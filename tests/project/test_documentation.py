@@ -1,4 +1,4 @@
-"""What users are told is what there is: settings, metrics, log events, exit codes, commands, functions."""
+"""The documentation matches the code: settings, metrics, log events, exit codes, commands, functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from priorityd.core.errors import ExitCode
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
 from priorityd.daemon.cli import cli
 from priorityd.daemon.status.metrics import Metrics
-from tests.project.log_events import events, without_a_name
+from tests.project.log_events import Event, events, without_a_name
 from tests.project.settings_reference import reference
 from tests.support.database import Database
 from tests.support.repository import DEPLOY, DOCS, ROOT
@@ -56,11 +56,23 @@ def test_every_metric_is_listed_with_its_labels_and_no_other() -> None:
     assert {(name, frozenset(labels)) for name, labels in documented} == exposed
 
 
-def test_every_log_event_is_listed_with_its_levels_and_no_other() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \|", page("log-events"), re.MULTILINE)
-    documented = {event: set(levels.split(" or ")) for event, levels in rows}
+def test_every_log_event_is_listed_with_its_levels_and_fields_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| (.*?) ?\| \S", page("log-events"), re.MULTILINE)
+    documented = {
+        event: Event(set(levels.split(" or ")), set(re.findall(r"`(\w+)`", fields)))
+        for event, levels, fields in rows
+    }
     assert len(documented) == len(rows)
     assert documented == events()
+
+
+def test_a_log_event_is_named_as_a_noun_and_a_verb_in_the_past_tense() -> None:
+    lifecycle = {"fatal", "started", "stopping", "stopped", "stalled"}
+    odd = r"_(not|can|could|will|is|of|to|on|off)(_|$)"
+    past = r"(ed|done|lost|held_back|given_up|unexpectedly)$"
+    for event in events().keys() - lifecycle:
+        assert re.search(past, event), event
+        assert not re.search(odd, event), event
 
 
 def test_every_event_about_a_repository_tells_its_name() -> None:

@@ -36,7 +36,7 @@ def test_writes_two_files_and_nothing_the_second_time(
     written = files(tmp_path)
     paths, words = capsys.readouterr()
     assert paths.splitlines() == [str(tmp_path / name) for name in written]
-    assert "supabase db push" in words
+    assert "supabase db push --linked" in words
     assert [re.sub(r"^\d{14}", "", name) for name in written] == [
         "_priorityd_1_0_tables.sql",
         "_priorityd_1_0_functions.sql",
@@ -103,13 +103,35 @@ def test_what_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
 def test_what_is_no_directory_is_refused_and_so_is_none(tmp_path: Path) -> None:
     file = tmp_path / "file.sql"
     file.touch()
-    for wrong in (tmp_path / "absent", file):
+    for wrong, code in ((tmp_path / "absent" / "too", 1), (file, 2)):
         done = priorityd("--into", wrong)
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, done.stdout) == (code, "")
         assert str(wrong) in done.stderr
     done = priorityd()
     assert (done.returncode, "--into" in done.stderr) == (2, True)
     assert files(tmp_path) == {"file.sql": ""}
+
+
+def test_the_directory_is_made_if_only_it_is_missing(tmp_path: Path) -> None:
+    """`supabase init` makes none."""
+    directory = tmp_path / "migrations"
+    assert priorityd("--into", directory, "--check").returncode == 1
+    assert not directory.exists()
+    assert priorityd("--into", directory).returncode == 0
+    assert len(files(directory)) == 2
+
+
+def test_without_other_migrations_it_says_which_tables_must_exist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bring_up_to_date(tmp_path, PACKAGE, check=False)
+    assert "workspace_repositories must exist" in capsys.readouterr().err
+
+    another = tmp_path / "another"
+    another.mkdir()
+    (another / "20240101000000_application.sql").touch()
+    bring_up_to_date(another, PACKAGE, check=False)
+    assert "must exist" not in capsys.readouterr().err
 
 
 def test_needs_no_settings(tmp_path: Path) -> None:

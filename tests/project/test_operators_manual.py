@@ -1,4 +1,4 @@
-"""The operator's manual says what there is: endpoints, variables, files, and what is typed."""
+"""The operator's manual matches the code: endpoints, variables, files, and commands."""
 
 from __future__ import annotations
 

@@ -323,7 +323,7 @@ async def test_the_function_has_the_priority_that_inngest_obeys(app: Application
 
 
 async def in_a_workspace(app: Application) -> Any:
-    """A tracked repository that is in a workspace, and whose priority says so."""
+    """A tracked repository in a workspace, with the priority to match."""
     repository = app.stack.app.repository()
     app.stack.app.add(app.stack.app.workspace(), repository)
     code, _, words = await app.stack.priorityd("sync")

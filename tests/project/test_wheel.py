@@ -1,4 +1,4 @@
-"""What is built: the wheel of the source distribution runs everything, installed without the source tree."""
+"""The wheel, built from the source distribution, runs everything without the source tree."""
 
 from __future__ import annotations
 

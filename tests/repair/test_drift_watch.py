@@ -21,7 +21,7 @@ def app(database: Database) -> Application:
 
 @pytest.fixture
 def watched(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Parts:
-    """The leader, whose stream has been live for long, and who waits for no late announcement."""
+    """The leader, with a stream that has been live for long, and no wait for late announcements."""
     parts.shared.leadership.lease.answered(monotonic(), held=True, expires_in_seconds=600)
     monkeypatch.setattr(parts.agents.listener, "_whole_since", monotonic())
     monkeypatch.setattr(parts.shared.drift_judge, "_grace_seconds", -1)

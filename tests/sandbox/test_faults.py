@@ -1,4 +1,4 @@
-"""Failures on request do what their table says, and end when they are told to."""
+"""Requested failures do what their table says, and end on request."""
 
 from __future__ import annotations
 

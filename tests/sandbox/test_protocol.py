@@ -1,4 +1,4 @@
-"""Frames and bindings: what is understood and how it is written."""
+"""Frames and bindings: parsing and writing them."""
 
 from __future__ import annotations
 

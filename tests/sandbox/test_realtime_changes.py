@@ -1,4 +1,4 @@
-"""What subscribers are told about rows: values, sizes, visibility, order."""
+"""What subscribers receive about rows: values, sizes, visibility, order."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ NINETY = Load(high_share=0.6, other_share=0.3)
 PERMANENT_WORKSPACE_LOAD = Load(high_share=1.0, other_share=0.2)
 """120 %: the workspaces alone keep every worker busy."""
 OVERLOAD_OF_OTHERS = Load(high_share=0.4, other_share=0.8)
-"""120 % as well, but most of it is nobody's."""
+"""120 % as well, but most of it is outside workspaces."""
 
 
 def ordered(load: Load) -> Record:

@@ -1,4 +1,4 @@
-"""Several sessions at once: no change is lost, nobody waits in a circle, and a held row stops only itself.
+"""Several sessions at once: no change is lost, there are no deadlocks, and a locked row delays only itself.
 
 No test sleeps. Sessions are stopped at a point by a lock that the test holds, and the test goes on when the
 server says that they have got there.
@@ -179,7 +179,7 @@ def test_a_change_is_not_lost_when_the_call_before_it_is_rolled_back(database: D
 def test_two_sessions_with_overlapping_sets_never_deadlock_and_lose_nothing(database: Database) -> None:
     """Rounds each of changing memberships and syncing them among others, with sweeps and resyncs besides.
 
-    Nothing mends afterwards: each change has only its own sync to be seen by.
+    Nothing repairs afterwards: each change has only its own sync.
     """
     rounds = tries(500)
     world = session(database)
@@ -288,7 +288,7 @@ def test_of_several_rows_takes_the_free_ones_and_waits_for_none(database: Databa
     for repository in (free, held):
         world.add(repository, workspace)
     application.execute("select from tracked_repositories where repository_id = %s for update", held)
-    # The call ends although nobody lets go of the row: had it waited, it would hold the free one meanwhile.
+    # The call ends although the row stays locked: had it waited, it would hold the free one meanwhile.
     assert world.sync(free, held)["locked"] == [str(held)]
     assert world.row(free) == Row("high", True, 1)
     assert world.row(held) == Row("medium", False, 0)

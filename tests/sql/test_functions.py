@@ -249,7 +249,7 @@ def test_the_snapshot_counts(world: World) -> None:
         (True, "low"): 1,
         (True, "high"): 1,
     }
-    # The flagged row that is low is in no workspace: nobody misses its priority.
+    # The flagged row at low is in no workspace, so it is no inversion.
     assert (snapshot["held"], snapshot["inversions"]) == (1, 0)
     assert (snapshot["untracked"], snapshot["outbox_pending"]) == (1, 1)
     assert snapshot["taken_at"]
@@ -411,7 +411,7 @@ def test_the_check_knows_whether_a_delete_names_its_repository(
 
 
 def test_every_call_asks_for_read_committed_whatever_a_role_or_database_has(world: World) -> None:
-    """An older snapshot hides memberships, and PostgREST 14 retries what fails by it (40001) for ever."""
+    """An older snapshot hides memberships, and PostgREST 14 retries its failures (40001) indefinitely."""
     others = world.execute(
         """select p.proname from pg_proc p
            where p.pronamespace = 'public'::regnamespace

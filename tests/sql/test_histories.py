@@ -41,7 +41,7 @@ class Tracked:
         return (self.priority, self.flag, self.count, self.manual)
 
     def on_record(self) -> tuple[object, ...]:
-        """What the trail tells the changes of."""
+        """The values whose changes the trail records."""
         return (self.priority, bool(self.flag), self.manual)
 
 
@@ -53,8 +53,8 @@ class Oracle:
     tracked: dict[UUID, Tracked] = field(default_factory=dict)
     trail: list[tuple[object, ...]] = field(default_factory=list)
 
-    def mend(self, rows: list[UUID], trigger: str) -> set[UUID]:
-        """Make these rows right; returns those that were not."""
+    def repair(self, rows: list[UUID], trigger: str) -> set[UUID]:
+        """Correct these rows; returns those that were wrong."""
         written = set()
         for key in sorted(rows):
             row = self.tracked[key]
@@ -78,9 +78,9 @@ class Oracle:
         return written
 
     def wrong(self) -> list[UUID]:
-        """The rows that mending would write, in key order."""
+        """The rows that a repair would write, in key order."""
         copy = Oracle(self.members, {key: Tracked(**vars(row)) for key, row in self.tracked.items()})
-        return sorted(copy.mend(list(copy.tracked), ""))
+        return sorted(copy.repair(list(copy.tracked), ""))
 
     def pages(self, limit: int) -> list[list[UUID]]:
         """The rows as a resync looks at them: by their repositories, those without one by their own ids."""
@@ -193,15 +193,15 @@ class Histories(RuleBasedStateMachine):
             self.oracle.tracked[key].repository in members for key in rows
         )
         assert answer["tracked_only_repos"] == answer["examined"] - answer["workspace_repos"]
-        written = set(rows) & set(self.oracle.wrong()) if dry else self.oracle.mend(rows, "manual")
+        written = set(rows) & set(self.oracle.wrong()) if dry else self.oracle.repair(rows, "manual")
         assert {UUID(change["id"]) for change in answer["changes"]} == written
 
     @rule(limit=st.integers(1, 4))
     def sweep(self, limit: int) -> None:
         answer = self.world.sweep(p_limit=limit)
         wrong = self.oracle.wrong()
-        mended = self.oracle.mend(wrong[:limit], "sweep")
-        assert mended == {UUID(change["id"]) for change in answer["changes"]}
+        repaired = self.oracle.repair(wrong[:limit], "sweep")
+        assert repaired == {UUID(change["id"]) for change in answer["changes"]}
         assert answer["more"] == (len(wrong) > limit)
         members = set[UUID]().union(*self.oracle.members.values())
         tracked = {row.repository for row in self.oracle.tracked.values()}
@@ -213,7 +213,7 @@ class Histories(RuleBasedStateMachine):
         assert sum(page["examined"] for page in pages) == len(self.oracle.tracked)
         written = set[UUID]()
         for page in self.oracle.pages(limit):
-            written |= self.oracle.mend(page, "resync")
+            written |= self.oracle.repair(page, "resync")
         assert sum(page["changed"] for page in pages) == len(written)
 
     @invariant()

@@ -1,8 +1,8 @@
-"""Concurrent histories on a schema that is nobody's friend, judged by what its own triggers have seen.
+"""Concurrent histories on a hostile schema, judged by what its own triggers have seen.
 
 No constraint keeps pairs or tracked rows from repeating or lacking an id; triggers and a check refuse some
 rows in several ways, keep others as they were, or are slow; workspaces are switched off and on. Six sessions
-change all that and sync what they have changed, four sweep, resync and pin beside them, and nothing mends
+change all that and sync what they have changed, four sweep, resync and pin beside them, and nothing repairs
 afterwards.
 """
 
@@ -199,7 +199,7 @@ class Application:
 
 
 class Project:
-    """What goes on beside: sweeps, resyncs and pins, until it is told to end."""
+    """What runs beside: sweeps, resyncs and pins, until stopped."""
 
     def __init__(
         self, database: Database, seed: int, repositories: list[UUID], over: threading.Event

@@ -49,9 +49,9 @@ def world(before: World) -> World:
 
 
 def test_critical_outside_is_adopted_like_a_high_that_somebody_set(world: World) -> None:
-    for mend in (world.sync, lambda _: world.sweep(), lambda _: world.resync(1)):
+    for repair in (world.sync, lambda _: world.sweep(), lambda _: world.resync(1)):
         repository = world.tracked(priority="critical")
-        mend(repository)
+        repair(repository)
         assert world.row(repository) == Row("critical", False, 0, "critical")
     assert world.sweep()["changed"] == 0
 

@@ -1,4 +1,4 @@
-"""What counts as a membership, and that nobody decides who does not see all of them."""
+"""What counts as a membership, and that no role decides without seeing all of them."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def test_an_operator_s_own_definition_holds_everywhere_and_is_never_overwritten(
     world.add(free)
     world.execute(PAYING)
     apply_migrations(world.connection)
-    for mend in (lambda: world.sync(paying, free), world.sweep, world.resync):
+    for repair in (lambda: world.sync(paying, free), world.sweep, world.resync):
         world.execute("update tracked_repositories set priority = 'low'")
-        mend()
+        repair()
         assert (world.row(paying), world.row(free)) == (Row("high", True, 1), Row("medium", False, 0))
     check = world.call("check_workspace_priorities")["memberships"]
     assert (check["own"], check["inlined"], check["memberships"]) == (True, True, 1)
@@ -115,7 +115,7 @@ def test_it_follows_a_table_that_was_swapped_for_another(world: World) -> None:
     assert world.row(repository) == Row("high", True, 1)
 
 
-# Whoever calls must see.
+# The caller must see everything.
 
 
 @pytest.fixture

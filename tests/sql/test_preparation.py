@@ -140,7 +140,7 @@ def test_after_the_first_backfill_it_fills_nothing(application: World, server: S
 
 
 def test_autovacuum_gives_way_to_it(application: World, server: Server, empty_database: Database) -> None:
-    """To whoever waits for a second: so it has to wait that long, without making others wait."""
+    """To a session that waits for a second: so it has to wait that long, without blocking others."""
     populate(application)
     with superuser_beside(application.connection) as superuser:
         # A vacuum that takes its time, of the kind that gives way.

@@ -1,4 +1,4 @@
-"""What Realtime can hear, by what PostgreSQL publishes and not by names; and whose the publication is."""
+"""What Realtime can receive, by what PostgreSQL publishes and not by names; and who owns the publication."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def by_resync(world: World, repositories: list[UUID]) -> Json:
     return page
 
 
-menders = pytest.mark.parametrize("mend", [by_sync, by_sweep, by_resync])
+repairers = pytest.mark.parametrize("repair", [by_sync, by_sweep, by_resync])
 
 # Each makes rows whose organization_name is 'bad' refuse to become high.
 REFUSALS = {
@@ -79,14 +79,14 @@ def members(world: World, number: int, bad: tuple[int, ...]) -> list[UUID]:
     return repositories
 
 
-@menders
+@repairers
 @pytest.mark.parametrize(("refusal", "state"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_a_row_that_is_refused_is_named_with_its_reason_and_stops_nobody(
-    world: World, mend: object, refusal: str, state: str
+    world: World, repair: object, refusal: str, state: str
 ) -> None:
     repositories = members(world, 20, bad=(3, 17))
     world.execute(refusal)
-    answer = mend(world, repositories)  # type: ignore[operator]
+    answer = repair(world, repositories)  # type: ignore[operator]
     assert {refused["repository_id"] for refused in answer["refused"]} == {
         str(repositories[3]),
         str(repositories[17]),
@@ -102,10 +102,10 @@ def test_a_row_that_is_refused_is_named_with_its_reason_and_stops_nobody(
     assert answer["locked"] == []
 
 
-@menders
+@repairers
 @pytest.mark.parametrize("body", SILENT.values(), ids=SILENT.keys())
 def test_a_row_that_silently_stays_as_it_was_is_refused_and_nothing_is_on_record(
-    world: World, mend: object, body: str
+    world: World, repair: object, body: str
 ) -> None:
     repositories = members(world, 5, bad=(2,))
     world.execute(
@@ -114,7 +114,7 @@ def test_a_row_that_silently_stays_as_it_was_is_refused_and_nothing_is_on_record
             create trigger mine before update on tracked_repositories for each row execute function keep()"""
     )
     for _ in range(3):
-        answer = mend(world, repositories)  # type: ignore[operator]
+        answer = repair(world, repositories)  # type: ignore[operator]
         (refused,) = answer["refused"]
         assert refused["repository_id"] == str(repositories[2])
         assert "a trigger or rule of the application" in refused["message"]
@@ -122,8 +122,8 @@ def test_a_row_that_silently_stays_as_it_was_is_refused_and_nothing_is_on_record
     assert len(world.audit()) == 4
 
 
-@menders
-def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: World, mend: object) -> None:
+@repairers
+def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: World, repair: object) -> None:
     repositories = members(world, 5, bad=(2,))
     world.sync(*repositories)
     world.execute(
@@ -134,10 +134,10 @@ def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: Worl
             delete from workspace_repositories"""
     )
     for _ in range(2):
-        assert [each["sqlstate"] for each in mend(world, repositories)["refused"]] == ["27000"]  # type: ignore[operator]
+        assert [each["sqlstate"] for each in repair(world, repositories)["refused"]] == ["27000"]  # type: ignore[operator]
         assert world.row(repositories[2]) == Row("high", True, 1)
     world.execute("drop trigger mine on tracked_repositories")
-    assert mend(world, repositories)["refused"] == []  # type: ignore[operator]
+    assert repair(world, repositories)["refused"] == []  # type: ignore[operator]
     assert {world.row(repository) for repository in repositories} == {Row("medium", False, 0)}
     assert world.value("select count(manual_priority) from tracked_repositories") == 0
 

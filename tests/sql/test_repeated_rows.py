@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from tests.support.database import Database
     from tests.support.world import Json
 
-menders = pytest.mark.parametrize(
-    "mend",
+repairers = pytest.mark.parametrize(
+    "repair",
     [
         pytest.param(lambda world, *repositories: world.sync(*repositories), id="sync"),
         pytest.param(lambda world, *_: world.sweep(), id="sweep"),
@@ -53,20 +53,20 @@ def rows(world: World, repository: UUID) -> list[Row]:
 # Tracked rows.
 
 
-@menders
+@repairers
 def test_the_second_row_of_a_repository_becomes_right_beside_its_twin(
-    world: World, mend: Callable[..., Json]
+    world: World, repair: Callable[..., Json]
 ) -> None:
     allow_repeated_rows(world)
     repository = world.tracked()
     workspace = world.add(repository)
     world.sync(repository)
     world.track(repository)
-    assert mend(world, repository)["changed"] == 1
+    assert repair(world, repository)["changed"] == 1
     assert rows(world, repository) == [Row("high", True, 1)] * 2
-    assert mend(world, repository)["changed"] == 0
+    assert repair(world, repository)["changed"] == 0
     world.remove(repository, workspace)
-    assert mend(world, repository)["changed"] == 2
+    assert repair(world, repository)["changed"] == 2
     assert rows(world, repository) == [Row("medium", False, 0)] * 2
     assert len(world.audit(repository)) == 4
 
@@ -139,34 +139,34 @@ def test_explains_every_row_of_a_repository(world: World) -> None:
 # Memberships.
 
 
-@menders
+@repairers
 def test_one_workspace_twice_counts_once_and_two_that_become_one_are_seen(
-    world: World, mend: Callable[..., Json]
+    world: World, repair: Callable[..., Json]
 ) -> None:
     allow_repeated_pairs(world)
     repository = world.tracked()
     first, second = world.add(repository), world.add(repository)
-    mend(world, repository)
+    repair(world, repository)
     assert rows(world, repository) == [Row("high", True, 2)]
     world.execute(
         "update workspace_repositories set workspace_id = %s where workspace_id = %s", first, second
     )
-    assert mend(world, repository)["changed"] == 1
+    assert repair(world, repository)["changed"] == 1
     assert rows(world, repository) == [Row("high", True, 1)]
     world.execute(
         """update workspace_repositories set workspace_id = %s
            where ctid in (select max(ctid) from workspace_repositories)""",
         second,
     )
-    assert mend(world, repository)["changed"] == 1
+    assert repair(world, repository)["changed"] == 1
     assert rows(world, repository) == [Row("high", True, 2)]
 
 
-@menders
+@repairers
 @pytest.mark.parametrize("column", ["workspace_id", "repository_id"])
 @pytest.mark.parametrize("own", [False, True], ids=["as installed", "an operator's definition"])
 def test_a_membership_that_lacks_an_id_counts_for_nothing(
-    world: World, mend: Callable[..., Json], column: str, own: bool
+    world: World, repair: Callable[..., Json], column: str, own: bool
 ) -> None:
     allow_repeated_pairs(world)
     if own:
@@ -177,12 +177,12 @@ def test_a_membership_that_lacks_an_id_counts_for_nothing(
         )
     repository, untracked = world.tracked(), world.repository()
     world.add(untracked, world.add(repository))
-    mend(world, repository)
+    repair(world, repository)
     world.execute(f"update workspace_repositories set {column} = null")
-    answer = mend(world, repository, untracked)
+    answer = repair(world, repository, untracked)
     assert (answer["changed"], answer["untracked"]) == (1, 0)
     assert rows(world, repository) == [Row("medium", False, 0)]
-    assert mend(world, repository)["changed"] == 0
+    assert repair(world, repository)["changed"] == 0
     assert world.sweep()["examined"] == 0, "nothing is suspected for ever"
     assert world.call("get_workspace_repository_ids")["repository_ids"] == []
     explained = world.call("explain_repository_priority", repository)

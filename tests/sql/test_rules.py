@@ -33,11 +33,13 @@ def by_resync(world: World, repository: UUID) -> Json:
     return world.resync()[0]
 
 
-menders = pytest.mark.parametrize("mend", [by_sync, by_sweep, by_resync])
+repairers = pytest.mark.parametrize("repair", [by_sync, by_sweep, by_resync])
 
 
-@menders
-def test_makes_every_combination_of_columns_right(world: World, mend: Callable[[World, UUID], Json]) -> None:
+@repairers
+def test_makes_every_combination_of_columns_right(
+    world: World, repair: Callable[[World, UUID], Json]
+) -> None:
     """All 4 priorities × 4 overrides × 3 flags × 4 counts × 0 to 2 workspaces, against the rules."""
     first, second = world.workspace(), world.workspace()
     expected: dict[UUID, Row] = {}
@@ -61,7 +63,7 @@ def test_makes_every_combination_of_columns_right(world: World, mend: Callable[[
         if expected[repository] != Row(priority, flag, count, manual):
             wrong.add(str(repository))
 
-    answer = world.sync(*expected) if mend is by_sync else mend(world, next(iter(expected)))
+    answer = world.sync(*expected) if repair is by_sync else repair(world, next(iter(expected)))
 
     assert {repository: world.row(repository) for repository in expected} == expected
     assert {change["repository_id"] for change in answer["changes"]} == wrong
@@ -69,34 +71,34 @@ def test_makes_every_combination_of_columns_right(world: World, mend: Callable[[
     assert world.sync(*expected)["changed"] == 0
 
 
-@menders
+@repairers
 def test_raises_on_the_first_workspace_and_lowers_after_the_last(
-    world: World, mend: Callable[[World, UUID], Json]
+    world: World, repair: Callable[[World, UUID], Json]
 ) -> None:
     repository = world.tracked()
 
     first = world.add(repository)
-    answer = mend(world, repository)
+    answer = repair(world, repository)
     assert world.row(repository) == Row("high", True, 1)
     assert (answer["changed"], answer["workspace_repos"], answer["tracked_only_repos"]) == (1, 1, 0)
 
     second = world.add(repository)
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("high", True, 2)
 
     world.remove(repository, first)
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("high", True, 1)
 
     world.remove(repository, second)
-    answer = mend(world, repository)
+    answer = repair(world, repository)
     assert world.row(repository) == Row("medium", False, 0)
     assert (answer["changed"], answer["workspace_repos"], answer["tracked_only_repos"]) == (1, 0, 1)
 
 
-@menders
+@repairers
 def test_lowers_every_repository_of_a_deleted_workspace(
-    world: World, mend: Callable[[World, UUID], Json]
+    world: World, repair: Callable[[World, UUID], Json]
 ) -> None:
     doomed, other = world.workspace(), world.workspace()
     only_there, also_elsewhere = world.tracked(), world.tracked()
@@ -106,45 +108,45 @@ def test_lowers_every_repository_of_a_deleted_workspace(
     world.sync(only_there, also_elsewhere)
 
     world.execute("delete from workspaces where id = %s", doomed)
-    mend(world, only_there)
-    mend(world, also_elsewhere)
+    repair(world, only_there)
+    repair(world, also_elsewhere)
 
     assert world.row(only_there) == Row("medium", False, 0)
     assert world.row(also_elsewhere) == Row("high", True, 1)
 
 
-@menders
+@repairers
 def test_remembers_an_explicit_high_across_workspaces(
-    world: World, mend: Callable[[World, UUID], Json]
+    world: World, repair: Callable[[World, UUID], Json]
 ) -> None:
     repository = world.tracked(priority="high")
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("high", False, 0, "high")
 
     workspace = world.add(repository)
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("high", True, 1, "high")
 
     world.remove(repository, workspace)
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("high", False, 0, "high")
 
 
-@menders
+@repairers
 def test_takes_no_high_for_an_override_while_a_workspace_holds_the_repository(
-    world: World, mend: Callable[[World, UUID], Json]
+    world: World, repair: Callable[[World, UUID], Json]
 ) -> None:
     repository = world.tracked(priority="high")
     workspace = world.add(repository)
-    mend(world, repository)
+    repair(world, repository)
     world.remove(repository, workspace)
-    mend(world, repository)
+    repair(world, repository)
     assert world.row(repository) == Row("medium", False, 0)
 
 
-@menders
+@repairers
 def test_flags_that_somebody_took_back_are_set_again_and_are_no_overrides(
-    world: World, mend: Callable[[World, UUID], Json]
+    world: World, repair: Callable[[World, UUID], Json]
 ) -> None:
     """What the requirement calls its rollback, under a running daemon."""
     held, left = world.tracked(), world.tracked()
@@ -154,7 +156,7 @@ def test_flags_that_somebody_took_back_are_set_again_and_are_no_overrides(
     world.remove(left, workspace)
     world.execute("update tracked_repositories set is_workspace_repo = false")
     for repository in (held, left):
-        mend(world, repository)
+        repair(world, repository)
     assert world.row(held) == Row("high", True, 1)
     assert world.row(left) == Row("medium", False, 0)
 

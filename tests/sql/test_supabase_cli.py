@@ -8,14 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -23,6 +20,7 @@ import pytest
 from tests.sql.project import LAST_FUNCTION, allow_last_function, functions, refuse_last_function, write_into
 from tests.sql.test_migrations import fingerprint
 from tests.support.database import schema_sql
+from tests.support.supabase_cli import over_tcp
 from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
@@ -32,50 +30,12 @@ if TYPE_CHECKING:
     from priorityd.core.database.migrations import Kind
     from tests.support.database import Database
 
-VERSION = "3.1.0"
 OTHERS = """select pid, query from pg_stat_activity
     where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()"""
 BLOCKED = f"""select pid from ({OTHERS}) o
     where cardinality(pg_blocking_pids(pid)) > 0 and query ilike 'insert into supabase_migrations.%'"""
 
 pytestmark = [pytest.mark.supabase_cli, pytest.mark.timeout(600)]
-
-
-@contextmanager
-def over_tcp(url: str) -> Iterator[str]:
-    """The same database over TCP: the CLI knows no Unix sockets, and the embedded server nothing else."""
-    info = psycopg.conninfo.conninfo_to_dict(url)
-    host = str(info["host"])
-    if not host.startswith("/"):
-        yield url
-        return
-    target = f"{host}/.s.PGSQL.{info.get('port', 5432)}"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_forward, args=(listener, target), daemon=True).start()
-        database = urlsplit(url).path
-        port = listener.getsockname()[1]
-        yield f"postgresql://{info['user']}:none@127.0.0.1:{port}{database}?sslmode=disable"
-
-
-def _forward(listener: socket.socket, target: str) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:  # closed at the end of the test
-            return
-        backend = socket.socket(socket.AF_UNIX)
-        backend.connect(target)
-        for source, sink in ((client, backend), (backend, client)):
-            threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with source:
-        with suppress(OSError):  # one of them was killed
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with suppress(OSError):  # the other direction has closed it
-            sink.shutdown(socket.SHUT_WR)
 
 
 @dataclass(frozen=True)
@@ -137,12 +97,12 @@ def in_a_workspace(world: World) -> UUID:
 
 
 @pytest.fixture
-def project(empty_database: Database, cli: Path, tmp_path: Path) -> Iterator[Project]:
+def project(empty_database: Database, supabase_cli: Path, tmp_path: Path) -> Iterator[Project]:
     """A project without migrations on an empty database with Supabase's roles."""
     world = session(empty_database)
     world.connection.execute(schema_sql("roles"))
     with over_tcp(empty_database.url) as url:
-        project = Project(tmp_path, cli, url, world)
+        project = Project(tmp_path, supabase_cli, url, world)
         project.migrations.mkdir(parents=True)
         yield project
 
@@ -153,20 +113,6 @@ def live_project(project: Project) -> tuple[Project, UUID]:
     project.has("20240601120000_application", schema_sql("application"))
     project.push()
     return project, in_a_workspace(project.world)
-
-
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    npm = shutil.which("npm")
-    assert npm, "npm is needed to install the Supabase CLI"
-    directory = tmp_path_factory.mktemp("supabase-cli")
-    subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", f"supabase@{VERSION}"],
-        cwd=directory,
-        check=True,
-        timeout=300,
-    )
-    return directory / "node_modules" / ".bin" / "supabase"
 
 
 @pytest.mark.parametrize("newest", ["20250103000000", "20260101000000", "29991231235959"])
@@ -195,12 +141,12 @@ def test_an_empty_database_is_made_from_the_first_migration_on(project: Project)
     project.check(repository)
 
 
-def test_needs_none_of_supabase_s_roles(empty_database: Database, cli: Path, tmp_path: Path) -> None:
+def test_needs_none_of_supabase_s_roles(empty_database: Database, supabase_cli: Path, tmp_path: Path) -> None:
     world = session(empty_database)
     world.connection.execute(schema_sql("application"))
     repository = in_a_workspace(world)
     with over_tcp(empty_database.url) as url:
-        project = Project(tmp_path, cli, url, world)
+        project = Project(tmp_path, supabase_cli, url, world)
         project.migrations.mkdir(parents=True)
         write_into(project.migrations)
         project.push()

@@ -1,4 +1,4 @@
-"""What is written into a project's migrations does what our files do, by psql alone, too."""
+"""The migrations written into a project do what our files do, also with psql alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.support.database import Database, Server
 
 MOST_BYTES = 256 * 1024
-"""Without a setting, older versions of the CLI read no more than that of one statement."""
+"""The longest statement that older versions of the CLI read by default."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is known is read from the parts with its age, on a real database."""
+"""Facts are read from the parts, with their ages, on a real database."""
 
 from __future__ import annotations
 

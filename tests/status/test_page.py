@@ -338,7 +338,7 @@ def test_outages_are_told_in_words_too() -> None:
 
 
 def test_the_documented_schema_is_that_of_the_report() -> None:
-    """Write it anew with: python -m tests.support.status_schema"""
+    """Regenerate it with: python -m tests.support.status_schema"""
     assert json.loads(SCHEMA.read_text()) == Report.model_json_schema(mode="serialization")
 
 

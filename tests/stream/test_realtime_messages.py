@@ -1,4 +1,4 @@
-"""Messages told apart by their event are read as the `realtime` package itself reads them."""
+"""Messages selected by their event are read as the `realtime` package itself reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store whose server answers as a test wants it."""
+"""A store whose server answers as a test wants."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ GOOD = http(200, {"beat_at": "2025-01-03T00:00:00+00:00"})
 
 @asynccontextmanager
 async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
-    """A store whose server gives these answers, one per request, the last one for ever."""
+    """A store whose server gives these answers, one per request, and then repeats the last."""
     left, reasons = list(answers), []
 
     async def serve(connection: SocketStream) -> None:
-        # Whoever asks may give up before its question has come, or before its answer has gone.
+        # A client may give up before its request has arrived, or before its answer was sent.
         gone = (anyio.EndOfStream, anyio.BrokenResourceError)
         async with connection:
             with contextlib.suppress(*gone):

@@ -51,7 +51,7 @@ async def eventually(
 
 
 def free_port() -> int:
-    """A port of those that the kernel gives to nobody who asks for any: it stays free until it is used."""
+    """A port outside the kernel's ephemeral range: it stays free until it is used."""
     while True:
         port = random.randint(10_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ class Daemon:
             return await self.process.wait()
 
     async def last_look(self) -> None:
-        """See that no endpoint shows a secret at the end either, if there is still somebody to answer."""
+        """Check that no endpoint shows a secret at the end either, if it still answers."""
         with anyio.move_on_after(_LAST_LOOK_SECONDS, shield=True):
             for path in ENDPOINTS if self.process.returncode is None else ():
                 await self.get(path)
@@ -174,7 +174,7 @@ async def start_daemon(
             with anyio.CancelScope(shield=True):
                 await process.wait()
     assert daemon.noise == [], "the daemon wrote something that is no log line"
-    assert daemon.logged("change_not_handled") == []
+    assert daemon.logged("change_handling_failed") == []
 
 
 async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:

@@ -145,7 +145,7 @@ def _as_supabase(server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="session", autouse=True)
 def secrets_stay_secret() -> Iterator[None]:
-    """Fail the run if a secret was seen anywhere, whatever became of the test that saw it."""
+    """Fail the run if a secret was seen anywhere, whatever the result of the test that saw it."""
     yield
     assert not secrecy.LEAKS, secrecy.LEAKS
 

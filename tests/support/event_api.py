@@ -48,7 +48,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Faults:
-    """What is to go wrong, for the next `requests` requests (None: until told otherwise) and `seconds`.
+    """What goes wrong, for the next `requests` requests (None: until changed) and `seconds`.
 
     `status` is answered instead of accepting; `body` replaces the answer's text. `refuse` refuses each event
     whose JSON holds that text, with `refuse_status`. `hang` never answers. `reset` cuts the connection,

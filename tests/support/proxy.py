@@ -1,10 +1,10 @@
-"""A TCP proxy between the daemon and Supabase, on loopback, that can be told to misbehave.
+"""A TCP proxy between the daemon and Supabase, on loopback, that misbehaves on request.
 
 Modes may be on together, and each as often as it likes: it is over when its last user has turned it off.
 
-- `refused`: nothing listens, and whoever was connected is reset; the port stays ours.
+- `refused`: nothing listens, and open connections are reset; the port stays ours.
 - `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
-- `half_open`: bytes vanish both ways and nobody is told. A connection from before never works again,
+- `half_open`: bytes vanish silently both ways. A connection from before never works again,
   even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
 - `stream_refused`: WebSockets are reset, those that are open too; REST goes on.
 - `slow`: every piece of data waits a moment.
@@ -80,7 +80,7 @@ class Proxy:
         self._thawed.set()
         self._listening: asyncio.Server | None = None
         self._changing = asyncio.Lock()
-        # Bound for as long as the proxy lives, so that nobody else gets the port while it is refused.
+        # Bound for as long as the proxy lives, so that the port is not taken while it is refused.
         self._holder = _bound_socket(0)
         self.port: int = self._holder.getsockname()[1]
         self.canned: dict[str, bytes] = {}

@@ -1,7 +1,7 @@
-"""Secrets stay secret: whatever a process writes, answers or shows of itself is looked through for its keys.
+"""Secrets stay secret: everything that a process writes, answers or shows is searched for its keys.
 
 The helpers that run processes hand everything to `look`. A secret that is found fails the test at once, and
-the whole run at its end, in case somebody has taken the failure for another.
+the whole run at its end, in case the failure was mistaken for another.
 """
 
 from __future__ import annotations

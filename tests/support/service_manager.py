@@ -29,7 +29,7 @@ class ServiceManager:
 def service_manager(address: str) -> Iterator[ServiceManager]:
     """Listen at this address, as in $NOTIFY_SOCKET, for the length of the block.
 
-    In a thread: the kernel keeps ten datagrams for who does not read, and then the service can't say more.
+    In a thread: the kernel keeps ten unread datagrams, and then the service can't send more.
     """
     address = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

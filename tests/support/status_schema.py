@@ -1,4 +1,4 @@
-"""`python -m tests.support.status_schema`: writes the schema of `/status` anew."""
+"""`python -m tests.support.status_schema`: regenerates the schema of `/status`."""
 
 from __future__ import annotations
 

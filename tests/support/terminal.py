@@ -65,7 +65,7 @@ def shell(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Shell]:
     """A shell on a terminal of its own for the length of the block."""
     master, tty = pty.openpty()
     termios.tcsetwinsize(tty, (_ROWS, _COLUMNS))
-    # A session whose terminal this is, as job control wants it.
+    # A session with this terminal, as job control needs it.
     process = subprocess.Popen(
         ["setsid", "--ctty", "--wait", *command], stdin=tty, stdout=tty, stderr=tty, env=env
     )

@@ -69,7 +69,7 @@ async def test_an_older_set_is_refused_naming_the_command_that_brings_the_newer(
     assert (code, APPLY_MIGRATIONS in err) == (76, True)
     async with stack.daemon(ready=False) as daemon:
         assert await daemon.process.wait() == 76
-        error = daemon.logged("cannot_go_on")[0]["error"]
+        error = daemon.logged("fatal")[0]["error"]
     assert "at migration set 0, and this version needs set 1" in error
     assert APPLY_MIGRATIONS in error
 
@@ -92,4 +92,4 @@ async def test_a_newer_set_that_does_not_work_with_this_version_is_refused(stack
     stack.app.connection.execute(newer.encode())
     async with stack.daemon(ready=False) as daemon:
         assert await daemon.process.wait() == 76
-        assert "upgrade priorityd" in daemon.logged("cannot_go_on")[0]["error"]
+        assert "upgrade priorityd" in daemon.logged("fatal")[0]["error"]

@@ -37,7 +37,7 @@ _CALL_FAILED: Final = (
     "sweep_failed",
     "resync_failed",
     "apply_failed",
-    "lease_not_answered",
+    "lease_renewal_failed",
     "job_poll_failed",
 )
 

@@ -69,7 +69,7 @@ async def live_add_and_remove(place: Place) -> None:
 
 
 async def cascade(place: Place) -> None:
-    """Many memberships come in one statement, and go with their workspace; what refuses holds up nobody."""
+    """Many memberships come in one statement and go with their workspace; refused rows delay nothing else."""
     app = place.app
     doomed, other, repositories = app.workspace(), app.workspace(), app.repositories(place.size)
     place.refusing()
@@ -100,7 +100,7 @@ async def _refused_are_named(place: Place, daemon: Daemon) -> None:
 
 
 async def sweep(place: Place) -> None:
-    """Memberships that nobody heard of."""
+    """Memberships that the stream did not deliver."""
     app, workspace = place.app, place.app.workspace()
     repositories, left = app.repositories(place.size), place.member()
     await place.rpc("sweep_workspace_priorities")
@@ -283,7 +283,7 @@ FLOWS: Final[dict[str, Flow]] = {
     "cancel": Flow(cancel),
     "telemetry": Flow(telemetry),
 }
-"""What is done where the migrations are applied, in this order."""
+"""What is done where the migrations are applied, in order."""
 
 
 def words(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from tests.worlds.flows import RefusedError
 
 
 def install_twice(database: Database) -> None:
-    """Over rows that are wrong, of which some refuse to be mended. Applied again it changes nothing."""
+    """Over wrong rows, some of which refuse the repair. Applied again it changes nothing."""
     connection, app = _prepared(database)
     held, found_high, _ = _rows(app)
     _install(connection)

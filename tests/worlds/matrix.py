@@ -122,6 +122,6 @@ async def _cell(place: Place, flow: Flow) -> Cell:
         await flow.do(place)
     except RefusedError as error:
         return Cell("refused", words(error))
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, the other cells are still to be filled
+    except Exception as error:  # noqa: BLE001 - the other cells still have to be filled
         return Cell("wrong", words(error))
     return Cell("right")

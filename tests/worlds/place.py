@@ -83,7 +83,7 @@ class Place:
         return answer.json()
 
     async def sync(self, *repositories: UUID) -> None:
-        """Have these made right."""
+        """Sync these."""
         await self.rpc("sync_workspace_priorities", p_repository_ids=[str(each) for each in repositories])
 
     def value(self, query: str, *args: object) -> Any:
@@ -99,11 +99,11 @@ class Place:
         return repository
 
     def refusing(self) -> set[str]:
-        """Repositories that must become high, whose rows the application refuses to have changed."""
+        """Repositories that must become high, but whose rows the application refuses to change."""
         return {str(self.member(**columns)) for columns in self.app.habits.refusing}
 
     def all_right(self, refused: list[Json]) -> None:
-        """No row is wrong but those that the application refuses, and these the answers have named."""
+        """No row is wrong except those that the application refuses, which the answers have named."""
         assert self.app.wrong_rows() == 0, f"{self.app.wrong_rows()} rows are wrong"
         unwritable = self.app.connection.execute(self.app.habits.list_refused.encode()).fetchall()
         expected, named = {str(row[1]) for row in unwritable}, {row["repository_id"] for row in refused}

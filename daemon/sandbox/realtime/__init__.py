@@ -8,7 +8,7 @@ carry the frames of `protocol`. What it believes of the real server, and who say
 
 - A join is acknowledged first, the subscription starts with the `system` message that says ok.
 - Delivery is at most once. The slot is temporary, so a lost backend loses what is committed until there is a
-  new one, and clients are told nothing. Nor are they told of the quota, above which changes are dropped.
+  new one, and clients are not notified. Nor are they of the quota, above which changes are dropped.
 - With row level security, an INSERT or UPDATE comes only if the row, as named by its key, is visible to the
   subscriber's role *when the change is polled*; a DELETE carries the primary key only.
 - One bad binding spoils the channel, which is told so once; it is not tried again.

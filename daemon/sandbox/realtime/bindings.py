@@ -15,7 +15,7 @@ EVERYTHING = "*"
 
 
 class BadBinding(ValueError):  # noqa: N818 - named by what it is
-    """A binding that cannot be subscribed; the text is what the client is told."""
+    """A binding that cannot be subscribed; the text is sent to the client."""
 
 
 @dataclass(frozen=True)

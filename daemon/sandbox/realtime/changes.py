@@ -1,4 +1,4 @@
-"""From row changes to what each subscriber is told.
+"""From row changes to what each subscriber receives.
 
 The rules are those of Realtime's SQL side, which is called walrus:
 
@@ -144,7 +144,7 @@ def _size(image: Image) -> int:
 
 
 async def _hide(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> None:
-    """Note whom row security hides which rows from."""
+    """Record which rows row security hides from whom."""
     checked = [(row, new_image(row.change) or {}) for row in rows if row.change.kind is not Kind.DELETE]
     images = [image for _, image in checked]
     seen: dict[str, set[int]] = {}

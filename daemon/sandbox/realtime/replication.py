@@ -156,7 +156,7 @@ class Replication:
         cursor = connection.cursor(binary=True)
         await cursor.execute(query("poll_changes"), {"slot": slot, "rows": _ROWS_PER_POLL})
         messages = [message async for (message,) in cursor]
-        # Each call is a decoding session of its own: it describes every relation anew.
+        # Each call is a decoding session of its own: it describes every relation again.
         return list(Decoder().decode(messages))
 
 
@@ -173,7 +173,7 @@ def _is_connection_loss(error: Error) -> bool:
 async def _drop(connection: AsyncConnection[Any], slot: str) -> None:
     """Drop the slot now, if the connection still can: its backend would be a moment late.
 
-    Whoever stops the sandbox may want to drop the database next, which an active slot prevents.
+    The database may be dropped next, which an active slot prevents.
     """
     with suppress(Error, TimeoutError):
         async with asyncio.timeout(_DROP_SECONDS):

@@ -1,6 +1,6 @@
 """One WebSocket connection: its channels, and a bounded queue between them and the network.
 
-Frames are queued, never awaited, by whoever has something to say, so a client that does not read holds up
+Senders queue frames and never await them, so a client that does not read holds up
 nobody; one that falls too far behind is cut off.
 """
 

@@ -1,4 +1,4 @@
-"""Who listens to what.
+"""The subscriptions: which client listens to what.
 
 A subscription is made in two steps. `Subscriptions.check` asks the database whether each binding is possible:
 the role exists, the tables are in the publication, the filter's column can be read and its value has the

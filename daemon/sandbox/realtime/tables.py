@@ -1,6 +1,6 @@
 """What the catalog says now about the tables whose changes are being delivered.
 
-Read anew for every poll that has changes: row security, grants and columns may have changed since the last.
+Reloaded for every poll that has changes: row security, grants and columns may have changed since the last.
 """
 
 from __future__ import annotations

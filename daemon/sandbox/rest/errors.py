@@ -47,7 +47,7 @@ _STATUS_BY_SQLSTATE: tuple[tuple[str, int], ...] = (
 )
 
 
-# PostgREST adds to every 503 how long it will wait before it connects anew, and never sets that number: it is
+# PostgREST adds to every 503 how long it will wait before it reconnects, and never sets that number: it is
 # always 0.
 _NEXT_DELAY = "0"
 

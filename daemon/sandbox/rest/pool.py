@@ -78,7 +78,7 @@ class Pool:
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         if connection.closed:
-            # What broke one has most likely broken all: let nobody else run into them.
+            # What broke one has most likely broken all: discard them.
             await self.close()
         else:
             self._idle.append(connection)

@@ -58,7 +58,7 @@ async def execute(pool: Pool, call: Call) -> Result:
             try:
                 row = await _try(connection, call)
             except (SerializationFailure, DeadlockDetected):
-                # For ever, and as fast as it goes, whether the client still waits or not.
+                # Indefinitely, and as fast as possible, whether the client still waits or not.
                 continue
             except Error as error:
                 raise from_database(error, call.role) from error

@@ -1,7 +1,7 @@
 """The functions that can be called, as they were when the cache was last loaded.
 
 Like PostgREST's, it is loaded at the start and again on `NOTIFY pgrst`, when the listening connection has to
-be made anew, and after each answer of 503: a function created meanwhile is unknown until then, and a dropped
+be rebuilt, and after each answer of 503: a function created meanwhile is unknown until then, and a dropped
 one is still called. While it can't be loaded nothing can be called, and each attempt comes twice as long
 after the last: after a long outage PostgREST is back up to 32 s later than PostgreSQL.
 """

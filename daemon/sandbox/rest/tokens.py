@@ -21,7 +21,7 @@ _ANONYMOUS = "anon"
 
 
 def caller(keys: Keys, token: str) -> tuple[str, dict[str, Any]]:
-    """The role and the claims of whoever has this token. Raises `ApiError`."""
+    """The role and the claims of this token. Raises `ApiError`."""
     try:
         claims = keys.decode(token)
     except InvalidToken as flaw:

@@ -1,7 +1,7 @@
 """Worlds: the schemas that real applications have, small, each with its reason in the comment atop its file.
 
 A world is the sandbox's plain schema and what its file changes in it; `_BASES` names those that go on from
-another. The migrations are applied by whoever owns the application's tables, as on Supabase. Which world a
+another. The migrations are applied by the owner of the application's tables, as on Supabase. Which world a
 database holds is written in the comment of its schema public.
 """
 
@@ -30,11 +30,11 @@ WORLDS: Final = (
 
 
 class OtherWorldError(Exception):
-    """The database holds another world than the one that is asked for."""
+    """The database holds another world than the requested one."""
 
 
 def reason(world: str) -> str:
-    """What the world is there for, in words."""
+    """The purpose of the world, in words."""
     comment = takewhile(lambda line: line.startswith("--"), _sql(world).decode().splitlines())
     return " ".join(line.removeprefix("--").strip() for line in comment)
 

@@ -1,8 +1,8 @@
 """The status page: one HTML document with everything in it, made from a report and nothing else.
 
 It says in words what is so before it shows any figure, and works without scripts and without the network.
-With scripts it fetches itself every few seconds and changes only what has changed, so that nothing flickers,
-what is open stays open, and who has the screen read out is told when problems come and go, and no more.
+With scripts it fetches itself every few seconds and exchanges only what has changed, so that nothing
+flickers, what is open stays open, and a screen reader speaks only when problems come and go.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ async def _call(store: Store, source: _Source, chance: random.Random, outcome: O
             await chance.choice(_CALLS)(store)
         except PriorityError as error:
             outcome.calls[type(error).__name__] += 1
-        except Exception as error:  # noqa: BLE001 - any other is what is looked for
+        except Exception as error:  # noqa: BLE001 - any other is a finding
             outcome.crashed(error)
         else:
             outcome.calls["well-formed"] += 1

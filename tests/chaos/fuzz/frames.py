@@ -64,7 +64,7 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
 async def _run(listener: Listener, outcome: Outcome) -> None:
     try:
         await listener.run()
-    except Exception as error:  # noqa: BLE001 - any is what is looked for
+    except Exception as error:  # noqa: BLE001 - any is a finding
         outcome.crashed(error)
 
 

@@ -26,8 +26,8 @@ async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
             await send_frames(frames, random.Random(seed), outcome)
         if answers:
             await send_answers(answers, random.Random(seed + 1), outcome)
-    if outcome.log_lines["change_not_handled"]:
-        outcome.crashed(f"change_not_handled: {outcome.log_lines['change_not_handled']}")
+    if outcome.log_lines["change_handling_failed"]:
+        outcome.crashed(f"change_handling_failed: {outcome.log_lines['change_handling_failed']}")
     outcome.seconds = round(time.monotonic() - started_at, 1)
     return outcome
 
