@@ -21,7 +21,7 @@ class SchemaVersion:
     """The answer of `workspace_priority_schema_version`.
 
     `set` is the number that all applied units have reached, `works_from` the oldest set whose daemons can
-    work with it, and `units` what is applied, such as "20250103000900 functions".
+    work with it, and `units` what is applied, such as "20250103001100 functions".
     """
 
     set: int

@@ -63,7 +63,7 @@ def test_a_field_that_is_gone_or_has_become_something_else_is_noticed(
 
 async def test_an_older_set_is_refused_naming_the_command_that_brings_the_newer(stack: Stack) -> None:
     stack.app.connection.execute(
-        "update priorityd.migrations set set_number = 0 where unit = '20250103001700 functions'"
+        "update priorityd.migrations set set_number = 0 where unit = '20250103001900 functions'"
     )
     code, _, err = await priorityd("sync", **stack.settings)
     assert (code, APPLY_MIGRATIONS in err) == (76, True)

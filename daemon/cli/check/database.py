@@ -19,7 +19,7 @@ from priorityd.daemon.migration_files import migration_files
 _MEMBERSHIPS: Final = "select pg_get_functiondef('priorityd.memberships()'::regprocedure)"
 _MISSING_INDEXES: Final = "select unnest(statements) from priorityd.missing_indexes(true)"
 _UNIT: Final = re.compile(r"start_unit\(\s*'([^']+)'")
-_FIRST_OPTIONAL: Final = "20250103000900"
+_FIRST_OPTIONAL: Final = "20250103001100"
 """Outbox, ordered jobs and job telemetry may be left out; what comes before is needed."""
 _AGAIN: Final = "Apply the migrations again: what is right stays as it is."
 

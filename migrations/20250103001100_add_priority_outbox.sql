@@ -13,7 +13,7 @@
 
 do $tables$
 begin
-    if not priorityd.start_unit('20250103000900 tables', 1, '{20250103000600 tables}') then
+    if not priorityd.start_unit('20250103001100 tables', 1, '{20250103000600 tables}') then
         return;
     end if;
 
@@ -54,7 +54,7 @@ $tables$;
 do $functions$
 begin
     if not priorityd.start_unit(
-        '20250103000900 functions', 1, '{20250103000700 functions, 20250103000900 tables}', array[
+        '20250103001100 functions', 1, '{20250103000800 functions, 20250103001100 tables}', array[
             'open_priority_outbox', 'claim_priority_changes', 'mark_priority_changes_dispatched',
             'abandon_priority_changes', 'return_priority_changes', 'priority_outbox_depth', 'trim_priority_changes'
         ]

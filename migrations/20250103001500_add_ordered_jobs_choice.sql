@@ -1,9 +1,9 @@
 -- Which ordered job is the next, and taking it out of its lane. For the holder of the queue's row; the order is told at
--- the top of 20250103001000.
+-- the top of 20250103001200.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001300 functions', 1, '{20250103001200 functions}') then
+    if not priorityd.start_unit('20250103001500 functions', 1, '{20250103001400 functions}') then
         return;
     end if;
 

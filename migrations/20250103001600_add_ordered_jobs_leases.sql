@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001400 functions', 1, '{20250103001300 functions}', array[
+    if not priorityd.start_unit('20250103001600 functions', 1, '{20250103001500 functions}', array[
         'mark_jobs_sent', 'return_unsent_jobs', 'fail_refused_jobs', 'settle_lost_jobs'
     ]) then
         return;

@@ -4,7 +4,7 @@ do $functions$
 declare
     v_type text;
 begin
-    if not priorityd.start_unit('20250103001800 functions', 1, '{20250103001700 functions}', '{poll_background_jobs}') then
+    if not priorityd.start_unit('20250103002000 functions', 1, '{20250103001900 functions}', '{poll_background_jobs}') then
         return;
     end if;
 

@@ -1,9 +1,9 @@
 -- Releasing ordered jobs. All of it is done by the holder of the only row of priorityd.release_state; the order is told
--- at the top of 20250103001000.
+-- at the top of 20250103001200.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001500 functions', 1, '{20250103001400 functions}', '{release_ordered_jobs}') then
+    if not priorityd.start_unit('20250103001700 functions', 1, '{20250103001600 functions}', '{release_ordered_jobs}') then
         return;
     end if;
 

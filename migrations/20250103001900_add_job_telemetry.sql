@@ -23,7 +23,7 @@ do $tables$
 declare
     c_small constant bigint := 100 * 1024 * 1024;
 begin
-    if not priorityd.start_unit('20250103001700 tables', 1, '{20250103000600 tables}') then
+    if not priorityd.start_unit('20250103001900 tables', 1, '{20250103000600 tables}') then
         return;
     end if;
 
@@ -117,7 +117,7 @@ declare
     v_type text;
     v_reason text;
 begin
-    if not priorityd.start_unit('20250103001700 functions', 1, '{20250103000800 functions, 20250103001700 tables}') then
+    if not priorityd.start_unit('20250103001900 functions', 1, '{20250103001000 functions, 20250103001900 tables}') then
         return;
     end if;
 

@@ -3,7 +3,7 @@
 do $functions$
 begin
     if not priorityd.start_unit(
-        '20250103000650 functions', 1, '{20250103000600 functions}', '{check_workspace_priorities}'
+        '20250103000700 functions', 1, '{20250103000600 functions}', '{check_workspace_priorities}'
     ) then
         return;
     end if;

@@ -36,7 +36,7 @@ do $tables$
 declare
     v_table regclass;
 begin
-    if not priorityd.start_unit('20250103001000 tables', 1, '{20250103000800 tables}') then
+    if not priorityd.start_unit('20250103001200 tables', 1, '{20250103001000 tables}') then
         return;
     end if;
 
@@ -167,7 +167,7 @@ $tables$;
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001000 functions', 1, '{20250103000800 functions, 20250103001000 tables}') then
+    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001000 functions, 20250103001200 tables}') then
         return;
     end if;
 

@@ -2,7 +2,7 @@
 
 do $tables$
 begin
-    if not priorityd.start_unit('20250103000800 tables', 1, '{20250103000600 tables}') then
+    if not priorityd.start_unit('20250103001000 tables', 1, '{20250103000600 tables}') then
         return;
     end if;
 
@@ -38,7 +38,7 @@ $tables$;
 do $functions$
 begin
     if not priorityd.start_unit(
-        '20250103000800 functions', 1, '{20250103000700 functions, 20250103000800 tables}', '{build_repository_job_events}'
+        '20250103001000 functions', 1, '{20250103000900 functions, 20250103001000 tables}', '{build_repository_job_events}'
     ) then
         return;
     end if;

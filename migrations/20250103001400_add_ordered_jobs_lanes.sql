@@ -1,8 +1,8 @@
--- The lanes of ordered jobs: where each stands in the order. How they stay correct is described in 20250103001000.
+-- The lanes of ordered jobs: where each stands in the order. How they stay correct is described in 20250103001200.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001200 functions', 1, '{20250103001100 functions}') then
+    if not priorityd.start_unit('20250103001400 functions', 1, '{20250103001300 functions}') then
         return;
     end if;
 

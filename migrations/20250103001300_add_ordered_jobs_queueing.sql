@@ -3,7 +3,7 @@
 do $functions$
 begin
     if not priorityd.start_unit(
-        '20250103001100 functions', 1, '{20250103001000 functions}', '{queue_repository_jobs}'
+        '20250103001300 functions', 1, '{20250103001200 functions}', '{queue_repository_jobs}'
     ) then
         return;
     end if;

@@ -1,11 +1,10 @@
--- What others ask about workspace priorities (job queueing, explanations, dashboards), and what they order: manual
--- overrides and the rollback.
+-- What others ask about workspace priorities: job queueing, explanations, dashboards.
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000700 functions', 1, '{20250103000650 functions}', array[
+    if not priorityd.start_unit('20250103000800 functions', 1, '{20250103000700 functions}', array[
         'get_repository_priorities', 'get_workspace_repository_ids', 'find_repositories', 'explain_repository_priority',
-        'workspace_priority_snapshot', 'set_manual_priority', 'rollback_workspace_priorities'
+        'workspace_priority_snapshot'
     ]) then
         return;
     end if;
@@ -301,143 +300,6 @@ begin
             'outbox_abandoned', v_outbox -> 'abandoned',
             'schema_version', (select max(m.set_number) from priorityd.migrations m),
             'taken_at', clock_timestamp()
-        );
-    end
-    $$;
-
-    -- ---------------------------------------------------------------------------------------------------------------
-    -- Manual override, rollback
-    -- ---------------------------------------------------------------------------------------------------------------
-
-    -- The labels that a priority may be pinned to: those of these that its type has.
-    create or replace function priorityd.priority_labels()
-    returns text[] language sql stable as $$
-        select array(
-            select n.label from unnest(array['critical', 'high', 'medium', 'low']) with ordinality n (label, position)
-            where not exists (
-                select from pg_attribute a join pg_type t on t.oid = a.atttypid and t.typtype = 'e'
-                where a.attrelid = 'public.tracked_repositories'::regclass and a.attname = 'manual_priority'
-                    and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = n.label)
-            )
-            order by n.position
-        )
-    $$;
-
-    -- Sets the override of a repository, or clears it with null, and makes its row right in the same write: a cleared
-    -- override must not be found again as a 'high' that somebody set. Of several rows of the repository all are pinned, or
-    -- none if one of them is held or refused. `old_manual_priority` is what the override was, of several the highest.
-    create or replace function public.set_manual_priority(p_repository_id uuid, p_priority text)
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '1s'
-    set statement_timeout = '30s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_ids uuid[];
-        v_old text;
-        v_answer jsonb;
-    begin
-        perform priorityd.check_repository(p_repository_id);
-        if p_priority <> all (priorityd.priority_labels()) then
-            raise exception 'the application has no priority %, only %',
-                quote_literal(p_priority), array_to_string(priorityd.priority_labels(), ', ')
-                using errcode = 'invalid_parameter_value', hint = 'Null clears the override.';
-        end if;
-        select coalesce(array_agg(tr.id), '{}'),
-            (array_agg(tr.manual_priority order by priorityd.rank(tr.manual_priority::text))
-                filter (where tr.manual_priority is not null))[1]
-        into v_ids, v_old
-        from public.tracked_repositories tr
-        where tr.repository_id = p_repository_id;
-        if v_ids = '{}' then
-            raise exception 'repository % is not tracked', priorityd.known_as(p_repository_id)
-                using errcode = 'PT404', hint = 'Only a repository with a row in tracked_repositories has a priority.';
-        end if;
-
-        v_answer := priorityd.apply(
-            v_ids, 'pin', false, p_careful => true, p_pin => true, p_manual_priority => p_priority
-        );
-        if v_answer -> 'refused' <> '[]' then
-            raise exception 'repository % can''t be written: % (%)', priorityd.known_as(p_repository_id),
-                v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
-                using errcode = 'PT422', hint = 'Nothing was changed.';
-        end if;
-        -- Nobody comes back for this one by themselves, so it may not just be reported.
-        if v_answer -> 'locked' <> '[]' then
-            raise exception 'repository % is being changed by another transaction', priorityd.known_as(p_repository_id)
-                using errcode = 'PT409', hint = 'Nothing was changed. Try again in a moment.';
-        end if;
-        return v_answer || jsonb_build_object(
-            'untracked', 0, 'old_manual_priority', v_old, 'manual_priority', p_priority
-        );
-    end
-    $$;
-
-    -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
-    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. Rows that
-    -- somebody else holds are not waited for: `locked` says how many there were, and another call does them.
-    create or replace function public.rollback_workspace_priorities()
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '10s'
-    set statement_timeout = '10min'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_ids uuid[];
-        v_locked uuid[];
-        v_changed bigint;
-    begin
-        perform priorityd.demand_sight();
-        v_ids := array(
-            select tr.id from public.tracked_repositories tr
-            where tr.is_workspace_repo is distinct from false
-                or tr.workspace_count is distinct from 0
-                or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
-        );
-        v_locked := priorityd.lock_tracked_rows(v_ids, false);
-
-        with before as (
-            select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
-                when priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
-                ) then tr.priority
-                else tr.manual_priority
-            end as manual_priority
-            from public.tracked_repositories tr
-            join unnest(v_locked) l (id) on l.id = tr.id
-        ),
-        written as (
-            update public.tracked_repositories tr
-            set is_workspace_repo = false,
-                workspace_count = 0,
-                priority = coalesce(b.manual_priority, 'medium'),
-                manual_priority = b.manual_priority
-            from before b
-            where tr.id = b.id
-            returning tr.*
-        ),
-        recorded as (
-            insert into public.repository_priority_changes (
-                tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
-                workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
-            )
-            select w.id, w.repository_id, b.priority, w.priority, b.is_workspace_repo, w.is_workspace_repo,
-                w.workspace_count, b.old_manual_priority, w.manual_priority, 'rollback',
-                case when not s.shows then clock_timestamp() end
-            from written w
-            join before b on b.id = w.id
-            cross join lateral (select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows) s
-            where s.shows or b.old_manual_priority is distinct from w.manual_priority
-            order by w.id
-        )
-        select count(*) into v_changed from written;
-
-        return jsonb_build_object(
-            'changed', v_changed,
-            'locked', cardinality(v_ids) - cardinality(v_locked),
-            'applied_at', clock_timestamp()
         );
     end
     $$;

@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103001600 functions', 1, '{20250103001500 functions}', array[
+    if not priorityd.start_unit('20250103001800 functions', 1, '{20250103001700 functions}', array[
         'check_job_lanes', 'cancel_ordered_jobs', 'list_ordered_jobs', 'count_ordered_jobs'
     ]) then
         return;
