@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from priorityd.daemon.sandbox.keys import Keys
-from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
 from tests.support.database import Database
 from tests.support.faults import Faults, misbehave
+from tests.support.plans import ATTENTIVE
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -86,9 +86,7 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
 
 @pytest.fixture
 async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
-    """Its Realtime looks at the publication with every poll, and not once a minute."""
-    settings = RealtimeSettings(publication_seconds=0.2)
-    async with serve_sandbox(database.url, faults=Faults(), settings=settings) as server:
+    async with serve_sandbox(database.url, faults=Faults(), settings=ATTENTIVE) as server:
         yield Stack(server, database, Application(database.connect(), database.world))
 
 
@@ -99,9 +97,11 @@ async def test_a_publication_that_loses_the_table_is_told_in_the_servers_words_u
     workspace, repository = app.workspace(), app.repository()
     async with attentive_stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
         app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
-        (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="subscription_error"))
-        assert failure["detail"].startswith("Unable to subscribe to changes with given parameters. Please")
-        assert "table: workspace_repositories" in failure["detail"]
+        (failure, *_) = await eventually(
+            lambda: daemon.logged("stream_state_changed", reason="subscription_error")
+        )
+        assert failure["error"].startswith("Unable to subscribe to changes with given parameters. Please")
+        assert "table: workspace_repositories" in failure["error"]
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         # The server does not try again by itself.
@@ -120,7 +120,7 @@ async def test_a_publication_that_gets_another_table_costs_a_sweep(attentive_sta
         app.connection.execute("alter publication supabase_realtime add table workspaces")
         await eventually(lambda: app.row(lost)[0] == "high")
         assert (await daemon.status())["sweep"]["last_done_at"] > sweeps
-        assert daemon.logged("listener", state="backing_off") == []
+        assert daemon.logged("stream_state_changed", state="backing_off") == []
 
 
 async def test_over_the_quota_sweeps_go_on_and_the_stream_is_back_by_itself(stack: Stack) -> None:
@@ -154,8 +154,8 @@ async def test_a_handshake_that_is_refused_is_told_in_the_servers_words(stack: S
     async with stack.daemon(PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
         misbehave(stack.server, "realtime/disable?seconds=3600")
         misbehave(stack.server, "realtime/abort")
-        (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="refused"))
-        assert failure["detail"].endswith("was answered with 403: Realtime was disabled for this tenant")
+        (failure, *_) = await eventually(lambda: daemon.logged("stream_state_changed", reason="refused"))
+        assert failure["error"].endswith("was answered with 403: Realtime was disabled for this tenant")
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
         (problem,) = await eventually(lambda: problems_of(daemon))
@@ -175,8 +175,8 @@ async def test_a_key_that_rest_takes_and_realtime_does_not_leaves_the_daemon_at_
     async with serve_sandbox(database.url, keys=keys, faults=Faults()) as server:
         stack = Stack(server, database, app)
         async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
-            (failure, *_) = await eventually(lambda: daemon.logged("listener", reason="refused"))
-            assert failure["detail"].endswith("401: Fields `role` and `exp` are required in JWT")
+            (failure, *_) = await eventually(lambda: daemon.logged("stream_state_changed", reason="refused"))
+            assert failure["error"].endswith("401: Fields `role` and `exp` are required in JWT")
             app.add(workspace, repository)
             await eventually(lambda: app.row(repository)[0] == "high")
             assert await daemon.answers("/readyz", 200)

@@ -20,6 +20,7 @@ from tests.support.database import Database
 from tests.support.event_api import EVENT_KEY
 from tests.support.faults import Faults
 from tests.support.inngest_functions import SIGNING_KEY
+from tests.support.plans import ATTENTIVE
 from tests.support.secrecy import look, secrets_in
 from tests.support.stack import Stack
 
@@ -39,7 +40,10 @@ class Row:
 @asynccontextmanager
 async def place_on(database: Database, directory: Path) -> AsyncIterator[Place]:
     """A good set-up: one tracked repository in a workspace, behind the stand-ins."""
-    async with serve_sandbox(database.url, faults=Faults()) as server, AsyncExitStack() as opened:
+    async with (
+        serve_sandbox(database.url, faults=Faults(), settings=ATTENTIVE) as server,
+        AsyncExitStack() as opened,
+    ):
         stack = Stack(server, database, Application(database.connect(), database.world))
         workspace, repository = stack.app.workspace(), stack.app.repository()
         stack.app.add(workspace, repository)

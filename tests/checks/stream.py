@@ -85,6 +85,14 @@ SITUATIONS = [
         "pg_replication_slots",
     ),
     _situation(
+        "Realtime is switched off for the project",
+        _fault("disable"),
+        "Realtime was disabled for this tenant",
+        "Is Realtime enabled for the project?",
+        _end("disable"),
+        "pg_replication_slots",
+    ),
+    _situation(
         "WebSockets are not passed on",
         _no_websockets,
         "the WebSocket handshake was answered with 404",
@@ -94,7 +102,7 @@ SITUATIONS = [
     _situation(
         "Realtime is another project's",
         _mixed_keys,
-        "the WebSocket handshake was answered with 403",
+        "the WebSocket handshake was answered with 401: Invalid authentication credentials",
         _SAME,
         _straight,
     ),

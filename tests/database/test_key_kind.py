@@ -28,13 +28,16 @@ def key(**claims: object) -> str:
         ("postgresql://postgres:secret@db.mine.supabase.co/postgres", "it is the URL of a database"),
         ("https://mine.supabase.co", "it is a URL"),
     ],
+    ids=["anon", "publishable", "user", "other project", "expired", "database", "URL"],
 )
 def test_a_key_of_another_kind_is_named(text: str, why: str) -> None:
     assert why_useless(text, "mine", NOW) == why
 
 
 @pytest.mark.parametrize(
-    "text", [key(), key(exp=NOW.timestamp() + 1), key(role="priorityd"), KEYS.secret_keys[0], "a.b.c", "x"]
+    "text",
+    [key(), key(exp=NOW.timestamp() + 1), key(role="priorityd"), KEYS.secret_keys[0], "a.b.c", "x"],
+    ids=["token", "expires soon", "own role", "secret", "no token", "one letter"],
 )
 def test_a_key_that_may_be_right_is_tried(text: str) -> None:
     assert why_useless(text, "mine", NOW) is None

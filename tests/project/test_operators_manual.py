@@ -18,7 +18,11 @@ from priorityd.daemon.status import http
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 MANUAL = (ROOT / "docs" / "operations.md").read_text()
-PAGES = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
+PAGES = [
+    path.read_text()
+    for path in (ROOT / "docs").glob("*.md")
+    if path.name != "check.md"  # which lists mistakes
+]
 UNIT = (DEPLOY / "systemd" / "priorityd.service").read_text()
 REQUIREMENTS = DEPLOY / "container" / "requirements.txt"
 

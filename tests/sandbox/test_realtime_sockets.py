@@ -22,6 +22,7 @@ from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, socket_url, until_published
 from tests.support.faults import misbehave
+from tests.support.plans import ATTENTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
 
-ATTENTIVE = RealtimeSettings(publication_seconds=0.2)
 _PUBLISHED = "select tablename from pg_publication_tables where pubname = 'supabase_realtime'"
 _SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
 

@@ -177,9 +177,9 @@ def test_two_who_apply_it_at_once_wait_for_each_other(bare: World, empty_databas
     use(bare)
 
 
-_OUTBOX = ("0009",)
-_ORDERED_JOBS = ("0010", "0011", "0012", "0013", "0014", "0015", "0016")
-_TELEMETRY = ("0017", "0018")
+_OUTBOX = ("0011",)
+_ORDERED_JOBS = ("0012", "0013", "0014", "0015", "0016", "0017", "0018")
+_TELEMETRY = ("0019", "0020")
 
 
 @pytest.mark.parametrize(

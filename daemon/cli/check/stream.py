@@ -24,6 +24,8 @@ _BEAT_SECONDS: Final = 15.0
 _SLOTS: Final = psql("select slot_name, active, wal_status from pg_replication_slots")
 _PRIVATE_ONLY: Final = "PrivateOnly"
 """How the refusal begins (supabase/realtime 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`)."""
+_SWITCHED_OFF: Final = "Realtime was disabled"
+"""The same of a handshake (`lib/realtime_web/channels/user_socket.ex`)."""
 _BY_SWEEPS: Final = "The daemon works by sweeps alone meanwhile."
 
 
@@ -75,8 +77,9 @@ class _Stream:
             return Finding(_STEP, "ok", "the subscription is live and a row came through")
         return _failed(
             "it is joined but rows do not come",
-            "Do /rest/v1 and /realtime/v1 lead to the same project? If so, restart Realtime in the project's "
-            "settings, and see that its replication slot is not blocked.",
+            "If the publication was changed in the last minute, check again in a minute. Do /rest/v1 and /realtime/v1 "
+            "lead to the same project? If so, restart Realtime in the project's settings, and see that its "
+            "replication slot is not blocked.",
             _SLOTS,
         )
 
@@ -108,7 +111,7 @@ def _not_live(failure: Failed) -> Finding:
             "through public channels only. Who hears of which row is decided by policies all the same.",
             "priorityd check",
         )
-    if failure.reason == "refused":
+    if failure.reason == "refused" and _SWITCHED_OFF not in failure.detail:
         return _failed(
             text,
             "Realtime refuses the key that /rest/v1 takes: do both lead to the same project?",
