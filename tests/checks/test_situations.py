@@ -21,6 +21,7 @@ def forks() -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.situations
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
 async def test_what_is_said_of(situation: Situation, database: Database, forks: Path, tmp_path: Path) -> None:
     async with place_on(database, tmp_path) as place:
