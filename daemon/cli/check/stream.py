@@ -78,8 +78,8 @@ class _Stream:
         return _failed(
             "it is joined but rows do not come",
             "If the publication was changed in the last minute, check again in a minute. Do /rest/v1 and "
-            "/realtime/v1 lead to the same project? If so, restart Realtime in the project's settings, and see "
-            "that its replication slot is not blocked.",
+            "/realtime/v1 lead to the same project? If so, restart Realtime in the project's settings, and "
+            "see that its replication slot is not blocked.",
             _SLOTS,
         )
 
