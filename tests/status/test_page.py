@@ -159,6 +159,15 @@ def test_rows_that_cant_be_written_are_named_beside_their_problem() -> None:
     assert "can't be written. No <such> thing (23514). " in shown("no <such> thing (23514)", headline=text)
 
 
+def test_rows_without_a_repository_are_named_with_them() -> None:
+    text = "The priority of 1 tracked row without a repository can't be written: frozen (P0001)."
+    problem = {"name": "rows_refused", "severity": "critical", "text": text, "alert": "RepositoriesParked"}
+    row = {"tracked_repository_id": REPOSITORY, "name": None, "reason": "frozen (P0001)"}
+    queue = {**a_report().queue.model_dump(), "refused_rows": [row]}
+    told = re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline="Else.").text)
+    assert f"frozen (P0001). tracked row {REPOSITORY} What to do" in told
+
+
 def test_every_problem_with_an_alert_is_explained_by_the_runbook() -> None:
     for name, (severity, alert) in PROBLEMS.items():
         if alert is None:
