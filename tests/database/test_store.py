@@ -127,7 +127,8 @@ async def test_a_silent_connection_is_given_up_and_the_next_one_used(monkeypatch
     monkeypatch.setitem(_TIMEOUT_SECONDS, "beat_workspace_priorities", 0.3)
     async with answering(say_nothing, GOOD) as (store, reasons):
         assert (await store.beat(uuid4())).beat_at.year == 2025
-        assert reasons == ["timeout"]
+        # On a busy machine the good one may be too slow at first.
+        assert set(reasons) == {"timeout"}
 
 
 async def test_a_very_long_message_is_cut() -> None:
