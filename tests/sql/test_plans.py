@@ -149,7 +149,7 @@ def test_the_sweep_never_reads_the_tracked_table_when_nothing_is_wrong(large: Wo
     assert scans["tracked_repositories"]["Actual Rows"] == 20_000
     members = [node for node in plan if node.get("Relation Name") == "workspace_repositories"]
     assert sum(node["Actual Rows"] for node in members) == 40_000, "once, and nothing is counted again"
-    # The table lies in the order of its index here, so to read its rows as well is no more than twice the work.
+    # The table lies in the order of its index here: to read its rows as well is no more than twice the work.
     assert sum(node["Shared Hit Blocks"] + node["Shared Read Blocks"] for node in members) < 1000
 
     sweeping = source_of(large, "sweep_workspace_priorities")
