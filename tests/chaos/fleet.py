@@ -10,7 +10,7 @@ from typing import Any, Final
 from tests.support.daemon_process import Daemon, start_daemon
 
 # Errors that faults bring about: a poisoned row, a process that was stopped, a job that nobody reported on.
-_EXPECTED_ERRORS = ("repository_parked", "stalled", "job_given_up")
+_EXPECTED_ERRORS = ("repository_parked", "row_refused", "stalled", "job_given_up")
 
 LIVE_SECONDS: Final = 120.0
 """Within so long of the last fault every daemon must follow the stream again."""
