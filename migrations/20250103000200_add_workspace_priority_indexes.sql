@@ -47,8 +47,9 @@ begin
         -- The sweep compares memberships with these, in repository order and without touching the table's rows.
         ('idx_tracked_repos_workspace_counts', 'tracked_repositories',
          '(repository_id) include (workspace_count) where is_workspace_repo', null),
-        -- Empty when all is well: finding such rows costs nothing, however many are tracked.
-        ('idx_tracked_repos_priority_drift', 'tracked_repositories', '(id) where ' || c_drifted, null),
+        -- Empty when all is well: finding such rows costs nothing, however many are tracked. By both columns, because a
+        -- resync's pages are ranges of repositories, and of the ids of rows without one.
+        ('idx_tracked_repos_priority_drift', 'tracked_repositories', '(repository_id, id) where ' || c_drifted, null),
         -- The memberships of a repository; unique (workspace_id, repository_id) does not serve.
         ('idx_workspace_repositories_repository_workspace', 'workspace_repositories',
          '(repository_id, workspace_id)', '{repository_id,workspace_id}')

@@ -291,9 +291,21 @@ begin
         order by o.id
     $$;
 
-    -- The part of the answer about these rows.
+    -- What became of some rows: how many were looked at and how many of those are in a workspace, how many changed, and the
+    -- lists of those that changed, were locked, or were refused.
+    if to_regtype('priorityd.written') is null then
+        create type priorityd.written as (
+            examined bigint,
+            workspace_repos bigint,
+            changed bigint,
+            changes jsonb,
+            locked jsonb,
+            refused jsonb
+        );
+    end if;
+
     create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
-    returns jsonb language sql stable as $$
+    returns priorityd.written language sql stable as $$
         with judged as (
             select o.*, o.wrong and (p_dry_run or o.reached) as changed,
                 o.wrong and o.locked and not p_dry_run and (
@@ -307,33 +319,21 @@ begin
                 array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
             ) n
         )
-        select jsonb_build_object(
-            'examined', count(*),
-            'workspace_repos', count(*) filter (where j.is_workspace_repo),
-            'changed', count(*) filter (where j.changed),
-            'changes', coalesce(
-                jsonb_agg(
-                    jsonb_build_object(
-                        'id', j.id,
-                        'repository_id', j.repository_id,
-                        'name', n.name,
-                        'old_priority', j.old_priority,
-                        'new_priority', j.new_priority,
-                        'is_workspace_repo', j.is_workspace_repo,
-                        'workspace_count', j.workspace_count,
-                        'old_workspace_count', coalesce(j.old_workspace_count, 0)
-                    )
-                    order by j.id
-                ) filter (where j.changed and not j.failed),
+        select
+            count(*),
+            count(*) filter (where j.is_workspace_repo),
+            count(*) filter (where j.changed),
+            coalesce(
+                jsonb_agg(to_jsonb(c) order by j.id) filter (where j.changed and not j.failed),
                 '[]'
             ),
-            'locked', coalesce(
+            coalesce(
                 jsonb_agg(j.repository_id order by j.repository_id) filter (
                     where not p_dry_run and not j.locked and j.repository_id is not null
                 ),
                 '[]'
             ),
-            'refused', coalesce(
+            coalesce(
                 jsonb_agg(
                     jsonb_build_object(
                         'id', j.id,
@@ -346,22 +346,29 @@ begin
                 ) filter (where j.failed),
                 '[]'
             )
-        )
         from judged j
         left join named n on n.repository_id = j.repository_id
+        cross join lateral (
+            select j.id, j.repository_id, n.name, j.old_priority, j.new_priority, j.is_workspace_repo, j.workspace_count,
+                coalesce(j.old_workspace_count, 0) as old_workspace_count
+        ) c
     $$;
 
-    -- Corrects these rows, and records and returns what changed.
+    -- Corrects these rows, and records and returns what changed. p_right more, of which p_right_in_workspace are in a
+    -- workspace, were looked at and are right.
     create or replace function priorityd.lock_and_write(
         p_suspects uuid[],
         p_trigger text,
         p_dry_run boolean,
+        p_right bigint,
+        p_right_in_workspace bigint,
         p_pin boolean default false,
         p_manual_priority text default null
     )
-    returns jsonb language plpgsql as $$
+    returns priorityd.written language plpgsql as $$
     declare
         v_outcomes priorityd.outcome[];
+        v_written priorityd.written;
     begin
         if not p_dry_run and current_setting('transaction_isolation') <> 'read committed' then
             raise exception 'priorities must be written under READ COMMITTED: an older snapshot hides memberships'
@@ -372,7 +379,10 @@ begin
             p_suspects, cardinality(p_suspects) = 1, p_dry_run, p_pin, p_manual_priority
         );
         perform priorityd.record_changes(v_outcomes, p_trigger);
-        return priorityd.describe(v_outcomes, p_dry_run);
+        v_written := priorityd.describe(v_outcomes, p_dry_run);
+        v_written.examined := v_written.examined + p_right;
+        v_written.workspace_repos := v_written.workspace_repos + p_right_in_workspace;
+        return v_written;
     end
     $$;
 

@@ -127,13 +127,11 @@ begin
             )
     $$;
 
-    -- The rows of a range that may be wrong, and how many are right. With p_drifted, which are all rows that contradict
-    -- themselves, from indexes alone: a row that does not, and whose flag and count agree with the memberships, is right.
-    -- Without, by reading every row of the range: where many are wrong, picking them out takes longer.
+    -- The rows of a range that may be wrong, from indexes alone: those that contradict themselves, and those whose flag and
+    -- count disagree with the memberships. All others are right: how many there are, and how many of them in a workspace.
     create or replace function priorityd.suspects_between(
         p_after uuid,
         p_until uuid,
-        p_drifted uuid[],
         out suspects uuid[],
         out right_rows bigint,
         out right_in_workspace bigint,
@@ -144,40 +142,34 @@ begin
     set jit = off
     as $$
     declare
-        v_mismatched uuid[];
+        v_mismatched constant uuid[] := array(select priorityd.mismatched_between(p_after, p_until));
+        v_tracked uuid[];
+        v_flagged bigint;
     begin
-        if p_drifted is null then
-            select
-                coalesce(array_agg(s.id) filter (where s.id is not null and s.suspect), '{}'),
-                count(*) filter (where s.id is not null and not s.suspect),
-                count(*) filter (where s.id is not null and not s.suspect and s.workspaces > 0),
-                count(*) filter (where s.id is null)
-            into suspects, right_rows, right_in_workspace, untracked
-            from (
-                select t.id, m.workspaces, t.drifted or t.workspace_count <> coalesce(m.workspaces, 0) as suspect
-                from priorityd.tracked_between(p_after, p_until) t
-                full join priorityd.counted_between(p_after, p_until) m on m.repository_id = t.repository_id
-                union all
-                select n.id, 0, n.drifted from priorityd.nameless_between(p_after, p_until) n
-            ) s;
-            return;
-        end if;
-        v_mismatched := array(select priorityd.mismatched_between(p_after, p_until));
-        suspects := array(
-            select t.id from priorityd.tracked_rows() t where t.repository_id = any (v_mismatched)
-            union
-            select t.id from priorityd.tracked_between(p_after, p_until) t where t.id = any (p_drifted)
-            union
-            select n.id from priorityd.nameless_between(p_after, p_until) n where n.id = any (p_drifted)
-        );
+        with mismatched as (
+            select t.id, t.repository_id, t.is_workspace_repo, t.drifted
+            from priorityd.tracked_rows() t
+            where t.repository_id = any (v_mismatched)
+        ),
+        suspect as (
+            select m.id, m.is_workspace_repo from mismatched m where not m.drifted
+            union all
+            select t.id, t.is_workspace_repo from priorityd.tracked_between(p_after, p_until) t where t.drifted
+            union all
+            select n.id, false from priorityd.nameless_between(p_after, p_until) n where n.drifted
+        )
+        select coalesce(array_agg(s.id), '{}'), count(*) filter (where s.is_workspace_repo),
+            array(select m.repository_id from mismatched m)
+        into suspects, v_flagged, v_tracked
+        from suspect s;
         right_rows := (select count(*) from priorityd.tracked_between(p_after, p_until))
             + (select count(*) from priorityd.nameless_between(p_after, p_until)) - cardinality(suspects);
         right_in_workspace := (
             select count(*) from priorityd.tracked_between(p_after, p_until) t where t.is_workspace_repo
-        ) - (
-            select count(*) from priorityd.tracked_rows() t where t.is_workspace_repo and t.id = any (suspects)
+        ) - v_flagged;
+        untracked := priorityd.count_untracked(
+            array(select m from unnest(v_mismatched) m except select t from unnest(v_tracked) t)
         );
-        untracked := priorityd.count_untracked(v_mismatched);
     end
     $$;
 
@@ -185,20 +177,23 @@ begin
     -- Sync, sweep, resync
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- The answer that sync, sweep, resync and pin share: what was written, and what was right before.
-    create or replace function priorityd.answer(p_written jsonb, p_right bigint, p_right_in_workspace bigint)
-    returns jsonb language plpgsql as $$
-    declare
-        v_examined constant bigint := p_right + (p_written ->> 'examined')::bigint;
-        v_in_workspace constant bigint := p_right_in_workspace + (p_written ->> 'workspace_repos')::bigint;
-    begin
-        return p_written || jsonb_build_object(
-            'examined', v_examined,
-            'workspace_repos', v_in_workspace,
-            'tracked_only_repos', v_examined - v_in_workspace,
-            'applied_at', clock_timestamp()
-        );
-    end
+    -- The answer that sync, sweep, resync and pin share, and what each adds. `||` would copy the list of changes once more.
+    create or replace function priorityd.answer(p_written priorityd.written, p_more jsonb)
+    returns jsonb language sql as $$
+        select jsonb_object_agg(a.key, a.value)
+        from (
+            values
+                ('examined', to_jsonb(p_written.examined)),
+                ('workspace_repos', to_jsonb(p_written.workspace_repos)),
+                ('tracked_only_repos', to_jsonb(p_written.examined - p_written.workspace_repos)),
+                ('changed', to_jsonb(p_written.changed)),
+                ('changes', p_written.changes),
+                ('locked', p_written.locked),
+                ('refused', p_written.refused),
+                ('applied_at', to_jsonb(clock_timestamp()))
+            union all
+            select m.key, m.value from jsonb_each(p_more) m
+        ) a (key, value)
     $$;
 
     -- Corrects these tracked rows.
@@ -213,7 +208,7 @@ begin
         p_pin boolean default false,
         p_manual_priority text default null
     )
-    returns jsonb language plpgsql
+    returns priorityd.written language plpgsql
     set plan_cache_mode = force_custom_plan
     as $$
     declare
@@ -230,10 +225,8 @@ begin
         from priorityd.decide(p_ids, p_pin, p_manual_priority) d
         cross join lateral (select d.wrong or (p_careful and d.contended and not v_dry_run) as suspect) s;
 
-        return priorityd.answer(
-            priorityd.lock_and_write(v_suspects, p_trigger, v_dry_run, p_pin, p_manual_priority),
-            v_right,
-            v_right_in_workspace
+        return priorityd.lock_and_write(
+            v_suspects, p_trigger, v_dry_run, v_right, v_right_in_workspace, p_pin, p_manual_priority
         );
     end
     $$;
@@ -256,21 +249,21 @@ begin
     declare
         c_many constant integer := 10;
         v_ids uuid[];
-        v_answer jsonb;
+        v_written priorityd.written;
     begin
         perform priorityd.check_trigger(p_trigger);
         select array_agg(tr.id) into v_ids
         from public.tracked_repositories tr
         where tr.repository_id = any (p_repository_ids);
 
-        v_answer := priorityd.apply(v_ids, p_trigger, p_dry_run, p_careful => true);
-        return v_answer || jsonb_build_object(
+        v_written := priorityd.apply(v_ids, p_trigger, p_dry_run, p_careful => true);
+        return priorityd.answer(v_written, jsonb_build_object(
             'untracked', priorityd.count_untracked(p_repository_ids),
             'all_refused', case
-                when v_answer -> 'changed' <> '0' then false
-                when jsonb_array_length(v_answer -> 'refused') >= c_many then priorityd.refuses_all_rows(v_ids)
+                when v_written.changed > 0 then false
+                when jsonb_array_length(v_written.refused) >= c_many then priorityd.refuses_all_rows(v_ids)
             end
-        );
+        ));
     end
     $$;
 
@@ -292,6 +285,7 @@ begin
     declare
         v_mismatched uuid[];
         v_ids uuid[];
+        v_written priorityd.written;
     begin
         perform priorityd.check_trigger(p_trigger);
         perform priorityd.check_limit(p_limit);
@@ -299,15 +293,16 @@ begin
         v_ids := array(
             select t.id from priorityd.tracked_rows() t where t.repository_id = any (v_mismatched)
             union
-            (select t.id from priorityd.tracked_rows() t where t.drifted order by t.id limit p_limit + 1)
+            (select t.id from priorityd.tracked_rows() t where t.drifted order by t.repository_id, t.id limit p_limit + 1)
             order by id
             limit p_limit + 1
         );
-        return priorityd.apply(v_ids[:p_limit], p_trigger, p_dry_run) || jsonb_build_object(
+        v_written := priorityd.apply(v_ids[:p_limit], p_trigger, p_dry_run);
+        return priorityd.answer(v_written, jsonb_build_object(
             'untracked', priorityd.count_untracked(v_mismatched),
             'more', cardinality(v_ids) > p_limit,
             'database_seconds', extract(epoch from clock_timestamp() - statement_timestamp())
-        );
+        ));
     end
     $$;
 
@@ -333,32 +328,28 @@ begin
     as $$
     declare
         c_most_writes constant integer := 6250;
-        c_few constant integer := 1000;
         v_dry_run constant boolean := coalesce(p_dry_run, false);
         v_limit integer := p_limit;
-        v_drifted uuid[];
         v_until uuid;
         v_found record;
+        v_written priorityd.written;
     begin
         perform priorityd.check_trigger(p_trigger);
         perform priorityd.check_limit(p_limit);
-        v_drifted := array(select t.id from priorityd.tracked_rows() t where t.drifted limit c_few + 1);
-        if cardinality(v_drifted) > c_few then
-            v_drifted := null;
-        end if;
         loop
             v_until := priorityd.page_end(p_after, v_limit);
-            v_found := priorityd.suspects_between(p_after, v_until, v_drifted);
+            v_found := priorityd.suspects_between(p_after, v_until);
             exit when v_dry_run or v_limit = 1 or cardinality(v_found.suspects) <= c_most_writes;
             v_limit := greatest(1, least(v_limit, v_found.right_rows + cardinality(v_found.suspects)) * c_most_writes
                 / cardinality(v_found.suspects) * 9 / 10);
         end loop;
 
+        v_written := priorityd.lock_and_write(
+            v_found.suspects, p_trigger, v_dry_run, v_found.right_rows, v_found.right_in_workspace
+        );
         return priorityd.answer(
-            priorityd.lock_and_write(v_found.suspects, p_trigger, v_dry_run),
-            v_found.right_rows,
-            v_found.right_in_workspace
-        ) || jsonb_build_object('untracked', v_found.untracked, 'next_after', v_until);
+            v_written, jsonb_build_object('untracked', v_found.untracked, 'next_after', v_until)
+        );
     end
     $$;
 

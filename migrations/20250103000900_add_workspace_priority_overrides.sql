@@ -35,7 +35,7 @@ begin
     declare
         v_ids uuid[];
         v_old text;
-        v_answer jsonb;
+        v_written priorityd.written;
     begin
         perform priorityd.check_repository(p_repository_id);
         if p_priority <> all (priorityd.priority_labels()) then
@@ -54,22 +54,22 @@ begin
                 using errcode = 'PT404', hint = 'Only a repository with a row in tracked_repositories has a priority.';
         end if;
 
-        v_answer := priorityd.apply(
+        v_written := priorityd.apply(
             v_ids, 'pin', false, p_careful => true, p_pin => true, p_manual_priority => p_priority
         );
-        if v_answer -> 'refused' <> '[]' then
+        if v_written.refused <> '[]' then
             raise exception 'repository % can''t be written: % (%)', priorityd.known_as(p_repository_id),
-                v_answer #>> '{refused,0,message}', coalesce(v_answer #>> '{refused,0,sqlstate}', 'no error')
+                v_written.refused #>> '{0,message}', coalesce(v_written.refused #>> '{0,sqlstate}', 'no error')
                 using errcode = 'PT422', hint = 'Nothing was changed.';
         end if;
         -- Nobody comes back for this one by themselves, so it may not just be reported.
-        if v_answer -> 'locked' <> '[]' then
+        if v_written.locked <> '[]' then
             raise exception 'repository % is being changed by another transaction', priorityd.known_as(p_repository_id)
                 using errcode = 'PT409', hint = 'Nothing was changed. Try again in a moment.';
         end if;
-        return v_answer || jsonb_build_object(
+        return priorityd.answer(v_written, jsonb_build_object(
             'untracked', 0, 'old_manual_priority', v_old, 'manual_priority', p_priority
-        );
+        ));
     end
     $$;
 

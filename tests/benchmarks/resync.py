@@ -32,7 +32,7 @@ from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, by_hand_in_pag
 from tests.support.application import Application
 
 WRONG_SHARE = 0.1
-ROUNDS = 5
+ROUNDS = 3
 WARM_SECONDS = 2.0
 """How long users have been at it when the measurement begins."""
 _LONGEST_SECONDS = 600

@@ -87,7 +87,7 @@ def test_the_index_of_contradictions_and_those_who_read_by_it_have_one_condition
     apply_migrations(bare.connection)
     plan = bare.value(
         """explain (format json) select t.id from priorityd.tracked_rows() t
-           where t.drifted order by t.id limit 5"""
+           where t.drifted order by t.repository_id, t.id limit 5"""
     )
     assert "idx_tracked_repos_priority_drift" in str(plan)
 
