@@ -153,13 +153,13 @@ begin
         c_most_bytes constant integer := 3145728;
     begin
         if jsonb_typeof(p_data) <> 'object' then
-            return 'has data that are no object';
+            return 'has data that is not an object';
         end if;
         if jsonb_typeof(coalesce(p_data -> 'metadata', '{}')) <> 'object' then
-            return 'has data.metadata that are no object';
+            return 'has data.metadata that is not an object';
         end if;
         if jsonb_path_exists(p_data, '$.**{101 to last}') then
-            return 'has data that are nested deeper than 100 levels';
+            return 'has data that is nested deeper than 100 levels';
         end if;
         if jsonb_path_exists(p_data, c_too_large) then
             return 'has data with a number that is too large';
@@ -190,7 +190,7 @@ begin
             return 'has a job_id that is no uuid';
         end if;
         if coalesce(jsonb_typeof(p_job -> 'repository_name'), 'null') not in ('string', 'null') then
-            return 'has a repository_name that is no text';
+            return 'has a repository_name that is not text';
         end if;
         v_reason := priorityd.explain_refused_data(v_data);
         if v_reason is not null then
@@ -207,7 +207,7 @@ begin
                 'promoted'
             )
         ) k;
-        return 'may not hold ' || v_own || ': that is set here';
+        return 'may not contain ' || v_own || ', which priorityd sets';
     end
     $$;
 

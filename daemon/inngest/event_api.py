@@ -1,8 +1,9 @@
 """Inngest's event API: one POST of a JSON array, by plain HTTP.
 
-Not by the SDK's `send` (0.5.19, in its source): it reports an answer's text but not its status, takes an
-answer without the field `error` for a success whatever its status, retries by itself regardless of
-`Retry-After`, and takes no HTTP client. Here the caller retries, and every failure is one of our own errors.
+The SDK's `send` is not used (0.5.19, in its source): it reports an answer's text but not its status, treats
+an answer without the field `error` as a success whatever its status, does its own retries regardless of
+`Retry-After`, and accepts no HTTP client. Here the caller retries, and every failure is one of our own
+errors.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class EventApi:
         self._on_written = on_written
 
     async def post(self, events: Sequence[OutgoingEvent]) -> list[str]:
-        """Return once Inngest has accepted them all, with its own ids for them, if it returned any.
+        """Return once Inngest has accepted all events, with its own ids for them, if it returned any.
 
-        Raises `core.errors` for anything else.
+        Raises one of `core.errors` for anything else.
         """
         body = [event.body for event in events]
         try:
@@ -62,7 +63,7 @@ class EventApi:
             )
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
-            # A success, but not the event API's: something else answers at its address.
+            # A success, but not from the event API: something else answers at its address.
             raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
         return [str(each) for each in ids]
 
