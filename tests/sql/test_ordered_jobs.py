@@ -123,8 +123,8 @@ def test_one_call_may_queue_several_types(world: World) -> None:
     [
         ({"repository_id": None}, "has no repository_id that is a uuid"),
         ({"repository_id": "x"}, "has no repository_id that is a uuid"),
-        ("x", "is no object"),
-        ({"job_id": 7}, "has a job_id that is no uuid"),
+        ("x", "is not an object"),
+        ({"job_id": 7}, "has a job_id that is not a uuid"),
         ({"repository_name": 7}, "has a repository_name that is not text"),
         ({"data": []}, "has data that is not an object"),
         ({"data": {"metadata": 1}}, "has data.metadata that is not an object"),
@@ -774,7 +774,7 @@ def test_statuses_without_the_words_that_are_needed_are_told(
     world.execute(TABLES["enum and json"].split(";", 1)[1])
     apply_migrations(world.connection)
     if missing:
-        with pytest.raises(psycopg.Error, match=f"its status knows no {missing}"):
+        with pytest.raises(psycopg.Error, match=f"its status enum lacks {missing}"):
             queue(world, world.tracked())
         return
     jobs = queue(world, world.tracked(), world.tracked())

@@ -226,7 +226,7 @@ def test_says_what_became_of_ordered_jobs() -> None:
         "held_back_because": None,
     }
     text = document(ordered_jobs=ordered).text
-    assert "Ordered jobs: 3 in flight, 1 of them lost; others are waiting." in text
+    assert "Ordered jobs: 3 in flight, 1 lost; others are waiting." in text
     assert "Ordered jobs" not in document().text
 
 
