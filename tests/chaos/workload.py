@@ -73,7 +73,7 @@ on conflict (tracked_id) do update set priority = excluded.priority, by_applicat
 
 
 class Workload:
-    """See the module's text.
+    """See the module's docstring.
 
     `operations` counts what was committed, `refused` what was not, `busy_seconds` the time it could work.
     """

@@ -69,7 +69,7 @@ class _Link:
 
 
 class Proxy:
-    """See the module's text. Make one with `serve_proxy`."""
+    """See the module's docstring. Make one with `serve_proxy`."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
