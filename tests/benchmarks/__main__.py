@@ -64,7 +64,7 @@ def main() -> None:
     """Run the named benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="Of a soak or a fleet.")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="Duration of `soak` or `fleet`.")
     parser.add_argument(
         "--rate", type=int, default=CHANGES_PER_SECOND, help="Changes per second for `fleet`."
     )
@@ -81,7 +81,7 @@ def main() -> None:
         "--scale",
         type=float,
         default=1.0,
-        help="The fraction of its full size at which to run `order`; 0.01 takes a minute.",
+        help="The fraction of its full size at which to run `order`, such as 0.01.",
     )
     arguments = parser.parse_args()
     run = BENCHMARKS[arguments.name]

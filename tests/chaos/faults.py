@@ -22,7 +22,7 @@ _HTML: Final = "<html><body>Bad gateway</body></html>"
 
 @dataclass(frozen=True)
 class Fault:
-    """`seconds`: for how long if a run has the time, None for any; `is_alone`: never with others."""
+    """`seconds`: how long it is held, None for any time; `is_alone`: never together with others."""
 
     breaks: Breakage
     seconds: float | None = None
@@ -109,4 +109,4 @@ FAULTS: Final[dict[str, Fault]] = {
     "jobs_unreported": Fault(jobs.jobs_unreported, is_alone=True),
     "row_poisoned_and_parked": Fault(alone.row_poisoned_and_parked, is_alone=True),
 }
-"""Every fault by its name in the summary."""
+"""Every fault, by its name in the summary."""
