@@ -72,7 +72,7 @@ async def connect(url: str) -> AsyncConnection[Any]:
 
 
 async def insist(url: str, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-    """Execute a statement, however often the database is away; returns its rows. Repeating must be harmless."""
+    """Execute a repeatable statement, however often the database is away; returns its rows."""
     while True:
         try:
             async with await connect(url) as connection:

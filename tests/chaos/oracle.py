@@ -107,7 +107,7 @@ async def deadlocks(url: str) -> int:
 
 
 async def seconds_until_right(url: str, limit_seconds: float, world: str = PLAIN) -> float | None:
-    """How many seconds it takes until no row is wrong; None if it takes longer. Nobody may be changing rows."""
+    """Seconds until no row is wrong; None if it takes longer. Nobody may be changing rows meanwhile."""
     started_at = time.monotonic()
     while await wrong_rows(url, world):
         if time.monotonic() - started_at > limit_seconds:
