@@ -19,6 +19,7 @@ import httpx
 from priorityd.core.errors import TransientError
 from priorityd.core.inngest.failures import translate_inngest
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.backoff import retry_after_seconds
 from priorityd.daemon.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
@@ -59,7 +60,7 @@ class EventApi:
             raise translate_inngest(
                 response.status_code,
                 self._clean(_message(response, fields)),
-                retry_after_seconds=_retry_after(response),
+                retry_after_seconds=retry_after_seconds(response.headers),
             )
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
@@ -94,10 +95,3 @@ def _fields(response: httpx.Response) -> dict[str, Any]:
 def _message(response: httpx.Response, fields: dict[str, Any]) -> str:
     text = fields.get("error") or fields.get("message") or response.reason_phrase or "no reason given"
     return str(text)[:300]
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

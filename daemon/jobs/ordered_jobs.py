@@ -25,7 +25,7 @@ CLAIM_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRow:
+class UnwritableJob:
     """A job whose row in background_jobs the application's triggers or checks do not let change, and why."""
 
     job_id: UUID
@@ -45,7 +45,7 @@ class Release:
     busy: bool
     more: bool
     jobs: tuple[ReleasedJob, ...]
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[UnwritableJob, ...] = ()
     lost: Mapping[Priority, int] = field(default_factory=dict)
     given_up: tuple[UUID, ...] = ()
     lost_now: int = 0
@@ -57,7 +57,7 @@ class Release:
 class Refusals:
     """Jobs whose end could not be written."""
 
-    refused: tuple[RefusedRow, ...]
+    refused: tuple[UnwritableJob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class CancelledJobs:
 
     cancelled: int
     in_flight: int
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[UnwritableJob, ...] = ()
 
 
 _RELEASE: Final = TypeAdapter(Release)

@@ -38,7 +38,7 @@ from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
-from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, RefusedRow, Release
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release, UnwritableJob
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
@@ -237,7 +237,7 @@ class Releaser(Delivery[ReleasedJob]):
             if lost:
                 log.warning("jobs_lost", priority=priority, jobs=lost)
 
-    def _log_unwritten(self, refused: Sequence[RefusedRow]) -> None:
+    def _log_unwritten(self, refused: Sequence[UnwritableJob]) -> None:
         for each in refused:
             self._metrics.unwritable.inc()
             log.warning("job_write_refused", job_id=str(each.job_id), error=each.reason)

@@ -302,9 +302,9 @@ def _read(connection: Connection, table: str, rounds: int) -> Measured:
     for name, query in READS[table].items():
         took = []
         for _ in range(1 + rounds):
-            (told,) = _value(connection, f"explain (analyze, buffers, format json) {query}")
-            took.append(told["Execution Time"])
-        plan = told["Plan"]
+            (explained,) = _value(connection, f"explain (analyze, buffers, format json) {query}")
+            took.append(explained["Execution Time"])
+        plan = explained["Plan"]
         answer[name] = {
             "pages": plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
             "milliseconds": round(median(took[1:]), 1),

@@ -31,7 +31,7 @@ WRONG_SECRET: Final = {"status": 401, "sqlstate": "PGRST301", "message": "No sui
 
 
 @asynccontextmanager
-async def told(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
+async def misbehaving(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
     """The server does something bad once."""
     misbehave(world.server, path, **parameters)
     yield

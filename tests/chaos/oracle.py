@@ -60,7 +60,7 @@ select count(*) from (
     except all
     select tracked_id, old_priority, old_flag, old_manual, new_priority, new_flag, new_manual
     from chaos_changes
-) told
+) recorded
 """
 _ENTRIES = "select count(*) from repository_priority_changes"
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"

@@ -289,7 +289,7 @@ FLOWS: Final[dict[str, Flow]] = {
 def words(error: BaseException) -> str:
     """The first line of what an error says."""
     lines = str(error).strip().splitlines() or ["nothing"]
-    told = lines[0][:300]
+    first = lines[0][:300]
     if isinstance(error, ExceptionGroup):
         return words(error.exceptions[0])
-    return told if isinstance(error, AssertionError | RefusedError) else f"{type(error).__name__}: {told}"
+    return first if isinstance(error, AssertionError | RefusedError) else f"{type(error).__name__}: {first}"
