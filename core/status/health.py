@@ -24,7 +24,7 @@ from priorityd.core.status.problems import (
     silence,
 )
 
-STARTING = "Starting: the first full resync is not done."
+STARTING = "Starting: the first full resync has not finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _why_not_ready(facts: Facts) -> Iterator[str]:
     if facts.stopping:
         yield "stopping"
     if not repair.started:
-        yield "the first full resync is not done"
+        yield "the first full resync has not finished"
     if not has_answered(facts.database):
         yield silence(facts.database)
     swept = repair.sweeps and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS and is_led(facts.leader)
