@@ -51,7 +51,7 @@ class ReleaseMetrics:
     def __init__(self, made: MetricRegistry) -> None:
         self.in_flight = made.gauge(
             "jobs_in_flight",
-            "Ordered jobs that are released and not yet ended, of all daemons.",
+            "Ordered jobs that are released and neither ended nor lost, of all daemons.",
             priority=PRIORITIES,
         )
         self.released = made.counter(

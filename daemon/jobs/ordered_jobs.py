@@ -38,8 +38,8 @@ class Release:
 
     `busy`: another daemon is releasing. `more`: ask again at once. `refused` could not be written, and wait.
     `lost` counts the leases that have just expired without a report, `in_flight` the released jobs that have
-    not ended, of all daemons; both by the priority at release. `lost_now` is how many jobs are lost;
-    `given_up` are those that have been lost too often. `waiting`: jobs wait.
+    neither ended nor been lost, of all daemons; both by the priority at release. `lost_now` is how many jobs
+    are lost; `given_up` are those that have been lost too often. `waiting`: jobs wait.
     """
 
     busy: bool

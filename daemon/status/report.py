@@ -255,7 +255,7 @@ class OrderedJobsReport(Part):
     waiting: bool | None
     """Whether any wait; None until the first release."""
     in_flight: dict[Priority, int]
-    """Released and not yet ended, of all daemons, by their priority at release."""
+    """Released and neither ended nor lost, of all daemons, by their priority at release."""
     lost: int
     """Jobs without a report within their lease; they hold up no others."""
     last_sent_at: datetime | None
