@@ -109,6 +109,7 @@ class Dispatcher(Delivery[RecordedChange]):
                 await self.deliver(await self._batch(claimed))
         except (TransientError, PermanentError) as error:
             self._failed(error, "database")
+            return False
         return self._failing is None and len(claimed.changes) == BATCH_SIZE
 
     async def _open(self) -> None:
