@@ -196,7 +196,7 @@ def test_the_headline_is_the_worst_problem() -> None:
             "announcing_fails",
             "Inngest has accepted no announcement for 12 s: refused.",
         ),
-        (Facts(inngest=InngestFacts(oldest_seconds=16)), "announcing_fails", "has waited 16 s"),
+        (Facts(inngest=InngestFacts(oldest_seconds=16)), "announcing_fails", "to be announced for 16 s"),
         (Facts(jobs=JobFacts(inversions=1)), "jobs_overtake", "1 job has overtaken one of a higher priority"),
         (Facts(jobs=JobFacts(oldest_seconds={"high": 7201})), "high_job_overdue", "queued for more than 2 h"),
         (Facts(jobs=JobFacts(oldest_seconds={"low": 86_401})), "job_overdue", "queued for more than 24 h"),
