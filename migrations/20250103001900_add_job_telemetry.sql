@@ -148,7 +148,7 @@ begin
         from priorityd.missing_indexes(true) n
         where n.table_name = 'background_jobs' and priorityd.table_size(v_table) > c_small;
         if v_wrong is not null then
-            return format('background_jobs lacks indexes; run this outside a transaction, it blocks nobody: %s', v_wrong);
+            return format('background_jobs lacks indexes; run this, which blocks nobody, outside a transaction: %s', v_wrong);
         end if;
         return null;
     end
