@@ -87,7 +87,7 @@ _REMARKS: Final[dict[int, str]] = {
     401: "; something on the way to Supabase says so",
     403: "; something on the way to Supabase says so",
     404: "; is SUPABASE_URL the project's URL?",
-    407: "; the proxy wants a user and a password",
+    407: "; the proxy requires a user name and a password",
 }
 _STRANGERS: Final = ("anon", "authenticated")
 """The roles of an application's users, which must not get what the daemon needs."""

@@ -5,6 +5,7 @@ Longer ones are the caller's business: the work queue, the next sweep, the outbo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from tenacity import (
@@ -42,6 +43,14 @@ def retrying(max_attempts: int = MAX_ATTEMPTS, *, after_timeout: bool = True) ->
         return unknown(state) if reason == "schema_cache" else usual(state)
 
     return AsyncRetrying(retry=retry_if_exception_type(TransientError), stop=stop, wait=_wait, reraise=True)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """The seconds that an answer asks to wait in `Retry-After`; None if it has none, or a date."""
+    try:
+        return max(0.0, float(headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def _reason(state: RetryCallState) -> str | None:

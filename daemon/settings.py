@@ -54,28 +54,28 @@ class Settings(BaseSettings):
     )
     gateway_key: SecretStr | None = Field(
         None,
-        description="The anon or a publishable key, if the key above is the token of a role of your own: "
+        description="The anon key or a publishable key, if the key above is a token for a role of your own: "
         "Supabase's gateway demands one of the project's keys as well.",
     )
     inngest_event_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_EVENT_KEY", "inngest_event_key"),
-        description="Key of Inngest's event API; with it events are sent. Never logged.",
+        description="Key of Inngest's event API, needed to send events. Never logged.",
     )
     inngest_signing_key: SecretStr | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_SIGNING_KEY", "inngest_signing_key"),
-        description="Inngest's signing key; with it the daemon offers its function to Inngest. Never logged.",
+        description="Inngest's signing key, needed to offer the daemon's function to Inngest. Never logged.",
     )
     inngest_dev: str | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_DEV", "inngest_dev"),
-        description="1, or its URL, for an Inngest development server; it needs no keys.",
+        description="1, or the server's URL, to use an Inngest development server, which needs no keys.",
     )
     inngest_base_url: str | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_BASE_URL", "inngest_base_url"),
-        description="URL of a self-hosted Inngest: its API and its event API.",
+        description="URL of a self-hosted Inngest, for its API and its event API.",
     )
     inngest_api_base_url: str | None = Field(
         None,
@@ -93,92 +93,95 @@ class Settings(BaseSettings):
         description="Name of a branch environment of Inngest.",
     )
     http_host: str = Field(
-        "127.0.0.1", description="Address of /metrics, /livez, /readyz and /status; read-only, without login."
+        "127.0.0.1",
+        description="Address for /metrics, /livez, /readyz and /status; they are read-only, without login.",
     )
-    http_port: int = Field(9815, ge=0, le=65535, description="Port of the same; 0 takes any free one.")
+    http_port: int = Field(9815, ge=0, le=65535, description="Port for the same; 0 means any free one.")
     resync_schedule: str = Field(
         "0 */6 * * *",
-        description="When every tracked row is checked, as a cron expression in UTC: the safety net.",
+        description="When every tracked row is checked, as a safety net: a cron expression, in UTC.",
     )
     sweep_interval_seconds: Seconds = Field(
         10.0,
         le=3600,
-        description="Between searches for rows that disagree with membership; stretched automatically on a "
-        "large database so that they take at most 1 % of its time. Bounds how long a lost event can matter.",
+        description="Time between sweeps, which find rows that disagree with membership. It is extended "
+        "automatically on a large database so that they take at most 1 % of its time. It bounds how long a "
+        "lost event can matter.",
     )
     debounce_seconds: Seconds = Field(
-        0.2, le=60, description="Changes of one repository closer together than this are applied together."
+        0.2, le=60, description="Changes of one repository that are closer together are applied together."
     )
     max_wait_seconds: Seconds = Field(
-        1.0, le=300, description="The longest a change waits because others of the same repository follow it."
+        1.0, le=300, description="The longest a change waits while others of the same repository follow."
     )
     batch_size: int = Field(
-        500, ge=1, le=10_000, description="The most repositories per call to the database."
+        500, ge=1, le=10_000, description="The maximum number of repositories per call to the database."
     )
     dispatch_changes: bool = Field(
-        True, description="Whether priority changes are announced to Inngest, where events can be sent."
+        True, description="Whether priority changes are announced to Inngest, if events can be sent."
     )
     sync_new_workspace_repositories: bool = Field(
         True,
-        description="Whether a repository that has just become a workspace repository is queued for a sync "
-        "at priority 100, together with announcing it: the team that added it soon sees fresh data.",
+        description="Whether a repository that has just become a workspace repository is announced and also "
+        "queued for a sync at priority 100, so that the team that added it soon sees fresh data.",
     )
     dispatch_claim_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
         60.0,
-        description="How long a daemon's claim on changes to announce lasts: after it has died, another "
-        "takes them over that much later.",
+        description="How long a daemon's claim on changes to announce lasts. If the daemon dies, another one "
+        "takes them over after this time.",
     )
     host_sync_function: bool = Field(
         True,
-        description="Whether the daemon connects to Inngest to answer workspace/priorities.sync, where it "
-        "has the signing key.",
+        description="Whether the daemon connects to Inngest to answer workspace/priorities.sync, if it has "
+        "the signing key.",
     )
-    change_retention_days: int = Field(
-        90, ge=1, le=36500, description="How long priority changes stay on record."
-    )
+    change_retention_days: int = Field(90, ge=1, le=36500, description="How long priority changes are kept.")
     queue_mode: QueueMode = Field(
         "direct",
-        description="How jobs are queued where the caller does not say: direct, sent to Inngest at once; or "
-        "ordered, kept in the database until a daemon releases them in strict order.",
+        description="How jobs are queued unless the caller says otherwise: direct, sent to Inngest at once; "
+        "or ordered, kept in the database until a daemon releases them in strict order.",
     )
     release_jobs: bool = Field(
-        True, description="Whether the daemon releases ordered jobs, where events can be sent."
+        True, description="Whether the daemon releases ordered jobs, if events can be sent."
     )
     jobs_in_flight: int = Field(
         10,
         ge=1,
         le=10_000,
-        description="Ordered jobs of each type that may be in flight at once, over all daemons: as many as "
-        "the function's concurrency. More would wait in Inngest, where a later priority does not reach them.",
+        description="The maximum number of ordered jobs of each type in flight, over all daemons. Set it to "
+        "the function's concurrency: more would wait in Inngest, where a later priority does not reach them.",
     )
     job_deadline_seconds: Annotated[float, Field(ge=1, le=31_622_400, allow_inf_nan=False)] = Field(
         86_400.0,
-        description="Within this time an ordered job should be done; when five sixths of it have passed, one "
-        "of a lower priority is promoted.",
+        description="The time within which an ordered job should be done. When five sixths of it have "
+        "passed, a job of a lower priority is promoted.",
     )
     job_lease_seconds: Annotated[float, Field(ge=60, le=604_800, allow_inf_nan=False)] = Field(
         3600.0,
-        description="How long an ordered job may be in flight without background_jobs saying that it is "
-        "over; then it counts as lost, and is released again under the same event id, beside the others.",
+        description="How long an ordered job may be in flight before background_jobs says that it has ended. "
+        "After that it counts as lost, and is sent again under the same event id, in addition to the others.",
     )
     job_most_leases: int = Field(
         3,
         ge=1,
         le=1000,
-        description="After how many leases without a report an ordered job has failed.",
+        description="The number of leases without a report after which an ordered job has failed.",
     )
     drain_seconds: Seconds = Field(
-        20.0, le=600, description="After SIGTERM, the longest that waiting changes are still applied."
+        20.0, le=600, description="How long waiting changes are still applied after SIGTERM, at most."
     )
     event_priority: PriorityForm = Field(
         "score",
-        description="What data.priority of an event is: score (100, 50, 25), or word (high, medium, low; the "
-        "score is then in data.priorityScore) for consumers that already read it as a word.",
+        description="The form of data.priority in events: score (100, 50, 25), or word (high, medium, low, "
+        "with the score in data.priorityScore) for consumers that already read it as a word.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="json: one object a line; console: for people; auto: console on a terminal."
+        "auto",
+        description="json: one object per line; console: for people; auto: console on a terminal, else json.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The lowest level logged."
+    )
 
     @property
     def inngest_is_dev(self) -> bool:

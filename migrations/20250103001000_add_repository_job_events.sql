@@ -1,4 +1,4 @@
--- Jobs of repositories: their types, what one must look like, its priority, and the event that asks Inngest for it.
+-- Jobs of repositories: their types, their required form, their priorities, and the events that start them on Inngest.
 
 do $tables$
 begin
@@ -6,9 +6,9 @@ begin
         return;
     end if;
 
-    -- The types of jobs and the event that asks for each. What ordered jobs remember of a type: when it had its turn,
-    -- whether the last release was a promotion, the jobs in flight, and from where on it is worth looking: no lane has an
-    -- older head than the marks say, no workspace had its turn before turn_mark, but new ones if there are any.
+    -- The types of jobs, and the event that starts each. For ordered jobs also: when the type last had its turn, whether
+    -- its last release was a promotion, its jobs in flight, and marks from which to start looking: no lane has a head older
+    -- than its mark, and no waiting workspace had its last turn before turn_mark, except for new ones if there are any.
     if to_regclass('priorityd.job_types') is null then
         create table priorityd.job_types (
             job_type text primary key,
@@ -43,8 +43,8 @@ begin
         return;
     end if;
 
-    -- The priority of the jobs of a repository with such a tracked row: high in a workspace whatever the row says, and
-    -- medium without a row or a known value in it. Jobs have three priorities: critical counts as high.
+    -- The priority of the jobs of a repository with this tracked row: high in a workspace whatever the row says, and
+    -- medium without a row or without a known value in it. Jobs have three priorities: critical counts as high.
     create or replace function priorityd.job_priority(p_priority text, p_is_workspace_repo boolean)
     returns text language plpgsql immutable parallel safe as $$
     begin
@@ -56,8 +56,8 @@ begin
     end
     $$;
 
-    -- What a job was queued with, from a column of type json or jsonb. json accepts what jsonb can't hold (\u0000, huge
-    -- numbers): such a payload counts as none, so that reading many jobs does not fail because of one.
+    -- The payload of a job, from a column of type json or jsonb. json accepts what jsonb can't hold (\u0000, huge
+    -- numbers): such a payload counts as none, so that one job can't make reading many fail.
     create or replace function priorityd.parsed_payload(p_payload anyelement)
     returns jsonb language plpgsql immutable as $$
     declare
@@ -76,14 +76,13 @@ begin
     end
     $$;
 
-    -- What a payload says about its priority, cut to the length that may be meaningful.
+    -- The priority in a payload, as text, cut to the length that may be meaningful.
     create or replace function priorityd.priority_word(p_payload jsonb)
     returns text language sql immutable parallel safe as $$
         select left(p_payload #>> '{priority}', 33)
     $$;
 
-    -- The priority that such a word or score requests: a score between two priorities counts as the lower one. Null if it
-    -- is neither.
+    -- The priority for a word or score; a score between two priorities counts as the lower one. Null if it is neither.
     create or replace function priorityd.queued_priority(p_word text)
     returns text language plpgsql immutable parallel safe as $$
     begin
@@ -96,8 +95,7 @@ begin
     end
     $$;
 
-    -- The priority of the jobs of each of these repositories, looked up once each. Of several rows the most relevant one
-    -- counts.
+    -- The priority of the jobs of each of these repositories. If one has several rows, the most relevant row counts.
     create or replace function priorityd.job_priorities(p_repository_ids uuid[])
     returns table (repository_id uuid, priority text)
     language sql stable as $$
@@ -129,7 +127,7 @@ begin
     end
     $$;
 
-    -- Raises if this is no list of jobs, or longer than one call may be.
+    -- Raises if this is not a list of jobs, or is too long for one call.
     create or replace function priorityd.check_job_list(p_jobs jsonb)
     returns void language plpgsql immutable as $$
     declare
@@ -141,8 +139,7 @@ begin
     end
     $$;
 
-    -- Why this can't be an event's data, or null: the same as core/jobs/validation.py, as far as jsonb can hold what that
-    -- refuses.
+    -- Why this can't be an event's data, or null. The same as core/jobs/validation.py, except for what jsonb can't hold.
     create or replace function priorityd.explain_refused_data(p_data jsonb)
     returns text language plpgsql immutable as $$
     declare
@@ -153,13 +150,13 @@ begin
         c_most_bytes constant integer := 3145728;
     begin
         if jsonb_typeof(p_data) <> 'object' then
-            return 'has data that are no object';
+            return 'has data that is not an object';
         end if;
         if jsonb_typeof(coalesce(p_data -> 'metadata', '{}')) <> 'object' then
-            return 'has data.metadata that are no object';
+            return 'has data.metadata that is not an object';
         end if;
         if jsonb_path_exists(p_data, '$.**{101 to last}') then
-            return 'has data that are nested deeper than 100 levels';
+            return 'has data that is nested deeper than 100 levels';
         end if;
         if jsonb_path_exists(p_data, c_too_large) then
             return 'has data with a number that is too large';
@@ -171,7 +168,7 @@ begin
     end
     $$;
 
-    -- Why this can't be queued, or null. The fields that are set when the event is built may not be given.
+    -- Why this job can't be queued, or null. It may not contain fields that are set when its event is built.
     create or replace function priorityd.explain_refused_job(p_job jsonb)
     returns text language plpgsql immutable as $$
     declare
@@ -181,16 +178,16 @@ begin
         v_own text;
     begin
         if jsonb_typeof(p_job) is distinct from 'object' then
-            return 'is no object';
+            return 'is not an object';
         end if;
         if (p_job ->> 'repository_id' ~ c_uuid) is not true then
             return 'has no repository_id that is a uuid';
         end if;
         if coalesce(p_job ->> 'job_id' ~ c_uuid, true) is not true then
-            return 'has a job_id that is no uuid';
+            return 'has a job_id that is not a uuid';
         end if;
         if coalesce(jsonb_typeof(p_job -> 'repository_name'), 'null') not in ('string', 'null') then
-            return 'has a repository_name that is no text';
+            return 'has a repository_name that is not text';
         end if;
         v_reason := priorityd.explain_refused_data(v_data);
         if v_reason is not null then
@@ -207,11 +204,11 @@ begin
                 'promoted'
             )
         ) k;
-        return 'may not hold ' || v_own || ': that is set here';
+        return 'may not contain ' || v_own || ', which priorityd sets';
     end
     $$;
 
-    -- The same for a list, with the type of each, its own or the common one. `reason` is null if a job can be queued.
+    -- The same for a list of jobs, with the type of each: its own, else p_job_type. `reason` is null if it can be queued.
     create or replace function priorityd.judge_jobs(p_jobs jsonb, p_job_type text)
     returns table (pos bigint, job jsonb, job_type text, reason text) language plpgsql stable as $$
     begin
@@ -256,11 +253,11 @@ begin
     end
     $$;
 
-    -- The events of jobs, ready to be sent to Inngest by any language, each with the priority that its repository has
-    -- now. Jobs look as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web", "data": {…},
-    -- "job_id": "…", "job_type": "…"}, of which only the first is needed; job_id becomes the event's id, by which Inngest
-    -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason, but
-    -- for its data.
+    -- The events of jobs, ready to be sent to Inngest from any language, each with the priority that its repository has
+    -- now. Jobs have the same form as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web",
+    -- "data": {…}, "job_id": "…", "job_type": "…"}, where only the first field is required. job_id becomes the event's id,
+    -- by which Inngest recognises a repeat for 24 hours. A malformed job is listed in `refused`, without its data, with its
+    -- position and the reason.
     create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)
     returns jsonb language plpgsql
     set search_path = public, extensions

@@ -1,7 +1,7 @@
--- The outbox: handing the recorded changes to the dispatchers, and trimming the record. May be left out.
+-- The outbox: hands recorded changes to the dispatchers, and deletes old ones. May be left out.
 --
--- A row of repository_priority_changes is *pending* while it waits to be announced: younger than the moment at
--- which announcing began, and neither dispatched nor abandoned. A dispatcher claims pending rows, sends them, and
+-- A row of repository_priority_changes is *pending* while it waits to be announced: recorded after announcing
+-- began, and neither dispatched nor abandoned. A dispatcher claims pending rows, sends them, and
 -- marks them. A claim is a next_attempt_at in the future: that of a dead dispatcher expires by itself, and a row may then
 -- be sent again, under the same id.
 --
@@ -17,9 +17,9 @@ begin
         return;
     end if;
 
-    -- One row. announce_after is the newest change on record when announcing began, null before: months of history are
-    -- not announced. database_id makes event ids differ between two databases that announce to the same place.
-    -- dispatcher_seen_at tells a dispatcher that is down from one that was switched off.
+    -- One row. announce_after is the newest change on record when announcing began, null before that: months of history
+    -- are not announced. database_id makes event ids differ between two databases that announce to the same Inngest.
+    -- dispatcher_seen_at distinguishes a dispatcher that is down from one that was switched off.
     if to_regclass('priorityd.outbox') is null then
         create table priorityd.outbox (
             only_row boolean primary key default true constraint outbox_one_row check (only_row),
@@ -38,7 +38,7 @@ begin
     -- Checked by hand: `create index if not exists` blocks writers before it checks whether the index exists.
     perform set_config('lock_timeout', '2s', true);
     if to_regclass('public.idx_repository_priority_changes_tried') is null then
-        -- Rows that were claimed or put back and are still pending: few, and looked up by repository.
+        -- Rows that were claimed or returned and are still pending: there are few, and they are looked up by repository.
         create index idx_repository_priority_changes_tried
         on public.repository_priority_changes (tracked_repository_id, id)
         where dispatched_at is null and abandoned_at is null and attempts > 0;
@@ -62,9 +62,9 @@ begin
         return;
     end if;
 
-    -- A dispatcher starts. The very first one starts with changes from now on; so does one when none was seen for
-    -- p_forget_after_days, since announcing was switched off meanwhile. After a shorter break it continues where the last
-    -- one stopped. Skipped changes stay on record, not dispatched.
+    -- Starts dispatching. The very first dispatcher announces only changes from now on; so does one that starts after no
+    -- dispatcher was seen for p_forget_after_days, since announcing was then switched off. After a shorter break it
+    -- continues where the last one stopped. Skipped changes stay on record, not dispatched.
     create or replace function public.open_priority_outbox(p_forget_after_days integer default 7)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -104,7 +104,7 @@ begin
     -- ---------------------------------------------------------------------------------------------------------------
 
     -- Moves the low-water mark of the outbox after a scan from p_after: back if a row before it is pending again, forward
-    -- if that saves the next claim more than a few rows. Only one of several dispatchers does it.
+    -- if that saves the next claim more than a few rows. Only one dispatcher at a time does this.
     create or replace function priorityd.move_outbox_mark(p_after bigint)
     returns void language plpgsql as $$
     declare
@@ -118,7 +118,7 @@ begin
         ) then
             return;
         end if;
-        -- In one statement: rows that it does not see were written by a transaction still open, or not yet started.
+        -- In one statement: rows that it does not see belong to transactions that are still open or have not started.
         select p.id - 1 as clear_to, (select max(c.id) from public.repository_priority_changes c) as last,
             pg_snapshot_xmin(pg_current_snapshot()) as oldest_open, pg_snapshot_xmax(pg_current_snapshot()) as next
         into v_seen
@@ -148,8 +148,8 @@ begin
     $$;
 
     -- Claims the oldest pending rows that are not claimed, for p_claim_seconds.
-    -- A row whose repository has an older one claimed or put back waits for it, so that the changes of a repository are
-    -- announced in order; except if two dispatchers claim at the same instant.
+    -- A row waits while an older one of its repository is claimed or returned, so that the changes of a repository are
+    -- announced in order, except if two dispatchers claim at the same instant.
     -- The cost depends on the batch and the claimed rows, not on the length of the trail or the backlog: the index of
     -- pending rows is read from its old end, and few of its rows are not due.
     create or replace function public.claim_priority_changes(
@@ -173,7 +173,7 @@ begin
         perform priorityd.check_daemon(p_daemon_id);
         perform priorityd.check_range('p_claim_seconds', p_claim_seconds, 1, 3600);
         select * into strict v_outbox from priorityd.outbox;
-        -- Once a minute is enough; another dispatcher may be writing the same.
+        -- Once a minute is enough; a row that another dispatcher is writing right now is skipped.
         if v_outbox.dispatcher_seen_at is null or v_outbox.dispatcher_seen_at < v_now - interval '1 minute' then
             update priorityd.outbox o
             set dispatcher_seen_at = v_now
@@ -251,7 +251,7 @@ begin
     -- Settling
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- These are announced, even if another dispatcher has claimed them by now: what was sent was sent.
+    -- Marks changes as announced, even if another dispatcher has claimed them by now: they have been sent.
     create or replace function public.mark_priority_changes_dispatched(p_ids bigint[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -270,7 +270,7 @@ begin
     end
     $$;
 
-    -- These will never be accepted; each keeps its reason. Clear abandoned_at to have one tried again.
+    -- Abandons changes that will never be accepted, with the reason for each. Clear abandoned_at to have one tried again.
     create or replace function public.abandon_priority_changes(p_ids bigint[], p_reasons text[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -290,8 +290,8 @@ begin
     end
     $$;
 
-    -- These could not be sent for now: they are due again after the delay. Rows claimed by another dispatcher meanwhile
-    -- are left to it.
+    -- Returns changes that could not be sent for now: they are due again after the delay. Rows that another dispatcher has
+    -- claimed in the meantime are left to it.
     create or replace function public.return_priority_changes(
         p_daemon_id uuid,
         p_ids bigint[],
@@ -321,16 +321,16 @@ begin
     $$;
 
     -- ---------------------------------------------------------------------------------------------------------------
-    -- Looking and trimming
+    -- Counting and trimming
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- How many rows wait, and for how long. None do before announcing began. Counts the index of pending rows.
+    -- How many rows are pending, and for how long; none before announcing began. Reads the index of pending rows.
     create or replace function public.priority_outbox_depth()
     returns jsonb language sql stable
     set search_path = public, extensions
     set statement_timeout = '15s'
     set default_transaction_isolation = 'read committed'
-    -- Statistics know nothing of a backlog that comes and goes within minutes.
+    -- The planner's statistics miss a backlog that comes and goes within minutes.
     set enable_seqscan = off
     set enable_bitmapscan = off
     as $$
@@ -359,9 +359,9 @@ begin
         from priorityd.outbox o;
     $$;
 
-    -- Deletes rows older than p_keep_days, looking at p_limit rows after the key p_after, the oldest first. Pending rows
-    -- stay however old they are. next_after is the key to continue from, null when the following rows are recent, so the
-    -- cost is that of the rows looked at.
+    -- Deletes rows older than p_keep_days among the next p_limit rows after the key p_after, the oldest first. Pending rows
+    -- are kept regardless of their age. next_after is the key to continue from, null when the following rows are recent, so
+    -- the cost depends only on the rows looked at.
     create or replace function public.trim_priority_changes(
         p_keep_days integer default 90,
         p_after bigint default 0,

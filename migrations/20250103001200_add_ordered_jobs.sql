@@ -4,33 +4,33 @@
 -- workspaces take turns; within a turn the oldest job first. A job of a lower priority that has waited for too long
 -- is promoted (see choose_job_priority). At most so many jobs of a type are in flight at a time.
 --
--- How that costs O(log n) whatever is waiting. Priorities belong to repositories, not to jobs, and change; so no job
--- carries one. The jobs of one type and one repository form a *lane*, in which the oldest is the head. A lane has a
--- priority, a lane that is high stands in line for each workspace that holds its repository, and an upgrade moves
--- lanes, however many jobs are in them. To release is to take the head of the first lane, and to place that lane again.
+-- Cost. A release costs O(log n), however many jobs wait. Priorities belong to repositories, not to jobs, and they
+-- change, so jobs carry none. The jobs of one type and one repository form a *lane*, whose oldest job is its head. A lane
+-- has a priority; a high lane stands in line for each workspace that holds its repository; and an upgrade moves lanes,
+-- however many jobs they have. A release takes the head of the first lane, and places that lane again.
 --
--- How lanes stay true. A lane is placed by one function, from the rows as they are: waiting jobs, tracked row,
--- memberships. *Hints* say for which repositories that is to be done: queueing or cancelling jobs leaves some, and
--- so does every change on record in repository_priority_changes, in the transaction that makes it. A release
--- follows all hints before it takes anything. What went past us (somebody writing a priority by hand) is found by
--- check_job_lanes, and a lane that is too high by the release itself, which reads the tracked row of what it takes.
+-- Keeping lanes correct. One function places a lane from the current rows: waiting jobs, tracked row, memberships. *Hints*
+-- say for which repositories it must do so: queueing or cancelling jobs leaves hints, and so does every change recorded in
+-- repository_priority_changes, in its own transaction. A release follows all hints before it takes anything. Changes
+-- without a hint (a priority written by hand) are found by check_job_lanes; a lane that is too high is also found by the
+-- release itself, which reads the tracked row of what it takes.
 --
--- How many hints there are. Only while somebody releases does anybody leave one: releases say so for some minutes in
--- advance (released_until), and the first one after a pause compares all lanes with what waits (renew_releases).
--- What a hint says already, of a type and a repository, is not said by another: whoever would leave it holds the one that is
--- there until his transaction ends, and a release follows a hint that is held and leaves it for the next one. So nobody waits,
--- and those at work at the same moment may leave one each.
+-- The number of hints. Hints are left only while some daemon releases jobs: each release declares this for some minutes in
+-- advance (released_until), and the first one after a pause compares all lanes with the waiting jobs (renew_releases).
+-- There is no second hint for the same type and repository: instead, the transaction that would leave one holds the
+-- existing one until it ends; a release follows a held hint, but leaves it in place for the next release. So nobody waits,
+-- and only transactions that run at the same moment may leave a hint each.
 --
--- What a release never does: read rows that are over. Somebody's forgotten transaction keeps them all in the indexes, so
--- every look begins at a mark below which nothing can be, jobs in flight are known by their ids, and hints by the
--- transactions that left them.
+-- Dead rows. A release never reads them. A forgotten transaction keeps all of them in the indexes, so every search begins
+-- at a mark below which there is nothing, jobs in flight are found by their ids, and hints by the transactions that left
+-- them.
 --
--- Who waits for whom. One release at a time: it holds the only row of priorityd.release_state, alone writes lanes
--- and turns, and is a matter of milliseconds; another that comes meanwhile goes away at once. Queueing jobs and
--- changing priorities only ever insert; they never wait for a release. The application's tables get no trigger, no
--- column and no index: a large background_jobs stays as it is.
+-- Locks. There is one release at a time: it holds the only row of priorityd.release_state, alone writes lanes and turns,
+-- and takes milliseconds; another one that comes meanwhile returns at once. Queueing jobs and changing priorities only
+-- insert, so they never wait for a release. The application's tables get no trigger, no column and no index: a large
+-- background_jobs stays as it is.
 --
--- May be left out, the files of ordered jobs together.
+-- The files of ordered jobs may be left out, all together.
 
 do $tables$
 declare
@@ -40,8 +40,7 @@ begin
         return;
     end if;
 
-    -- The application's table of jobs: taken as it is found; made, in the shape that applications give it, where there
-    -- is none.
+    -- The application's table of jobs. An existing one is used as it is; otherwise it is created in its usual form.
     if to_regclass('public.background_jobs') is null then
         create table public.background_jobs (
             id uuid primary key default gen_random_uuid(),
@@ -61,9 +60,9 @@ begin
     end if;
 
     if to_regclass('priorityd.release_state') is null then
-        -- One row. The session that has it locked releases jobs. turns counts what was ever released; every hint that
-        -- hints_followed sees has been followed, but for those that the transaction left that looked. Until released_until
-        -- hints are left; the transactions in unhinted began when none were (null: all that are open).
+        -- One row; the session that holds its lock releases jobs. turns counts all releases so far. Every hint visible to
+        -- hints_followed has been followed, except those left by the transaction followed_by itself. Hints are left until
+        -- released_until; the transactions in unhinted began while none were left (null: all open transactions).
         create table priorityd.release_state (
             only_row boolean primary key default true constraint release_state_one_row check (only_row),
             turns bigint not null default 0,
@@ -74,13 +73,13 @@ begin
         );
         insert into priorityd.release_state default values;
 
-        -- The ordered jobs that are not over: in flight (released_at is not null), set aside (aside_until is not null) or
-        -- waiting in their lanes. The job itself is in background_jobs; no foreign key, because the application's deletes
-        -- must not pay for it.
-        -- Until it is sent, a release is no more than a claim: lease_until is near. After that it is far. event_id is
-        -- Inngest's own for the first event that it took: a repeat starts nothing, so its id leads to no run.
-        -- Set aside are the lost, whose leases ended losses times without a report, and those whose row the application
-        -- would not let us write.
+        -- The ordered jobs that have not ended: in flight (released_at is not null), set aside (aside_until is not null) or
+        -- waiting in their lanes. The job itself is in background_jobs; there is no foreign key, which would slow down the
+        -- application's deletes.
+        -- Until its job is sent, a release is only a claim, with a near lease_until; after that the lease is long. event_id
+        -- is Inngest's own id of the first event that it accepted: a repeat starts nothing, so its id leads to no run.
+        -- Set aside are lost jobs, whose lease expired `losses` times without a report, and jobs whose row the application
+        -- did not let us write.
         create table priorityd.ordered_jobs (
             job_id uuid primary key,
             job_type text not null,
@@ -103,10 +102,10 @@ begin
         create index ordered_jobs_aside
         on priorityd.ordered_jobs (job_type, aside_until) where aside_until is not null;
 
-        -- The lanes, each once for every workspace in whose line it stands. In no workspace: the workspace ''.
-        -- What changes with each release is part of the keys here and below: where it is not, each new version of a row
-        -- is compared with all that are dead. Only the holder of the queue's row writes, so nothing else is needed
-        -- for there to be one row for each lane and line, and one turn for each workspace.
+        -- The lanes, each with a row for every workspace in whose line it stands; the workspace is '' if there is none.
+        -- The keys here and below include what changes with each release: otherwise each new version of a row would be
+        -- compared with all dead ones. Only the holder of the release's row writes, so that there is one row for each lane
+        -- and line, and one turn for each workspace, without further constraints.
         create table priorityd.job_lanes (
             job_type text not null,
             repository_id uuid not null,
@@ -120,8 +119,8 @@ begin
         create index job_lanes_line
         on priorityd.job_lanes (job_type, priority, workspace_id, head_queued_at, head_number);
 
-        -- When a workspace last had its turn (0: never), of those that had or wait for one. Active ones may be without a
-        -- lane; the release that notices records it. No lane in its line has an older head than line_mark.
+        -- When each workspace that had or waits for a turn last had one (0: never). An active one may have no lane; the
+        -- release that notices this records it. No lane in its line has a head older than line_mark.
         create table priorityd.job_turns (
             job_type text not null,
             workspace_id text collate "C" not null,
@@ -132,7 +131,7 @@ begin
         );
         create index job_turns_next on priorityd.job_turns (job_type, served, workspace_id) where active;
 
-        -- Repositories whose lanes are to be placed again; all their lanes where job_type is null.
+        -- Repositories whose lanes must be placed again; all of their lanes if job_type is null.
         create table priorityd.job_hints (
             id bigint generated always as identity primary key,
             job_type text,
@@ -142,7 +141,7 @@ begin
         create index job_hints_left_by on priorityd.job_hints (left_by, id);
         create index job_hints_repository on priorityd.job_hints (repository_id, left_by);
 
-        -- What a release keeps to; the parameters of release_ordered_jobs, where they are explained.
+        -- The terms of a release: the parameters of release_ordered_jobs, which explains them.
         create type priorityd.release_terms as (
             daemon_id uuid,
             in_flight integer,
@@ -152,7 +151,7 @@ begin
             most_leases integer
         );
 
-        -- These are queues: their dead rows are in the way of the next one, and only few are alive.
+        -- These tables are queues: they have few live rows, and dead ones slow down the next release.
         for v_table in
             select c.oid::regclass from pg_class c
             where c.relnamespace = 'priorityd'::regnamespace and c.relkind = 'r'
@@ -171,8 +170,9 @@ begin
         return;
     end if;
 
-    -- The ways to say in background_jobs that a job has ended so, each as what UPDATE sets, from the plainest on: some
-    -- tables want a start time where there is an end time, or an end time with every end, and some know no `cancelled`.
+    -- The ways to record in background_jobs that a job has ended with this status, each as the SET list of an UPDATE, the
+    -- plainest first: some tables require a start time with an end time, or an end time with every end, and some have no
+    -- status `cancelled`.
     create or replace function priorityd.ways_to_end(p_status text)
     returns text[] language plpgsql stable as $$
     declare
@@ -212,8 +212,8 @@ begin
     end
     $$;
 
-    -- Ends these jobs, as far as they have not ended; `ended` has those that did. A job that the application's triggers
-    -- or checks will have in no way is found as in insert_job_rows; `refused` has it with the reason.
+    -- Ends those of these jobs that have not ended; `ended` lists them. A job that the application's triggers or checks
+    -- refuse in every way is found as in insert_job_rows, and listed in `refused` with the reason.
     create or replace function priorityd.end_jobs(
         p_job_ids uuid[], p_reasons text[], p_status text, out ended uuid[], out refused jsonb[]
     )
@@ -248,7 +248,7 @@ begin
                     get stacked diagnostics
                         v_state = returned_sqlstate, v_message = message_text, v_constraint = constraint_name;
             end;
-            -- A word or a time that the table wants otherwise; what a trigger refuses is not tried otherwise.
+            -- Try the next way only if the table refuses a status or a time; what a trigger refuses is not tried again.
             exit when v_state not in ('22P02', '23502', '23514') or (v_state = '23514' and v_constraint = '');
         end loop;
         ended := '{}';

@@ -8,7 +8,7 @@ begin
         return;
     end if;
 
-    -- Those of these repositories that background_jobs can't name, because a foreign key of it does not know them.
+    -- Those of these repositories that background_jobs can't refer to because of its foreign key.
     create or replace function priorityd.repositories_unknown_to_jobs(p_repository_ids uuid[])
     returns uuid[] language plpgsql stable as $$
     declare
@@ -22,7 +22,7 @@ begin
         join pg_attribute f on f.attrelid = c.confrelid and f.attnum = c.confkey[1]
         where c.conrelid = 'public.background_jobs'::regclass and c.contype = 'f' and c.conkey = array[a.attnum]
         limit 1;
-        -- Where the caller may not see them all, the foreign key itself has to tell.
+        -- If the caller may not see all repositories, only the foreign key itself can decide.
         if v_known is null or not has_table_privilege(v_known, 'select') or row_security_active(v_known) then
             return '{}';
         end if;
@@ -34,8 +34,8 @@ begin
     end
     $$;
 
-    -- Raises if the statuses are an enum without those that we can't do without; a worker's `processing` is not one of
-    -- them, and where there is no `cancelled`, a cancelled job is `failed`.
+    -- Raises if the statuses are an enum without an indispensable one. `processing` is not, and if there is no `cancelled`, a
+    -- cancelled job is `failed`.
     create or replace function priorityd.check_job_statuses()
     returns void language plpgsql stable as $$
     declare
@@ -48,13 +48,13 @@ begin
         where a.attrelid = 'public.background_jobs'::regclass and a.attname = 'status'
             and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = w.word);
         if v_missing is not null then
-            raise exception 'background_jobs can''t hold ordered jobs: its status knows no %', v_missing
-                using errcode = 'invalid_parameter_value', hint = 'Add the words: alter type … add value ….';
+            raise exception 'background_jobs can''t hold ordered jobs: its status enum lacks %', v_missing
+                using errcode = 'invalid_parameter_value', hint = 'Add the labels: alter type … add value ….';
         end if;
     end
     $$;
 
-    -- These jobs with what queueing adds to each: its position, an id, its type, its payload; and the reason if it is
+    -- These jobs with what queueing adds to each: its position, an id, its type and its payload, or the reason if it is
     -- refused.
     create or replace function priorityd.name_jobs(p_jobs jsonb, p_job_type text)
     returns jsonb[] language plpgsql as $$
@@ -79,9 +79,9 @@ begin
     end
     $$;
 
-    -- Writes these named jobs into background_jobs, but for those that are there already: `inserted` has the ids of the
-    -- new ones. A job that the application's triggers, checks or constraints refuse fails the INSERT: then both halves are
-    -- tried by themselves, until the jobs that fail are known; `refused` has them with the reason.
+    -- Writes these named jobs into background_jobs, except those that are there already; `inserted` has the ids of the
+    -- new ones. A job that the application's triggers, checks or constraints refuse makes the INSERT fail: then each half
+    -- is tried separately, until the jobs that fail are known; `refused` lists them with the reason.
     create or replace function priorityd.insert_job_rows(p_named jsonb[], out inserted uuid[], out refused jsonb[])
     language plpgsql as $$
     declare
@@ -124,7 +124,7 @@ begin
             inserted := v_first.inserted || v_second.inserted;
             refused := v_first.refused || v_second.refused;
         elsif not exists (select from public.background_jobs b where b.id = (p_named[1] ->> 'job_id')::uuid) then
-            -- Else somebody has queued the same at the same time.
+            -- Otherwise the same job has been queued at the same time.
             refused := array[p_named[1] || jsonb_build_object('reason', format('%s (%s)', left(v_message, 300), v_state))];
         end if;
     end
@@ -136,7 +136,7 @@ begin
     declare
         c_last constant xid8 := '18446744073709551615';
     begin
-        -- Transactions are numbered anew after a restore.
+        -- After a restore, transaction numbers start over.
         if (pg_snapshot_xmax(p_queue.hints_followed) <= pg_snapshot_xmax(pg_current_snapshot())) is not true then
             return query select '0'::xid8, c_last;
             return;
@@ -154,15 +154,16 @@ begin
     end
     $$;
 
-    -- Leaves hints at the lanes of these (job type, repository) pairs, of all types where that is null: how many. What a
-    -- hint that is there says already is not said again; it is held instead, so that it is followed once more after this
-    -- transaction. For transactions that have written what the hints tell of.
+    -- Leaves hints at the lanes of these (job type, repository) pairs (null: all types), and returns how many. An existing
+    -- hint is not repeated but held, so that it is followed once more after this transaction. To be called after writing
+    -- what the hints are about.
     create or replace function priorityd.leave_job_hints(p_job_types text[], p_repository_ids uuid[])
     returns bigint language plpgsql as $$
     declare
-        -- Others may not see that somebody releases by now, and can't hold what has changed since they began.
+        -- At other isolation levels a transaction may not see that jobs are released by now, and can't hold a row that has
+        -- changed since it began.
         c_up_to_date constant boolean := current_setting('transaction_isolation') like 'read %';
-        -- What is said further ahead was said by a clock that has been set back since.
+        -- A released_until further ahead was written before the clock was set back.
         c_longest constant interval := '10 min';
         v_queue priorityd.release_state;
         v_firsts xid8[];
@@ -201,7 +202,7 @@ begin
     end
     $$;
 
-    -- Puts those of these named jobs in order that are new, and leaves hints at their lanes.
+    -- Adds those of these named jobs that are new to the ordered ones, and leaves hints at their lanes.
     create or replace function priorityd.put_in_order(p_named jsonb[], p_new uuid[])
     returns void language plpgsql as $$
     declare
@@ -222,7 +223,7 @@ begin
     end
     $$;
 
-    -- These named jobs with their repositories' priorities as they are now.
+    -- These named jobs with the current priorities of their repositories.
     create or replace function priorityd.describe_jobs(p_named jsonb[])
     returns jsonb language sql stable as $$
         select coalesce(
@@ -257,14 +258,14 @@ begin
     --     select queue_repository_jobs('[{"repository_id": "…", "repository_name": "acme/web", "data": {…},
     --         "job_id": "…"}, …]', 'recent-prs')
     --
-    -- Only repository_id is needed. data are fields of the event to be. A job_type beside them wins over p_job_type. Called
-    -- again with the same job_ids it queues nothing twice; without them it can't tell. Each job gets a row in
-    -- background_jobs, and the event the field jobId: by that row its worker has to say that it is at work (status
-    -- 'processing', started_at) and that it is done ('completed' or 'failed', with the time).
+    -- Only repository_id is required. data has fields of the future event. A job's own job_type overrides p_job_type. A call
+    -- repeated with the same job_ids queues nothing twice; without them, repeats can't be recognised. Each job gets a row
+    -- in background_jobs, and its event has that row's id as jobId: in this row its worker must report that it has started
+    -- (status 'processing', started_at) and that it is done ('completed' or 'failed', with the time).
     --
     -- A job that is malformed, of an unknown repository, or refused by the application's own triggers and checks is listed
-    -- in `refused`, with its position and the reason, and the others are queued. `jobs` has these in their order, with
-    -- their repositories' priorities as they are now.
+    -- in `refused`, with its position and the reason; the others are queued. `jobs` lists these in order, with the current
+    -- priorities of their repositories.
     create or replace function public.queue_repository_jobs(p_jobs jsonb, p_job_type text default null)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -273,7 +274,7 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
-        -- Ids are given out here, once, because they are read several times below.
+        -- Ids are assigned once, here, because they are read several times below.
         v_named jsonb[] := priorityd.name_jobs(p_jobs, p_job_type);
         v_unknown uuid[];
         v_once jsonb[];

@@ -1,4 +1,4 @@
--- The lanes of ordered jobs: where each stands in the order. How they stay correct is described in 20250103001200.
+-- The lanes of ordered jobs: their places in the order. 20250103001200 describes how they are kept correct.
 
 do $functions$
 begin
@@ -6,8 +6,8 @@ begin
         return;
     end if;
 
-    -- A change of priority or flag moves the lanes of its repository. A trigger, but on our own table: whatever writes
-    -- the trail leaves the hint, and the application's tables are left alone.
+    -- A change of priority or flag moves the lanes of its repository. This is a trigger on our own table: whatever writes
+    -- to the trail leaves the hint, and the application's tables are not touched.
     create or replace function priorityd.hint_at_job_lanes()
     returns trigger language plpgsql as $$
     begin
@@ -26,7 +26,7 @@ begin
         for each statement execute function priorityd.hint_at_job_lanes();
     end if;
 
-    -- The priority of a repository's jobs now; of several rows the one that means most tells.
+    -- The current priority of a repository's jobs; if it has several rows, the most relevant one decides.
     create or replace function priorityd.current_job_priority(p_repository_id uuid)
     returns text language plpgsql stable as $$
     begin
@@ -34,9 +34,9 @@ begin
     end
     $$;
 
-    -- The workspaces in whose lines a high repository stands: whichever has its turn first takes it, and no other turn is
-    -- used up by it. Only the first 16, so that a repository that thousands hold costs no more; the workspace ''
-    -- for one that nobody holds.
+    -- The workspaces in whose lines a high repository stands: the one that has its turn first takes it, which uses up no
+    -- other turn. Only the first 16, so that a repository held by thousands costs no more; the workspace '' if none holds
+    -- it.
     create or replace function priorityd.workspaces_in_line(p_repository_id uuid)
     returns text[] language plpgsql stable as $$
     declare
@@ -57,7 +57,7 @@ begin
     end
     $$;
 
-    -- Makes the lanes of these (job type, repository) pairs what they should be. For the holder of the queue's row only.
+    -- Places the lanes of these (job type, repository) pairs where they should be. Only for the holder of the release's row.
     create or replace function priorityd.place_job_lanes(p_job_types text[], p_repository_ids uuid[])
     returns void language plpgsql as $$
     declare
@@ -170,7 +170,7 @@ begin
     end
     $$;
 
-    -- The hints that are to be followed, at most p_limit of them, and what this look sees.
+    -- The hints to follow, at most p_limit of them, and the snapshot in which they were found.
     create or replace function priorityd.next_job_hints(
         p_queue priorityd.release_state, p_limit integer, out ids bigint[], out seen pg_snapshot
     )
@@ -192,7 +192,7 @@ begin
     end
     $$;
 
-    -- Takes hints away that have been followed. One that somebody holds is to be followed again.
+    -- Deletes hints that have been followed, except those that are held: they must be followed again.
     create or replace function priorityd.forget_job_hints(p_ids bigint[])
     returns void language plpgsql as $$
     declare
@@ -207,14 +207,14 @@ begin
     end
     $$;
 
-    -- Follows hints, at most p_limit different ones: whether there are more, and else what has been seen if any were
-    -- followed. For the holder of the queue's row only.
+    -- Follows hints, at most p_limit different ones. `more`: there are others; if not, and if any were followed, `seen` is
+    -- the snapshot in which they were found. Only for the holder of the release's row.
     create or replace function priorityd.follow_job_hints(
         p_queue priorityd.release_state, p_limit integer, out more boolean, out seen pg_snapshot
     )
     language plpgsql as $$
     declare
-        -- Many of the hints of a busy time are the same, and the same once is enough.
+        -- At busy times many hints are the same, and following one of them is enough.
         c_repeats constant integer := 5;
         v_next record;
         v_ids bigint[];
@@ -256,7 +256,7 @@ begin
     $$;
 
     -- Puts the next job of a lane at its head after the first one has been taken, or ends the lane: what
-    -- place_job_lanes would do if nothing else had changed, at a fifth of its cost. For the holder of the queue's row only.
+    -- place_job_lanes would do if nothing else had changed, at a fifth of the cost. Only for the holder of the release's row.
     create or replace function priorityd.advance_job_lane(p_lane priorityd.job_lanes)
     returns void language plpgsql as $$
     declare
@@ -282,10 +282,10 @@ begin
     end
     $$;
 
-    -- Puts right a lane whose place or head has been changed behind our back; whether there was anything to do. Asked
-    -- before its head is passed over by a promotion: one that is over, or no longer higher, is not passed over. For the
-    -- holder of the queue's row only.
-    create or replace function priorityd.mend_job_lane(p_lane priorityd.job_lanes)
+    -- Corrects a lane whose place or head has changed without a hint, and returns whether it had. Called before a promotion
+    -- passes over the lane's head: a job that has ended, or is no longer higher, is not passed over. Only for the holder of
+    -- the release's row.
+    create or replace function priorityd.correct_job_lane(p_lane priorityd.job_lanes)
     returns boolean language plpgsql as $$
     begin
         if priorityd.current_job_priority(p_lane.repository_id) <> p_lane.priority then

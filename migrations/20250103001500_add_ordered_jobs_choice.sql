@@ -1,5 +1,5 @@
--- Which ordered job is the next, and taking it out of its lane. For the holder of the queue's row; the order is told at
--- the top of 20250103001200.
+-- Choosing the next ordered job, and taking it out of its lane. Only for the holder of the release's row; the order is
+-- described at the top of 20250103001200.
 
 do $functions$
 begin
@@ -7,10 +7,10 @@ begin
         return;
     end if;
 
-    -- From which priority the next job of a type is taken, and whether that is a promotion. The same as
-    -- core/jobs/release_policy.py, where the reasons are. Arguments: whether a high job waits, for how long the oldest
-    -- medium and low ones have (null: none does), and whether the last release of this type was a promotion.
-    -- `priority` is null when nothing waits.
+    -- The priority that the next job of a type is taken from, and whether that is a promotion. The same as
+    -- core/jobs/release_policy.py, which explains it. Arguments: whether a high job waits, how long the oldest medium and
+    -- low ones have waited (null: none waits), and whether the last release of this type was a promotion.
+    -- `priority` is null if no job waits.
     create or replace function priorityd.choose_job_priority(
         p_high_waits boolean,
         p_medium_seconds double precision,
@@ -36,7 +36,7 @@ begin
     end
     $$;
 
-    -- The lane of a priority, in the line of a workspace, whose head is the oldest; none is older than p_mark.
+    -- The lane with the oldest head, of a priority and in the line of a workspace; no head is older than p_mark.
     create or replace function priorityd.first_lane(
         p_job_type text, p_priority text, p_workspace_id text, p_mark timestamptz
     )
@@ -53,7 +53,7 @@ begin
     end
     $$;
 
-    -- The workspace that had no turn for the longest, of those that are in line for a type.
+    -- Of the workspaces in line for a type, the one whose last turn is longest ago.
     create or replace function priorityd.next_turn(p_type priorityd.job_types)
     returns priorityd.job_turns language plpgsql stable as $$
     declare
@@ -75,7 +75,7 @@ begin
     end
     $$;
 
-    -- Writes down below what it is not worth looking, as it is now.
+    -- The type with its marks raised to where there is something to find now.
     create or replace function priorityd.raise_marks(p_type priorityd.job_types)
     returns priorityd.job_types language plpgsql stable as $$
     declare
@@ -95,7 +95,7 @@ begin
     end
     $$;
 
-    -- The same type with the marks as they are by now: what was put right may have lowered them.
+    -- The type with its current marks, which a correction may have lowered.
     create or replace function priorityd.with_marks(p_type priorityd.job_types)
     returns priorityd.job_types language plpgsql stable as $$
     begin
@@ -106,8 +106,8 @@ begin
     end
     $$;
 
-    -- The lane from which the next job of a type is taken: none waits if it is null. `turn` is whose turn it is,
-    -- of a high one. `again`: something on the way was put right, so look again.
+    -- The lane from which the next job of a type is taken, null if none waits. `turn` is the turn that a high job uses up.
+    -- `again`: something was corrected on the way, so choose again.
     create or replace function priorityd.choose_lane(
         p_type priorityd.job_types,
         p_promote_after_seconds double precision,
@@ -147,13 +147,13 @@ begin
         ) c;
         promoted := v_choice.promoted;
         if promoted then
-            again := priorityd.mend_job_lane(case when v_high.head_job_id is null then v_medium else v_high end);
+            again := priorityd.correct_job_lane(case when v_high.head_job_id is null then v_medium else v_high end);
         end if;
         lane := case v_choice.priority when 'high' then v_high when 'medium' then v_medium when 'low' then v_low end;
     end
     $$;
 
-    -- The payload of a job, null if it is no JSON that jsonb can hold.
+    -- The payload of a job, null if jsonb can't hold it.
     create or replace function priorityd.read_payload(p_job_id uuid)
     returns jsonb language plpgsql stable as $$
     begin
@@ -164,8 +164,8 @@ begin
     end
     $$;
 
-    -- Locks a job: its status, null if it is not to be had, and its payload. One that is over, or has no payload that can
-    -- be read, which ends it, is taken off the list (`gone`); one that somebody else has locked is not waited for.
+    -- Locks a job, and returns its status (null if it can't be taken) and its payload. A job that has ended is taken off the
+    -- list (`gone`); so is one whose payload can't be read, which fails it. A job that is locked is not waited for.
     create or replace function priorityd.take_job(p_job_id uuid, out status text, out payload jsonb, out gone boolean)
     language plpgsql as $$
     begin
@@ -188,7 +188,7 @@ begin
     end
     $$;
 
-    -- What the tracked row says now; of several, the one that means most.
+    -- The current tracked row; if there are several, the most relevant one.
     create or replace function priorityd.tracked_row(p_repository_id uuid)
     returns jsonb language plpgsql stable as $$
     begin
@@ -204,9 +204,8 @@ begin
     end
     $$;
 
-    -- Locks the head of a lane. `status` is null if it is not to be had, and what was in the way has been put right: a
-    -- lane that is too high, a job that is over before its turn. Of one that somebody else has locked, its repository's
-    -- jobs are left for the next release.
+    -- Locks the head of a lane. `status` is null if it can't be taken; the cause has then been corrected: the lane was too
+    -- high, or the job had ended before its turn. If the job is locked, its repository's jobs are left for the next release.
     create or replace function priorityd.take_head(
         p_lane priorityd.job_lanes, out status text, out payload jsonb, out tracked jsonb
     )
@@ -214,7 +213,7 @@ begin
     declare
         v_job record;
     begin
-        -- The row as it is now: what it was when the lane was placed may have been changed behind our back.
+        -- The current row: it may have changed without a hint since the lane was placed.
         tracked := priorityd.tracked_row(p_lane.repository_id);
         if priorityd.job_priority(tracked ->> 'priority', (tracked ->> 'is_workspace_repo')::boolean) <> p_lane.priority then
             perform priorityd.place_job_lanes(array[p_lane.job_type], array[p_lane.repository_id]);
@@ -234,7 +233,7 @@ begin
     end
     $$;
 
-    -- Puts a job in flight; its row as it is then. One that is at work already takes its place as one that was sent.
+    -- Puts a job in flight, and returns its new row. A job that has already started counts as sent.
     create or replace function priorityd.put_in_flight(
         p_job_id uuid, p_priority text, p_at_work boolean, p_terms priorityd.release_terms
     )
@@ -256,8 +255,8 @@ begin
     end
     $$;
 
-    -- From now on the payload says how a job went: with what priority (until now it was its repository's), and whether
-    -- before its turn.
+    -- A released job, as release_ordered_jobs returns it. From now on its payload says with which priority it was released
+    -- (until now that was its repository's), and whether it was promoted.
     create or replace function priorityd.describe_release(
         p_job priorityd.ordered_jobs, p_payload jsonb, p_tracked jsonb, p_promoted boolean, p_turn bigint
     )
@@ -283,15 +282,15 @@ begin
     end
     $$;
 
-    -- Takes the next job of a type out of its lane; null when there is none that can be had. `looks`: at how many lanes.
-    -- A job that is at work already (its event was accepted although sending it seemed to fail) takes its place in
-    -- flight without being sent again: such an answer has no `job_id`. p_turn is the number of this release.
+    -- Takes the next job of a type out of its lane; null if no job can be taken. `looks` is how many lanes were tried. A job
+    -- that has already started (its event was accepted although sending it seemed to fail) is put in flight without being
+    -- sent again: then the answer has no `job_id`. p_turn is the number of this release.
     create or replace function priorityd.release_next_job(
         p_type priorityd.job_types, p_turn bigint, p_terms priorityd.release_terms, out job jsonb, out looks integer
     )
     language plpgsql as $$
     declare
-        -- Cancelled jobs may be many; the next release goes on.
+        -- There may be many cancelled jobs; the next release goes on.
         c_most_passed_over constant integer := 1000;
         v_choice record;
         v_lane priorityd.job_lanes;

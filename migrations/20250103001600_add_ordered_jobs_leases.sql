@@ -1,4 +1,4 @@
--- Ordered jobs in flight: which are over, which are lost, what becomes of these, and what daemons say of them.
+-- Ordered jobs in flight: those that have ended, those that are lost, and what daemons report about them.
 
 do $functions$
 begin
@@ -13,21 +13,21 @@ begin
         select o.* from priorityd.ordered_jobs o where o.job_id = any (p_job_ids) and o.released_at is not null
     $$;
 
-    -- The ids of the jobs in flight, and of some that are no longer.
+    -- The ids of the jobs in flight, and of some that no longer are.
     create or replace function priorityd.ids_in_flight()
     returns uuid[] language sql stable as $$
         select array(select u.id from priorityd.job_types k cross join unnest(k.in_flight) u (id))
     $$;
 
-    -- Takes jobs in flight that are over off the list. Rows that somebody is writing are left for the next time.
+    -- Takes jobs in flight that have ended off the list. Locked rows are left for the next time.
     create or replace function priorityd.forget_ended_jobs()
     returns void language plpgsql as $$
     declare
-        -- Ids first, then rows by their ids: as one statement each would be a join, and planned as if it were large.
+        -- Ids first, then rows by their ids: a single statement would be a join, and planned as if it were large.
         v_ids constant uuid[] := array(
             select f.job_id from priorityd.ordered_jobs f
             where f.job_id = any (priorityd.ids_in_flight()) and f.released_at is not null
-                -- One look-up each: there are few, however large background_jobs is. Null: deleted.
+                -- One look-up each: few jobs are in flight, however large background_jobs is. Null: deleted.
                 and coalesce((select b.status::text from public.background_jobs b where b.id = f.job_id), 'deleted')
                     not in ('queued', 'processing')
             for update skip locked
@@ -37,7 +37,7 @@ begin
     end
     $$;
 
-    -- Ends those as failed that were lost too often. Jobs that somebody is writing are left for the next time.
+    -- Ends jobs that were lost too often as failed. Locked ones are left for the next time.
     create or replace function priorityd.give_up_lost_jobs(p_terms priorityd.release_terms)
     returns uuid[] language plpgsql as $$
     declare
@@ -68,10 +68,10 @@ begin
     end
     $$;
 
-    -- Takes those whose lease has ended out of flight; with them what this daemon took and did not send, for it asks for
-    -- more only when it has nothing in hand: it never got the answer. Those that were sent, and that nobody has reported
-    -- on, are lost, and set aside: they hold no place and no lane. The others go back into their lanes, as those do whose
-    -- time aside is over and that were never lost. The answer counts the lost by the priority that they went with.
+    -- Takes jobs whose lease has expired out of flight, and also those that this daemon took and did not send: a daemon asks
+    -- for more only when it has none left to send, so it never got the answer. Jobs that were sent and not reported on are
+    -- lost and set aside: they take up no place and no lane. The others go back into their lanes, and so do jobs whose time
+    -- aside is over and that were never lost. The answer counts the lost ones by their priority at release.
     create or replace function priorityd.end_leases(p_terms priorityd.release_terms)
     returns jsonb language plpgsql as $$
     declare
@@ -121,15 +121,15 @@ begin
     end
     $$;
 
-    -- Releases lost jobs of a type once more, those first that have been lost for the longest. Until Inngest forgets their
-    -- events, which takes 24 hours, that starts nothing; so they take no place from the others, and of the places beside
-    -- theirs no more than a tenth of p_in_flight.
+    -- Releases lost jobs of a type once more, those that have been lost longest first. This starts nothing until Inngest
+    -- forgets their events, which takes 24 hours. So they take no place from the others, but have places of their own, a
+    -- tenth of p_in_flight.
     create or replace function priorityd.release_lost_jobs(
         p_type priorityd.job_types, p_turn bigint, p_limit integer, p_terms priorityd.release_terms
     )
     returns jsonb[] language plpgsql as $$
     declare
-        -- Those that are over may be many; the next release goes on.
+        -- Many of them may have ended; the next release goes on.
         c_most_looked_at constant integer := 1000;
         v_free constant bigint := greatest(p_terms.in_flight / 10, 1) - (
             select count(*) from priorityd.jobs_in_flight(p_type.in_flight) f where f.losses > 0
@@ -168,11 +168,11 @@ begin
     $$;
 
     -- ---------------------------------------------------------------------------------------------------------------
-    -- What a daemon says of the jobs that were released to it
+    -- What a daemon reports about the jobs that were released to it
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- These were accepted by Inngest: each is in flight for p_lease_seconds from now. p_event_ids are Inngest's own for the
-    -- events: of a job that is sent again the first one is kept, because a repeat starts nothing.
+    -- Records that Inngest has accepted these jobs: each is in flight for p_lease_seconds from now. p_event_ids are
+    -- Inngest's own ids of the events; of a job that is sent again the first is kept, because a repeat starts nothing.
     create or replace function public.mark_jobs_sent(
         p_job_ids uuid[], p_lease_seconds double precision default 3600, p_event_ids text[] default null
     )
@@ -204,7 +204,7 @@ begin
     end
     $$;
 
-    -- This daemon could not send these: they wait again, at their old places.
+    -- Returns jobs that this daemon could not send: they wait again, in their old places.
     create or replace function public.return_unsent_jobs(p_daemon_id uuid, p_job_ids uuid[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -238,8 +238,8 @@ begin
     end
     $$;
 
-    -- Inngest will never accept these: each ends as failed, with its reason where the table has a column for it. Those
-    -- whose rows the application keeps from being written are `refused`; they are off the list as well.
+    -- Ends jobs that Inngest will never accept as failed, with the reason if the table has a column for it. Those whose
+    -- row the application does not let us write are `refused`; they are taken off the list as well.
     create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -257,8 +257,8 @@ begin
     end
     $$;
 
-    -- What Inngest says of lost jobs: one that runs is in flight again, for p_lease_seconds from now; one that is over
-    -- ends so in background_jobs too.
+    -- Records what Inngest says about lost jobs: one that is running is in flight again, for p_lease_seconds from now; one
+    -- that has ended gets the same status in background_jobs.
     create or replace function public.settle_lost_jobs(
         p_job_ids uuid[], p_statuses text[], p_lease_seconds double precision default 3600
     )

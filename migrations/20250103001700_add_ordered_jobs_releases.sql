@@ -1,4 +1,4 @@
--- Releasing ordered jobs. All of it is done by the holder of the only row of priorityd.release_state; the order is told
+-- Releasing ordered jobs. All of this is for the holder of the only row of priorityd.release_state; the order is described
 -- at the top of 20250103001200.
 
 do $functions$
@@ -7,7 +7,7 @@ begin
         return;
     end if;
 
-    -- Writes the payloads of released jobs. Those that the application's triggers or checks refuse are found as in
+    -- Writes the payloads of released jobs. Jobs that the application's triggers or checks refuse are found as in
     -- insert_job_rows.
     create or replace function priorityd.write_payloads(p_jobs jsonb[], out written jsonb[], out refused jsonb[])
     language plpgsql as $$
@@ -50,7 +50,7 @@ begin
     end
     $$;
 
-    -- Sets jobs aside for a while whose rows can't be written: the application may have been changed by then.
+    -- Sets jobs whose rows can't be written aside for a while, after which the application may have been changed.
     create or replace function priorityd.set_aside(p_refused jsonb[])
     returns void language plpgsql as $$
     declare
@@ -63,9 +63,9 @@ begin
     end
     $$;
 
-    -- How many more jobs of a type may be in flight. Those that are lost take no place (see release_lost_jobs). Nor do as many
-    -- as there are places of those that were sent 10 s ago and are still `queued`: they may be lost too, and their lease is
-    -- long. If they only wait in Inngest, no more than twice as many as wanted are out of reach.
+    -- How many more jobs of a type may be in flight. Lost jobs take up no place (see release_lost_jobs). Nor do jobs that
+    -- were sent more than 10 s ago and are still `queued`, up to p_in_flight of them: they may be lost too, and their lease
+    -- is long. If they only wait in Inngest, at most twice as many jobs as wanted are out of reach.
     create or replace function priorityd.free_places(p_type priorityd.job_types, p_in_flight integer)
     returns bigint language plpgsql stable as $$
     declare
@@ -83,8 +83,8 @@ begin
     end
     $$;
 
-    -- Releases jobs of a type as long as there is room for them in flight, up to p_limit. p_turn is the number of the last
-    -- release. `more`: call again at once.
+    -- Releases jobs of a type, up to p_limit, as long as more may be in flight. p_turn is the number of the last release.
+    -- `more`: call again at once.
     create or replace function priorityd.release_jobs_of_type(
         p_type priorityd.job_types,
         p_turn bigint,
@@ -129,7 +129,7 @@ begin
             perform priorityd.set_aside(refused);
         end if;
 
-        -- Once for all jobs of the type: each of many versions of a row in one transaction would be looked at.
+        -- Once for all jobs of the type: many versions of a row in one transaction would all have to be read.
         select k.* into v_after from priorityd.job_types k where k.job_type = p_type.job_type;
         if last_turn > p_turn then
             v_after.served := last_turn;
@@ -187,7 +187,7 @@ begin
     end
     $$;
 
-    -- How far ahead a release says that there are releases.
+    -- For how long a release declares that jobs are being released.
     create or replace function priorityd.release_ahead()
     returns interval language sql immutable as $$ select interval '5 min' $$;
 
@@ -198,14 +198,14 @@ begin
         from (select nullif(s.released_until, '-infinity') as released_until from priorityd.release_state s) q
     $$;
 
-    -- Says that somebody releases, for some minutes from now. After a pause, in which nobody left hints, lanes may be anywhere:
-    -- then, and once more when each of the transactions has ended that were open when that had been said, hints are left at
-    -- all that are misplaced, up to p_limit. `more`: there may be others.
+    -- Declares that jobs are being released, for some minutes from now. After a pause, in which no hints were left, lanes may
+    -- be anywhere. So hints are left at all misplaced lanes, up to p_limit: right then, and again when the transactions that
+    -- were open at the declaration have ended. `more`: there may be others.
     create or replace function priorityd.renew_releases(p_queue priorityd.release_state, p_limit integer, out more boolean)
     language plpgsql as $$
     declare
         c_ahead constant interval := priorityd.release_ahead();
-        -- No release takes that long: one that ended later than what was said before would leave a gap.
+        -- Longer than any release takes: one that ended after released_until would leave a gap.
         c_least constant interval := '1 min';
         v_now constant timestamptz := clock_timestamp();
         v_open xid8[] := array(select pg_snapshot_xip(pg_current_snapshot()));
@@ -231,7 +231,7 @@ begin
     end
     $$;
 
-    -- How many jobs are in flight, by the priority that they went with, and how many are lost.
+    -- How many jobs are in flight, by their priority at release, and how many are lost.
     create or replace function priorityd.count_flight(out in_flight jsonb, out lost bigint)
     language plpgsql stable as $$
     begin
@@ -250,11 +250,12 @@ begin
     end
     $$;
 
-    -- Releases up to p_limit jobs to this daemon, which is to send them and then to say so (mark_jobs_sent), within
-    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight, and up to as
-    -- many that nobody has said to be at work within 10 s. A job in flight is lost when p_lease_seconds have passed since it was sent and nobody reported on it: then it is released
-    -- again, beside the others, until p_most_leases have passed so, and it ends as failed (`given_up`).
-    -- `busy`: another release is under way. `more`: call again at once. `refused`: could not be written, and wait.
+    -- Releases up to p_limit jobs to this daemon, which must send them and then report it (mark_jobs_sent) within
+    -- p_claim_seconds; after that they count as not sent. At most p_in_flight jobs of each type are in flight, and in addition
+    -- up to the same number that have not been reported as started within 10 s. A job in flight is lost if p_lease_seconds
+    -- have passed since it was sent without a report: then it is released again, in addition to the others, until this has
+    -- happened p_most_leases times and it ends as failed (`given_up`).
+    -- `busy`: another release is under way. `more`: call again at once. `refused` jobs could not be written, and wait.
     create or replace function public.release_ordered_jobs(
         p_daemon_id uuid,
         p_in_flight integer,
@@ -269,7 +270,7 @@ begin
     set lock_timeout = '2s'
     set statement_timeout = '20s'
     set jit = off
-    -- Every look is at the end of an index. What the planner knows of tables that fill and empty within seconds is
+    -- Every search reads one end of an index. The planner's statistics of tables that fill and empty within seconds are
     -- wrong more often than right.
     set enable_seqscan = off
     set enable_bitmapscan = off
@@ -304,7 +305,7 @@ begin
         v_lost := priorityd.end_leases(v_terms);
         v_given_up := priorityd.give_up_lost_jobs(v_terms);
         v_unhinted := priorityd.renew_releases(v_queue, c_hints);
-        -- Nothing is taken before every hint is followed: the job that one of them tells of may be the first.
+        -- Nothing is taken before every hint has been followed: one of them may lead to the job that comes first.
         v_hints := priorityd.follow_job_hints(v_queue, c_hints);
         v_more := v_hints.more or v_unhinted;
         if not v_more then

@@ -1,4 +1,4 @@
--- Looking at ordered jobs, and cancelling them.
+-- Checking, listing, counting and cancelling ordered jobs.
 
 do $functions$
 begin
@@ -8,8 +8,8 @@ begin
         return;
     end if;
 
-    -- Looks for lanes that are not where their waiting jobs, their repository's row and its memberships say, up to p_limit,
-    -- and leaves hints at those that have none. Costs one pass over the lanes and the waiting jobs.
+    -- Finds up to p_limit lanes that are not where they should be according to their waiting jobs, their repository's row
+    -- and its memberships, and leaves hints at those that have none. Costs one pass over the lanes and the waiting jobs.
     create or replace function priorityd.hint_at_misplaced_lanes(p_limit integer, out misplaced bigint, out hinted bigint)
     language plpgsql
     set enable_seqscan = on
@@ -50,9 +50,9 @@ begin
     end
     $$;
 
-    -- Looks for lanes that are not where they should be. Priorities that were written by hand are found so, before the sweep
-    -- sees them, and high repositories that have changed workspaces and stayed high; nothing else ever should. Also forgets
-    -- when workspaces had their turns that had none for long.
+    -- Finds misplaced lanes, and leaves hints at them. This finds priorities written by hand, before the sweep sees them, and
+    -- high repositories that have changed workspaces and stayed high; there should be no other cause. It also forgets the
+    -- turns of workspaces that have had none for a long time.
     create or replace function public.check_job_lanes(p_limit integer default 5000)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -81,8 +81,8 @@ begin
     end
     $$;
 
-    -- Cancels these jobs, or all of a repository (of one type), as far as they wait. `in_flight` are those that can't be
-    -- called back, `refused` those whose rows the application's triggers or checks keep as they are.
+    -- Cancels these jobs, or all of a repository (of one type), if they are still waiting. `in_flight` counts those that
+    -- can't be called back, `refused` lists those whose rows the application's triggers or checks do not let change.
     create or replace function public.cancel_ordered_jobs(
         p_job_ids uuid[] default null,
         p_repository_id uuid default null,
@@ -103,7 +103,7 @@ begin
         v_repository_ids uuid[];
     begin
         if p_job_ids is null and p_repository_id is null then
-            raise exception 'name jobs or a repository' using errcode = 'invalid_parameter_value';
+            raise exception 'give p_job_ids or p_repository_id' using errcode = 'invalid_parameter_value';
         end if;
         if p_job_type is not null then
             perform priorityd.check_job_type(p_job_type);
@@ -124,8 +124,8 @@ begin
             );
         end if;
 
-        -- In the order in which a release locks: the job, then what is known of it. A release in which one of them is
-        -- being taken is waited for, and has taken it.
+        -- Lock in the same order as a release: the job, then our row of it. If a release is just taking one of them, wait for
+        -- it; the job has then been taken.
         perform from public.background_jobs b where b.id = any (v_chosen) order by b.id for no key update;
         v_chosen := array(
             select o.job_id from priorityd.ordered_jobs o
@@ -133,7 +133,7 @@ begin
             order by o.job_id
             for no key update
         );
-        -- One that somebody has begun out of its turn is out, too.
+        -- A job that was started out of turn can't be called back either.
         select coalesce(array_agg(o.job_id) filter (where o.released_at is null and b.status::text = 'queued'), '{}'),
             count(*) filter (where o.released_at is not null or b.status::text = 'processing')
         into v_ids, v_in_flight
@@ -156,9 +156,9 @@ begin
     end
     $$;
 
-    -- The lines in which the waiting jobs of these (job type, repository) pairs stand, with their repositories' priorities
-    -- as they are now. Lanes are moved by releases, so they are behind where nobody releases: then it is told where the
-    -- next release would put them, which costs a look at the memberships of each.
+    -- The lines in which waiting jobs stand, with the current priorities of their repositories. Lanes are moved by releases,
+    -- so they are out of date while no jobs are released: then the answer is where the next release would put them, which
+    -- costs a look at the memberships of each.
     create or replace function priorityd.current_lines(p_job_type text)
     returns table (job_type text, repository_id uuid, priority text, workspace_id text)
     language sql stable as $$
@@ -187,11 +187,11 @@ begin
         )
     $$;
 
-    -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then those that wait in the
-    -- order in which they would be released, with `position` within their type; of one type or one repository if
-    -- wanted. `asked_seconds` is how long ago a daemon last asked for some (null: never). The positions are those of this moment: they hold if nothing is queued, changed, cancelled or promoted
-    -- meanwhile, and a repository in several workspaces counts for the one of them whose turn is next. Costs a look at
-    -- every job that waits.
+    -- The jobs in flight or set aside (lost ones, and those whose rows can't be written), then the waiting ones in the order
+    -- in which they would be released, with their `position` within the type; optionally of one type or one repository.
+    -- `asked_seconds` is how long ago a daemon last asked for jobs (null: never). The positions are those of this moment:
+    -- they hold if nothing is queued, changed, cancelled or promoted meanwhile, and a repository in several workspaces
+    -- counts for the one whose turn is next. Reads every waiting job.
     create or replace function public.list_ordered_jobs(
         p_job_type text default null,
         p_repository_id uuid default null,
@@ -284,8 +284,8 @@ begin
     end
     $$;
 
-    -- What waits and what is in flight, by job type and priority, those that wait with the priority that they have now; and
-    -- how long ago a daemon last asked for some (null: never). Costs a look at every job that waits.
+    -- How many jobs wait and are in flight, by job type and priority (of waiting jobs, the current one), and how long ago a
+    -- daemon last asked for jobs (null: never). Reads every waiting job.
     create or replace function public.count_ordered_jobs()
     returns jsonb language plpgsql stable
     set search_path = public, extensions

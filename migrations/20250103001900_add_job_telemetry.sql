@@ -1,17 +1,17 @@
--- Job telemetry: what ended in public.background_jobs since the daemon last looked, what waits there now, and
--- which jobs overtook one of a higher priority. The table is the application's and may be missing; everything
--- here then says so and does nothing: apply this again when the table has been added since. May be left out, this file
--- and the next together.
+-- Job telemetry: the jobs in public.background_jobs that ended since the daemon last looked, those that wait now, and
+-- those that overtook one of a higher priority. The table is the application's and may be missing; everything here
+-- then says so and does nothing: apply this again once the table has been added. This file and the next may be left
+-- out, both together.
 --
--- *Ended jobs.* Each is to be counted once, over restarts and changes of the daemon that counts, although jobs end in
--- any order and a commit becomes visible later than the time that its row carries. So the cursor is here and
--- not in a daemon, and it moves over the past only: over times so long ago that no transaction which began
--- then is still open (see look_at_transactions). That past is one keyset, which nobody adds to any more.
+-- *Ended jobs.* Each must be counted once, across restarts and changes of the daemon that counts, although jobs end in
+-- any order and a commit becomes visible later than the time in its row. So the cursor is kept here and not in a
+-- daemon, and it moves only over the settled past: over times so long ago that no transaction that began then is still
+-- open (see look_at_transactions). Nothing is added to that past any more, so it can be paged by key.
 --
--- *The queue.* It may be long, and no index of ours may know a job's priority. So a poll walks along it for a moment only,
--- from its oldest job on, and the next one goes on from there: a short queue is counted by every poll, and of a
--- long one the last whole count is told, with its age. Inversions are judged by the first job of each priority that the
--- walk has met and that still waits: in a long queue some may be missed, and none is invented.
+-- *The queue.* It may be long, and no index of ours can know a job's priority. So each poll walks along it only briefly,
+-- beginning at its oldest job, and the next one continues: a short queue is counted by every poll; for a long one, the
+-- last complete count is returned, with its age. Inversions are judged by the first job of each priority that the walk has
+-- met and that still waits: in a long queue some may be missed, but none is invented.
 --
 -- *Inversions.* A job is one if it started, without being promoted, a second or more before another of its type and of a
 -- higher priority that had been queued no later. A release can't be called back, and what was released in order starts some
@@ -27,8 +27,8 @@ begin
         return;
     end if;
 
-    -- One row. The last page that was handed out is (finished_from, finished_to] and (started_from, started_to];
-    -- it is handed out again to the daemon that claimed it until that daemon says that it has counted it.
+    -- One row. The last page that was handed out is (finished_from, finished_to] and (started_from, started_to]; it is
+    -- handed out again to the same daemon until that daemon says that it has counted it.
     if to_regclass('priorityd.job_cursor') is null then
         create table priorityd.job_cursor (
             only_row boolean primary key default true constraint job_cursor_one_row check (only_row),
@@ -44,7 +44,7 @@ begin
             -- The transactions that were open at looked_at: see look_at_transactions.
             looked_at timestamptz not null default now(),
             transactions jsonb not null default '{}',
-            -- The walk under way has counted what is queued up to this job; null: none is. The last whole one began at
+            -- The current walk has counted the queue up to this job; null: there is none. The last complete walk began at
             -- queue_counted_at. A count is an array of groups, by type and priority.
             queue_after timestamptz,
             queue_after_id uuid,
@@ -79,7 +79,7 @@ begin
                 end
         );
         if v_wrong is not null then
-            return format('background_jobs is no table, lacks columns, or has them with an unexpected type: %s', v_wrong);
+            return format('background_jobs is not a table, lacks columns, or has them with an unexpected type: %s', v_wrong);
         end if;
         if exists (
             select from pg_attribute a join pg_type t on t.oid = a.atttypid
@@ -93,7 +93,7 @@ begin
     end
     $$;
 
-    -- A table that can't be read needs no indexes, and they might be impossible.
+    -- A table that can't be read needs no indexes, and creating them might fail.
     if to_regclass('public.background_jobs') is not null and priorityd.explain_job_columns() is not null then
         delete from priorityd.indexes n where n.table_name = 'background_jobs';
         return;
@@ -105,7 +105,7 @@ begin
         ('idx_background_jobs_started', 'background_jobs', '(started_at) where started_at is not null'),
         ('idx_background_jobs_queued', 'background_jobs', '(created_at, id) where status = ''queued''')
     on conflict (name) do nothing;
-    -- Building an index makes the writers of its table wait until the transaction ends: not on a large one.
+    -- Building an index blocks the table's writers until the transaction ends, so a large table is left alone.
     if priorityd.table_size(to_regclass('public.background_jobs')) <= c_small then
         perform priorityd.build_indexes('background_jobs');
     end if;
@@ -143,24 +143,24 @@ begin
             return 'background_jobs could not be indexed when the migrations were applied: apply them again';
         end if;
 
-        -- Without its indexes each look would read the whole table. A small one is read all the same.
+        -- Without the indexes each poll would read the whole table, which is acceptable only if it is small.
         select string_agg(array_to_string(n.statements, '; '), '; ' order by n.name) into v_wrong
         from priorityd.missing_indexes(true) n
         where n.table_name = 'background_jobs' and priorityd.table_size(v_table) > c_small;
         if v_wrong is not null then
-            return format('background_jobs lacks indexes; these hold nobody up, outside a transaction: %s', v_wrong);
+            return format('background_jobs lacks indexes; run this, which blocks nobody, outside a transaction: %s', v_wrong);
         end if;
         return null;
     end
     $$;
 
-    -- Whether this is the payload of an ordered job that was released, now or earlier.
+    -- Whether this is the payload of an ordered job that has been released at some time.
     create or replace function priorityd.was_released(p_payload jsonb)
     returns boolean language sql immutable parallel safe as $$
         select p_payload #> '{metadata,promoted}' is not null
     $$;
 
-    -- Null where one of them is missing or infinite.
+    -- Null if either is missing or infinite.
     create or replace function priorityd.seconds_between(p_from timestamptz, p_until timestamptz)
     returns numeric language sql immutable parallel safe as $$
         select case
@@ -172,7 +172,7 @@ begin
     -- The queue
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- The groups of several counts as those of one. Only 100 types are kept apart: a type may be anything.
+    -- Merges the groups of several counts. Only 100 types are kept apart, since a type may be anything.
     create or replace function priorityd.add_job_groups(p_groups jsonb)
     returns jsonb language sql immutable as $$
         select coalesce(jsonb_agg(to_jsonb(a)), '[]')
@@ -257,7 +257,7 @@ begin
         $$;
     $definition$, v_type);
 
-    -- Goes on with the walk along the queue until p_seconds are over, by one slice at least, to its end at most.
+    -- Continues the walk along the queue for p_seconds, by at least one slice and at most to the end.
     create or replace function priorityd.walk_queue(p_cursor priorityd.job_cursor, p_seconds double precision)
     returns priorityd.job_cursor language plpgsql as $$
     declare
@@ -290,8 +290,8 @@ begin
     end
     $$;
 
-    -- What was queued, by priority, at counted_at. Before the first walk has come to its end it is what that has met so
-    -- far (`whole` is false): at least so many.
+    -- What was queued at counted_at, by priority. Until the first walk is complete, it is what the walk has met so far
+    -- (`whole` is false), a lower bound.
     create or replace function priorityd.describe_queue(p_cursor priorityd.job_cursor)
     returns jsonb language plpgsql stable as $$
     declare
@@ -341,7 +341,7 @@ begin
                 where greatest(j.completed_at, j.failed_at) is not null
                     and (greatest(j.completed_at, j.failed_at), j.id) > (p_from, p_from_id)
                     and (greatest(j.completed_at, j.failed_at), j.id) <= (p_until, p_until_id)
-                    -- Others carry the end of an attempt before the one that is waiting or running now.
+                    -- Other jobs carry the end of an earlier attempt, and are waiting or running again.
                     and j.status::text in ('completed', 'failed', 'cancelled')
             ),
             looked_up as materialized (

@@ -1,4 +1,4 @@
--- Job telemetry, second part: which jobs overtook one of a higher priority, how far the past is settled, and the poll.
+-- Job telemetry, second part: jobs that overtook one of a higher priority, the settled past, and the poll.
 
 do $functions$
 declare
@@ -25,7 +25,7 @@ begin
     end
     $$;
 
-    -- Since when the jobs of these repositories have the priority that they have, by the trail; null if always.
+    -- Since when the jobs of these repositories have had their current priority, by the trail; no row if always.
     create or replace function priorityd.job_priorities_since(p_repository_ids uuid[])
     returns table (repository_id uuid, since timestamptz)
     language sql stable as $$
@@ -181,12 +181,12 @@ begin
     -- ---------------------------------------------------------------------------------------------------------------
 
     -- The transactions of this database that are open now, by name. A transaction may write the time at which it began,
-    -- and no earlier one. That was after `since`, when it was not open yet, and before `first_seen`, when it was.
-    -- `writes`: it has a transaction id, as those have that wrote or locked a row. Other databases can't write our
-    -- table, and autovacuum, which has no user, writes no times. pg_stat_activity would hide from all but its user when
-    -- a transaction began; pg_locks hides nothing.
-    -- A transaction has a lock on its virtual id from its beginning until its rows can be seen. One that is prepared
-    -- gives that up: it may be any of those that were open before.
+    -- but no earlier one. It began after `since`, when it was not open yet, and before `first_seen`, when it was.
+    -- `writes`: it has a transaction id, because it has written or locked a row. Transactions in other databases can't write
+    -- our table, and autovacuum, which has no user, writes no times. pg_stat_activity shows only to its own user when a
+    -- transaction began; pg_locks hides nothing.
+    -- A transaction holds a lock on its virtual id from its beginning until its rows become visible. A prepared one gives
+    -- this lock up, so it may be any of those that were open before.
     create or replace function priorityd.look_at_transactions(p_before jsonb, p_looked_at timestamptz)
     returns jsonb language sql as $$
         select coalesce(
@@ -213,8 +213,8 @@ begin
         ) e
     $$;
 
-    -- Those of them that are waited for, the longest open first. One that stays open for too long may have been
-    -- forgotten: nothing waits for it any more.
+    -- Those of them that are waited for, the longest open first. One that stays open too long may have been forgotten, and
+    -- is no longer waited for.
     create or replace function priorityd.awaited_transactions(p_transactions jsonb)
     returns table (pid integer, since timestamptz, first_seen timestamptz, writes boolean)
     language sql stable as $$
@@ -227,8 +227,8 @@ begin
         order by t.since, t.first_seen
     $$;
 
-    -- Looks at the open transactions, and moves settled_until forward as far as they allow. For a caller that reads jobs
-    -- in later statements only.
+    -- Looks at the open transactions, and moves settled_until forward as far as they allow. The caller must read jobs only
+    -- in later statements.
     create or replace function priorityd.settle_past(p_cursor priorityd.job_cursor, p_settle_seconds double precision)
     returns priorityd.job_cursor language plpgsql as $$
     begin
@@ -247,15 +247,15 @@ begin
     -- The poll
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- The cursor on its next page: up to p_limit more of the ended jobs that are settled and, if those are all, the
-    -- starts until then. `more`: there may be others.
+    -- Moves the cursor to its next page: up to p_limit settled ended jobs and, if there are no others, the starts until
+    -- then. `more`: there may be others.
     create or replace function priorityd.turn_job_page(inout p_cursor priorityd.job_cursor, p_limit integer, out more boolean)
     language plpgsql
     set enable_seqscan = off
     set plan_cache_mode = force_custom_plan
     as $$
     declare
-        -- Starts before that are not judged any more: a daemon that was down for days must not read days of starts.
+        -- Earlier starts are not judged any more: a daemon that was down for days must not read days of starts.
         c_judged constant interval := '1 hour';
         v_last record;
     begin
@@ -288,13 +288,12 @@ begin
     end
     $$;
 
-    -- The next page of ended jobs for this daemon and, with the last page, what waits and what was overtaken.
+    -- The next page of ended jobs for this daemon and, with the last page, the waiting jobs and the inversions.
     --
-    -- p_counted_page is the page that this daemon has counted last (null before the first). Asked again with the
-    -- same number, because the answer was lost, the same page comes again; so a call may be repeated. With the
-    -- first call ever everything before it is history, and not looked at.
+    -- p_counted_page is the page that this daemon has counted last (null before the first). A call repeated with the same
+    -- number, because the answer was lost, returns the same page. What ended before the first call ever is not counted.
     -- p_settle_seconds: how far the clock that writes the times of jobs may be behind the database's.
-    -- held_back_by is the transaction because of which counted_until does not move, if an earlier poll has met it too.
+    -- held_back_by is the transaction that keeps counted_until from advancing, if an earlier poll has seen it too.
     create or replace function public.poll_background_jobs(
         p_daemon_id uuid, p_counted_page bigint default null, p_limit integer default 1000,
         p_settle_seconds double precision default 5

@@ -4,8 +4,7 @@ A periodic sweep may run between a change and its announcement, or find a row th
 correcting; and many wrong rows were never announced, because no membership row changed. So what such a sweep
 finds is suspect only if an earlier sweep had found everything right while the stream was live, and the stream
 has been live, or silently deaf, ever since. A suspect is reported when no announcement arrives within
-`GRACE_SECONDS` before or after. A change that arrives later than that can't be told from one that never does:
-both are late.
+`GRACE_SECONDS` before or after. A change that arrives later than that counts as one that never does.
 
 Times are seconds of one monotonic clock.
 """
@@ -23,18 +22,18 @@ GRACE_SECONDS: Final = 40.0
 """10,000 rows of one transaction arrived 5.5 s after their commit; an overloaded server delivers tens of
 seconds late."""
 UNNAMED_SECONDS: Final = 6.0
-"""For so long a removal that names no repository may concern any row."""
+"""How long a removal that names no repository may concern any row."""
 MAX_HEARD: Final = 50_000
 MAX_SUSPECTS: Final = 10_000
 
 
 class DriftJudge:
-    """See the module's text."""
+    """See the module's docstring."""
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self._grace_seconds = grace_seconds
         self._heard_at: OrderedDict[UUID, float] = OrderedDict()
-        # When a removal was announced that named no repository: it may concern any suspect.
+        # When a removal that named no repository was last announced: it may concern any suspect.
         self._unnamed_at = float("-inf")
         self._suspects: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
 
@@ -61,15 +60,15 @@ class DriftJudge:
     def confirmed(self, now: float, whole_since: float | None) -> list[tuple[UUID, float]]:
         """The suspects that were not announced in time, and when each was right; each is returned once.
 
-        `whole_since` is since when the stream has been live without a connection that failed visibly, None if
-        it is not live: what a failed connection would have delivered does not count as lost.
+        `whole_since` is the time since which the stream has been live without a visibly failed connection,
+        None if it is not live: what a failed connection would have delivered does not count as lost.
         """
-        told = []
+        confirmed = []
         while self._suspects and now - next(iter(self._suspects.values()))[0] > self._grace_seconds:
             repository_id, (_, right_at) = self._suspects.popitem(last=False)
             if whole_since is not None and whole_since <= right_at:
-                told.append((repository_id, right_at))
-        return told
+                confirmed.append((repository_id, right_at))
+        return confirmed
 
     @property
     def suspects(self) -> int:

@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_RETRY_DELAY_SECONDS = 30.0
-"""The longest a key waits after failed attempts: how long after an outage its work is done at the latest."""
+"""The longest a key waits after failed attempts, and so the longest its work is delayed after an outage."""
 
 
 @dataclass(slots=True)
 class WorkItem:
     """A key and why it waits.
 
-    `committed_at` is the commit time of the oldest waiting change (the database's clock), None if no change
-    named the key. `attempts` counts failures since the last success.
+    `committed_at` is the commit time of the oldest waiting change (by the database's clock), None if no
+    change named the key. `attempts` counts failures since the last success.
     """
 
     key: UUID
@@ -121,7 +121,7 @@ class WorkQueue:
     ) -> None:
         """The work for these failed for now: due again after the delay, doubled with each attempt.
 
-        `least_seconds` is the wait that the server asked for, `longest_seconds` ends the doubling.
+        `least_seconds` is the wait that the server asked for, `longest_seconds` the limit of the doubling.
         """
         for item in items:
             if self._processing.pop(item.key, None) is None:

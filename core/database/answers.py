@@ -16,9 +16,9 @@ class PriorityUpdate:
     """One tracked repository whose priority, flag, count or manual priority was changed.
 
     `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in),
-    `name` is `owner/name` where the application's tables have names.
-    `old_priority` may be a value of the application's own that is no priority here; so may `new_priority`
-    where the application has such values in a `manual_priority` of its own.
+    `name` is `owner/name` where the application's tables have names. `old_priority` may be a value of the
+    application's own that is not a priority here; so may `new_priority` where the application puts such
+    values into a `manual_priority` of its own.
     """
 
     id: UUID
@@ -32,7 +32,7 @@ class PriorityUpdate:
 
     @property
     def shown_as(self) -> str:
-        """How people know the row."""
+        """The row's name for people."""
         return _shown_as(self)
 
 
@@ -52,17 +52,17 @@ class RefusedRow:
 
     @property
     def reason(self) -> str:
-        """What the database said, in words for an operator."""
+        """What the database said, for an operator."""
         return f"{self.message} ({self.sqlstate})" if self.sqlstate else self.message
 
     @property
     def shown_as(self) -> str:
-        """How people know the row."""
+        """The row's name for people."""
         return _shown_as(self)
 
     @property
     def for_good(self) -> bool:
-        """Whether the fault is in the row. A full disk refuses every row, and is no row's fault."""
+        """Whether the fault is in the row. A full disk refuses every row, and is not the row's fault."""
         return is_about_a_row(self.sqlstate)
 
 
@@ -79,8 +79,8 @@ class SyncAnswer:
     `locked` are repositories whose row another transaction holds: they were skipped and must be retried.
     `refused` are rows that could not be written; the others were. `all_refused` is whether the application
     refuses every row, not only these; None if unknown. `applied_at` is by the database's clock. `next_after`
-    is the key from which a resync continues (None at the end), `more` whether a sweep stopped at its limit,
-    `database_seconds` what a sweep cost.
+    is the key after which a resync continues (None at the end), `more` whether a sweep stopped at its limit,
+    `database_seconds` how long a sweep kept the database busy.
     """
 
     examined: int
@@ -133,8 +133,8 @@ class SyncResult:
 
     `untracked` counts repositories that are in a workspace but have no tracked row; they are reported, never
     created. `refused` are rows that the application does not allow to change; the others are right. `errors`
-    are messages; a sync with errors is incomplete, but nothing is half-applied. It is `unavailable` if the
-    failure may pass by itself.
+    are messages; a sync with errors is incomplete, but nothing is half-applied. `unavailable`: the failure
+    may pass by itself.
     """
 
     examined: int = 0
@@ -147,7 +147,7 @@ class SyncResult:
     unavailable: bool = False
 
     def fail(self, message: str, *, unavailable: bool = False) -> None:
-        """Record why something is left undone."""
+        """Record why something was left undone."""
         if message not in self.errors:
             self.errors.append(message)
         self.unavailable = self.unavailable or unavailable

@@ -1,7 +1,8 @@
-"""What somebody has put in the place of the service_role key, as far as a key tells by itself.
+"""What kind of key was given as the service_role key, as far as the key itself shows.
 
 Sources: Supabase's page "API keys" for the prefixes (supabase.com/docs/guides/api/api-keys, 2026); a legacy
-key says `iss`, `ref`, `role`, `iat` and `exp`. Inngest's: its SDK 0.5.19, `_internal/transforms.py`.
+key has the claims `iss`, `ref`, `role`, `iat` and `exp`. Inngest's key: its SDK 0.5.19,
+`_internal/transforms.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SECRET_KEY: Final = "sb_secret_"  # noqa: S105 - how they begin
 
 
 def claims_of(key: str) -> dict[str, Any]:
-    """What a token says of itself; nothing is verified. Empty for anything else."""
+    """The claims of a token, unverified; empty for anything else."""
     try:
         payload = key.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -33,9 +34,9 @@ def claims_of(key: str) -> dict[str, Any]:
 
 
 def why_useless(key: str, reference: str | None, now: datetime) -> str | None:
-    """Why this can't be the right key, whatever the server says; None if it may be.
+    """Why this can't be the right key, whatever the server says; None if it may be right.
 
-    `reference` is that of a hosted project.
+    `reference` is the project's if it is hosted by Supabase, else None.
     """
     for prefix, kind in _PREFIXES.items():
         if key.startswith(prefix):
@@ -52,7 +53,7 @@ def why_useless(key: str, reference: str | None, now: datetime) -> str | None:
 
 
 def why_refused(key: str) -> str:
-    """What may be the reason where a key that may be right is refused."""
+    """The likely reason why a key that looks right is refused."""
     if key.startswith(_SECRET_KEY):
         return "it has the form of a secret key: it was deleted, or is another project's"
     claims = claims_of(key)

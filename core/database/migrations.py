@@ -1,7 +1,8 @@
-"""The migrations as a project gets them: two files, made of the units of ours, under new time stamps.
+"""The migrations as a project gets them: two files with the units of all our files, under new time stamps.
 
 A unit is one DO block, safe to apply again. Those that make tables and indexes are copied as they are; those
-that make functions become one block, so that functions change in one transaction, whatever client applies it.
+that make functions become one block, so that all functions change in one transaction whatever client applies
+it.
 """
 
 from __future__ import annotations
@@ -17,27 +18,29 @@ if TYPE_CHECKING:
 Kind = Literal["tables", "functions"]
 
 KINDS: Final[tuple[Kind, ...]] = ("tables", "functions")
-"""In the order in which their files are applied."""
+"""In the order in which the two files are applied."""
 
 WRITTEN_FILES: Final = "*_priorityd_*.sql"
 
 _BEGINS: Final = re.compile(r"do \$(tables|functions)\$")
 _MARK: Final = re.compile(r"^-- priorityd migration set (\d+): (tables|functions)\s*$", re.MULTILINE)
 _VERSION: Final = re.compile(r"[0-9]+_")
-"""What a migration begins with for the Supabase CLI, which applies them in the order of their names."""
+"""How a migration's name begins; the Supabase CLI applies migrations in the order of their names."""
 _STAMP: Final = "%Y%m%d%H%M%S"
 _DATE: Final = "%Y%m%d"
 
-_NEWER: Final = "set {newest} is there, of a newer priorityd: it serves this version, too"
+_NEWER: Final = "set {newest} is there already; it is newer, and works with this version, too"
 _DIFFERENT: Final = (
-    "{name} is not what this version writes: restore it; or, if it is applied nowhere yet, "
-    "delete what there is of set {number} and run this again"
+    "{name} differs from what this version writes: restore it or, if it has not been applied anywhere yet, "
+    "delete the files of set {number} and run this again"
 )
-_NO_TABLES: Final = "set {number} is there without its tables: restore their file"
+_NO_TABLES: Final = (
+    "the functions of set {number} are there without its tables: restore the file of the tables"
+)
 _NO_OTHERS: Final = (
     "no other migrations here: tracked_repositories and workspace_repositories must exist before these"
 )
-_NOTHING_FOLLOWS: Final = "no time stamp comes after {last}…: give that file the time of its making"
+_NOTHING_FOLLOWS: Final = "no time stamp can follow {last}…: rename that file to the time it was written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class _Written:
 
 
 def gather(files: Sequence[SqlFile]) -> dict[Kind, str]:
-    """The SQL of all units by their kind, in the order of the files, with the files' comments.
+    """The SQL of all units by kind, in the order of the files, with the files' comments.
 
     Raises:
         ValueError: A file holds anything but comments and units.
@@ -163,7 +166,7 @@ def _body(name: str, kind: Kind, lines: Iterator[str]) -> str:
 
 
 def plan(names: Sequence[str], written: Sequence[SqlFile], package: Package, now: datetime) -> Plan:
-    """What a directory lacks: nothing if it holds the package's set or a newer one, which also serves.
+    """What a directory lacks: nothing if it holds the package's set or a newer one, which works as well.
 
     `names` are the names of everything in it, `written` the files that match `WRITTEN_FILES`.
     """
@@ -203,12 +206,15 @@ def _recognized(file: SqlFile) -> _Written | None:
 
 
 def _lines(text: str) -> list[str]:
-    """A text's lines, whatever line endings a checkout has given it."""
+    """A text's lines, whatever line endings it was checked out with."""
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def _moments_after(last: str, now: datetime, count: int) -> list[datetime]:
-    """Seconds from now on whose time stamps sort after a version; none if none can."""
+    """So many successive seconds, from now on if possible, whose time stamps sort after the version `last`.
+
+    Empty if no time stamp can.
+    """
     first = now
     try:
         if _stamp(first) <= last:
@@ -224,16 +230,16 @@ def _moments_after(last: str, now: datetime, count: int) -> list[datetime]:
 
 
 def _stamp(moment: datetime) -> str:
-    """How a file name begins, underscore included: it counts when compared with a shorter version."""
+    """How a file name begins, including the underscore: it matters in comparing with a shorter version."""
     return f"{moment.strftime(_STAMP)}_"
 
 
 def _new_file(package: Package, kind: Kind, moment: datetime) -> SqlFile:
     release = re.sub(r"[^0-9A-Za-z]+", "_", package.release)
     header = (
-        f"-- The {kind} of priorityd {package.release}, as `priorityd migrations` has written them.\n"
+        f"-- The {kind} of priorityd {package.release}, written by `priorityd migrations`.\n"
         f"-- priorityd migration set {package.migration_set}: {kind}\n"
-        "-- Don't edit this file: when there is a newer set, the same command writes that beside it.\n"
+        "-- Don't edit this file: for a newer set, the same command writes new files beside it.\n"
     )
     name = f"{_stamp(moment)}priorityd_{release}_{kind}.sql"
     return SqlFile(name, f"{header}\n{package.texts[kind]}")

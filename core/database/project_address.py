@@ -1,4 +1,4 @@
-"""What is wrong with a project's URL, by itself and by what answers there without a key.
+"""What is wrong with a project's URL, judged by the URL itself and by what answers there without a key.
 
 Source: Supabase's page "HTTP status codes", for 402, 540 and 544
 (supabase.com/docs/guides/platform/http-status-codes, 2026). That a call without a key is refused in JSON, by
@@ -20,9 +20,9 @@ _API_PATH: Final = re.compile(r"/(?:rest|realtime|auth|storage|functions|graphql
 _BY_STATUS: Final = {
     402: (
         "the project is restricted: it is over a quota, or a bill is unpaid",
-        "Settle it on the organization's billing page; Supabase takes the restriction away after that.",
+        "Settle it on the organization's billing page; Supabase then lifts the restriction.",
     ),
-    407: ("the proxy wants a user and a password", "Put both into the URL in HTTPS_PROXY."),
+    407: ("the proxy requires a user name and a password", "Put both into the URL in HTTPS_PROXY."),
     540: ("the project is paused", "Resume it on the project's page in Supabase's dashboard."),
 }
 _GATEWAY_STATUSES: Final = range(500, 600)
@@ -30,7 +30,7 @@ _GATEWAY_STATUSES: Final = range(500, 600)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, what to do about it, and the URL to set instead where it can be told.
+    """What is wrong, what to do about it, and the URL to set instead where it is known.
 
     `lasting`: it won't pass by itself.
     """
@@ -42,13 +42,13 @@ class Fault:
 
 
 def reference_of(url: str) -> str | None:
-    """The reference of a hosted project, by its host; None elsewhere."""
+    """The reference of a hosted project, from its host; None for any other project."""
     found = _PROJECT_HOST.fullmatch(urlsplit(url).hostname or "")
     return found[1] if found else None
 
 
 def judge_address(url: str) -> Fault | None:
-    """What a look at the URL tells."""
+    """What is wrong with the URL itself; None if nothing is."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     origin = f"{parts.scheme}://{parts.netloc}"
@@ -61,7 +61,7 @@ def judge_address(url: str) -> Fault | None:
         return Fault(f"{host} is the host of the project's database", "Set the URL of the project.", right)
     if parts.path and (_API_PATH.search(parts.path) or reference_of(url)):
         right = origin if reference_of(url) else origin + _API_PATH.sub("", parts.path)
-        text = f"{url} has a path: {parts.path} is added to it by whoever calls"
+        text = f"{url} has a path, and clients add {parts.path} themselves"
         return Fault(text, "Set the URL without that path.", right)
     return None
 
@@ -69,9 +69,9 @@ def judge_address(url: str) -> Fault | None:
 def judge_answer(
     url: str, status: int, *, in_json: bool, title: str = "", location: str = ""
 ) -> Fault | None:
-    """What an answer there means, to a call without a key. `in_json`: the body is a JSON object.
+    """What the answer to a call without a key shows to be wrong; None if it is Supabase's.
 
-    `title` is that of a web page, `location` where a redirect leads.
+    `in_json`: the body is a JSON object. `title` is that of a web page, `location` where a redirect leads.
     """
     if status in _BY_STATUS:
         text, remedy = _BY_STATUS[status]
@@ -79,7 +79,7 @@ def judge_answer(
     if 300 <= status < 400:
         return _redirected(url, status, location)
     if status in _GATEWAY_STATUSES and not (in_json and status == 500):
-        text = f"{url} answers {status}: what stands before the project does not get through to it"
+        text = f"{url} answers {status}: the gateway in front of the project does not reach it"
         return Fault(text, "Wait for a minute; then look at the project's page.", lasting=False)
     if in_json:
         return None
@@ -88,8 +88,8 @@ def judge_answer(
     right = f"{parts.scheme}://{parts.netloc}" if parts.path else ""
     return Fault(
         f"what answers at {url} is not Supabase's API: {page}, with status {status}",
-        "Copy the project's URL again from its API settings; if it is right, something on the way answers "
-        "in its place.",
+        "Copy the project's URL again from its API settings; if it is right, something in between answers "
+        "instead.",
         right,
     )
 
@@ -99,7 +99,7 @@ def _redirected(url: str, status: int, location: str) -> Fault:
     moved = parts.scheme in ("http", "https") and bool(parts.netloc) and not url.startswith(location)
     right = f"{parts.scheme}://{parts.netloc}{_API_PATH.sub('', parts.path)}" if moved else ""
     return Fault(
-        f"{url} answers {status}, which redirects to {location or 'nowhere'}; calls are not redirected",
+        f"{url} answers {status}, a redirect to {location or 'nowhere'}; calls do not follow redirects",
         "Set the URL to which it leads, if that is the project's.",
         right.rstrip("/"),
     )

@@ -1,4 +1,4 @@
-"""Which set of migrations this version needs, and whether a database has it."""
+"""The set of migrations that this version needs, and whether a database has it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class SchemaVersion:
     units: tuple[str, ...]
 
     def lacks(self, file_names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of these migrations that are not applied at all: lines that were left out."""
+        """Those of these migrations that are not applied at all, because their line was left out."""
         applied = {unit.partition(" ")[0] for unit in self.units}
         return tuple(name for name in file_names if name.partition("_")[0] not in applied)
 
 
 def demand_version(applied: SchemaVersion) -> None:
-    """Raise `ContractError` if the set is too old for this version, or this version for the set."""
+    """Raise `ContractError` if the set is too old for this version, or this version too old for the set."""
     if applied.set < MIGRATION_SET:
         raise ContractError(
             f"The database is at migration set {applied.set}, and this version needs set {MIGRATION_SET}: "
@@ -44,7 +44,7 @@ def demand_version(applied: SchemaVersion) -> None:
     if applied.works_from > MIGRATION_SET:
         raise ContractError(
             f"The database is at migration set {applied.set}, which works with daemons from set "
-            f"{applied.works_from} on, and this one is of set {MIGRATION_SET}: upgrade priorityd."
+            f"{applied.works_from} on, but this one is of set {MIGRATION_SET}: upgrade priorityd."
         )
 
 

@@ -1,4 +1,4 @@
-"""One table: what an unsuccessful answer of Inngest's event API means for the events in it.
+"""What an unsuccessful answer of Inngest's event API means for the events that were sent.
 
 Sources: Inngest's open-source server (`pkg/api/api.go`: 400 with the ids of events already taken, 401 for an
 unknown key, 503 without keys) and what its gateway adds (413, 429, 5xx).
@@ -22,8 +22,8 @@ def translate_inngest(
 ) -> PriorityError:
     """The error to raise for an unsuccessful answer; `message` is its text.
 
-    What is no fault of the events counts as temporary, a wrong address included: a mistake in the settings
-    must not discard events.
+    Anything that is not the events' fault counts as temporary, even a wrong address: a mistake in the
+    settings must not discard events.
     """
     text = f"Inngest answered {status}: {message}"
     if status in _KEY_STATUSES:

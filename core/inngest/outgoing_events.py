@@ -68,17 +68,17 @@ def size_bytes(event: OutgoingEvent) -> int:
 
 
 def why_refused(event: OutgoingEvent) -> str | None:
-    """Why Inngest accepts the event on no plan, or None if it may."""
+    """Why Inngest will not accept the event on any plan, or None if it may."""
     if not event.name:
         return "its name is empty"
     if len(event.name) > MAX_NAME_LENGTH:
         return f"its name has {len(event.name)} characters, more than {MAX_NAME_LENGTH}"
     if event.name.lower().startswith(_RESERVED_PREFIX):
-        return f"names that begin with {_RESERVED_PREFIX} are Inngest's own"
+        return f"names that begin with {_RESERVED_PREFIX} are reserved for Inngest"
     try:
         size = size_bytes(event)
     except (TypeError, ValueError) as error:
-        return f"its data is no JSON: {error}"
+        return f"its data is not JSON: {error}"
     if size > MAX_EVENT_BYTES:
         return f"it has {size} bytes, more than {MAX_EVENT_BYTES}"
     return None

@@ -8,7 +8,7 @@ expression yields: a whole number of seconds of head start. Facts that shape it,
   accepted and silently has no effect: anything but an int, and every error, counts as 0. A comparison that
   chooses between two literals yields an int, and works on a double as well as on a word.
 - The documented limits are -600 and 600. Beyond them the value is clamped.
-- A negative value delays a run even when nothing else waits. So none is used: workspace repositories get the
+- A negative value delays a run even when nothing else waits, so none is used: workspace repositories get the
   whole head start, all others none.
 - Values of different types compare as different, without an error. A missing field is an error in standard
   CEL, though not in Inngest's own, and `has` avoids it.
@@ -53,7 +53,7 @@ def run_priority_expression() -> str:
 def why_without_effect(expression: str, events: Mapping[Priority, Mapping[str, Any]]) -> str | None:
     """Why this expression does not start jobs by priority, or None if it does.
 
-    `events` holds one event as we send it, with its `data`, for each priority.
+    `events` has one event for each priority, as it is sent, with its `data`.
     """
     try:
         seconds = [_evaluate(expression, events[priority]) for priority in PRIORITIES]
@@ -75,14 +75,14 @@ def _evaluate(expression: str, event: Mapping[str, Any]) -> int:
     try:
         value = cel.evaluate(expression, {"event": _with_doubles(event)})
     except ValueError:
-        raise _NoNumberError("is no expression of CEL that is understood here") from None
+        raise _NoNumberError("is not a CEL expression that is understood here") from None
     except KeyError as error:
-        raise _NoNumberError(f"reads {error}, which no event of ours need have") from None
+        raise _NoNumberError(f"reads {error}, which priorityd's events may lack") from None
     except Exception as error:  # noqa: BLE001 - a type for each kind of mistake in the expression
         raise _NoNumberError(f"fails: {str(error).splitlines()[0].strip():.80}") from None
     if type(value) is not int:
         kind = "decimal number" if isinstance(value, float) else type(value).__name__
-        raise _NoNumberError(f"gives a {kind}, which Inngest takes for 0")
+        raise _NoNumberError(f"gives a {kind}, which counts as 0 for Inngest")
     return max(-MAX_HEAD_START_SECONDS, min(value, MAX_HEAD_START_SECONDS))
 
 

@@ -37,9 +37,10 @@ EVENT_NAMES: Final[dict[JobType, str]] = {
 """The event that asks for each kind of job."""
 
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
-"""What is known about a repository's priority: its row, that it has none, or nothing."""
+"""What is known about a repository's priority: its row, that it has no row, or nothing."""
 
-_OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
+OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
+"""The fields of an event's `data` that are set here."""
 _OWN_METADATA: Final = frozenset(
     {
         "isWorkspaceRepo",
@@ -60,8 +61,8 @@ class Job:
     `data` are the caller's own fields of the event; its `metadata`, if any, is merged with ours. `id` lets
     Inngest recognise a repeat, for 24 hours; None lets the queue generate one.
 
-    Raises `PermanentError` for an unknown job type, and if a field of the caller's has the name of one of
-    ours, those of ordered jobs included: neither may be lost.
+    Raises `PermanentError` for an unknown job type, for data or metadata that is not an object, and if a
+    field of the caller's has the name of one of ours (including those of ordered jobs): neither may be lost.
     """
 
     job_type: JobType
@@ -74,7 +75,7 @@ class Job:
         event_name(self.job_type)
         if not isinstance(self.data, Mapping):
             raise PermanentError("The data of a job must be an object", reason="rejected")
-        _refuse_clash(_OWN_FIELDS & self.data.keys(), "")
+        _refuse_clash(OWN_FIELDS & self.data.keys(), "")
         metadata = self.data.get("metadata", {})
         if not isinstance(metadata, Mapping):
             raise PermanentError("The field metadata of a job must be an object", reason="rejected")
@@ -122,7 +123,7 @@ def is_urgent(look_up: LookUp) -> bool:
 def _metadata(job: Job, look_up: LookUp, priority: Priority) -> dict[str, object]:
     row = look_up if isinstance(look_up, RepositoryPriority) else None
     callers = job.data.get("metadata", {})
-    assert isinstance(callers, Mapping)  # noqa: S101 - `Job` has seen to that
+    assert isinstance(callers, Mapping)  # noqa: S101 - `Job` has checked that
     return {
         "isWorkspaceRepo": bool(row.is_workspace_repo) if row else None,
         "workspaceCount": row.workspace_count or 0 if row else None,
@@ -136,4 +137,6 @@ def _metadata(job: Job, look_up: LookUp, priority: Priority) -> dict[str, object
 def _refuse_clash(names: Set[str], prefix: str) -> None:
     if names:
         listed = ", ".join(prefix + name for name in sorted(names))
-        raise PermanentError(f"A job's own data may not hold {listed}: that is set here", reason="rejected")
+        raise PermanentError(
+            f"A job's data may not contain {listed}, which priorityd sets", reason="rejected"
+        )

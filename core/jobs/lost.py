@@ -1,6 +1,6 @@
 """What the runs of a lost job say about it.
 
-Inngest's words for a run: `pkg/enums/runstatus_enumer.go` of its open-source server, 253303c.
+Inngest's names for a run's status: `pkg/enums/runstatus_enumer.go` of its open-source server, 253303c.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NOT_OVER = frozenset({"running", "scheduled", "queued", "overflowed", "paused",
 
 
 def status_of_runs(words: Iterable[str]) -> RunStatus | None:
-    """The job's status by its runs; None if there is no run, or one with an unknown status.
+    """The job's status, from those of its runs; None if there is no run, or one with an unknown status.
 
     An event may start several functions: the job is running while any is, and completed only if all are.
     """

@@ -1,16 +1,16 @@
-"""From which priority the next ordered job of a type is released.
+"""Which priority the next ordered job of a type is taken from.
 
-Two promises can conflict: no job goes before a waiting one of a higher priority, and every job is done within
-a day. While nothing is overdue the first is kept without exception.
+Two promises can conflict: no job goes before a waiting one of a higher priority, and every job is done before
+its deadline, by default within a day. While nothing is overdue, the first is kept without exception.
 
 A job is *overdue* when five sixths of its deadline have passed. The last sixth is for what is still ahead of
 it: other overdue jobs, the workers' queue, and the work itself. An overdue job is promoted: it goes before
 higher ones, the longest waiting first, whatever its own priority (a medium one that has waited longer than
 the overdue low one needs no promotion: it is first anyway).
 
-But never twice in a row while a higher one waits. Otherwise a day's backlog that becomes overdue all at once
-would stop the paying teams' jobs until it is worked off. So neither promise can be broken by the other alone,
-as long as the load of each is below half of what the workers can do:
+But this never happens twice in a row while a higher one waits. Otherwise a day's backlog that becomes overdue
+all at once would stop the paying teams' jobs until it is worked off. So neither promise can be broken by the
+other alone, as long as the load of each is below half of what the workers can do:
 
 - While there are n overdue jobs that have waited longer, at most 2n + 1 jobs are released before this one. If
   such jobs come more slowly than every second release, the number of overdue ones is bounded however many
@@ -35,9 +35,9 @@ PROMOTE_AFTER_SHARE: Final = 5 / 6
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits of one job type: whether a high job does, and how many seconds the oldest of the others has.
+    """What waits of one job type: whether a high job does, and how long the oldest of the others has waited.
 
-    None where none of that priority waits.
+    Seconds are None where no job of that priority waits.
     """
 
     high: bool

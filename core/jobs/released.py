@@ -14,18 +14,16 @@ from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.core.jobs.events import Job, job_event
+from priorityd.core.jobs.events import OWN_FIELDS, Job, job_event
 from priorityd.core.priorities import Priority
 from priorityd.core.vocabulary import JobType, PriorityForm
-
-_SET_HERE = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasedJob:
     """A job of a release. `payload` is its row's, `tracked` its repository's row, None for an untracked one.
 
-    `releases` is 1 unless it was released before; `turn` counts every release of the database. `losses` is
+    `releases` is 1 unless it was released before; `turn` numbers all releases of the database. `losses` is
     how often its lease has expired without a report, `event_id` Inngest's id of the first event sent for it.
     """
 
@@ -44,15 +42,15 @@ class ReleasedJob:
 
     @property
     def repository_name(self) -> str | None:
-        """What whoever queued the job called its repository."""
+        """The repository's name as given when the job was queued."""
         name = self.payload.get("repositoryName")
         return name if isinstance(name, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLimits:
-    """The limits of a release: jobs in flight of each type, times in seconds, and the number of leases
-    without a report after which a job has failed."""
+    """The limits of a release: the most jobs of each type in flight, how long a job may take (in seconds),
+    how long it may be in flight without a report, and after how many such leases it has failed."""
 
     in_flight: int
     deadline_seconds: float
@@ -66,18 +64,13 @@ def event_id(job_id: UUID) -> str:
 
 
 def released_event(released: ReleasedJob, form: PriorityForm = "score") -> OutgoingEvent:
-    """The event to send. Raises `PermanentError` for a payload that makes no event."""
-    data = {key: value for key, value in released.payload.items() if key not in _SET_HERE}
+    """The event to send. Raises `PermanentError` for a payload from which no event can be made."""
+    data = {key: value for key, value in released.payload.items() if key not in OWN_FIELDS}
     metadata = data.get("metadata", {})
     if isinstance(metadata, Mapping):
         data["metadata"] = {key: value for key, value in metadata.items() if key != "promoted"}
     # `Job` checks the type and the metadata: what this version does not know is refused.
-    job = Job(
-        cast(JobType, released.job_type),
-        released.repository_id,
-        released.repository_name,
-        data,
-    )
+    job = Job(cast(JobType, released.job_type), released.repository_id, released.repository_name, data)
     event = job_event(job, released.tracked or "untracked", event_id(released.job_id), form)
     return replace(event, data=_released_data(event.data, released))
 

@@ -45,7 +45,7 @@ class SendOrder:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left and nothing will be added."""
+        """Whether nothing is left and nothing more will be added."""
         return self._complete and not self._urgent and not self._others
 
     def take(self) -> Sequence[OutgoingEvent]:

@@ -7,11 +7,11 @@
      "trigger": "event", "changedAt": "2025-01-03T12:00:00+00:00"}
 
 and, when the repository has just become a workspace repository, a job that syncs it at priority 100, so that
-the team which added it soon sees fresh data: as an ordered job where jobs are ordered, so that it does not
-compete with them, else at once, as one more event.
+the team that added it soon sees fresh data: as an ordered job where jobs are ordered, so that it does not
+compete with them, else sent at once, as one more event.
 
-Ids are made of the database's identity, the change's key and its time: the same change has the same ids
-however often and by whichever daemon it is sent; two databases that announce to one Inngest never share one,
+Ids are made of the database's identity, the change's key and its time. So a change has the same ids however
+often and by whichever daemon it is sent, while two databases that announce to one Inngest never share an id;
 nor do the two histories of a restored database, which gives the same keys to other changes.
 """
 
@@ -51,11 +51,11 @@ class RecordedChange:
 
 def announcement_of(change: RecordedChange, database_id: UUID) -> OutgoingEvent:
     """The event that announces the change."""
-    return OutgoingEvent(PRIORITY_CHANGED, _told(change), f"{_prefix(change, database_id)}/changed")
+    return OutgoingEvent(PRIORITY_CHANGED, _data(change), f"{_prefix(change, database_id)}/changed")
 
 
 def sync_job_of(change: RecordedChange, database_id: UUID) -> Job | None:
-    """The sync job of a new workspace repository; its id makes it run once."""
+    """The sync job for a new workspace repository, None for any other change; its id makes it run once."""
     joined = change.is_workspace_repo and not change.old_is_workspace_repo
     if not joined or change.repository_id is None:
         return None
@@ -73,7 +73,7 @@ def _prefix(change: RecordedChange, database_id: UUID) -> str:
     return f"priorityd/{database_id}/{change.id}/{change.changed_at.timestamp():.6f}"
 
 
-def _told(change: RecordedChange) -> dict[str, object]:
+def _data(change: RecordedChange) -> dict[str, object]:
     return {
         "changeId": change.id,
         "repositoryId": str(change.repository_id) if change.repository_id else None,

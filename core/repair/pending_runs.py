@@ -1,4 +1,4 @@
-"""Requests for work that never runs twice at once: any number during a run lead to one more run."""
+"""Requests for work that never runs concurrently: any number of them during a run lead to one more run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from priorityd.core.priorities import Trigger
 
 @dataclass(frozen=True, slots=True)
 class PendingRun:
-    """Why the work is requested, and the oldest commit that waits for it (the database's clock)."""
+    """Why the work is requested, and the oldest commit that waits for it (by the database's clock)."""
 
     trigger: Trigger
     oldest_commit: datetime | None = None

@@ -11,21 +11,21 @@ from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 
 MakePageRight: TypeAlias = Callable[[UUID | None, int], Awaitable[SyncAnswer]]
-"""Syncs the next so many rows after a key, None for the first."""
+"""Syncs up to this many rows after this key; None is before the first."""
 
 FIRST_PAGE_SIZE: Final = 250
-"""Rows in the first call: all may be wrong, and it must end in time even where writing is slow."""
+"""Rows in the first call: all may be wrong, and it must not time out even where writing is slow."""
 _MOST: Final = 100_000
 _GROWTH: Final = 10.0
 """Each page reads much of the table again, so pages should be few."""
 _AIM_SECONDS: Final = 0.5
-"""The length of a page: until it ends, the application waits for rows that it has written."""
+"""How long a page should take: until it ends, the application waits for rows that the page has written."""
 
 
 async def walk(
     make_page_right: MakePageRight, clock: Callable[[], float], page_size: int = FIRST_PAGE_SIZE
 ) -> SyncResult:
-    """Walk to the end, or to the first page that fails: the pages before are done, and `errors` says why.
+    """Walk to the end, or to the first page that fails: earlier pages are done, and `errors` says why.
 
     A page that times out is retried with half as many rows. `clock` returns seconds of a monotonic clock.
     Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).

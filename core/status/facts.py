@@ -1,6 +1,6 @@
 """What is known about each subject, and how old it is: everything that a daemon's health is judged by.
 
-Ages are seconds of a monotonic clock. What has never been seen is as old as the daemon. The defaults are
+Ages are in seconds of a monotonic clock. What has never been seen is as old as the daemon. The defaults are
 those of a healthy daemon.
 """
 
@@ -15,20 +15,23 @@ from priorityd.core.priorities import Priority
 class DatabaseFacts:
     """Whether Supabase's database works.
 
-    `silent_seconds` is the age of the last answer to the call made every few seconds, `failure` what came
-    instead, `unheard_of` whether that was nothing at all. `clock_ahead_seconds` is by how much this host's
-    clock is ahead of the database's (negative: behind).
+    `silent_seconds` is the age of the last good answer to the call made every few seconds, `failure` what
+    came instead, `unanswered` whether that was no answer at all. `clock_ahead_seconds` is by how much this
+    host's clock is ahead of the database's (negative: behind).
     """
 
     silent_seconds: float = 0.0
     failure: str | None = None
-    unheard_of: bool = True
+    unanswered: bool = True
     clock_ahead_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """Whether changes are heard: `unheard_seconds` is the age of the last heartbeat row that came back."""
+    """Whether changes are heard.
+
+    `heard`: a heartbeat row has come back; `unheard_seconds` is the age of the last one that did.
+    """
 
     state: str = "live"
     heard: bool = True
@@ -38,7 +41,7 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class RepairFacts:
-    """What finds rows that no change named.
+    """The search for wrong rows that no change named.
 
     `started`: the first full resync is done. `sweeps`: a sweep has succeeded, or another daemon is the
     leader. `overdue_seconds` is how long the current sweep has been failing or hanging. `late_or_lost` are
@@ -56,14 +59,15 @@ class RepairFacts:
 
 @dataclass(frozen=True, slots=True)
 class LeaderFacts:
-    """Who does the timer work: by the last answer, nobody has renewed its lease for `unled_seconds`."""
+    """Whether a daemon does the timer work: as of the last answer, none had renewed the lease for
+    `unled_seconds`."""
 
     unled_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
-    """Repositories that wait to be synced, and rows that can't be written, with the reason of one of them.
+    """Repositories that wait to be synced, and rows that can't be written, with the reason for one of them.
 
     `parked` are repositories, `nameless` refused rows without one. `all_refused_because` is why no row at all
     can be written: those wait, and none is parked.
@@ -80,8 +84,8 @@ class QueueFacts:
 class CountFacts:
     """The repositories as counted `age_seconds` ago; `overdue_seconds`: how late the next count is.
 
-    `inverted_seconds` is for how long each count has found inversions: a single one may have met a change on
-    its way. No number relies on the rows' own flags.
+    `inverted_seconds` is for how long every count has found inversions: a single count may have caught a
+    change half-way. No number relies on the rows' own flags.
     """
 
     workspace_repositories: int
@@ -107,7 +111,7 @@ class InngestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An old transaction that others wait for: its backend, None if it is a prepared one."""
+    """An old transaction that others wait for: its backend (None if it is prepared), and its age."""
 
     pid: int | None
     seconds: float

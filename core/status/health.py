@@ -1,9 +1,9 @@
-"""The one model of health: what is known, how old it is, what is wrong and how bad.
+"""The one model of health: what is known, how old it is, what is wrong, and how bad that is.
 
 The headline, readiness, `/status`, systemd's status line, the command line and the alerts all come from here,
 so they never contradict each other.
 
-A daemon is *ready* when its first full resync is done, the database has answered lately, and changes are
+A daemon is *ready* when its first full resync is done, the database has answered recently, and changes are
 either heard (the daemon's own heartbeat row came back) or found by sweeps.
 """
 
@@ -24,7 +24,7 @@ from priorityd.core.status.problems import (
     silence,
 )
 
-STARTING = "Starting: the first full resync is not done."
+STARTING = "Starting: the first full resync has not finished."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Health:
 
     @property
     def line(self) -> str:
-        """In one line, for a service manager."""
+        """The verdict in one line, for a service manager."""
         return f"{'ready' if self.ready else 'not ready'}; {self.headline}"
 
 
@@ -53,15 +53,15 @@ def judge(facts: Facts) -> Health:
     priorities = _priorities(facts)
     critical = any(problem.severity == "critical" for problem in problems)
     headline = problems[0].text if problems and (critical or facts.repair.started) else priorities
-    return Health(headline, priorities, problems, tuple(_reasons_against(facts)))
+    return Health(headline, priorities, problems, tuple(_why_not_ready(facts)))
 
 
-def _reasons_against(facts: Facts) -> Iterator[str]:
+def _why_not_ready(facts: Facts) -> Iterator[str]:
     repair = facts.repair
     if facts.stopping:
         yield "stopping"
     if not repair.started:
-        yield "the first full resync is not done"
+        yield "the first full resync has not finished"
     if not has_answered(facts.database):
         yield silence(facts.database)
     swept = repair.sweeps and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS and is_led(facts.leader)

@@ -1,6 +1,6 @@
-"""When, in the last hour, the database was silent or changes were not heard: what explains gaps in charts.
+"""When the database was silent or changes were not heard in the last hour, to explain gaps in charts.
 
-A fault is known only after it has lasted a while; it is put down from where what was known began to be old.
+A fault is noticed only after it has lasted a while, so an outage is dated back to the last sign of health.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from priorityd.core.status.facts import Facts
 from priorityd.core.status.problems import Problem
 
 OutageName: TypeAlias = Literal["database_silent", "sweeps_fail", "changes_not_heard"]
-"""The problems that are outages, the worst first: two that are there at once are one, called by the worse."""
+"""The problems that are outages, the worst first: several at the same time are one, named after the worst."""
 
 _NAMES: Final[tuple[OutageName, ...]] = get_args(OutageName)
 _KEPT: Final = 60
@@ -32,13 +32,13 @@ class Outage:
 
 
 class Outages:
-    """Those of the last `MINUTES` minutes, the oldest first. They do not overlap."""
+    """The outages of the last `MINUTES` minutes, the oldest first. They do not overlap."""
 
     def __init__(self) -> None:
         self._known: deque[Outage] = deque(maxlen=_KEPT)
 
     def note(self, facts: Facts, problems: Iterable[Problem], now: datetime) -> None:
-        """This is so now."""
+        """Record what is wrong now."""
         there = {problem.name for problem in problems}
         name = next((each for each in _NAMES if each in there), None)
         last = self._known[-1] if self._known else None
@@ -50,8 +50,8 @@ class Outages:
             began = now - timedelta(seconds=_lasts_seconds(name, facts))
             self._known.append(Outage(name, max(began, last.ended_at) if last and last.ended_at else began))
 
-    def since(self, now: datetime) -> list[Outage]:
-        """Those that were not over before the last hour."""
+    def recent(self, now: datetime) -> list[Outage]:
+        """The outages that lasted into the last hour."""
         first = now - timedelta(minutes=MINUTES)
         return [each for each in self._known if each.ended_at is None or each.ended_at > first]
 

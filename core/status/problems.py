@@ -1,7 +1,7 @@
 """What is wrong, in words, derived from the facts; each problem with its severity and its alert.
 
-Problems are for an operator who looks now; which of them page someone, and after how long, is decided by the
-alerts, which read the same list.
+Problems are for an operator who looks now. Which of them page someone, and after how long, is decided by the
+alerts, which use the same list.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from priorityd.core.status.facts import (
 Severity: TypeAlias = Literal["critical", "warning"]
 
 KNOWN_FOR_SECONDS: Final = 25.0
-"""How old the answer to a call made every few seconds may get. With the time until the next look, a fault is
-reported within 30 s."""
+"""How old the answer to a call made every few seconds may get. Even with the time until the next look, a
+fault is reported within 30 s."""
 UNLED_SECONDS: Final = 20.0
-"""Of two answers about the lease, 12 s apart, one at least shows that it was renewed."""
+"""Of two answers about the lease, 12 s apart, at least one shows that it was renewed."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
 PENDING_SECONDS: Final = 20.0
 INVERTED_SECONDS: Final = 10.0
 """How long it takes until a sweep has repaired what no change named."""
 COUNT_OVERDUE_SECONDS: Final = 60.0
-"""Above the time-out of a count: by then a silent database has been reported."""
+"""Longer than the time-out of a count: a silent database is reported before that."""
 CLOCK_SECONDS: Final = 30.0
-"""The skew that Supabase allows in a key's times."""
+"""The clock skew that Supabase tolerates in a key's times."""
 HIGH_LIMIT_SECONDS: Final = 2 * 3600.0
 """Within this time jobs of workspace repositories should be done."""
 LIMIT_SECONDS: Final = 24 * 3600.0
@@ -94,23 +94,23 @@ def find_problems(facts: Facts) -> list[Problem]:
 
 
 def has_answered(database: DatabaseFacts) -> bool:
-    """Whether the database has answered lately."""
+    """Whether the database has answered recently."""
     return database.silent_seconds < KNOWN_FOR_SECONDS
 
 
 def is_heard(stream: StreamFacts) -> bool:
-    """Whether the daemon's own heartbeat row has come back lately."""
+    """Whether the daemon's own heartbeat row has come back recently."""
     return stream.unheard_seconds < KNOWN_FOR_SECONDS
 
 
 def is_led(leader: LeaderFacts) -> bool:
-    """Whether some daemon has renewed the lease on timer work lately; who is gone is replaced before this."""
+    """Whether a daemon has renewed the lease on timer work recently; one that dies is replaced sooner."""
     return leader.unled_seconds < UNLED_SECONDS
 
 
 def silence(database: DatabaseFacts) -> str:
-    """Since when it has not answered."""
-    verb = "answered" if database.unheard_of else "been usable"
+    """How long the database has not answered."""
+    verb = "answered" if database.unanswered else "been usable"
     return f"the database has not {verb} for {_seconds(database.silent_seconds)}"
 
 
@@ -122,7 +122,7 @@ def counted(number: int, one: str, many: str) -> str:
 def _find(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _of_database(facts.database)
     if has_answered(facts.database):
-        # Else the heartbeat row could not be written: its absence says nothing about the stream.
+        # Otherwise the heartbeat row could not be written, and its absence says nothing about the stream.
         yield from _of_stream(facts)
         yield from _of_leader(facts.leader)
     yield from _of_repair(facts.repair, database_answers=has_answered(facts.database))
@@ -158,7 +158,7 @@ def _of_stream(facts: Facts) -> Iterator[tuple[str, str]]:
 def _of_leader(leader: LeaderFacts) -> Iterator[tuple[str, str]]:
     if not is_led(leader):
         seconds = _seconds(leader.unled_seconds)
-        yield "nobody_leads", f"No daemon does the timer work: none has renewed its lease for {seconds}."
+        yield "nobody_leads", f"No daemon does the timer work: the lease has not been renewed for {seconds}."
 
 
 def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple[str, str]]:
@@ -170,7 +170,7 @@ def _of_repair(repair: RepairFacts, *, database_answers: bool) -> Iterator[tuple
     if repair.late_or_lost:
         rows = "1 row" if repair.late_or_lost == 1 else f"{repair.late_or_lost:,} rows"
         text = (
-            f"Sweeps found {rows} wrong in the last hour whose change the stream brought late or not at all."
+            f"Sweeps repaired {rows} in the last hour whose change the stream delivered late or not at all."
         )
         yield "changes_lost", text
 
@@ -208,20 +208,20 @@ def _of_counts(counts: CountFacts) -> Iterator[tuple[str, str]]:
 
 
 def inversions_sentence(counts: CountFacts) -> str:
-    """How many of how many are not high."""
+    """How many of the workspace repositories are not high."""
     total, wrong = counts.workspace_repositories, counts.inversions
     return f"{wrong:,} of {counted(total, 'workspace repository', 'workspace repositories')} not high."
 
 
 def _of_inngest(inngest: InngestFacts) -> Iterator[tuple[str, str]]:
     if inngest.announcing_failed_because and inngest.announcing_failed_seconds >= _ANNOUNCING_SECONDS:
-        text = f"Inngest has taken no announcement for {_seconds(inngest.announcing_failed_seconds)}"
+        text = f"Inngest has accepted no announcement for {_seconds(inngest.announcing_failed_seconds)}"
         yield "announcing_fails", _sentence(text, inngest.announcing_failed_because)
     elif inngest.oldest_seconds > _OUTBOX_SECONDS:
-        text = f"A priority change has waited {_seconds(inngest.oldest_seconds)} to be announced."
+        text = f"A priority change has been waiting to be announced for {_seconds(inngest.oldest_seconds)}."
         yield "announcing_fails", text
     if inngest.jobs_held_back_because:
-        text = "none of the jobs that wait in order can be released"
+        text = "no ordered job can be released"
         yield "jobs_held_back", _sentence(text, inngest.jobs_held_back_because)
 
 
@@ -239,7 +239,7 @@ def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
         yield "jobs_fail", f"Only {jobs.high_completed / ended:.0%} of the jobs of priority high succeeded."
     if jobs.lost:
         lost = counted(jobs.lost, "ordered job", "ordered jobs")
-        yield "jobs_lost", f"{lost} lost: nobody has reported within the lease."
+        yield "jobs_lost", f"{lost} lost: no report has come within the lease."
     if jobs.behind_seconds > JOBS_BEHIND_SECONDS:
         text = f"jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet"
         yield "jobs_behind", _sentence(text, _held(jobs.held_back_by))
@@ -251,7 +251,9 @@ def _held(holder: Holder | None) -> str | None:
     if holder is None:
         return None
     who = (
-        "a prepared transaction has been" if holder.pid is None else f"backend {holder.pid} has a transaction"
+        "a prepared transaction has been"
+        if holder.pid is None
+        else f"backend {holder.pid} has had a transaction"
     )
     return f"{who} open for {_seconds(holder.seconds)}"
 

@@ -1,1 +1,1 @@
-"""Turns hints into correct rows: intake, worker, and the recorder of what they changed."""
+"""Turns hints into correct rows: the intake, the worker, and the recorder of changes."""

@@ -26,9 +26,9 @@ AskForSweep = Callable[[Trigger, datetime | None], None]
 
 
 class Intake:
-    """Adds to the queue and wakes the worker; what the queue can't hold, or has no key, becomes a sweep.
+    """Adds to the queue and wakes the worker; what has no key, or does not fit, becomes a sweep.
 
-    `nameless` are the refused rows without a repository, by their own ids; of many, some.
+    `nameless` are the refused rows without a repository, by their own ids; at most `NAMELESS_KEPT` of them.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Intake:
         self._heard = heard
 
     def take_hint(self, hint: Hint) -> None:
-        """Queue what a change names."""
+        """Queue the repositories that a change names."""
         self._heard.tell()
         self._drift_judge.announced(hint, monotonic())
         self.add(hint.repository_ids, hint.committed_at)
@@ -56,7 +56,7 @@ class Intake:
             self._ask_for_sweep("event", hint.committed_at)
 
     def add(self, repository_ids: Iterable[UUID], committed_at: datetime | None = None) -> None:
-        """Queue these."""
+        """Queue these repositories."""
         now = monotonic()
         added = False
         for repository_id in repository_ids:
@@ -67,7 +67,7 @@ class Intake:
             self._work_added.set()
 
     def take_refused(self, rows: Sequence[RefusedRow], committed_at: datetime | None = None) -> None:
-        """Hand rows that can't be written to the worker, except parked ones: their turn comes anyway.
+        """Hand rows that can't be written to the worker, except parked ones: they are retried anyway.
 
         A row without a repository can't be parked: it is reported until a sweep no longer finds it. Every
         sweep tries it again.
@@ -77,13 +77,13 @@ class Intake:
         self.add((each for each in named if each not in parked), committed_at)
         for row in rows:
             if row.repository_id is None and row.for_good:
-                self._tell_of_nameless(row)
+                self._report_nameless(row)
 
     def keep_nameless(self, found: Collection[UUID]) -> None:
-        """A sweep has found all that is wrong: the rows that are not among it are right by now, or gone."""
+        """Forget the rows that a complete sweep has not found: they are right by now, or gone."""
         self.nameless = {key: row for key, row in self.nameless.items() if key in found}
 
-    def _tell_of_nameless(self, row: RefusedRow) -> None:
+    def _report_nameless(self, row: RefusedRow) -> None:
         known = self.nameless.get(row.id)
         if known == row or (known is None and len(self.nameless) == NAMELESS_KEPT):
             return

@@ -37,8 +37,8 @@ class ApplyMetrics:
             trigger=DAEMON_TRIGGERS,
         )
         self._pending = made.gauge("pending_repositories", "Repositories waiting to be looked at.")
-        self._oldest_pending = made.gauge("oldest_pending_seconds", "How long the longest has waited.")
-        self._parked = made.gauge("parked_repositories", "Repositories whose update fails for good.")
+        self._oldest_pending = made.gauge("oldest_pending_seconds", "How long the oldest of them has waited.")
+        self._parked = made.gauge("parked_repositories", "Repositories whose row can't be written.")
         self.apply_seconds = made.histogram(
             "apply_seconds", "Time of one call that applies a batch.", _CALL_BUCKETS
         )

@@ -38,10 +38,10 @@ class RecentChange:
 
 
 class Recorder:
-    """Tells logs, metrics and the history what was changed, and fires `recorded`.
+    """Reports changed rows to the log, the metrics and the history, and fires `recorded`.
 
-    `recent` has the newest changes first; `refused_names` are the known names of repositories whose row could
-    not be written lately.
+    `recent` has the newest changes first; `refused_names` are the known names of repositories whose row
+    recently could not be written.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Recorder:
     ) -> None:
         """Record an answer.
 
-        `committed_at` has the commit time of a repository's change; for the others `oldest_commit` is used: a
-        sweep requested by removals can't tell which of them concerned which row, so its rows get the longest
-        possible latency. With neither there is no latency to observe.
+        `committed_at` has the commit times of the repositories' changes; without one, `oldest_commit` is
+        used: a sweep requested by removals can't tell which of them concerned which row, so its rows get the
+        longest possible latency. With neither, no latency is observed.
         """
         self._database_clock.read(answer.applied_at)
         self._remember_refused(answer.refused)

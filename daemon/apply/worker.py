@@ -35,24 +35,25 @@ RETRY_SECONDS: Final = 1.0
 """The first delay of work that failed for now; the queue doubles it with each attempt."""
 LOCKED_RETRY_SECONDS: Final = 0.5
 LONGEST_LOCKED_SECONDS: Final = 2.0
-"""For locked rows. Most are locked by another daemon's sync of the same change: while it waits for one row of
-its batch it holds the others. So waits are short, and no two daemons wait equally long."""
+"""For locked rows. Most are locked by another daemon's sync of the same change, which holds the other rows of
+its batch while it waits for one. So waits are short, and no two daemons wait equally long."""
 
 FIRST_BATCH_SIZE: Final = 100
 _AIM_SECONDS: Final = 1.0
-"""The length of a batch: until it ends, the application waits for rows that it has written."""
+"""How long a batch should take: until it ends, the application waits for rows that the batch has written."""
 
 BURST_BATCH_SIZE: Final = 20
 FILL_LOOK_SECONDS: Final = 0.01
 LONGEST_FILL_SECONDS: Final = 0.1
-"""A batch of so many means a burst, so the next batch gets time to fill, for as long as each look finds more.
-Otherwise 10,000 changes would take hundreds of calls, and the calls most of the time."""
+"""A batch of this size means a burst, so the next batch gets time to fill, as long as each look finds more.
+Otherwise 10,000 changes would take hundreds of calls, which would take most of the time."""
 
 
 class Worker(Agent):
     """See the module's docstring. Adding to the queue sets `wakeup`.
 
-    `all_refused_because`: why the application refuses to change any row; None if it does not, or unknown.
+    `all_refused_because`: why the application refuses to change any row; None if it does not, as far as
+    known.
     """
 
     name = "worker"
@@ -79,7 +80,7 @@ class Worker(Agent):
         self.all_refused_because: str | None = None
 
     async def turn(self) -> float:
-        """Sync what is due, up to a batch."""
+        """Sync what is due, at most a batch."""
         items = self._queue.take(monotonic(), self._size.rows)
         if not items:
             return self._seconds_to_wait()
@@ -148,7 +149,7 @@ class Worker(Agent):
         self._queue.retry([item for item in others if item.key in waiting], now, RETRY_SECONDS)
 
     def _waiting(self, answer: SyncAnswer) -> set[UUID]:
-        """The refused repositories that are not to be parked: the fault is not theirs."""
+        """The refused repositories that must not be parked: the fault is not in their rows."""
         if answer.all_refused is False or not answer.refused:
             self.all_refused_because = None
         elif answer.all_refused:

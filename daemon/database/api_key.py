@@ -1,4 +1,4 @@
-"""The project's API key while the daemon runs: which one is in use, and how it is replaced.
+"""The project's API key while the daemon runs: the one in use, and its replacement.
 
 Keys are of two kinds. A legacy key (`service_role`) is a JSON web token: it goes into the `apikey` header,
 and into `Authorization` as a bearer token. A secret key (`sb_secret_…`) is no token. Supabase's gateway finds
@@ -11,18 +11,17 @@ A token signed for a role of your own is accepted by PostgREST and Realtime, but
 of the project's own keys: the gateway key, which needs no privileges.
 
 A key is rotated by creating the next one, putting it where the settings are read from, and deleting the old
-one. That file may be written a moment after the old key was deleted, so it is read again after each refusal.
+one. That file may be written a moment after the old key is deleted, so it is read again after each refusal.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from priorityd.core.database.key_kind import claims_of
 from priorityd.core.errors import ConfigurationError
 
 log = structlog.stdlib.get_logger()
@@ -57,16 +56,16 @@ class ApiKey:
 
     @property
     def access_token(self) -> str | None:
-        """The same if it is a token, else None."""
+        """The key in use if it is a token, else None."""
         return None if self._key.startswith(_NO_TOKEN) else self._key
 
     @property
     def api_key(self) -> str:
-        """What the gateway gets."""
+        """The key for the gateway, sent in the header `apikey`."""
         return self._gateway_key if self._gateway_key and self.access_token else self._key
 
     def on_change(self, call: Callable[[str], None]) -> None:
-        """Call this back with each new key, once it is in use."""
+        """Call `call` with each new key, once it is in use."""
         self._on_change.append(call)
 
     def reload(self) -> bool:
@@ -90,18 +89,13 @@ class ApiKey:
         try:
             return self._reread()
         except (ConfigurationError, OSError, ValueError) as error:
-            # It may be being written right now.
+            # The file may be being written right now.
             log.warning("settings_reload_failed", error=str(error))
             return self._key
 
 
 def role_of(key: str) -> str:
-    """The database role of a key, as far as the key itself tells; nothing is verified."""
+    """The database role of a key, as far as the key itself shows, unverified; by default service_role."""
     if key.startswith(_NO_TOKEN):
         return "anon" if key.startswith(_PUBLISHABLE) else "service_role"
-    try:
-        payload = key.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims["role"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return "service_role"
+    return str(claims_of(key).get("role", "service_role"))

@@ -8,7 +8,7 @@ from priorityd.daemon.clock import monotonic, utc_now
 
 
 class DatabaseClock:
-    """Set whenever an answer of the database carries the time, so it lags by what the answer took."""
+    """Set whenever an answer of the database carries the time, so it lags by the time the answer took."""
 
     def __init__(self) -> None:
         self._read: tuple[datetime, float] | None = None
@@ -25,6 +25,6 @@ class DatabaseClock:
         return at + timedelta(seconds=monotonic() - read_at)
 
     def host_ahead_seconds(self) -> float | None:
-        """By how much this host's clock is ahead of it; negative: behind."""
+        """By how much this host's clock is ahead of the database's (negative: behind), None if unknown."""
         now = self.now()
         return None if now is None else (utc_now() - now).total_seconds()

@@ -1,4 +1,4 @@
-"""The HTTP client below Supabase's: it puts the current key on every request, and translates errors."""
+"""The HTTP client underneath Supabase's: it adds the current key to every request, and translates errors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Final
 import httpx
 
 from priorityd.core.failures import translate
+from priorityd.daemon.backoff import retry_after_seconds
 from priorityd.daemon.database.api_key import ApiKey
 
 _CONNECT_SECONDS: Final = 5.0
 
 
 def open_http(api_key: ApiKey) -> httpx.AsyncClient:
-    """A client to be used as a context manager; there is no time-out for a call as a whole.
+    """A client to be used as a context manager; only connecting has a time-out.
 
     Proxies and certificates come from the variables that httpx reads: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE
-    and the like.
+    and the like. An unsuccessful answer raises one of `core.errors`.
     """
 
     async def authorize(request: httpx.Request) -> None:
-        # Whatever key the Supabase client was made with: send the current one, in the way of its kind.
+        # Send the current key, in the headers for its kind, whatever key the Supabase client was made with.
         request.headers["apikey"] = api_key.api_key
         request.headers.pop("authorization", None)
         if api_key.access_token is not None:
@@ -52,12 +53,5 @@ async def _raise_for_error(response: httpx.Response) -> None:
         hint=str(fields.get("hint") or "")[:500],
         function=response.url.path.rpartition("/rpc/")[2],
         is_supabase=isinstance(fields.get("message"), str),
-        retry_after_seconds=_retry_after(response),
+        retry_after_seconds=retry_after_seconds(response.headers),
     )
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

@@ -44,7 +44,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class FoundRepository:
-    """One entry of `find_repositories`: a repository that somebody knows; `tracked`, it has a priority."""
+    """One entry of `find_repositories`: a known repository; `tracked`: it has a priority."""
 
     repository_id: UUID
     name: str | None
@@ -52,13 +52,13 @@ class FoundRepository:
 
     @property
     def shown_as(self) -> str:
-        """What people know it by."""
+        """The repository's name for people."""
         return known_as(self.repository_id, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRow:
-    """A tracked row of a repository as it is, and what its priority should be.
+    """The current state of a repository's tracked row, and what its priority should be.
 
     A priority may be a value of the application's own.
     """
@@ -89,8 +89,8 @@ class HoldingWorkspace:
 class Explanation:
     """The answer of `explain_repository_priority`; `tracked` is None for an untracked repository.
 
-    Of several rows it is the most relevant one; the rest are `other_rows`. Of the `workspaces_in_all` that
-    hold the repository, and of its `changes_in_all`, only some are listed.
+    If there are several rows, `tracked` is the most relevant one, and the rest are `other_rows`. Of the
+    `workspaces_in_all` that hold the repository, and of its `changes_in_all`, only some are listed.
     """
 
     repository_id: UUID
@@ -120,7 +120,7 @@ class PinAnswer(SyncAnswer):
 
 @dataclass(frozen=True, slots=True)
 class RollbackAnswer:
-    """The answer of `rollback_workspace_priorities`; `locked` counts rows that others held: call again."""
+    """The answer of `rollback_workspace_priorities`; `locked` counts rows held by others: call it again."""
 
     changed: int
     locked: int
@@ -138,8 +138,8 @@ class Beat:
 class LeaseAnswer:
     """The answer of `hold_workspace_priority_lease`.
 
-    `held`: the daemon that asked has the lease. `expires_in_seconds` is how much longer its holder may keep
-    it without asking again.
+    `held`: the daemon that asked has the lease. `expires_in_seconds` is how long its holder keeps it without
+    asking again.
     """
 
     held: bool
@@ -148,13 +148,13 @@ class LeaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PublicationCheck:
-    """What the publication that Realtime reads really publishes of the followed tables.
+    """What the publication that Realtime reads actually publishes of the followed tables.
 
-    `tables` are published under their own names, as a subscription demands; `flaws` say, for a table, what
-    of it does not come through all the same. `missing` are in it in no way. `unidentified` have neither a
-    primary key nor a replica identity: once they are published their updates and deletes fail. `unsafe` are
-    tables in it of which that is true, whosever they are; `repairs` are the statements that have a table
-    published whole, where that breaks nothing.
+    `tables` are published under their own names, as a subscription requires; `flaws` says what of a table is
+    not published nevertheless. `missing` tables are not published at all. `unidentified` ones have neither a
+    primary key nor a replica identity: once published, their updates and deletes fail. `unsafe` are all
+    tables in the publication with that fault, including the application's; `repairs` has, by table, the
+    statement that publishes it completely, where that breaks nothing.
     """
 
     exists: bool
@@ -170,7 +170,7 @@ class PublicationCheck:
 
 @dataclass(frozen=True, slots=True)
 class RefusedWrite:
-    """What keeps so many `rows` from being written; without a `sqlstate` they stayed as they were in silence.
+    """Why this number of `rows` can't be written; without a `sqlstate` they silently stayed as they were.
 
     `culprits` names the triggers, constraints or policies, in words; `look` is a query that shows them.
     """
@@ -184,7 +184,7 @@ class RefusedWrite:
 
 @dataclass(frozen=True, slots=True)
 class WritesCheck:
-    """What came of writing some tracked `rows`, all of which was taken back."""
+    """The result of writing this number of tracked `rows`, which was rolled back."""
 
     rows: int
     refused: tuple[RefusedWrite, ...]
@@ -192,7 +192,7 @@ class WritesCheck:
 
 @dataclass(frozen=True, slots=True)
 class MembershipsCheck:
-    """What counts as a membership: whether an operator has redefined it, and what it costs to ask, in ms.
+    """What counts as a membership: whether an operator has redefined it, and what a query costs, in ms.
 
     `inlined`: the planner inlines `priorityd.memberships()`; else a sweep takes several times as long.
     """
@@ -206,7 +206,7 @@ class MembershipsCheck:
 
 @dataclass(frozen=True, slots=True)
 class MembershipTableCheck:
-    """The properties of `workspace_repositories` that decide how much a DELETE tells."""
+    """The properties of `workspace_repositories` that decide how much a DELETE reveals."""
 
     exists: bool
     row_level_security: bool
@@ -219,8 +219,8 @@ class MembershipTableCheck:
 class DatabaseCheck:
     """The answer of `check_workspace_priorities`.
 
-    `missing_functions` were applied and are gone, `ungranted` are objects of ours that the role may not use.
-    `writes` is None where it may not write, or may not see every row.
+    `missing_functions` were applied and are gone, `ungranted` are our objects that the role may not use.
+    `writes` is None if the role may not write, or may not see every row.
     """
 
     role: str
@@ -240,7 +240,7 @@ class DatabaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class FinishedJobs:
-    """Jobs of one priority that ended alike. Unknown times are left out, so lengths differ."""
+    """Jobs of one priority that ended with the same status. Unknown times are left out, so lengths differ."""
 
     priority: Priority
     status: JobStatus
@@ -252,7 +252,7 @@ class FinishedJobs:
 
 @dataclass(frozen=True, slots=True)
 class WaitingJobs:
-    """Jobs of one priority that are queued, and how long the oldest has been."""
+    """Jobs of one priority that are queued, and how long the oldest has been queued."""
 
     priority: Priority
     jobs: int
@@ -263,8 +263,8 @@ class WaitingJobs:
 class JobQueue:
     """What was queued at `counted_at`, by the database's clock, and how long ago that is.
 
-    A long queue is counted over several polls. `whole` is False until the first count is complete: there are
-    at least so many.
+    A long queue is counted over several polls. `whole` is False until the first count is complete: the
+    numbers are then lower bounds.
     """
 
     jobs: tuple[WaitingJobs, ...]
@@ -275,9 +275,9 @@ class JobQueue:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The transaction because of which ended jobs are not counted, and for how long it has been met.
+    """The transaction that keeps ended jobs from being counted, and for how long it has been seen.
 
-    `pid` is its backend's, None if it is a prepared one; `writes`: it has written or locked a row.
+    `pid` is its backend's, None if it is prepared; `writes`: it has written or locked a row.
     """
 
     pid: int | None
@@ -323,7 +323,7 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class NoJobs:
-    """The other answer of `poll_background_jobs`: why it can't tell anything."""
+    """The other answer of `poll_background_jobs`: why there is nothing to read."""
 
     available: Literal[False]
     reason: str

@@ -18,7 +18,7 @@ log = structlog.stdlib.get_logger()
 
 PATIENCE_SECONDS: Final = 60.0
 """How long a refused key is retried, and a missing function or privilege waited for. After `supabase db push`
-the API's cache takes many seconds to load, and what refuses a good key may be restarting."""
+the API's cache takes many seconds to load, and a server that refuses a good key may be restarting."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 
@@ -28,8 +28,8 @@ async def wait_for_schema(
 ) -> None:
     """Return once the database has what this version needs; wait indefinitely while Supabase is down.
 
-    Raises `ContractError` at once when migrations are too old, and after the patience when they or a
-    privilege are missing; `KeyRefusedError` when the key is still refused then.
+    Raises `ContractError` at once if migrations are too old, and after `patience_seconds` if they or a
+    privilege are missing; `KeyRefusedError` if the key is still refused then.
     """
     refused_since, backoff = None, Backoff(_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS)
     while True:
@@ -49,7 +49,7 @@ async def wait_for_schema(
 
 
 async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRefusedError | None:
-    """What may pass by itself; anything else is raised."""
+    """An error that may pass by itself, None if all is well; other errors are raised."""
     try:
         version = await store.schema_version()
     except TransientError as error:
@@ -62,6 +62,6 @@ async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRe
     except (ContractError, KeyRefusedError) as error:
         return error
     except (TransientError, PermanentError) as error:
-        # The agents meet it too, and report it.
+        # The agents will run into this too, and report it.
         log.warning("privilege_check_failed", error=str(error))
     return None

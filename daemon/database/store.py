@@ -1,8 +1,8 @@
-"""The SQL functions over Supabase's REST surface, with the retries of one call.
+"""Calls the SQL functions through Supabase's REST API, with retries within a call.
 
-Every function is idempotent, so every call may be repeated. Errors leave here as `core.errors` only.
+Every function is idempotent, so every call may be repeated. All errors raised here are from `core.errors`.
 
-Whether a refusal is about the key, a privilege, or the call is found out here, by calls that do no harm.
+Whether a refusal is about the key, a privilege, or the call is found out here, by harmless calls.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TIMEOUT_SECONDS: Final = {
     "rollback_workspace_priorities": 605.0,
 }
 """Just above the functions' own statement_timeout: the database gives up first, and says why. The functions
-that keep priorities in sync wait less than the rest: a connection whose peer is gone is silent until then."""
+that keep priorities in sync have shorter time-outs, because a connection whose peer is gone stays silent."""
 _NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
     {
         "sync_workspace_priorities",
@@ -91,8 +91,8 @@ _JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 class Store:
     """See the module's docstring. Make one with `open_store`.
 
-    `on_error` gets the reason of every failed attempt, `on_attempt` is called before each. `answered_at` is
-    when a call was last answered (monotonic seconds).
+    `on_error` is called with the reason of every failed attempt, `on_attempt` before each attempt.
+    `answered_at` is when a call was last answered (monotonic seconds).
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Store:
         self.answered_at = monotonic()
 
     def outlive_refusals(self) -> None:
-        """From now on a refused key or a missing privilege is transient: it has worked, and may again."""
+        """From now on treat a refused key or a missing privilege as transient: it has worked before."""
         self._outlives_refusals = True
 
     async def sync(
@@ -151,7 +151,7 @@ class Store:
     async def find_repositories(
         self, repository_ids: Sequence[UUID], names: Sequence[str]
     ) -> tuple[FoundRepository, ...]:
-        """Those with these ids or names that anybody knows; a name, `owner/name`, may be that of several."""
+        """The known repositories with these ids or names (`owner/name`); a name may match several."""
         ids = [str(repository_id) for repository_id in repository_ids]
         return await self._call(_FOUND, "find_repositories", p_repository_ids=ids, p_names=list(names))
 
@@ -162,7 +162,7 @@ class Store:
         )
 
     async def workspace_count(self, repository_id: UUID) -> int:
-        """How many workspaces hold the repository now, by the memberships themselves."""
+        """How many workspaces hold the repository now, counted from the memberships."""
         try:
             return (await self.explain(repository_id)).expected.workspace_count
         except PermanentError as error:
@@ -205,9 +205,9 @@ class Store:
         return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
 
     async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer:
-        """Take the lease on timer work if it is free, or renew it, for so many seconds.
+        """Take the lease on timer work if it is free, or renew it, for `seconds`.
 
-        It writes the daemon's heartbeat row as well.
+        This writes the daemon's heartbeat row as well.
         """
         return await self._call(
             _LEASE, "hold_workspace_priority_lease", p_daemon_id=str(daemon_id), p_seconds=seconds
@@ -240,7 +240,7 @@ class Store:
                 answer = await self._call_judged(adapter, function, params)
             except KeyRefusedError as error:
                 if not self._api_key.replaced(key):
-                    self._tell_once()
+                    self._log_first_refusal()
                     raise self._lasting(error, "key_refused") from None
             except ContractError as error:
                 raise self._lasting(error, "not_set_up") from None
@@ -252,7 +252,7 @@ class Store:
     def _lasting(self, error: PriorityError, reason: Reason) -> PriorityError:
         return TransientError(str(error), reason=reason) if self._outlives_refusals else error
 
-    def _tell_once(self) -> None:
+    def _log_first_refusal(self) -> None:
         if not self._refused:
             self._refused = True
             log.warning("key_refused")
@@ -268,7 +268,7 @@ class Store:
             raise judged from None
 
     async def _try_harmless_calls(self) -> PriorityError | None:
-        """The first says whether the key may do anything, the second whether it may do what is needed."""
+        """The first shows whether the key may do anything, the second whether it may do what is needed."""
         nothing = {"p_repository_ids": [], "p_trigger": "manual", "p_dry_run": True}
         try:
             await self._call_with_retries(_VERSION, VERSION_FUNCTION, {})
@@ -319,8 +319,8 @@ async def open_store(
     """A store for the project at `url`; nothing is sent until the first call."""
     api_key = key if isinstance(key, ApiKey) else ApiKey(key)
     async with open_http(api_key) as http:
-        # Only the part of Supabase's client that is used: all of it takes twice as long to import, and
-        # the rest would hold its modules for authentication and storage in memory for nothing.
+        # Only the part of Supabase's client that is used: the whole takes twice as long to import, and
+        # keeps modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
         yield Store(client, api_key, on_error=on_error, on_attempt=on_attempt)
 

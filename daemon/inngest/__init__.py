@@ -1,1 +1,1 @@
-"""Talks to Inngest: sends events, answers one, asks its API."""
+"""Talks to Inngest: sends events, hosts a function, queries its API."""

@@ -87,7 +87,10 @@ class InngestApi:
         self._settings = settings
 
     async def check_event_key(self) -> None:
-        """Raises `InngestKeyRefusedError`, or `TransientError` when the event API can't be reached."""
+        """Check the event key by sending no events.
+
+        Raises `InngestKeyRefusedError`, or `TransientError` if the event API can't be reached.
+        """
         key = self._settings.inngest_event_key
         path = quote(key.get_secret_value(), safe="") if key else _ANY_KEY
         response = await self._request("POST", self._settings.inngest_event_api_url, f"/e/{path}", json=[])
@@ -109,9 +112,9 @@ class InngestApi:
         return found
 
     async def run_statuses(self, event_id: str) -> list[str]:
-        """The statuses of the runs that an event has started, by Inngest's own id of it.
+        """The statuses of the runs that an event has started; `event_id` is Inngest's own id of the event.
 
-        Raises `InngestKeyRefusedError`; `PermanentError` if this server can't tell; `TransientError`.
+        Raises `InngestKeyRefusedError`; `PermanentError` if this server can't list runs; `TransientError`.
         """
         page = await self._page(_Page[_Run], f"/v1/events/{quote(event_id, safe='')}/runs", {})
         return [run.status for run in page.data or ()]
@@ -137,16 +140,17 @@ class InngestApi:
                 f"Inngest refused the signing key (INNGEST_SIGNING_KEY, {response.status_code})"
             )
         if response.status_code in (404, 405, 501):
-            what = "list functions" if path.startswith("/v2/") else "tell of runs"
-            raise PermanentError(f"This Inngest does not {what} ({response.status_code})", reason="rejected")
+            what = "functions" if path.startswith("/v2/") else "runs"
+            text = f"This Inngest does not list {what} ({response.status_code})"
+            raise PermanentError(text, reason="rejected")
         try:
             return kind.model_validate_json(response.raise_for_status().content)
         except (httpx.HTTPStatusError, ValidationError):
-            status = f"Inngest answered {response.status_code}, which is not understood"
+            status = f"Inngest's answer with status {response.status_code} is not understood"
             raise TransientError(status, reason="bad_answer") from None
 
     async def _request(self, method: str, origin: str, path: str, **options: Any) -> httpx.Response:
-        # The event key is part of the path, so no message may contain it.
+        # The event key is part of the path, so no message may contain the path.
         try:
             return await self._http.request(method, f"{origin}{path}", **options)
         except httpx.TimeoutException:

@@ -50,7 +50,7 @@ class Sender(Protocol):
 
 @dataclass(slots=True)
 class _Claimed(Generic[Item]):
-    """An item, its events with an unknown outcome, and why one of them was refused."""
+    """An item, its events with an unknown outcome, and why one of its events was refused."""
 
     item: Item
     unsent: set[str]
@@ -61,7 +61,7 @@ class Batch(Generic[Item]):
     """Claimed items in order, their events, and their outcome.
 
     `error` is why not everything was sent, `delay_seconds` the wait before the next attempt. `inngest_ids`
-    are Inngest's own ids of the accepted events, by ours.
+    maps our ids of the accepted events to Inngest's own.
     """
 
     def __init__(self) -> None:
@@ -73,14 +73,14 @@ class Batch(Generic[Item]):
         self._by_event: dict[str, _Claimed[Item]] = {}
 
     def add(self, item: Item, events: Sequence[OutgoingEvent]) -> None:
-        """These events are to be sent for this item."""
+        """Add an item with the events to send for it."""
         claimed = _Claimed(item, {event.id for event in events})
         self._claimed.append(claimed)
         self._by_event |= {event.id: claimed for event in events}
         self.events += events
 
     def add_refused(self, item: Item, reason: str) -> None:
-        """Nothing can be sent for this item."""
+        """Add an item for which nothing can be sent."""
         self._claimed.append(_Claimed(item, set(), reason))
 
     def item_of(self, event: OutgoingEvent) -> Item:
@@ -105,7 +105,7 @@ class Batch(Generic[Item]):
 
     @property
     def sent(self) -> list[Item]:
-        """The items with all their events accepted."""
+        """The items whose events were all accepted."""
         return [each.item for each in self._claimed if not each.unsent and each.refused_because is None]
 
     @property
@@ -116,7 +116,7 @@ class Batch(Generic[Item]):
 
     @property
     def unsent(self) -> list[Item]:
-        """The items with events that were neither; to be put back."""
+        """The items with events that were neither accepted nor refused; to be put back."""
         return [each.item for each in self._claimed if each.unsent]
 
 
@@ -124,6 +124,7 @@ class Delivery(Agent, Generic[Item]):
     """See the module's docstring. A subclass claims what waits in its turn, and calls `deliver`.
 
     `defect` is the log event for a bug of our own, which must not stop the delivery of everything else.
+    `last_sent_at` is when Inngest last accepted an event (UTC), None if it has not yet.
     """
 
     defect: ClassVar[str]
@@ -149,7 +150,7 @@ class Delivery(Agent, Generic[Item]):
 
     @abstractmethod
     def on_tried(self, batch: Batch[Item], error: NotForNow | None) -> None:
-        """The batch was sent or refused, or, with an error, not all of it. It is settled next."""
+        """The batch was sent or refused; with an error, only in part. It is settled next."""
 
     async def deliver(self, batch: Batch[Item]) -> NotForNow | None:
         """Send the batch and settle it; returns why not everything could be sent, or None."""

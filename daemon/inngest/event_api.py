@@ -1,8 +1,9 @@
 """Inngest's event API: one POST of a JSON array, by plain HTTP.
 
-Not by the SDK's `send` (0.5.19, in its source): it reports an answer's text but not its status, takes an
-answer without the field `error` for a success whatever its status, retries by itself regardless of
-`Retry-After`, and takes no HTTP client. Here the caller retries, and every failure is one of our own errors.
+The SDK's `send` is not used (0.5.19, in its source): it reports an answer's text but not its status, treats
+an answer without the field `error` as a success whatever its status, does its own retries regardless of
+`Retry-After`, and accepts no HTTP client. Here the caller retries, and every failure is one of our own
+errors.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import httpx
 from priorityd.core.errors import TransientError
 from priorityd.core.inngest.failures import translate_inngest
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.backoff import retry_after_seconds
 from priorityd.daemon.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
@@ -40,9 +42,9 @@ class EventApi:
         self._on_written = on_written
 
     async def post(self, events: Sequence[OutgoingEvent]) -> list[str]:
-        """Return once Inngest has accepted them all, with its own ids for them, if it returned any.
+        """Return once Inngest has accepted all events, with its own ids for them, if it returned any.
 
-        Raises `core.errors` for anything else.
+        Raises one of `core.errors` for anything else.
         """
         body = [event.body for event in events]
         try:
@@ -58,11 +60,11 @@ class EventApi:
             raise translate_inngest(
                 response.status_code,
                 self._clean(_message(response, fields)),
-                retry_after_seconds=_retry_after(response),
+                retry_after_seconds=retry_after_seconds(response.headers),
             )
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
-            # A success, but not the event API's: something else answers at its address.
+            # A success, but not from the event API: something else answers at its address.
             raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
         return [str(each) for each in ids]
 
@@ -93,10 +95,3 @@ def _fields(response: httpx.Response) -> dict[str, Any]:
 def _message(response: httpx.Response, fields: dict[str, Any]) -> str:
     text = fields.get("error") or fields.get("message") or response.reason_phrase or "no reason given"
     return str(text)[:300]
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

@@ -2,8 +2,8 @@
 (`inngest.connect`), which needs no inbound port and no route from Inngest to this host.
 
 The alternative is the serve handler: an endpoint that Inngest calls, signed, and registered by a request to
-Inngest. The daemon's HTTP endpoints are read-only, need no login and belong on loopback; one that must be
-reachable from the internet and verifies signatures does not belong beside them.
+Inngest. The daemon's HTTP endpoints are read-only, need no login and belong on loopback; an endpoint that
+must be reachable from the internet and has to verify signatures does not belong beside them.
 
 What the worker (SDK 0.5.19, in its source) does by itself, and what is added here:
 
@@ -11,13 +11,13 @@ What the worker (SDK 0.5.19, in its source) does by itself, and what is added he
 - It installs handlers for SIGTERM and SIGINT, unless it is given an empty list of signals.
 - It reconnects as long as Inngest's API answers. After five failures within half a minute, and at once for a
   refused key, it ends with an exception: it is restarted after a delay that grows to five minutes.
-- It waits for a handshake without limit: a worker that is inactive for a minute is closed. A silently dead
-  connection is found by WebSocket pings within 40 s.
+- It waits for a handshake without limit, so a worker that is inactive for a minute is closed here. A silently
+  dead connection is found by WebSocket pings within 40 s.
 - When closed, it waits up to two hours for running functions. Ours end by themselves when the daemon stops;
   after some seconds the worker is abandoned. Its thread ends with the process.
-- It logs the same thing several times: its logger is heard at level debug only; what matters is logged here.
+- It logs the same thing several times, so its log is shown only at level debug; what matters is logged here.
 - `protobuf`, which it needs, comes in wheels with a C library; the generated code loads with versions 5 to 7.
-- Importing it warns about one of its own classes (pydantic), which does not concern our users.
+- Importing it causes a warning about one of its own classes (pydantic), which does not concern our users.
 
 No failure leaves this module: it is logged, shown in `/status`, and retried.
 """
@@ -65,7 +65,7 @@ HostState = Literal["connecting", "active", "backing_off", "stopped"]
 
 
 class FunctionHost(Agent):
-    """See the module's docstring. `daemon_id` names this daemon among the workers that Inngest shows."""
+    """See the module's docstring. `daemon_id` identifies this daemon among the workers that Inngest shows."""
 
     name = "function host"
 
@@ -79,13 +79,13 @@ class FunctionHost(Agent):
         self.state: HostState = "connecting"
         self.last_error: str | None = None
         self.last_run_at: datetime | None = None
-        # The worker's own words, at level debug only.
+        # The worker's own log, only at level debug.
         logger = logging.getLogger("inngest")
         logger.propagate = logging.getLogger().isEnabledFor(logging.DEBUG)
         logger.addHandler(logging.NullHandler())
 
     async def turn(self) -> float:
-        """Stay connected; on stop, let a running function finish within some seconds."""
+        """Stay connected; on stop, give a running function some seconds to finish."""
         now = monotonic()
         if now >= self._backoff.retry_at:
             self._set_state("connecting")
@@ -96,7 +96,7 @@ class FunctionHost(Agent):
         return self._backoff.retry_at - monotonic()
 
     async def at_end(self) -> None:
-        """Say so."""
+        """Report the state."""
         self._set_state("stopped")
 
     async def _connect(self) -> str:
@@ -110,7 +110,7 @@ class FunctionHost(Agent):
                     await worker.start()
                 finally:
                     tasks.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - nothing of it may disturb the daemon
+        except Exception as error:  # noqa: BLE001 - no failure of it may disturb the daemon
             ended = _words(error)
         return ended
 

@@ -1,8 +1,8 @@
-"""Sends events to Inngest in batches, with the retries of one call.
+"""Sends events to Inngest in batches, with retries within a call.
 
 Inngest ignores events with a known id for 24 hours, so every batch may be sent again: after a lost answer,
-after a batch that was accepted in part (a 400 can come after some of its events were accepted), and by the
-bisection that finds refused events.
+after it was accepted in part (a 400 can come after some of its events were accepted), and by the bisection
+that finds refused events.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OnSent: TypeAlias = Callable[[Sequence[OutgoingEvent], Sequence[str]], None]
 class EventSender:
     """See the module's docstring. Make one with `open_event_sender`.
 
-    `on_error` gets the reason of every failed attempt, `on_attempt` is called before each. `timeout_seconds`
-    is for one attempt. `written` is set whenever a request was sent.
+    `on_error` is called with the reason of every failed attempt, `on_attempt` before each attempt, and
+    `timeout_seconds` limits each. `written` is set whenever a request was sent.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class EventSender:
         """Send the events in order, and return those refused for good.
 
         `on_sent` is called with each batch as soon as it is accepted, and with Inngest's own ids for it.
-        Raises `TransientError` when Inngest can't be reached, is slow, or asks to wait, and
-        `InngestKeyRefusedError`; events without a call of `on_sent` may or may not have been accepted then,
-        and are to be sent again.
+        Raises `TransientError` if Inngest can't be reached, is slow, or asks to wait, and
+        `InngestKeyRefusedError` if it refuses the key. Events that `on_sent` was not called for may or may
+        not have been accepted then, and are to be sent again.
         """
         sendable, refused = split_refused(events)
         for batch in batches(sendable):
@@ -100,7 +100,7 @@ class EventSender:
 
     async def _send_once(self, batch: Sequence[OutgoingEvent]) -> list[str]:
         try:
-            # The client's own limit is for each read; this one is for the request as a whole.
+            # The client's own time-out is for each read; this one is for the request as a whole.
             with anyio.fail_after(self._timeout_seconds):
                 return await self._api.post(batch)
         except TimeoutError:
@@ -118,7 +118,7 @@ async def open_event_sender(
 ) -> AsyncIterator[EventSender]:
     """A sender for the Inngest of the settings; nothing is sent until the first call.
 
-    Raises `ConfigurationError` naming the setting when there is no event key.
+    Raises `ConfigurationError`, naming the setting, if there is no event key.
     """
     if not settings.inngest_sends:
         raise ConfigurationError("INNGEST_EVENT_KEY is not set (nor INNGEST_DEV for a development server)")

@@ -1,9 +1,9 @@
-"""The Inngest function `sync-workspace-priorities`: for applications that send the event
+"""The Inngest function `sync-workspace-priorities`, for applications that send the event
 `workspace/priorities.sync` after a workspace operation, or to have everything synced.
 
-With `repositoryId` in its data that repository is synced, now; without, every tracked row is, in the same
-walk and under the same rules as the scheduled one. The output is the `SyncResult` with the TypeScript names.
-Transient errors are raised, for Inngest to retry; it retries twice.
+If the event's data has a `repositoryId`, that repository is synced at once; otherwise every tracked row is,
+as in a scheduled resync. The output is the `SyncResult` with the TypeScript names. Transient errors are
+raised, and Inngest retries twice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SyncFunction:
         self._recorder = recorder
 
     async def __call__(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """Answer one event. Raises `PermanentError` for an invalid `repositoryId`."""
+        """Answer one event. Raises `PermanentError` for an invalid `repositoryId`, and the store's errors."""
         named = data.get("repositoryId")
         log.info("sync_event_received", repository_id=named if isinstance(named, str) else None)
         result = await self._walk() if named is None else await self._sync(_repository_id(named))
@@ -69,4 +69,5 @@ def _repository_id(named: object) -> UUID:
     try:
         return UUID(named if isinstance(named, str) else "")
     except ValueError:
-        raise PermanentError(f"repositoryId is {named!r:.80}, which is no UUID", reason="rejected") from None
+        text = f"repositoryId is {named!r:.80}, which is not a UUID"
+        raise PermanentError(text, reason="rejected") from None

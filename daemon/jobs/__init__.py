@@ -1,1 +1,1 @@
-"""Queues jobs, releases them in order, and watches what becomes of them."""
+"""Queues jobs, releases them in order, and watches their progress."""

@@ -1,7 +1,7 @@
-"""Queues jobs with their repositories' priorities: look-ups, and the events that they shape.
+"""Queues jobs at Inngest with their repositories' priorities, which are looked up first.
 
-Look-ups go out in pages of 500, a few at a time, while what they found is being sent already. A look-up that
-fails delays nothing for long and fails nothing: its jobs are queued at medium, and say so.
+Look-ups go out in pages of 500, a few at a time, while events for what they have found are already being
+sent. A failed look-up delays its jobs only briefly: they are queued at medium, and say so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LOOK_UP_PAGE_SIZE: Final = 500
 """Repositories per look-up call."""
 LOOK_UPS_AT_ONCE: Final = 4
 LONGEST_WRITING_SECONDS: Final = 1.0
-"""A request that has not left by then does not hold up the making of the next."""
+"""A request that has not been written by then no longer holds up the preparation of the next."""
 LOOK_UP_SECONDS: Final = 10.0
 """The longest that jobs wait for one look-up, its retries included; the database gives up then as well."""
 
@@ -51,7 +51,7 @@ class PriorityLookUps(Protocol):
 
 
 class DirectQueue(Queueing):
-    """See the module's text. Make one with `open_job_queue`.
+    """See the module's docstring. Make one with `open_job_queue`.
 
     Look-ups are cached for five minutes; a caller that learns of a change calls `forget`.
     """
@@ -67,8 +67,8 @@ class DirectQueue(Queueing):
     ) -> QueueResult:
         """Queue jobs, those of workspace repositories first; `on_progress` sees the result grow.
 
-        Jobs that are refused are in the result. Raises `JobsNotSentError` when Inngest can't be reached or
-        refuses the key.
+        Refused jobs are in the result. Raises `JobsNotSentError` if Inngest can't be reached or refuses the
+        key.
         """
         accepted, refused = split_jobs(jobs)
         run = _Run(accepted, self._form, on_progress)
@@ -93,13 +93,13 @@ class DirectQueue(Queueing):
         self._known.drop(repository_id)
 
     def forget_all(self) -> None:
-        """Drop all that is known: changes may have been missed."""
+        """Drop everything that is cached: changes may have been missed."""
         self._known.clear()
 
     async def _prepare_all(
         self, run: _Run, prepared: MemoryObjectSendStream[Sequence[OutgoingEvent]]
     ) -> None:
-        """The next request is made ready while the answer to the last one is waited for."""
+        """Prepare the next request while the answer to the last one is awaited."""
         async with prepared:
             while not run.order.is_over:
                 batch = run.order.take()
@@ -148,7 +148,7 @@ class DirectQueue(Queueing):
             error: PriorityError = TransientError("no answer in time", reason="timeout")
         except PriorityError as raised:
             error = raised
-        # What concerns this page alone is permanent; all else would fail, or take as long, for the next too.
+        # A permanent error concerns this page alone; any other would hit, or delay, the next one as well.
         run.look_ups_given_up |= not isinstance(error, PermanentError)
         run.result.look_up_errors.append(str(error))
         log.warning("priority_lookup_failed", repositories=len(page), error=str(error))
@@ -165,7 +165,7 @@ class _Run:
         self.order = SendOrder()
         self.more_known = Wakeup()
         self.look_ups_given_up = False
-        # With an id of its own from the start, a job that was not sent can be queued again without harm.
+        # Each job gets an id right away, so that one that was not sent can be queued again without harm.
         self._jobs = [job if job.id else replace(job, id=uuid4().hex) for job in jobs]
         self._form = form
         self._on_progress = on_progress
@@ -184,11 +184,11 @@ class _Run:
 
     @property
     def unknown(self) -> list[UUID]:
-        """Those of them that are still to be looked up."""
+        """The repositories that are still to be looked up."""
         return list(self._unknown)
 
     def learn(self, look_ups: Mapping[UUID, LookUp]) -> None:
-        """Build the events that can be built now. They leave after those of the jobs before them."""
+        """Build the events that can be built now; each is passed on after those of the jobs before it."""
         for key, look_up in look_ups.items():
             self._unknown.pop(key, None)
             for number in self._jobs_of[key]:
@@ -204,12 +204,12 @@ class _Run:
         self.more_known.set()
 
     def accept(self, events: Sequence[OutgoingEvent], _ids: Sequence[str]) -> None:
-        """Inngest has taken these."""
+        """Inngest has accepted these."""
         self.result.sent += [self._under_way.pop(id(event))[1] for event in events]
         self._on_progress(self.result)
 
     def refuse(self, refusals: Sequence[Refused]) -> None:
-        """Inngest will never take these."""
+        """Inngest will never accept these."""
         for refusal in refusals:
             self.refuse_job(self._under_way.pop(id(refusal.event))[1].job, refusal.reason)
 
@@ -221,7 +221,7 @@ class _Run:
         self.result.refused.append(RefusedJob(job, reason))
 
     def close(self) -> None:
-        """What was neither taken nor refused was not sent."""
+        """Jobs that were neither accepted nor refused were not sent."""
         self.result.not_sent = [
             job
             for job, built in zip(self._jobs, self._built, strict=True)
@@ -229,10 +229,10 @@ class _Run:
         ]
 
     def _build(self, job: Job, look_up: LookUp) -> OutgoingEvent:
-        assert job.id is not None  # noqa: S101 - see where they are taken in
+        assert job.id is not None  # noqa: S101 - `__init__` has given it one
         event = job_event(job, look_up, job.id, self._form)
         with suppress(TypeError, ValueError):
-            size_bytes(event)  # now, while other look-ups are under way; it is asked for later in any case
+            size_bytes(event)  # cache it now, while other look-ups are under way
         self._under_way[id(event)] = event, QueuedJob(job, job.id, priority_of(look_up), look_up)
         return event
 
@@ -241,8 +241,8 @@ class _Run:
 async def open_job_queue(settings: Settings, mode: QueueMode | None = None) -> AsyncIterator[Queueing]:
     """A queue for the project and the Inngest of the settings; nothing is sent until the first call.
 
-    `mode` is the settings' if it is not given. Raises `ConfigurationError` naming the setting when jobs are
-    to be sent directly and there is no event key.
+    `mode` defaults to that of the settings. Raises `ConfigurationError`, naming the setting, if jobs are to
+    be sent directly and there is no event key.
     """
     api_key = ApiKey(settings.supabase_key.get_secret_value(), gateway_key=settings.plain_gateway_key)
     async with (
@@ -254,7 +254,7 @@ async def open_job_queue(settings: Settings, mode: QueueMode | None = None) -> A
 
 @asynccontextmanager
 async def open_queue(settings: Settings, store: Store, mode: QueueMode) -> AsyncIterator[Queueing]:
-    """The same on a store that is open already."""
+    """The same as `open_job_queue`, on a store that is already open."""
     if mode == "ordered":
         yield OrderedQueue(store)
         return

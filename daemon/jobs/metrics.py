@@ -9,12 +9,12 @@ from priorityd.core.vocabulary import JOB_STATUSES
 from priorityd.daemon.metrics import MetricRegistry
 
 _WAIT_BUCKETS: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800)
-"""With the two limits that are promised among them: 2 h for high and 24 h for the others."""
+"""They include the two promised limits: 2 h for high and 24 h for the others."""
 _RUN_BUCKETS: Final = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 150, 300, 600, 1800, 7200)
 
 
 class JobMetrics:
-    """The job watcher's: of all jobs, however queued."""
+    """The job watcher's, about all jobs, however queued."""
 
     def __init__(self, made: MetricRegistry) -> None:
         self.depth = made.gauge("job_queue_depth", "Jobs that were queued when counted.", priority=PRIORITIES)
@@ -51,31 +51,31 @@ class ReleaseMetrics:
     def __init__(self, made: MetricRegistry) -> None:
         self.in_flight = made.gauge(
             "jobs_in_flight",
-            "Ordered jobs that are released and not over, of all daemons.",
+            "Ordered jobs that are released and neither ended nor lost, of all daemons.",
             priority=PRIORITIES,
         )
         self.released = made.counter(
-            "jobs_released", "Ordered jobs that Inngest has taken.", priority=PRIORITIES
+            "jobs_released", "Ordered jobs that Inngest has accepted.", priority=PRIORITIES
         )
         self.promotions = made.counter(
             "job_promotions",
-            "Those that went before higher ones because they were overdue.",
+            "Released jobs that went before higher ones because they were overdue.",
             priority=[priority for priority in PRIORITIES if priority != "high"],
         )
         self.lost = made.counter(
-            "jobs_lost", "Ordered jobs that nobody reported on within their lease.", priority=PRIORITIES
+            "jobs_lost", "Leases of ordered jobs that expired without a report.", priority=PRIORITIES
         )
         self.lost_now = made.gauge(
-            "jobs_lost_now", "Ordered jobs that are lost, and neither reported on since nor given up."
+            "jobs_lost_now", "Ordered jobs that are lost, without a report since, and not given up."
         )
         self.given_up = made.counter(
             "jobs_given_up",
-            "Ordered jobs that have failed because nobody reported on them in so many leases.",
+            "Ordered jobs that failed because every lease expired without a report.",
         )
         self.unwritable = made.counter(
             "jobs_unwritable",
-            "Ordered jobs whose row the application's triggers or checks did not let us write.",
+            "Ordered jobs whose row could not be written because of the application's triggers or checks.",
         )
         self.held_back = made.gauge(
-            "job_releases_held_back", "1 while ordered jobs wait because Inngest does not take them."
+            "job_releases_held_back", "1 while ordered jobs wait because Inngest does not accept them."
         )

@@ -1,6 +1,6 @@
-"""Ordered jobs in the database: queueing, releasing and settling them, and looking at them.
+"""Ordered jobs in the database: queueing, releasing, settling and listing them.
 
-All of it may be repeated. Errors leave as those of the store.
+Every call may be repeated. Errors are those of the store.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from priorityd.core.priorities import Priority
 from priorityd.daemon.database.store import Store
 
 CLAIM_SECONDS: Final = 60.0
-"""What is released is to be sent within this time; if its daemon has died, another takes it over then."""
+"""A released job must be sent within this time; if its daemon has died, another takes it over after that."""
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRow:
-    """A job whose row in background_jobs the application's triggers or checks keep as it is, and why."""
+class UnwritableJob:
+    """A job whose row in background_jobs the application's triggers or checks do not let change, and why."""
 
     job_id: UUID
     reason: str
@@ -37,15 +37,15 @@ class Release:
     """The answer of `release_ordered_jobs`.
 
     `busy`: another daemon is releasing. `more`: ask again at once. `refused` could not be written, and wait.
-    `lost` counts the leases that have just ended without a report, `in_flight` all that are out, of all
-    daemons; both by the priority they went with. `lost_now` is how many jobs are lost, `given_up` are those
-    that were so too often.
+    `lost` counts the leases that have just expired without a report, `in_flight` the released jobs that have
+    neither ended nor been lost, of all daemons; both by the priority at release. `lost_now` is how many jobs
+    are lost; `given_up` are those that have been lost too often. `waiting`: jobs wait.
     """
 
     busy: bool
     more: bool
     jobs: tuple[ReleasedJob, ...]
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[UnwritableJob, ...] = ()
     lost: Mapping[Priority, int] = field(default_factory=dict)
     given_up: tuple[UUID, ...] = ()
     lost_now: int = 0
@@ -55,14 +55,14 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Jobs whose ends could not be written."""
+    """Jobs whose end could not be written."""
 
-    refused: tuple[RefusedRow, ...]
+    refused: tuple[UnwritableJob, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LaneCheck:
-    """The answer of `check_job_lanes`: lanes that were not where they should be, and what looking cost."""
+    """The answer of `check_job_lanes`: how many lanes were misplaced, and how long the check took."""
 
     found: int
     database_seconds: float
@@ -70,7 +70,7 @@ class LaneCheck:
 
 @dataclass(frozen=True, slots=True)
 class WaitingJob:
-    """A job that was queued in order, with its repository's priority at that moment."""
+    """A job that was queued to be released in order, with its repository's priority at that moment."""
 
     job_id: UUID
     repository_id: UUID
@@ -97,10 +97,9 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class ListedJob:
-    """A job that waits or is out. `position` among those of its type that wait; None for any other.
+    """A job that waits or was released. `position` is its place among the waiting jobs of its type.
 
-    `lost`: nobody has reported on it within its lease. `aside`: its row could not be written, and is tried
-    again.
+    `lost`: no report has come within its lease. `aside`: its row could not be written, and is retried.
     """
 
     job_id: UUID
@@ -130,7 +129,7 @@ class JobList:
 
 @dataclass(frozen=True, slots=True)
 class CountedJobs:
-    """How many jobs of a type and priority wait, are in flight and are lost; and how long the oldest has
+    """How many jobs of a type and priority wait, are in flight or are lost, and how long the oldest has
     waited."""
 
     job_type: str
@@ -151,12 +150,12 @@ class JobCounts:
 
 @dataclass(frozen=True, slots=True)
 class CancelledJobs:
-    """How many jobs were cancelled, how many were out already and can't be called back, and which could not
-    be written."""
+    """How many jobs were cancelled, how many could not be called back because they were already released, and
+    which could not be written."""
 
     cancelled: int
     in_flight: int
-    refused: tuple[RefusedRow, ...] = ()
+    refused: tuple[UnwritableJob, ...] = ()
 
 
 _RELEASE: Final = TypeAdapter(Release)
@@ -177,7 +176,7 @@ class OrderedJobs:
         self._daemon_id = str(daemon_id)
 
     async def release(self, limits: ReleaseLimits, most: int) -> Release:
-        """Up to `most` jobs, in their order, which are to be sent now."""
+        """Release up to `most` jobs, in order; they are to be sent now."""
         return await self._store.call(
             _RELEASE,
             "release_ordered_jobs",
@@ -191,7 +190,7 @@ class OrderedJobs:
         )
 
     async def mark_sent(self, event_ids: Mapping[UUID, str | None], lease_seconds: float) -> None:
-        """Inngest has taken these jobs, and gave their events these ids of its own."""
+        """Record that Inngest has accepted these jobs' events, under these ids of its own."""
         await self._store.call(
             _NUMBER,
             "mark_jobs_sent",
@@ -201,7 +200,7 @@ class OrderedJobs:
         )
 
     async def settle_lost(self, statuses: Mapping[UUID, RunStatus], lease_seconds: float) -> Refusals:
-        """What Inngest says of lost jobs."""
+        """Record what Inngest says about lost jobs."""
         return await self._store.call(
             _REFUSALS,
             "settle_lost_jobs",
@@ -211,19 +210,19 @@ class OrderedJobs:
         )
 
     async def return_unsent(self, job_ids: Sequence[UUID]) -> None:
-        """These could not be sent for now: they wait again, at their old places."""
+        """Return jobs that could not be sent for now: they wait again, in their old places."""
         await self._store.call(
             _NUMBER, "return_unsent_jobs", p_daemon_id=self._daemon_id, p_job_ids=_texts(job_ids)
         )
 
     async def fail(self, reasons: Mapping[UUID, str]) -> Refusals:
-        """These will never be accepted, and why."""
+        """Mark jobs that will never be accepted as failed, with the reason for each."""
         return await self._store.call(
             _REFUSALS, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
         )
 
     async def check_lanes(self) -> LaneCheck:
-        """Look for lanes that are not where they should be; the next release puts them right."""
+        """Look for misplaced lanes; the next release moves them."""
         return await self._store.call(_CHECKED, "check_job_lanes")
 
 
@@ -233,7 +232,7 @@ async def queue_in_order(store: Store, jobs: Sequence[Mapping[str, Any]]) -> Que
 
 
 async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | None, limit: int) -> JobList:
-    """The jobs that are out, then those that wait, the next one first."""
+    """The released jobs, then the waiting ones, the next one first."""
     return await store.call(
         _LISTED,
         "list_ordered_jobs",
@@ -244,14 +243,14 @@ async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | No
 
 
 async def count_jobs(store: Store) -> JobCounts:
-    """What waits and what is in flight, by type and priority, and whether anybody releases."""
+    """How many jobs wait and are in flight, by type and priority, and whether any daemon releases them."""
     return await store.call(_COUNTED, "count_ordered_jobs")
 
 
 async def cancel_jobs(
     store: Store, job_ids: Sequence[UUID] | None, repository_id: UUID | None, job_type: str | None
 ) -> CancelledJobs:
-    """Cancel these, or all of a repository (of one type), as far as they wait."""
+    """Cancel these jobs, or all of a repository (of one type), if they are still waiting."""
     return await store.call(
         _CANCELLED,
         "cancel_ordered_jobs",

@@ -1,7 +1,7 @@
 """Queues jobs to wait in the database, where their order follows their repositories' priorities.
 
-Nothing is looked up: what counts is the priority when a job is released. Inngest is not needed for it, and
-its being down stops nobody from queueing.
+Nothing is looked up: what counts is the priority when a job is released. Queueing works while Inngest is
+down.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ log = structlog.stdlib.get_logger()
 PAGE_SIZE: Final = 500
 """Jobs per call."""
 PAGE_BYTES: Final = 4 * 1024 * 1024
-"""Of their data; a job that has more goes alone."""
+"""Job data per call; a larger job is sent alone."""
 _JOB_IDS: Final = UUID("5f0e0f46-5f5b-4d63-9d5a-0a5f6c2a7f6e")
-"""Names are hashed into it: the same id of a job gives the same row, so that a repeat queues nothing
-twice."""
+"""The namespace of row ids: the same job id always gives the same row, so a repeat queues nothing twice."""
 
 
 class OrderedQueue(Queueing):
-    """See the module's text. Make one with `daemon.jobs.direct_queue.open_job_queue`.
+    """See the module's docstring. Make one with `daemon.jobs.direct_queue.open_job_queue`.
 
-    A job's id, if it has one, decides the id of its row; queued again, it is not queued twice, however late.
+    A job's id, if it has one, determines the id of its row: such a job is never queued twice, however late it
+    is repeated.
     """
 
     def __init__(self, store: Store) -> None:
@@ -46,7 +46,7 @@ class OrderedQueue(Queueing):
     ) -> QueueResult:
         """Queue jobs, in their order; `on_progress` sees the result grow.
 
-        Jobs that are refused are in the result, here or by the database. Raises `JobsNotSentError` when the
+        Jobs that are refused, here or by the database, are in the result. Raises `JobsNotSentError` if the
         database can't be reached or refuses the key.
         """
         result = QueueResult()
@@ -65,14 +65,14 @@ class OrderedQueue(Queueing):
         return result
 
     def forget(self, repository_id: UUID) -> None:
-        """Nothing is remembered."""
+        """Do nothing: nothing is cached."""
 
     def forget_all(self) -> None:
-        """Nothing is remembered."""
+        """Do nothing: nothing is cached."""
 
 
 def job_id(job: Job) -> UUID:
-    """The id of the job's row; the job must have an id."""
+    """The id of the job's row. Raises `PermanentError` if the job has no id."""
     if job.id is None:
         raise PermanentError("A job without an id has no row", reason="rejected")
     return uuid5(_JOB_IDS, job.id)

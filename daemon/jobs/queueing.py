@@ -1,4 +1,4 @@
-"""What becomes of jobs that are queued, whichever way they go."""
+"""What both job queues have in common: their methods and results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from priorityd.core.vocabulary import JobType
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A job that is queued: its event's id, the priority it has now, and what that rests on."""
+    """A queued job: its event's id, its priority now, and the look-up that the priority is based on."""
 
     job: Job
     event_id: str
@@ -45,8 +45,8 @@ class QueueResult:
 class JobsNotSentError(PriorityError):
     """Sending ended early. `result` says what was sent and what was not, `cause` why.
 
-    What is in `not_sent` may have been accepted all the same, if an answer was lost. Queued again as it is
-    there, with its ids, it is not run twice.
+    Jobs in `not_sent` may have been accepted nevertheless, if an answer was lost. Queued again as they are
+    there, with their ids, they do not run twice.
     """
 
     def __init__(self, result: QueueResult, cause: PriorityError) -> None:
@@ -82,7 +82,7 @@ class Queueing(ABC):
     ) -> QueueResult:
         """Queue jobs; `on_progress` sees the result grow.
 
-        Jobs that are refused are in the result. Raises `JobsNotSentError` when not all could be queued.
+        Refused jobs are in the result. Raises `JobsNotSentError` if not all of the others could be queued.
         """
 
     @abstractmethod
@@ -91,4 +91,4 @@ class Queueing(ABC):
 
     @abstractmethod
     def forget_all(self) -> None:
-        """Drop all that is known: changes may have been missed."""
+        """Drop everything that is cached: changes may have been missed."""

@@ -1,21 +1,21 @@
-"""The releaser: sends the jobs that wait in the database to Inngest, in their order.
+"""The releaser: sends the jobs that wait in the database to Inngest, in order.
 
-    waiting ──release──▶ released ──accepted──▶ in flight ──background_jobs says that it is over──▶ gone
+    waiting ──release──▶ released ──accepted──▶ in flight ──ended, by background_jobs──▶ gone
        ▲                    │  └─────refused for good──▶ failed, with the reason in its row
        ├────not for now─────┤
-       └─claim has run out──┘
+       └───claim expired────┘
 
-    in flight ──lease has run out, and nobody reported on it──▶ lost ──▶ in flight, beside the others
-                                                                 └─so many times──▶ failed
+    in flight ──lease expired without a report──▶ lost ──▶ in flight, in addition to the others
+                                                   └──too many times──▶ failed
 
-Which jobs are next, and how many may be in flight, is decided by `release_ordered_jobs`; any number of
-daemons may ask it at once. Until it is sent, a release is only a claim, which a daemon that dies loses after
-a minute. A job is sent under the same event id whenever it is released, so Inngest ignores the repeat for 24
-hours: nothing is lost, and nothing runs twice beyond that. So a lost job takes no place from the others, and
-before it is sent again, Inngest is asked about its run, if there is a key for that.
+`release_ordered_jobs` decides which jobs are next, and how many may be in flight; any number of daemons may
+call it at once. Until its job is sent, a release is only a claim, which expires after a minute if the daemon
+dies. A job is sent under the same event id whenever it is released, so Inngest ignores repeats for 24 hours:
+nothing is lost, and nothing runs twice within that time. A lost job takes no place from the others. Before it
+is sent again, Inngest is asked about its run, if there is a signing key.
 
-Inngest failing or being slow stops releases and nothing else. What could not be sent waits again at its old
-place, where a change of priority still reaches it; then one job at a time is tried, at a growing delay.
+If Inngest fails or is slow, only releases stop. Jobs that could not be sent wait again in their old places,
+where a change of priority still reaches them; then one job at a time is tried, with a growing delay.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
-from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, RefusedRow, Release
+from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release, UnwritableJob
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 100
-"""Jobs per release: few enough that the next one's order is decided by what is true then."""
+"""Jobs per release: few, so that the order of the next ones still follows later changes."""
 BUSY_POLL_SECONDS: Final = 0.2
-"""Between releases while jobs wait or are in flight; a worker that has finished waits about half of it."""
+"""Between releases while jobs wait or are in flight; an idle worker waits about half of it for a job."""
 IDLE_POLL_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 5.0
-"""The time-out for asking about lost jobs, while others wait; those without an answer are sent again."""
+"""The time-out for asking about lost jobs, while others wait; without an answer, they are sent again."""
 ASK_AT_ONCE: Final = 10
 CHECK_SECONDS: Final = 10.0
-"""Between looks for misplaced lanes, stretched so that they take little of the database's time."""
+"""Between checks for misplaced lanes; stretched so that they take little of the database's time."""
 
 
 class Runs(Protocol):
@@ -62,9 +62,10 @@ class Runs(Protocol):
 
 
 class Releaser(Delivery[ReleasedJob]):
-    """See the module's text. Only the leader looks for misplaced lanes.
+    """See the module's docstring. Only the leader looks for misplaced lanes.
 
-    `in_flight` and `waiting` are as of the last release; `held_back_because` is why Inngest takes nothing.
+    `release` is the answer to the last release, None before the first; `held_back_because` is why no job can
+    be sent, None while jobs can.
     """
 
     name = "releaser"
@@ -123,12 +124,12 @@ class Releaser(Delivery[ReleasedJob]):
         return IDLE_POLL_SECONDS if idle else BUSY_POLL_SECONDS
 
     async def _settle_lost(self, jobs: Sequence[ReleasedJob]) -> list[ReleasedJob]:
-        """Ask Inngest about the lost ones; the rest are to be sent."""
+        """Ask Inngest about the lost jobs; returns those that are to be sent."""
         statuses = await self._ask([job for job in jobs if job.losses])
         if statuses:
             log.info("lost_jobs_checked", statuses=dict(Counter(statuses.values())))
             answer = await self._jobs.settle_lost(statuses, self._limits.lease_seconds)
-            self._tell_unwritten(answer.refused)
+            self._log_unwritten(answer.refused)
         return [job for job in jobs if job.job_id not in statuses]
 
     async def _ask(self, lost: Sequence[ReleasedJob]) -> dict[UUID, RunStatus]:
@@ -182,20 +183,20 @@ class Releaser(Delivery[ReleasedJob]):
         return self._refused(item, refused.reason)
 
     def on_tried(self, _batch: Batch[ReleasedJob], error: NotForNow | None) -> None:
-        """What Inngest does not take holds back all that waits."""
+        """Hold back all jobs while Inngest accepts none."""
         if error is not None:
             self.held_back_because = str(error)
             self._metrics.held_back.set(1)
 
     async def settle(self, batch: Batch[ReleasedJob]) -> None:
-        """Mark, fail and return."""
+        """Mark the jobs that were sent, fail the refused ones, and return the rest."""
         sent, unsent = [each.job_id for each in batch.sent], [each.job_id for each in batch.unsent]
         if sent:
             ids = {job_id: batch.inngest_ids.get(event_id(job_id)) for job_id in sent}
             await self._jobs.mark_sent(ids, self._limits.lease_seconds)
         if batch.refused:
             answer = await self._jobs.fail({job.job_id: reason for job, reason in batch.refused})
-            self._tell_unwritten(answer.refused)
+            self._log_unwritten(answer.refused)
         if unsent:
             await self._jobs.return_unsent(unsent)
         if sent:
@@ -228,7 +229,7 @@ class Releaser(Delivery[ReleasedJob]):
         for job_id in release.given_up:
             self._metrics.given_up.inc()
             log.error("job_given_up", job_id=str(job_id), error="its lease expired too often")
-        self._tell_unwritten(release.refused)
+        self._log_unwritten(release.refused)
         for priority in PRIORITIES:
             self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
             lost = release.lost.get(priority, 0)
@@ -236,13 +237,13 @@ class Releaser(Delivery[ReleasedJob]):
             if lost:
                 log.warning("jobs_lost", priority=priority, jobs=lost)
 
-    def _tell_unwritten(self, refused: Sequence[RefusedRow]) -> None:
+    def _log_unwritten(self, refused: Sequence[UnwritableJob]) -> None:
         for each in refused:
             self._metrics.unwritable.inc()
             log.warning("job_write_refused", job_id=str(each.job_id), error=each.reason)
 
     def _not_written(self, release: Release) -> float:
-        """None of the rows could be written: that is one fault, and not one of each job."""
+        """None of the rows could be written: that is a single fault, not one per job."""
         reason = f"background_jobs takes no writes: {release.refused[0].reason}"
         self.held_back_because = reason
         self._metrics.held_back.set(1)

@@ -1,12 +1,12 @@
-"""The job watcher: counts the jobs that end in `background_jobs`, and looks at those that wait.
+"""The job watcher: counts the jobs that end in `background_jobs`, and those that wait.
 
 The table is the application's: it is read, never written, and may be missing. The database keeps the cursor,
-so that a restart, or another daemon that takes over, goes on where the last one was. What is counted here is
-gone with the process, as every Prometheus counter is.
+so that after a restart, or when another daemon takes over, counting continues where it stopped. The counters
+start from zero with each process, as all Prometheus counters do.
 
     poll ─▶ page n ─▶ count it ─▶ poll (n is counted) ─▶ page n + 1 …
 
-A page whose answer was lost comes again as long as it is asked for by the number of the one before.
+A page whose answer was lost comes again, as long as the number of the page before is given.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ log = structlog.stdlib.get_logger()
 
 POLL_SECONDS: Final = 4.0
 QUIET_POLL_SECONDS: Final = 60.0
-"""While no job ends and none waits. What is counted then comes later, but none is missed."""
+"""While no job ends or waits. Jobs that end then are counted later, but none is missed."""
 OFF_POLL_SECONDS: Final = 60.0
-"""While there is nothing to read: the table may be added, or its indexes built, at any time."""
+"""While there is nothing to read; the table may be added, or its indexes built, at any time."""
 SHARE: Final = 0.01
-"""Of the database's time, at most: a long queue is looked at less often."""
+"""The most of the database's time that polls may take: a long queue is polled less often."""
 PAGE_SIZE: Final = 1000
 _LEADER_CHECK_SECONDS: Final = 0.5
-"""After a first start, what ends before the first poll is history: let that be little."""
+"""After a first start, jobs that end before the first poll are not counted, so it must come soon."""
 INVERSIONS_KEPT: Final = 20
 
 
 class JobWatcher(Agent):
-    """See the module's text. Only the leader reads; the others show an empty queue.
+    """See the module's docstring. Only the leader reads; the others show an empty queue.
 
     `off_because`: why there is nothing to read, None while there is. `latest` is the last page read, `queue`
-    what is known of the jobs that wait.
+    the last count of the waiting jobs.
     """
 
     name = "job_watcher"

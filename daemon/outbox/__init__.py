@@ -1,1 +1,1 @@
-"""Announces the recorded changes, and keeps the record short."""
+"""Announces recorded changes, and deletes old ones."""

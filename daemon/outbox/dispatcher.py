@@ -1,12 +1,13 @@
 """The dispatcher: announces the recorded changes to Inngest.
 
-Changes are claimed, the oldest first, sent and settled as `daemon.inngest.delivery` says. One that Inngest
-refuses for good is abandoned, with the reason in its row; one that it does not accept for now is put back,
-and due again after the delay.
+Changes are claimed, the oldest first, sent and settled as described in `daemon.inngest.delivery`. One that
+Inngest refuses for good is abandoned, with the reason in its row; one that it does not accept for now is put
+back, and is due again after the delay.
 
-There is one batch at a time, so the changes of a repository are announced in order; several daemons may
-dispatch at once, each its own batch, and a repository's order holds among them except for claims at the same
-instant. An outage of Inngest costs one attempt per delay, which grows to a minute, and stops nothing else.
+There is one batch at a time, so the changes of a repository are announced in order. Several daemons may
+dispatch at once, each its own batch; a repository's order holds among them, too, except for claims at the
+same instant. An outage of Inngest costs one attempt per delay, which grows to a minute, and stops nothing
+else.
 """
 
 from __future__ import annotations
@@ -37,16 +38,15 @@ from priorityd.daemon.outbox.outbox import ClaimedChanges, Depth, Outbox
 log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 500
-"""Changes per claim; at most twice as many events, in one to three requests."""
+"""Changes per claim; they make at most twice as many events, in one to three requests."""
 DEPTH_SECONDS: Final = 10.0
 
 
 class Dispatcher(Delivery[RecordedChange]):
-    """See the module's docstring. `claim_seconds` is how long the claim of a dead dispatcher lasts.
+    """See the module's docstring. `claim_seconds` is how long a claim lasts if its dispatcher dies.
 
     `sync_new`: new workspace repositories are synced, by jobs in `queue` if there is one, else by events.
-
-    `failing_since` is when Inngest stopped accepting events (monotonic seconds), None if it has not.
+    `failing_since` is when Inngest stopped accepting events (monotonic seconds), None if it accepts them.
     """
 
     name = "dispatcher"
@@ -81,11 +81,11 @@ class Dispatcher(Delivery[RecordedChange]):
 
     async def turn(self) -> float:
         """Announce a batch, unless the last one failed a moment ago."""
-        now, told_to_stop = monotonic(), self._stopping
+        now, stopping = monotonic(), self._stopping
         more = now >= self._backoff.retry_at and await self._announce()
         await self._measure()
         # A turn that started before `stop` may have missed the last recorded changes.
-        self._all_sent = told_to_stop and not more
+        self._all_sent = stopping and not more
         return 0.0 if more else max(0.0, self._backoff.retry_at - now) or TICK_SECONDS
 
     def stop(self) -> None:
@@ -109,6 +109,7 @@ class Dispatcher(Delivery[RecordedChange]):
                 await self.deliver(await self._batch(claimed))
         except (TransientError, PermanentError) as error:
             self._failed(error, "database")
+            return False
         return self._failing is None and len(claimed.changes) == BATCH_SIZE
 
     async def _open(self) -> None:
@@ -131,7 +132,7 @@ class Dispatcher(Delivery[RecordedChange]):
         return batch
 
     async def _queue_in_order(self, jobs: Sequence[Job]) -> bool:
-        """Whether these jobs wait in the database now. Those refused individually are logged."""
+        """Queue these jobs in the database, if possible; returns whether. Refused ones are logged."""
         if self._queue is None or not jobs:
             return False
         try:
@@ -139,7 +140,7 @@ class Dispatcher(Delivery[RecordedChange]):
         except JobsNotSentError as error:
             if isinstance(error.cause, TransientError):
                 raise error.cause from None
-            # Such as a table that can't hold waiting jobs: the team gets its fresh data nevertheless.
+            # For example, the table can't hold waiting jobs. The team must get its fresh data nevertheless.
             log.warning("sync_ordering_failed", error=str(error.cause))
             return False
         self._metrics.dispatched.labels(REPOSITORY_SYNC, "sent").inc(len(result.sent))
@@ -151,7 +152,7 @@ class Dispatcher(Delivery[RecordedChange]):
         self._metrics.dispatched.labels(event.name, "sent").inc()
 
     def on_refused(self, item: RecordedChange, refused: Refused) -> str:
-        """Log it; the others of the change are sent nevertheless."""
+        """Log it; the change's other events are sent nevertheless."""
         self._metrics.dispatched.labels(refused.event.name, "refused").inc()
         log.error(
             "change_abandoned",
@@ -173,7 +174,7 @@ class Dispatcher(Delivery[RecordedChange]):
             self._metrics.dispatched.labels(event.name, "failed").inc()
 
     async def settle(self, batch: Batch[RecordedChange]) -> None:
-        """Mark, abandon and put back."""
+        """Mark the changes that were sent, abandon the refused ones, and put back the rest."""
         dispatched, unsent = [each.id for each in batch.sent], [each.id for each in batch.unsent]
         if dispatched:
             await self._outbox.mark_dispatched(dispatched)
@@ -185,7 +186,7 @@ class Dispatcher(Delivery[RecordedChange]):
             log.info("changes_dispatched", changes=len(dispatched))
 
     async def _measure(self) -> None:
-        # Also while Inngest is down: that is when an operator looks.
+        # Even while Inngest is down: that is when an operator looks.
         if not self._opened or monotonic() < self._measure_at:
             return
         self._measure_at = monotonic() + DEPTH_SECONDS

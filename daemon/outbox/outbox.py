@@ -19,7 +19,7 @@ from priorityd.daemon.database.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The answer of `open_priority_outbox`. `from_now_on`: changes recorded before are skipped."""
+    """The answer of `open_priority_outbox`. `from_now_on`: changes recorded earlier are skipped."""
 
     database_id: UUID
     announce_after: int
@@ -46,7 +46,7 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class TrimmedPage:
-    """The answer of `trim_priority_changes`; `next_after` is None when the rest is recent."""
+    """The answer of `trim_priority_changes`; `next_after` is None when only recent changes are left."""
 
     trimmed: int
     next_after: int | None
@@ -85,13 +85,13 @@ class Outbox:
         await self._store.call(_COUNTED, "mark_priority_changes_dispatched", p_ids=list(ids))
 
     async def abandon(self, reasons: Mapping[int, str]) -> None:
-        """Abandon these, which will never be accepted, with the reason."""
+        """Abandon these, which will never be accepted, with the reason for each."""
         await self._store.call(
             _COUNTED, "abandon_priority_changes", p_ids=list(reasons), p_reasons=list(reasons.values())
         )
 
     async def put_back(self, ids: Sequence[int], error: str | None, delay_seconds: float) -> None:
-        """Put these back, which could not be sent for now."""
+        """Put back these, which could not be sent for now; they are due again after the delay."""
         await self._store.call(
             _COUNTED,
             "return_priority_changes",
@@ -102,11 +102,11 @@ class Outbox:
         )
 
     async def depth(self) -> Depth:
-        """How much waits."""
+        """How many changes wait, and for how long."""
         return await self._store.call(_DEPTH, "priority_outbox_depth")
 
     async def trim(self, keep_days: int, after: int, limit: int) -> TrimmedPage:
-        """Delete older changes, looking at `limit` of them after the key `after`."""
+        """Delete changes older than `keep_days`, among the next `limit` ones after the key `after`."""
         return await self._store.call(
             _TRIMMED, "trim_priority_changes", p_keep_days=keep_days, p_after=after, p_limit=limit
         )

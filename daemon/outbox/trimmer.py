@@ -1,6 +1,6 @@
 """The trimmer: deletes recorded changes older than the retention, page by page.
 
-Only the leader does it; two at once would do no harm.
+Only the leader does this; two daemons at once would do no harm.
 """
 
 from __future__ import annotations

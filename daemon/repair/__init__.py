@@ -1,1 +1,1 @@
-"""Finds wrong rows that no change named: the sweeper and the resyncer."""
+"""Finds and repairs wrong rows that no change named: the sweeper and the resyncer."""

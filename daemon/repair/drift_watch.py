@@ -1,4 +1,4 @@
-"""Watches what periodic sweeps find: whether the stream should have delivered it.
+"""Watches what periodic sweeps find, and reports what the stream should have delivered.
 
 `core.apply.drift` decides which rows are suspect, and for how long. Those whose change has not arrived are
 looked up: a row can also become wrong because a workspace was switched off or on, which changes no membership
@@ -27,9 +27,9 @@ from priorityd.daemon.repair.runs import Runs
 log = structlog.stdlib.get_logger()
 
 RIGHT_FOR_SECONDS: Final = 60.0
-"""A row that an earlier sweep found right says nothing about what happened much later."""
+"""That an earlier sweep found a row right says nothing about what happened much later."""
 LOOKED_AT: Final = 20
-"""How many suspects are looked up at most, a few milliseconds each."""
+"""The most suspects that are looked up, at a few milliseconds each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,18 @@ class DriftWatch:
         return self._judge.suspects > 0
 
     def suspect(self, answer: SyncAnswer) -> None:
-        """A periodic sweep has found this."""
+        """A periodic sweep has found and corrected these rows."""
         seen, now = self._seen, monotonic()
         if seen is not None and now - seen.at <= RIGHT_FOR_SECONDS:
             found = (change.repository_id or change.id for change in answer.changes)
             self._judge.suspect((each for each in found if each not in seen.left), now, seen.at)
 
     def saw(self, started_at: float, left: frozenset[UUID] | None) -> None:
-        """A sweep has corrected everything but these; None if it has not seen everything."""
+        """A sweep has corrected everything but `left`; None if it has not seen everything."""
         self._seen = None if left is None else _Seen(started_at, left)
 
     async def judge(self) -> None:
-        """Report the suspects whose time is over."""
+        """Report the suspects whose change should have arrived by now."""
         suspects = self._judge.confirmed(monotonic(), self._whole_since())
         repositories = await self._count(suspects) if suspects else 0
         if repositories:
@@ -104,7 +104,6 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any, the last one was removed. Where the table has no time of addition, that can't be
-    # known.
+    # Without any, the last one was removed. Without times of addition, the answer can't be known.
     times = [workspace.added_at for workspace in workspaces]
     return not times or since is None or any(at is None or at >= since for at in times)

@@ -34,5 +34,5 @@ class RepairMetrics:
         )
         self.drift_repaired = made.counter(
             "drift_repaired",
-            "Rows found wrong by a timer whose change the stream brought late or not at all.",
+            "Rows that periodic sweeps found wrong and whose change the stream delivered late or not at all.",
         )

@@ -1,7 +1,7 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and on request.
 
-Never two walks at once; one requested during another runs after it. A failed page is retried where the walk
-stopped, one that timed out with fewer rows: earlier pages stay done. Only the leader follows the schedule.
+There is one walk at a time; one that is requested during another runs after it. A walk retries a failed page,
+with fewer rows after a time-out; earlier pages stay done. Only the leader follows the schedule.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RETRIES: Final = 2
 _RETRY_SECONDS: Final = 2.0
 _START_RETRY_SECONDS: Final = 5.0
 _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
-"""How long after its time a new leader still does a scheduled walk."""
+"""How late a new leader still does a scheduled walk."""
 _TAKEOVER_CHECK_SECONDS: Final = 1.0
 _STOPPED: Final = "stopped before the end"
 
@@ -118,8 +118,8 @@ class Resyncer(Agent):
         return 0.0
 
     async def at_end(self) -> None:
-        """Leave nobody waiting."""
-        _tell(self._waiters, SyncResult(errors=[_STOPPED]))
+        """Answer the callers that still wait."""
+        _answer(self._waiters, SyncResult(errors=[_STOPPED]))
 
     def _heed_schedule(self) -> None:
         now = utc_now()
@@ -128,7 +128,7 @@ class Resyncer(Agent):
         if self._is_leader():
             self._pending_runs.add("resync")
         elif now < self.next_at + _TAKEOVER:
-            # If the leader is gone, its successor does it.
+            # If the leader has died, its successor does it.
             return
         self._schedule.go_on(now)
 
@@ -144,7 +144,7 @@ class Resyncer(Agent):
         waiters, self._waiters = self._waiters, []
         log.info("resync_started", trigger=request.trigger)
         result = await self._walk(request.trigger)
-        _tell(waiters, result)
+        _answer(waiters, result)
         seconds = monotonic() - started_at
         outcome: Outcome = "failed" if result.errors else "done"
         self._runs.record(
@@ -207,7 +207,7 @@ class Resyncer(Agent):
         return replace(answer, locked=())
 
 
-def _tell(waiters: list[_Waiter], result: SyncResult) -> None:
+def _answer(waiters: list[_Waiter], result: SyncResult) -> None:
     for waiter in waiters:
         waiter.result = result
         waiter.done.set()

@@ -1,4 +1,4 @@
-"""Records every full resync and sweep: counts, and a place among the last runs if it is worth showing."""
+"""Records every full resync and sweep: counts it, and keeps it for the status page if it is worth showing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RecentRun:
 
 
 class Runs:
-    """Tells metrics and the history of runs that ended. `recent` has the newest first."""
+    """Reports finished runs to the metrics and the history. `recent` has the newest first."""
 
     def __init__(self, metrics: RepairMetrics, history: History) -> None:
         self._metrics = metrics

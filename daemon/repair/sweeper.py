@@ -2,7 +2,7 @@
 
 The stream delivers at most once and can lose changes silently, and a removal under row level security does
 not name its repository. Only a comparison with the database finds every such row. Only the leader sweeps by
-timer; sweeps that its own stream requests, each daemon does itself.
+timer; every daemon does the sweeps that its own stream requests.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Sweeper(Agent):
     """See the module's docstring.
 
     `has_succeeded`: a sweep has found the wrong rows, and repaired them or handed them to the worker, or
-    sweeping was left to the leader. `failure` is why the current one has not succeeded yet.
+    sweeping was left to the leader. `failure` is why the current sweep has not succeeded yet.
     """
 
     name = "sweeper"
@@ -155,7 +155,7 @@ class Sweeper(Agent):
             waited = waited or bool(answer.locked)
             self._intake.add(answer.locked)
             self._intake.take_refused(answer.refused, request.oldest_commit)
-            # Without a change another round would find the same rows: they are locked or refused.
+            # If nothing changed, another round would find the same rows: they are locked or refused.
             if not answer.more or (answer.changed == 0 and self._size.rows == limit):
                 self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
                 if not answer.more:

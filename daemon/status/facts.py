@@ -1,5 +1,4 @@
-"""Reads what is known from the parts as they are, each with its age: what the health of the daemon is judged
-by."""
+"""Collects from the daemon's parts the facts that its health is judged by, each with its age."""
 
 from __future__ import annotations
 
@@ -43,13 +42,13 @@ if TYPE_CHECKING:
     # It needs the Inngest SDK; see `daemon.inngest_side`.
     from priorityd.daemon.inngest.function_host import FunctionHost
 
-_UNHEARD_OF: Final = ("timeout", "network")
-"""Reasons of failures behind which no answer has come at all."""
+_UNANSWERED: Final = ("timeout", "network")
+"""Reasons of failures without any answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The parts that know something. `started` is when they began, by the clock that never jumps."""
+    """The parts that the facts come from. `started` is when they started, in monotonic seconds."""
 
     started_at: datetime
     started: float
@@ -98,14 +97,14 @@ def _database(sources: Sources, now: float) -> DatabaseFacts:
     return DatabaseFacts(
         silent_seconds=now - (elector.answered_at or sources.started),
         failure=str(failure) if failure else None,
-        unheard_of=failure is None or failure.reason in _UNHEARD_OF,
+        unanswered=failure is None or failure.reason in _UNANSWERED,
         clock_ahead_seconds=sources.database_clock.host_ahead_seconds(),
     )
 
 
 def _stream(sources: Sources, now: float) -> StreamFacts:
     listener = sources.listener
-    # One that is live has left its last failure behind.
+    # A live one has recovered from its last failure.
     failure = listener.state.last_failure if listener.state.name != "live" else None
     return StreamFacts(
         state=listener.state.name,
@@ -137,7 +136,7 @@ def _queue(sources: Sources, now: float) -> QueueFacts:
         parked=queue.parked_count,
         nameless=len(nameless),
         refused_because=next(iter(reasons), None),
-        # What is refused waits: where nothing does, another daemon has written it.
+        # Refused rows wait: if none does, another daemon has written them.
         all_refused_because=sources.worker.all_refused_because if queue.pending else None,
     )
 
@@ -159,7 +158,7 @@ def _counts(sources: Sources, now: float) -> CountFacts | None:
 
 def _inngest(sources: Sources, now: float) -> InngestFacts:
     dispatcher, releaser = sources.dispatcher, sources.releaser
-    # Where nothing is announced, nothing waits for it.
+    # Without a dispatcher, nothing waits to be announced.
     failing_since = dispatcher.failing_since if dispatcher else None
     depth = dispatcher.depth if dispatcher else None
     return InngestFacts(

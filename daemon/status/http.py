@@ -1,8 +1,8 @@
 """The HTTP endpoints: read-only, small, and served from a thread of their own.
 
-So metrics can be scraped while the daemon's event loop is busy, and `/livez` can say that it is blocked
-instead of saying nothing. What the endpoints show belongs to that loop, which is asked for it through
-`LoopGate`; metrics carry their own locks.
+So metrics can be scraped while the daemon's event loop is busy, and `/livez` can report that it is blocked
+instead of not answering. What the endpoints show belongs to that loop, which is asked for it through
+`LoopGate`; metrics have their own locks.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ if TYPE_CHECKING:
     from priorityd.daemon.status.report import Report
 
 _FRESH_SECONDS: Final = 0.25
-"""How long a scrape waits for the gauges that the event loop has to read; then it shows what they were."""
+"""How long a scrape waits for gauges that the event loop has to read; after that it shows their old
+values."""
 _END_SECONDS: Final = 3.0
 _EACH_SECOND: Final = 0
-"""The number of a tick of uvicorn's at which it sets the date."""
+"""A number of uvicorn's tick at which it updates the date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
     """What the endpoints ask the daemon, always in its event loop.
 
-    `not_alive` and `not_ready` answer the reasons against, so an empty list is good. `refresh` brings gauges
-    up to date that are read and not counted. `identity` is sent with every answer, as `Server`.
+    `not_alive` and `not_ready` return the reasons why it is not, so an empty list is good. `refresh` updates
+    the gauges that have to be read. `identity` is sent with every answer, in the header `Server`.
     """
 
     not_alive: Callable[[], list[str]]
@@ -57,17 +58,17 @@ class Probes:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `ConfigurationError` naming the setting when the address can't be had."""
+    """A listening socket. Raises `ConfigurationError`, naming the settings, if the address can't be used."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with ExitStack() as unless_it_listens:
-            listener = unless_it_listens.enter_context(socket.socket(family, kind, protocol))
+        with ExitStack() as on_failure:
+            listener = on_failure.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(128)
-            unless_it_listens.pop_all()
+            on_failure.pop_all()
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError(
@@ -106,14 +107,14 @@ async def _serve_in_thread(server: _Server, listener: socket.socket) -> None:
             raise
         ended.set_result(None)
 
-    # A daemon thread: should it ever hang, it is not what keeps the process from ending.
+    # A daemon thread: should it ever hang, it does not keep the process from ending.
     threading.Thread(target=work, name="http", daemon=True).start()
     waiting = asyncio.wrap_future(ended)
     try:
         await asyncio.shield(waiting)
-        raise RuntimeError("the HTTP server has ended by itself")
+        raise RuntimeError("the HTTP server has ended unexpectedly")
     finally:
-        # Cancelled: let answers that are under way go out, and close the connections.
+        # When cancelled: finish answers that are under way, and close the connections.
         server.end()
         with anyio.move_on_after(_END_SECONDS, shield=True):
             await asyncio.shield(waiting)
@@ -129,9 +130,9 @@ class _Server(uvicorn.Server):
             self._end()
 
     async def main_loop(self) -> None:
-        """Set the date in the headers, each second.
+        """Update the date in the headers each second.
 
-        uvicorn's own loop turns ten times a second: half of all that the daemon does at rest.
+        uvicorn's own loop turns ten times a second, which is half of what an idle daemon does.
         """
         ended = asyncio.Event()
         self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, ended.set)
@@ -176,15 +177,15 @@ class _Endpoints:
             return _verdict(["the event loop does not answer"])
 
     async def _metrics(self, request: Request) -> Response:
-        # Late or not: what is counted, and not read, is up to date all the same.
+        # Counters are up to date even if the gauges are late.
         with suppress(LoopBusyError):
             await self._gate.ask(self._probes.refresh, _FRESH_SECONDS)
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._registry), media_type=content_type)
 
     async def _report(self) -> Report:
-        # Its models take longer to make than all else of the daemon together: so when somebody asks for the
-        # first time, and not in the daemon's event loop.
+        # Building its models takes longer than everything else in the daemon together. So they are imported
+        # for the first request, and not in the daemon's event loop.
         with anyio.move_on_after(STALLED_AFTER_SECONDS) as importing:
             await anyio.to_thread.run_sync(
                 import_module, "priorityd.daemon.status.status", abandon_on_cancel=True
@@ -201,7 +202,7 @@ class _Endpoints:
         return Response(report.model_dump_json(), media_type="application/json")
 
     async def _page(self, _: Request) -> Response:
-        # Only here: most daemons are never looked at by people, and all of them should start quickly.
+        # Imported only here: most daemons' pages are never looked at, and all daemons should start quickly.
         from priorityd.daemon.status.page import CONTENT_SECURITY_POLICY, render, render_busy
 
         headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
@@ -212,5 +213,5 @@ class _Endpoints:
         return HTMLResponse(render(report, utc_now()), headers=headers)
 
 
-def _verdict(against: list[str]) -> Response:
-    return PlainTextResponse("\n".join(against or ["ok"]) + "\n", status_code=503 if against else 200)
+def _verdict(reasons: list[str]) -> Response:
+    return PlainTextResponse("\n".join(reasons or ["ok"]) + "\n", status_code=503 if reasons else 200)

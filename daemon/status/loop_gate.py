@@ -1,8 +1,8 @@
-"""Asking the daemon's event loop from another thread.
+"""Asks the daemon's event loop from another thread.
 
-The daemon's state belongs to its event loop: another thread that read it could meet it half-changed. So a
-question is handed to the loop, which answers between two of its steps. A loop that is blocked answers
-nothing, and that it has not turned is known here without asking it.
+The daemon's state belongs to its event loop: another thread that read it could find it half-changed. So a
+question is handed to the loop, which answers between two of its steps. A blocked loop does not answer; that
+it has stopped turning can be seen here without asking it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 TURN_SECONDS: Final = 0.5
 STALLED_AFTER_SECONDS: Final = 3.0
-"""Far above what any one step of the daemon takes; a loop that has not turned for longer is blocked."""
+"""Far longer than any single step of the daemon; a loop that has not turned for longer is blocked."""
 
 
 class LoopBusyError(Exception):
@@ -28,20 +28,20 @@ class LoopBusyError(Exception):
 
 
 class LoopGate:
-    """See the module's text. Made in the event loop that is asked."""
+    """See the module's docstring. To be created in the event loop that is asked."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._turned_at = monotonic()
 
     async def run(self) -> None:
-        """Note again and again that the loop turns, until cancelled."""
+        """Note every `TURN_SECONDS` that the loop turns, until cancelled."""
         while True:
             self._turned_at = monotonic()
             await anyio.sleep(TURN_SECONDS)
 
     def stalled_seconds(self) -> float:
-        """For how long the loop has not turned; 0 while it is as it should be. For any thread."""
+        """How long the loop has not turned; 0 while it is not blocked. For any thread."""
         seconds = monotonic() - self._turned_at
         return seconds if seconds > STALLED_AFTER_SECONDS else 0.0
 
@@ -50,9 +50,9 @@ class LoopGate:
     ) -> Answer:
         """The answer to `question`, which is called in the loop. For another thread's event loop.
 
-        Raises `LoopBusyError` when it does not come in time.
+        Raises `LoopBusyError` if it does not come in time.
         """
-        # A blocked loop is not given more to do: what waits for it must not grow.
+        # Give a blocked loop nothing more to do: its backlog must not grow.
         if self.stalled_seconds():
             raise LoopBusyError
         future: Future[Answer] = Future()

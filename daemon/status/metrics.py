@@ -45,11 +45,11 @@ class Metrics:
 
 
 class HealthMetrics:
-    """What is known, how old it is, and what is wrong: the same as on the status page."""
+    """What is known, how old it is, and what is wrong, as on the status page."""
 
     def __init__(self, made: MetricRegistry) -> None:
-        self._ready = made.gauge("ready", "1 if the daemon keeps priorities right.")
-        self._problem = made.gauge("problem", "1 while there is this problem.", problem=PROBLEMS)
+        self._ready = made.gauge("ready", "1 if the daemon keeps priorities in sync.")
+        self._problem = made.gauge("problem", "1 while this problem exists.", problem=PROBLEMS)
         self._age = made.gauge(
             "known_age_seconds",
             "Age of the database's last answer, of the last heartbeat row that came back, of the last count.",
@@ -57,7 +57,7 @@ class HealthMetrics:
         )
 
     def show(self, facts: Facts, health: Health) -> None:
-        """Show this."""
+        """Show these facts and this verdict."""
         self._ready.set(health.ready)
         there = {problem.name for problem in health.problems}
         for name in PROBLEMS:
@@ -68,7 +68,7 @@ class HealthMetrics:
 
 
 class SnapshotMetrics:
-    """The snapshotter's: what the whole database looks like."""
+    """The snapshotter's, about the whole database."""
 
     def __init__(self, made: MetricRegistry) -> None:
         self.inversions = made.gauge(
@@ -84,7 +84,7 @@ class SnapshotMetrics:
 class RepositoryCounts(Collector):
     """`repositories{is_workspace_repo,priority}`, replaced as a whole with each snapshot.
 
-    A gauge would keep showing a combination that is gone.
+    A gauge would keep showing combinations that no longer exist.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class RepositoryCounts(Collector):
         self._counts = {("true" if flag else "false", name): count for (flag, name), count in counts.items()}
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """What prometheus-client calls at each scrape."""
+        """Called by prometheus-client for each scrape."""
         family = GaugeMetricFamily(
             PREFIX + "repositories",
             "Tracked repositories by flag and priority.",

@@ -1,7 +1,7 @@
-"""What `/status` shows and the status page is made of, as a documented schema.
+"""The report that `/status` returns and the status page is made from, as a documented schema.
 
-Times are UTC, durations seconds. From 1.0 on only additions are made to it.
-What another room already has in the form in which it is shown is shown as it is, and declared there.
+Times are in UTC, durations in seconds. From 1.0 on, fields are only added. Types that another room already
+has in the right form are used as they are declared there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Part(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        # What has a default is shown as well.
+        # Fields with a default are always present as well.
         json_schema_serialization_defaults_required=True,
     )
 
@@ -48,16 +48,16 @@ class ListenerReport(Part):
     confirmed: bool
     """Whether a heartbeat row has come back through this connection."""
     failures: int
-    """In a row, without having been healthy in between."""
+    """Consecutive ones, without a healthy connection in between."""
     last_failure: Failure | None
     lag_seconds: float | None
     """Age of the last heartbeat row when it came back."""
     hears: bool
-    """Whether it has come back lately: a live stream without it is deaf."""
+    """Whether one has come back recently: a live stream without it is deaf."""
 
 
 class KnownReport(Part):
-    """The age of what is known, in seconds of a monotonic clock."""
+    """The age of the information, in seconds of a monotonic clock."""
 
     database_seconds: float
     """Since the database last answered; since the start if it never has."""
@@ -83,12 +83,12 @@ class RefusedRowReport(Part):
 
     tracked_repository_id: UUID
     name: str | None
-    """`owner/name` where the row tells it."""
+    """`owner/name` where the row has it."""
     reason: str
 
 
 class QueueReport(Part):
-    """Repositories that wait to be looked at, and what can't be written."""
+    """Repositories that wait to be synced, and rows that can't be written."""
 
     pending: int
     oldest_pending_seconds: float
@@ -98,7 +98,7 @@ class QueueReport(Part):
     refused_rows: list[RefusedRowReport]
     """Some of those without a repository."""
     all_refused_because: str | None
-    """Why no row at all can be written; what waits is tried again. None while rows can be."""
+    """Why no row at all can be written; None while rows can be. Waiting repositories are retried."""
 
 
 class SweepReport(Part):
@@ -109,8 +109,8 @@ class SweepReport(Part):
     wanted: bool
     """Whether one was asked for or is under way."""
     drift_repaired: int
-    """Rows that a timer found wrong and whose change the stream brought late or not at all, since the
-    start."""
+    """Rows that periodic sweeps found wrong since the start and whose change the stream delivered late or not
+    at all."""
 
 
 class ResyncReport(Part):
@@ -128,7 +128,7 @@ class LastChange(Part):
 
     at: datetime | None
     latency_seconds: float | None
-    """From the commit of the change that caused it, by the database's clock; None where that is not known."""
+    """From the commit of the change that caused it, by the database's clock; None if that is not known."""
 
 
 class Change(Part):
@@ -147,7 +147,7 @@ class Change(Part):
 
 
 class LatencyReport(Part):
-    """Latencies of changes by the priority they led to; quantiles are right to within a few percent."""
+    """Latencies of changes to one priority; quantiles are accurate to within a few percent."""
 
     count: int
     p50_seconds: float | None
@@ -155,7 +155,7 @@ class LatencyReport(Part):
 
 
 class MinuteReport(Part):
-    """What happened from `at` on for a minute."""
+    """What happened in the minute that began `at`."""
 
     at: datetime
     changes: dict[Priority, int]
@@ -170,7 +170,7 @@ class HistoryReport(Part):
     changes: int
     latency: dict[Priority, LatencyReport]
     outages: list[Outage]
-    """The oldest first, also one that has begun before."""
+    """The oldest first; the first may have begun earlier."""
 
 
 class OutboxReport(Part):
@@ -215,10 +215,10 @@ class QueuedJobs(Part):
 
 
 class HeldBack(Part):
-    """A transaction that was open at every look, for so long."""
+    """A transaction that was open at every poll for `seconds`."""
 
     pid: int | None
-    """Its backend in `pg_stat_activity`; None for one in `pg_prepared_xacts`."""
+    """Its backend in `pg_stat_activity`; None for a prepared one, in `pg_prepared_xacts`."""
     writes: bool
     """It has written or locked a row."""
     seconds: float
@@ -228,18 +228,19 @@ class JobReport(Part):
     """The application's job queue, `background_jobs`."""
 
     read_by_this_daemon: bool
-    """One daemon of several reads it."""
+    """Of several daemons, only the leader reads it."""
     off_because: str | None
     """Why there is nothing to read; None while there is."""
     counted_until: datetime | None
-    """What ended before is counted; a little behind the present, so that no late commit is missed."""
+    """Jobs that ended before are counted; it is a little behind the present, so that no late commit is
+    missed."""
     held_back_by: HeldBack | None
-    """Because of what `counted_until` does not move, if it has been so for more than one look."""
+    """What keeps `counted_until` from advancing, if it has done so for more than one poll."""
     queued: dict[Priority, QueuedJobs]
     queued_at: datetime | None
     """When these were counted; a long queue takes minutes to count."""
     queued_whole: bool
-    """False until a long queue has been counted once: there are at least so many."""
+    """False until a long queue has been counted once: the numbers are then lower bounds."""
     ended: dict[Priority, dict[JobStatus, int]]
     """In the last hour."""
     inversions: int
@@ -254,12 +255,12 @@ class OrderedJobsReport(Part):
     waiting: bool | None
     """Whether any wait; None until the first release."""
     in_flight: dict[Priority, int]
-    """Released and not over, of all daemons, by the priority that they went with."""
+    """Released and neither ended nor lost, of all daemons, by their priority at release."""
     lost: int
-    """Jobs without a report within their lease; they block nothing."""
+    """Jobs without a report within their lease; they hold up no others."""
     last_sent_at: datetime | None
     held_back_because: str | None
-    """Why Inngest takes none; None while it does."""
+    """Why no job can be sent to Inngest; None while jobs can."""
 
 
 class OrderedJobsOff(Part):
@@ -280,14 +281,14 @@ class Report(Part):
     headline: str
     """The worst problem, or else a sentence about the priorities."""
     priorities: str
-    """A sentence about the priorities, whatever else is wrong."""
+    """A sentence about the priorities, regardless of what else is wrong."""
     problems: list[Problem]
     """The worst first; empty when all is well."""
     ready: bool
     not_ready_because: list[str]
     known: KnownReport
     leader: bool
-    """Whether the timer work is this daemon's."""
+    """Whether this daemon does the timer work."""
     listener: ListenerReport
     queue: QueueReport
     sweep: SweepReport

@@ -1,8 +1,8 @@
-"""The snapshotter: counts the whole now and then, for the gauges and the status page.
+"""The snapshotter: counts all repositories at intervals, for the gauges and the status page.
 
-Nearly everything that changes the counts is heard of: this daemon's own changes, and what comes through the
-stream. While neither is, the whole is counted more rarely. A count that fails costs nothing in the pace, or
-one time-out would make counts rare for an hour: another is tried soon.
+Nearly everything that changes the counts is noticed: this daemon's own changes, and what comes through the
+stream. While there are neither, counts are rarer. A failed count is retried soon and does not affect the
+pace, since one time-out would otherwise make counts rare for an hour.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ log = structlog.stdlib.get_logger()
 
 INTERVAL_SECONDS: Final = 15.0
 QUIET_INTERVAL_SECONDS: Final = 120.0
-"""While counts stay the same and nothing is heard: for changes that nothing announces."""
+"""While counts stay the same and no change is noticed; this is for changes that nothing announces."""
 RETRY_SECONDS: Final = 5.0
 SHARE: Final = 0.01
-"""Of the time, at most: a database so large that counting takes long is counted less often."""
+"""The most of the time that counting may take: if it takes long, because the database is large, it is
+rarer."""
 
 
 class Snapshotter(Agent):
-    """See the module's text.
+    """See the module's docstring.
 
-    `news` is told of what may count differently now, `resynced` of what certainly does. `latest_at` is when
-    the latest count began (monotonic seconds).
+    `news` announces what may change the counts, `resynced` what certainly does. `latest_at` is when the
+    latest count began (monotonic seconds).
     """
 
     name = "snapshotter"
@@ -71,11 +72,11 @@ class Snapshotter(Agent):
             each.subscribe(self._hear)
 
     def overdue_seconds(self) -> float:
-        """How long ago the count was due that has not been made yet."""
+        """How long the next count is overdue; 0 if it is not yet due."""
         return max(0.0, monotonic() - (self._due_at or self._next_at()))
 
     def inverted_seconds(self) -> float:
-        """The time from the first to the last of the counts that found inversions; 0 if the last did not."""
+        """How long every count has found inversions, from the first to the last; 0 if the last found none."""
         return 0.0 if self._inverted_since is None else (self.latest_at or 0.0) - self._inverted_since
 
     def _hurry(self) -> None:
@@ -104,7 +105,7 @@ class Snapshotter(Agent):
         return self._ended_at + rest
 
     async def _take(self) -> float:
-        """Take one; how long to rest after it."""
+        """Take a snapshot; returns the seconds to rest after it."""
         began = monotonic()
         try:
             snapshot = await self._store.snapshot()
@@ -118,7 +119,7 @@ class Snapshotter(Agent):
         quiet = old is not None and _counts(old) == _counts(snapshot)
         seconds = monotonic() - began
         rest = self._pace.rest_after(seconds, quiet=quiet)
-        # Whether that stays so is worth another look soon.
+        # Inversions are worth another look soon.
         return min(rest, max(RETRY_SECONDS, seconds / SHARE)) if snapshot.inversions else rest
 
     def _show(self, snapshot: Snapshot) -> None:

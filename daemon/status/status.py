@@ -1,4 +1,4 @@
-"""Puts together what `/status` and the status page show, from the parts as they are, without secrets."""
+"""Puts together what `/status` and the status page show, from the daemon's parts, without secrets."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def describe(sources: Sources, facts: Facts, health: Health) -> Report:
             at=sources.recorder.last_change_at, latency_seconds=sources.recorder.last_latency_seconds
         ),
         recent_changes=_changes(sources.recorder),
-        history=_history(minutes, sources.outages.since(now)),
+        history=_history(minutes, sources.outages.recent(now)),
         outbox=_outbox(sources.dispatcher),
         sync_function=_sync_function(sources.function_host),
         snapshot=sources.snapshotter.latest,

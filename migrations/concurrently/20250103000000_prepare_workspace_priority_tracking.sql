@@ -1,11 +1,11 @@
--- For large tables: does beforehand, and without blocking anyone, what the first three files of the set would do in one
--- transaction. Afterwards apply the set as usual; it finds everything done. Run later, it builds missing indexes, those of
--- a large background_jobs for job telemetry included. For psql, from any directory, outside a transaction and not through a
--- transaction pooler:
+-- For large tables: does in advance, without blocking anyone, what the first three files of the set would do in one
+-- transaction. Then apply the set as usual; it finds everything done. When run later, it builds missing indexes, including
+-- those that job telemetry needs on a large background_jobs. For psql, from any directory, outside a transaction and not
+-- through a transaction pooler:
 --
 --     psql "$DATABASE_URL" -f migrations/concurrently/20250103000000_prepare_workspace_priority_tracking.sql
 --
--- Safe to run again, and to interrupt: it continues where it stopped. rollback/uninstall.sql undoes it.
+-- It may be interrupted and run again: it continues where it stopped. rollback/uninstall.sql undoes it.
 
 \set ON_ERROR_STOP on
 set client_min_messages = warning;
@@ -13,9 +13,9 @@ set client_min_messages = warning;
 \echo 'Adding the columns'
 begin;
 -- Autovacuum gives way to a session that has waited for a second (deadlock_timeout), but everyone queues behind a session
--- that waits for an exclusive lock. So first comes a lock that conflicts with autovacuum, but with no reader or writer: it
--- keeps autovacuum away. Then the exclusive lock is tried briefly, again and again, with pauses for the application, for
--- half a minute at most.
+-- that waits for an exclusive lock. So a lock that conflicts with autovacuum, but not with readers or writers, is taken
+-- first: it keeps autovacuum away. Then the exclusive lock is tried briefly and repeatedly, with pauses for the application,
+-- for at most half a minute.
 do $$
 declare
     v_give_up_at constant timestamptz := clock_timestamp() + interval '30 s';
@@ -30,8 +30,8 @@ begin
             exception
                 when lock_not_available then
                     if clock_timestamp() > v_give_up_at then
-                        raise exception 'tracked_repositories is in use by a transaction that does not end'
-                            using errcode = 'lock_not_available', hint = 'Run this again when it has ended.';
+                        raise exception 'tracked_repositories is in use by a long-running transaction'
+                            using errcode = 'lock_not_available', hint = 'Run this again after it has ended.';
                     end if;
                     perform pg_sleep(0.2 + random() * 0.3);
             end;
@@ -53,7 +53,7 @@ where exists (
         and conname = 'tracked_repositories_manual_priority_check' and not convalidated
 ) \gexec
 
-\echo 'Building the indexes of look-ups'
+\echo 'Building the indexes for look-ups'
 select s.statement
 from priorityd.missing_indexes(true) m
 join priorityd.indexes n on n.name = m.name and n.unless_led_by is not null
@@ -69,7 +69,7 @@ declare
     v_after uuid := '00000000-0000-0000-0000-000000000000';
     v_ids uuid[];
 begin
-    -- Once the backfill is done, the daemon decides what a change means.
+    -- Once the backfill is done, later changes are the daemon's work.
     if exists (select from priorityd.created c where c.what = 'backfill') then
         return;
     end if;
@@ -85,7 +85,7 @@ begin
 end
 $$;
 
-\echo 'Building the indexes of what was filled'
+\echo 'Building the indexes on the filled columns'
 select s.statement
 from priorityd.missing_indexes(true) m
 cross join lateral unnest(

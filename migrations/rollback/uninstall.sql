@@ -1,6 +1,6 @@
--- Removes priorityd from the database: the schema is as before, and priorities fall back to what they are outside
--- workspaces. The audit trail is lost with its table: save repository_priority_changes first if it matters.
--- Stop the daemon first. Ordered jobs that still wait stay in background_jobs as queued, but are never released.
+-- Removes priorityd from the database: the schema is as it was before, and priorities fall back to what they are outside
+-- workspaces. The audit trail is deleted with its table: save repository_priority_changes first if you need it.
+-- Stop the daemon first. Ordered jobs that still wait stay in background_jobs as queued, but will never be released.
 
 do $uninstall$
 declare
@@ -39,7 +39,7 @@ begin
         )
     );
 
-    -- Objects that others have built on it must not be dropped unasked.
+    -- Objects that others have built on priorityd's must not be dropped unasked.
     select string_agg(o.description, ', ' order by o.description) into v_others
     from (
         select distinct pg_describe_object(d.classid, d.objid, d.objsubid) as description
@@ -65,8 +65,8 @@ begin
             and c.relname <> all (c_own)
     ) o;
     if v_others is not null then
-        raise exception 'others have built on what priorityd made: %', v_others
-            using errcode = 'dependent_objects_still_exist', hint = 'Drop or change that first. Nothing was undone.';
+        raise exception 'other objects depend on priorityd''s: %', v_others
+            using errcode = 'dependent_objects_still_exist', hint = 'Drop or change them first. Nothing was undone.';
     end if;
     if exists (
         select from pg_proc p
@@ -74,7 +74,7 @@ begin
             and btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
                 <> 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
     ) then
-        raise notice 'removed with the rest: %', pg_get_functiondef('priorityd.memberships()'::regprocedure);
+        raise notice 'your own definition is removed, too: %', pg_get_functiondef('priorityd.memberships()'::regprocedure);
     end if;
 
     -- Repositories that are high because of a workspace fall back; overrides stay. Left high, they would look like
@@ -108,7 +108,7 @@ begin
                 execute format('alter publication supabase_realtime drop table %s', v_name);
             exception
                 when insufficient_privilege then
-                    raise notice '% is left in the publication supabase_realtime: %', v_name, sqlerrm;
+                    raise notice '% stays in the publication supabase_realtime: %', v_name, sqlerrm;
             end;
         end if;
     end loop;
@@ -127,7 +127,7 @@ begin
     end if;
     if 'table public.background_jobs' = any (v_created) then
         if exists (select from public.background_jobs) then
-            raise notice 'background_jobs is left: it holds jobs';
+            raise notice 'background_jobs stays: it has jobs';
         else
             drop table public.background_jobs;
         end if;

@@ -344,7 +344,7 @@ async def test_health_tells_alive_from_ready_while_supabase_is_down() -> None:
         assert await priorityd("health", **settings) == (0, "", "")
         code, _, err = await priorityd("health", "--ready", **settings)
         assert code == 1
-        assert "the first full resync is not done" in err
+        assert "the first full resync has not finished" in err
 
 
 async def test_health_fails_where_another_answers(stack: Stack) -> None:

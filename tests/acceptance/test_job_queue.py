@@ -199,7 +199,7 @@ async def test_a_job_that_is_refused_spoils_no_other(stack: Stack, inngest: Stan
     reasons = {refused.job.repository_id: refused.reason for refused in result.refused}
     assert set(reasons) == {large, odd}
     assert "max size" in reasons[large]
-    assert "no JSON" in reasons[odd]
+    assert "not JSON" in reasons[odd]
     assert result.not_sent == []
 
 

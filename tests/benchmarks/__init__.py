@@ -1,1 +1,1 @@
-"""Measurements on the sandbox; each prints one JSON line: `python -m tests.benchmarks NAME`."""
+"""Benchmarks on the sandbox; `python -m tests.benchmarks NAME` runs one and prints one line of JSON."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks NAME`: run one measurement and print its JSON line."""
+"""`python -m tests.benchmarks NAME`: runs one benchmark and prints one line of JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.benchmarks.waiting import waiting
 
 
 async def migration_locks() -> dict[str, Any]:
-    """How long each migration takes on 1,000,000 tracked rows, and whom it makes wait."""
+    """How long each migration takes on 1,000,000 tracked rows, and how long it blocks the application."""
     return await anyio.to_thread.run_sync(migrations)
 
 
@@ -61,24 +61,27 @@ BENCHMARKS: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
 
 
 def main() -> None:
-    """Run the one that is named."""
+    """Run the named benchmark."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="Of a soak or a fleet.")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="Duration of `soak` or `fleet`.")
     parser.add_argument(
-        "--rate", type=int, default=CHANGES_PER_SECOND, help="Changes a second that a fleet hears of."
+        "--rate", type=int, default=CHANGES_PER_SECOND, help="Changes per second for `fleet`."
     )
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=ROWS, help="Tracked rows at which the scale is measured."
+        "--rows", type=int, nargs="+", default=ROWS, help="Numbers of tracked rows for `scale`."
     )
     parser.add_argument(
         "--tracked",
         type=int,
         default=Sizes.tracked,
-        help="Tracked rows of a sweep or resync; there are three memberships for each ten.",
+        help="Tracked rows for `sweep` and `resync`, with three memberships for every ten rows.",
     )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="At which part of its size to run `order`; 0.01: a minute."
+        "--scale",
+        type=float,
+        default=1.0,
+        help="The fraction of its full size at which to run `order`, such as 0.01.",
     )
     arguments = parser.parse_args()
     run = BENCHMARKS[arguments.name]

@@ -1,11 +1,11 @@
-"""What the application pays for us: its own writes with and without priorityd, and with each index of ours
-left out or in another form.
+"""What priorityd costs the application: its own writes with and without it, and with each of our indexes left
+out or in another form.
 
-Each write is one statement over so many rows, in a transaction. WAL bytes and the share of updates that touch
+Each write is one statement for many rows, in a transaction. WAL bytes and the share of updates that touch
 no index (HOT) do not depend on how busy the machine is; times do, so they are given as ratios. Before each
-round the tables are rewritten with a tenth of each page free, as updates and vacuum leave them, and the rows
-written to are spread over all pages: on full pages no update is HOT, whatever the indexes, and so it is with
-jobs that start right after they were queued. Beside it stands what reads take in each form.
+round the tables are rewritten with a tenth of each page free, as updates and vacuum leave them, and the
+written rows are spread over all pages. On full pages no update is HOT, whatever the indexes; this also holds
+for jobs that start right after they were queued. The cost of reads in each form is given as well.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ READS: Final = {
 
 @dataclass(frozen=True)
 class Form:
-    """An index of ours in another form, or left out."""
+    """One of our indexes in another form, or left out."""
 
     table: str
     name: str
@@ -194,7 +194,7 @@ Measured = dict[str, Json]
 
 
 async def application_writes(tracked: int = TRACKED, written: int = WRITTEN, rounds: int = ROUNDS) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     return await anyio.to_thread.run_sync(_application_writes, tracked, written, rounds)
 
 
@@ -233,7 +233,7 @@ def _application_writes(tracked: int, written: int, rounds: int) -> Json:
 
 @contextmanager
 def _server() -> Iterator[Connection]:
-    """The application alone, on a server that does nothing by itself."""
+    """The application alone, on a server without background work."""
     with embedded_postgres() as postgres, psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))
@@ -253,7 +253,7 @@ def _beside(write: Write, floor: Json, ours: Json) -> Json:
 
 
 def _measure(connection: Connection, table: str, rounds: int) -> Measured:
-    """Of each write to the table the middle of the rounds."""
+    """The median of the rounds for each write to the table."""
     writes = [write for write in WRITES if write.table == table]
     found: dict[str, list[tuple[float, int, float | None]]] = {write.name: [] for write in writes}
     for _ in range(rounds):
@@ -271,7 +271,7 @@ def _measure(connection: Connection, table: str, rounds: int) -> Measured:
 
 
 def _once(connection: Connection, write: Write) -> tuple[float, int, float | None]:
-    """Seconds, bytes of WAL a row, and which part of the updates were HOT."""
+    """Seconds, bytes of WAL per row, and the share of HOT updates."""
     connection.execute("select pg_stat_force_next_flush()")
     with connection.transaction():
         before = _value(connection, "select pg_current_wal_insert_lsn()")
@@ -295,16 +295,16 @@ def _tidy(connection: Connection, table: str) -> None:
 
 
 def _read(connection: Connection, table: str, rounds: int) -> Measured:
-    """What each read of the table takes, when it has been asked before."""
+    """What each read of the table takes with warm caches."""
     for each in TABLES:
         _tidy(connection, each)
     answer: Measured = {}
     for name, query in READS[table].items():
         took = []
         for _ in range(1 + rounds):
-            (told,) = _value(connection, f"explain (analyze, buffers, format json) {query}")
-            took.append(told["Execution Time"])
-        plan = told["Plan"]
+            (explained,) = _value(connection, f"explain (analyze, buffers, format json) {query}")
+            took.append(explained["Execution Time"])
+        plan = explained["Plan"]
         answer[name] = {
             "pages": plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
             "milliseconds": round(median(took[1:]), 1),
@@ -320,7 +320,7 @@ def _in_form(connection: Connection, form: Form, rounds: int) -> tuple[Measured,
 
 @contextmanager
 def _told(connection: Connection, form: Form, definition: str) -> Iterator[None]:
-    """The index in this form for the length of the block; our functions take it for what it should be."""
+    """The index in this form for the length of the block; our functions accept it as the right one."""
 
     def build(instead: str | None) -> None:
         connection.execute(f"drop index if exists {form.index}".encode())

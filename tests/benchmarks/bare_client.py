@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.bare_client N`: the `realtime` package alone.
 
-It prints a line when rows flow, then, for each N changes of memberships, the monotonic time at which the
-last of them arrived. It ends when its standard input does.
+It prints a line when rows flow, then, for every N changes of memberships, the monotonic time at which the
+last of them arrived. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from realtime.types import RealtimePostgresChangesListenEvent as ListenEvent
 
 
 async def listen(on_change: Callable[[Any], None]) -> None:
-    """Hand every change of a membership over, and say when they begin to flow, until standard input ends."""
+    """Pass on every change of a membership, and report when they begin to flow, until standard input ends."""
     key = os.environ["SUPABASE_SERVICE_ROLE_KEY"]
     client = AsyncRealtimeClient(f"{os.environ['SUPABASE_URL']}/realtime/v1", token=key)
     await client.connect()

@@ -1,8 +1,8 @@
 """10,000 memberships in one transaction, and their removal, from the commit until every priority is right.
 
-The floor is the time at which the last event has arrived at a client that does nothing with it, and one
-hand-written statement for all of them. In turns, and one listener at a time: the bare client, the daemon, and
-once a listener that reads and updates for each event.
+The floor is the time at which the last event has arrived at a client that does nothing with it, plus one
+hand-written statement for all of them. The bare client and the daemon take turns, one listener at a time; a
+listener that reads and updates for each event runs once.
 
 Each transaction is committed when the stream has caught up. Otherwise it would wait behind the updates that
 answered the last one: Realtime reads those too, and rests 150 to 200 ms after each transaction that nobody
@@ -45,7 +45,7 @@ Line = Callable[[], Awaitable[str]]
 
 
 async def burst(memberships: int = MEMBERSHIPS, tracked: int = TRACKED, rounds: int = ROUNDS) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     with application() as (url, app):
         repositories = app.repositories(tracked)
         changes = _Changes(app, repositories[:memberships])
@@ -87,7 +87,7 @@ class _Changes:
         return time.monotonic()
 
     async def seconds_until_right(self, kind: str) -> float:
-        """From the commit until no row is wrong. The number of the last record tells cheaply when to look."""
+        """From the commit until no row is wrong. The number of the last record shows cheaply when to look."""
         before = self._last_record()
         began = await self.begin(kind)
         await eventually(lambda: self._last_record() >= before + self.number, _LONGEST_SECONDS)
@@ -95,7 +95,7 @@ class _Changes:
         return time.monotonic() - began
 
     async def seconds_of_per_event(self, kind: str) -> float:
-        """The same for a listener that keeps no record: a look each second is little of its time."""
+        """The same for a listener that keeps no record: looking once a second takes little of its time."""
         began = await self.begin(kind)
         while self.app.wrong_rows():  # noqa: ASYNC110 - another process makes it so
             await anyio.sleep(1)
@@ -135,7 +135,7 @@ async def _per_event(changes: _Changes, settings: Settings) -> dict[str, float]:
 
 @asynccontextmanager
 async def _daemon(settings: Settings) -> AsyncIterator[None]:
-    """As it is installed, log lines included; nobody reads them here, where the stand-in has work to do."""
+    """The daemon as installed, including its log lines, which nobody reads here: the stand-in is busy."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings, **NO_TIMER)
     async with await anyio.open_process([*PRIORITYD, "run"], env=env, stderr=DEVNULL) as process:

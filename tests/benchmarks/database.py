@@ -1,4 +1,4 @@
-"""What a measurement begins with."""
+"""The database that a benchmark starts with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.database import schema_sql
 
 @contextmanager
 def application(*, commit_times: bool = False) -> Iterator[tuple[str, Application]]:
-    """A fresh PostgreSQL with the application and the migrations; if wanted it remembers times of commits."""
+    """A fresh PostgreSQL with the application and the migrations; optionally it records commit times."""
     with embedded_postgres() as postgres:
         if commit_times:
             with psycopg.connect(postgres.url(), autocommit=True) as connection:
@@ -28,7 +28,7 @@ def application(*, commit_times: bool = False) -> Iterator[tuple[str, Applicatio
 
 @contextmanager
 def application_of(postgres: EmbeddedPostgres) -> Iterator[Application]:
-    """The application and the migrations on this server, which has neither yet."""
+    """Install the application and the migrations on this server, which has neither yet."""
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in ("roles", "application"):
             connection.execute(schema_sql(name))

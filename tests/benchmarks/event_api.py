@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.event_api SECONDS`: the stand-in for the event API, so much later each time."""
+"""`python -m tests.benchmarks.event_api SECONDS`: the stand-in for the event API, delayed by SECONDS."""
 
 from __future__ import annotations
 

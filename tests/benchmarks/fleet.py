@@ -1,8 +1,8 @@
-"""Several daemons beside each other, and many changes a second for minutes: whether every row is right in the
-end, how many calls a change costs, and how often the daemons are in each other's way.
+"""Several daemons side by side, and many changes a second for minutes: whether every row is right in the end,
+how many calls a change costs, and how often the daemons get in each other's way.
 
-Each change puts a repository into a workspace, or takes it out, in a transaction of its own; half of them are
-in one at the start. All daemons hear of all changes. The calls are those that the database counts.
+Each change adds a repository to a workspace, or removes it, in a transaction of its own; half of the
+repositories are in one at the start. All daemons receive all changes. Calls are counted by the database.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ where schemaname = 'public' and funcname ~ '_workspace_priorities(_page)?$'
 async def fleet(
     seconds: float = SECONDS, rate: int = CHANGES_PER_SECOND, repositories: int = REPOSITORIES
 ) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     return await anyio.to_thread.run_sync(_fleet, seconds, rate, repositories)
 
 
@@ -158,13 +158,13 @@ def _value(app: Application, query: str) -> Any:
 
 
 def _locked(log: Path) -> int:
-    """The repositories whose rows another had when this daemon came to them."""
+    """The repositories whose rows were locked by another daemon when this one came to them."""
     lines = (json.loads(line) for line in log.open() if '"repositories_locked"' in line)
     return sum(int(line["repositories"]) for line in lines)
 
 
 def _metrics(port: int) -> Json:
-    """What one daemon has heard and done, and which part of it soon after the change."""
+    """What one daemon has received and done, and which share of it soon after the change."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, verify=PLAIN).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 

@@ -1,4 +1,4 @@
-"""What looking for garbage among what is imported would cost, at the start and in every full collection."""
+"""What garbage collection of the imported modules would cost, at the start and in every full collection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from tests.benchmarks.bars import bar, spread
+from tests.benchmarks.figures import at_most, spread
 
 ROUNDS: Final = 10
 _START: Final = """
@@ -30,7 +30,7 @@ print(json.dumps([took, (time.perf_counter() - began) * 1000]))
 
 
 async def garbage() -> dict[str, Any]:
-    """The imports and then a full collection, as the command does it, and as Python does it by itself."""
+    """The imports and then a full collection, as the command does it, and as Python does by default."""
     return await anyio.to_thread.run_sync(_garbage)
 
 
@@ -46,7 +46,7 @@ def _garbage() -> dict[str, Any]:
             "frozen": spread([ms for _, ms in frozen], 1),
             "plain": spread([ms for _, ms in plain], 1),
         },
-        "bars": {"full_collection_ms": bar(max(ms for _, ms in frozen), 5, 1)},
+        "bars": {"full_collection_ms": at_most(max(ms for _, ms in frozen), 5, 1)},
     }
 
 

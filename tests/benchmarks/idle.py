@@ -1,4 +1,4 @@
-"""What the daemon takes of its machine at rest, and how often it calls the database; then a great change."""
+"""What an idle daemon costs its machine, and how often it calls the database; then a large change."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import anyio
 from priorityd.daemon.sandbox.faults import Faults
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, spread
 from tests.benchmarks.process_costs import cpu_seconds, highest_mib, resident_mib
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, priorityd, start_daemon
 
 TRACKED, MEMBERSHIPS = 100_000, 40_000
 REST_SECONDS = 120
-"""By then what looks less often while nothing happens does so."""
+"""After this time, what polls less often while nothing happens does so."""
 MINUTE_SECONDS, MINUTES = 60, 3
 
 Settings = dict[str, object]
@@ -33,7 +33,7 @@ async def idle() -> dict[str, Any]:
     async with _sandbox() as (app, settings, calls):
         app.add(app.workspace(), *app.repositories(TRACKED)[:MEMBERSHIPS])
         assert (await priorityd("sync", **settings))[0] == 0
-        # Not asked for its status, which takes two MiB the first time.
+        # It is not asked for its status, which takes two MiB the first time.
         async with start_daemon(ready=False, **settings) as daemon:
             await eventually(lambda: daemon.answers("/readyz", 200))
             await anyio.sleep(REST_SECONDS)
@@ -49,9 +49,9 @@ async def idle() -> dict[str, Any]:
         "rpcs_per_minute": spread(per_minute, 1),
         "minutes": minutes,
         "bars": {
-            "cpu_percent": bar(median(cpu), 0.3),
-            "resident_mib": bar(max(resident), 60, 1),
-            "rpcs_per_minute": bar(max(per_minute), 12, 1),
+            "cpu_percent": at_most(median(cpu), 0.3),
+            "resident_mib": at_most(max(resident), 60, 1),
+            "rpcs_per_minute": at_most(max(per_minute), 12, 1),
         },
     }
 
@@ -90,7 +90,7 @@ async def footprint() -> dict[str, Any]:
 
 @asynccontextmanager
 async def _sandbox() -> AsyncIterator[tuple[Application, Settings, Counter[str]]]:
-    """The application, what a daemon needs to know, and the calls that reach the REST surface."""
+    """The application, the settings of a daemon, and the calls that reach the REST API."""
     with application() as (url, app):
         async with serve_sandbox(url) as server:
             settings: Settings = {
@@ -101,7 +101,7 @@ async def _sandbox() -> AsyncIterator[tuple[Application, Settings, Counter[str]]
 
 
 def _counted(faults: Faults) -> Counter[str]:
-    """Calls by function: each asks here whether it is to fail, before anything else is done for it."""
+    """Counts calls by function: each call first asks here whether it is to fail."""
     calls: Counter[str] = Counter()
     ask = faults.rpc_failure
 

@@ -1,6 +1,6 @@
-"""`priorityd` with one task more, which notes how late the event loop comes round to it.
+"""`priorityd` with an additional task, which measures how late the event loop resumes it.
 
-What it has noted goes to the file that $LAG_FILE names when the daemon ends: 32-bit floats, seconds.
+When the daemon ends, the delays are written to the file named by $LAG_FILE: 32-bit floats, in seconds.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ where m.id = t.id and (t.is_workspace_repo, t.workspace_count, t.priority) is di
     case when m.workspaces > 0 then 'high' else 'medium' end::repository_priority
 )
 """
-"""What somebody would write who had to do it once: it writes the wrong rows only, and no record."""
+"""What one would write by hand to do it once: it writes only the wrong rows, and keeps no record."""
 
 HAND_PAGE = 50_000
 _PAGE_BY_HAND = """
@@ -91,7 +91,7 @@ where t.is_workspace_repo is distinct from (m.workspaces is not null)
         case when m.workspaces > 0 then 'high' else 'medium' end::repository_priority
 """
 
-# Flags turned round, with a priority that never looks like an override; always the same rows.
+# Inverted flags, with a priority that never looks like an override; always the same rows.
 _MAKE_WRONG = """
 update tracked_repositories t
 set priority = 'low', workspace_count = 7, is_workspace_repo = not t.is_workspace_repo
@@ -122,12 +122,12 @@ class Sizes:
         return self.memberships * 5 // 6
 
     def as_json(self) -> dict[str, int]:
-        """For the printed line."""
+        """The numbers, for the printed line."""
         return asdict(self)
 
 
 def fill_application(connection: psycopg.Connection[Any], sizes: Sizes) -> None:
-    """Make the rows, for which our columns need not be there."""
+    """Make the rows; our columns need not exist yet."""
     in_two = sizes.memberships - sizes.in_workspaces
     statements = _FILL.format(**sizes.as_json(), in_workspaces=sizes.in_workspaces, in_two=in_two)
     connection.execute(statements.encode())
@@ -142,7 +142,7 @@ def fill(app: Application, sizes: Sizes) -> None:
 
 
 def by_hand_in_pages(app: Application) -> float:
-    """The seconds of what somebody would write who keeps a record and holds no lock for long: in pages."""
+    """The seconds of the hand-written way that keeps a record and holds no lock for long: in pages."""
     after: UUID | None = UUID(int=0)
     began = time.perf_counter()
     while after is not None:
@@ -152,17 +152,17 @@ def by_hand_in_pages(app: Application) -> float:
 
 
 def make_wrong(app: Application, rows: int) -> None:
-    """Put so many rows wrong, spread over all; what that leaves behind is vacuumed away."""
+    """Make this number of rows wrong, spread over all, and vacuum."""
     app.connection.execute(_MAKE_WRONG, (rows,))
     tidy(app)
 
 
 def make_missed(app: Application, rows: int) -> None:
-    """Let so many rows be as if nobody had heard that a workspace has their repository."""
+    """Make this number of rows look as if their repository's membership had been missed."""
     app.connection.execute(_MAKE_MISSED, (rows,))
     tidy(app)
 
 
 def tidy(app: Application) -> None:
-    """As autovacuum would leave the tables."""
+    """Leave the tables as autovacuum would."""
     app.connection.execute("vacuum analyze tracked_repositories, workspace_repositories")

@@ -1,9 +1,9 @@
-"""From a change's commit to the commit that makes its priority right, beside what no daemon can undercut.
+"""From a change's commit to the commit that makes its priority right, compared with what no daemon can beat.
 
-Both are followed at the same rate, in turns of a few seconds: while one is measured the other is stopped by a
-signal, so that neither waits for the other's work. All times are of one clock. The database's own commit
-times tell when a change and its consequence became visible; a bare client notes when the change arrived, and
-how long a call that does nothing then takes.
+Both are measured at the same rate, in turns of a few seconds: while one is measured, the other is stopped by
+a signal, so that neither waits for the other's work. All times are from one clock. The database's own commit
+times show when a change and its consequence became visible; a bare client records when the change arrived,
+and how long a call that does nothing then takes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from uuid import UUID, uuid4
 import anyio
 import anyio.to_thread
 
-from tests.benchmarks.bars import bar, percentile, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, percentile, spread
 from tests.benchmarks.latency_floor import NO_OP
 from tests.benchmarks.sandbox import sandbox_process
 from tests.support.application import Application
@@ -37,7 +37,7 @@ from tests.support.daemon_process import environment, eventually, priorityd, sta
 CHANGES_PER_SECOND: Final = 20
 TURNS: Final = 20
 ADDS_PER_TURN: Final = 30
-"""And as many removals: three seconds."""
+"""And the same number of removals: three seconds."""
 _ADDS_AHEAD: Final = 10
 UNSEEN: Final = 40
 """Removals of rows that were there before the daemon, one a second."""
@@ -61,7 +61,7 @@ from repository_priority_changes where repository_id = %s and is_workspace_repo 
 
 @dataclass(frozen=True)
 class Change:
-    """One of the application's changes, and the transaction that it was."""
+    """One of the application's changes, and its transaction."""
 
     operation: str
     row_id: UUID
@@ -71,7 +71,7 @@ class Change:
 
 @dataclass
 class Bare:
-    """The bare client's process and what it has said: operation and row, arrival, seconds of the call."""
+    """The bare client's process and its output: operation and row, arrival, seconds of the call."""
 
     process: subprocess.Popen[str]
     subscribed: bool = False
@@ -89,11 +89,11 @@ class Bare:
 
 
 async def latency() -> dict[str, Any]:
-    """Adds and removals in turns with the floor; then removals of rows that the daemon has never seen."""
+    """Additions and removals in turns with the floor; then removals of rows unknown to the daemon."""
     with application(commit_times=True) as (url, app):
         app.connection.execute(_NO_OP)
         app.connection.execute("notify pgrst, 'reload schema'")
-        # All of them now: that a row is tracked is a change too, and another one soon after it would wait.
+        # All of them now: tracking a row is a change, too, and another one soon after it would wait.
         repositories = iter(app.repositories(TURNS * 2 * ADDS_PER_TURN))
         old = _Changes(app, app.repositories(UNSEEN))
         old_rows = old.add_all()
@@ -124,7 +124,7 @@ def _bare_client(settings: dict[str, str]) -> Iterator[Bare]:
 
 @asynccontextmanager
 async def _both(settings: dict[str, str], *, bare_is_first: bool) -> AsyncIterator[tuple[int, Bare]]:
-    """The daemon and the bare client. A change is sent to one of them first, to each in its turn."""
+    """The daemon and the bare client. They take turns in receiving a change first."""
     async with AsyncExitStack() as opened:
         if not bare_is_first:
             daemon = await opened.enter_async_context(start_daemon(**settings))
@@ -136,7 +136,7 @@ async def _both(settings: dict[str, str], *, bare_is_first: bool) -> AsyncIterat
 
 
 class _Changes:
-    """Adds and removals at a rate, of repositories that are in no workspace otherwise."""
+    """Additions and removals at a rate, of repositories that are otherwise in no workspace."""
 
     def __init__(self, app: Application, repositories: Sequence[UUID]) -> None:
         self._app = app
@@ -160,7 +160,7 @@ class _Changes:
             else:
                 changes.append(self.remove(adds[removed]))
                 removed += 1
-            # At random, as independent users do it: never in step with the poller of the log.
+            # At random, as independent users would: never in step with the poller of the log.
             rest = random.expovariate(CHANGES_PER_SECOND) - (time.perf_counter() - began)
             time.sleep(max(0.0, rest))
         return changes
@@ -228,7 +228,7 @@ class _Measurement:
 
     async def _all_right(self) -> None:
         await eventually(lambda: self._app.wrong_rows() == 0, 30)
-        await anyio.sleep(0.3)  # nothing of this turn is to disturb the next
+        await anyio.sleep(0.3)  # nothing of this turn may disturb the next
 
     def _keep(self, samples: Samples, changes: Sequence[Change], seconds: Callable[[Change], float]) -> None:
         for operation, turns in samples.items():
@@ -281,10 +281,10 @@ def _report(measure: _Measurement, unseen: Sequence[float]) -> dict[str, Any]:
             "no_op_call": _milliseconds(measure.calls),
         },
         "bars": {
-            "adds_p50_ratio": bar(median(ours["INSERT"]) / median(adds), 1.10, 2),
-            "adds_p99_ratio": bar(percentile(ours["INSERT"], 99) / percentile(adds, 99), 1.5, 2),
-            "removes_p50_ratio": bar(median(ours["DELETE"]) / median(removes), 1.25, 2),
-            "removes_of_unseen_rows_p50_ratio": bar(median(unseen) / median(removes), 1.25, 2),
+            "adds_p50_ratio": at_most(median(ours["INSERT"]) / median(adds), 1.10, 2),
+            "adds_p99_ratio": at_most(percentile(ours["INSERT"], 99) / percentile(adds, 99), 1.5, 2),
+            "removes_p50_ratio": at_most(median(ours["DELETE"]) / median(removes), 1.25, 2),
+            "removes_of_unseen_rows_p50_ratio": at_most(median(unseen) / median(removes), 1.25, 2),
         },
     }
 

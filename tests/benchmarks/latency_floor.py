@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.latency_floor`: what no daemon can be quicker than.
+"""`python -m tests.benchmarks.latency_floor`: the latency that no daemon can beat.
 
 The `realtime` package alone, and after each change one call that does nothing, over the same client as the
 daemon's. Reads the daemon's settings; prints a line when it is subscribed, then one for each change.

@@ -1,9 +1,10 @@
-"""How long each migration takes on a large table, and whom it makes wait: with the preparation and without.
+"""How long each migration takes on a large table, and how long it blocks others, with and without the
+preparation.
 
 While a file runs, three clients do what an application does, one statement after the other: read a tracked
 row, write one, and add and remove a membership. The longest that any of them took is what a user would have
-noticed. A fourth looks at the locks, and measures how long one on tracked_repositories or
-workspace_repositories was held against everybody (ACCESS EXCLUSIVE).
+noticed. A fourth watches the locks, and measures how long an ACCESS EXCLUSIVE lock was held on
+tracked_repositories or workspace_repositories.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def _call(url: str, function: str) -> dict[str, Any]:
 
 
 def watched(url: str, work: Callable[[], object]) -> dict[str, Any]:
-    """Do this while clients read and write; how long it took, and how long each of them waited at most."""
+    """Do this while clients read and write; returns how long it took, and the longest wait of each client."""
     with ExitStack() as stack:
         read = stack.enter_context(_Client(url, _reader))
         write = stack.enter_context(_Client(url, _writer))
@@ -131,7 +132,7 @@ Connection = psycopg.Connection[Any]
 
 
 class _Client:
-    """Does one thing after the other in a thread until the block ends, and remembers the longest."""
+    """Runs one statement after the other in a thread until the block ends, and records the longest."""
 
     def __init__(self, url: str, prepare: Callable[[Connection], Callable[[], None]]) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
@@ -168,7 +169,7 @@ class _Client:
 
 
 class _LockWatch(_Client):
-    """The same for how long a lock was seen without a break; the time of looking is part of it."""
+    """The same for how long a lock was seen continuously, including the time of looking."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, self._watch)
@@ -215,5 +216,5 @@ def _joiner(connection: Connection) -> Callable[[], None]:
 
 
 def _some(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
-    """Rows of the query, again and again; as good as at random, being in the order of random keys."""
+    """Rows of the query, repeatedly; effectively at random, since they are in the order of random keys."""
     return cycle(connection.execute(query.encode()).fetchall())

@@ -1,5 +1,5 @@
-"""Jobs that wait in order: inversions beside direct sending, and days of load; releases beside starts; jobs
-of which nothing is heard; and what a release costs."""
+"""Ordered jobs: inversions compared with direct sending, days of load, releases and starts that came too
+early, jobs that never report, and the cost of a release."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOADS = {
     "90 %": Load(high_share=0.4, other_share=0.5, changes_per_hour=20.0),
     "110 %": Load(high_share=0.45, other_share=0.65, changes_per_hour=20.0),
 }
-"""Of what the workers can do; with the second one jobs come to wait for longer than any head start."""
+"""Loads, as shares of what the workers can do; with the second, jobs wait longer than any head start."""
 DAYS = {
     "90 %: 60 % high, 30 % others": Load(high_share=0.6, other_share=0.3),
     "120 %: 100 % high, 20 % others": Load(high_share=1.0, other_share=0.2),
@@ -40,9 +40,9 @@ Json = dict[str, Any]
 
 
 async def order(scale: float = 1.0) -> Json:
-    """See the module's text; all of it in `scale` of its size.
+    """See the module's docstring; everything is scaled down by `scale`.
 
-    The order is the database's. The time of the workers is virtual, but for `starts`.
+    The order is the database's. The workers' time is virtual, except for `starts`.
     """
     full = ReleaseSizes()
     sizes = ReleaseSizes(
@@ -78,7 +78,7 @@ def _inversions(load: Load, jobs: int) -> Json:
         "direct_with_head_start": _run(load, head_start, jobs),
     }
     with application() as (_, app):
-        # The order is asked for here, and not how soon a commit is on the disk.
+        # The order is measured here, not how soon a commit is on disk.
         app.connection.execute("set synchronous_commit = off")
         database = DatabaseQueue(app, load)
         results["ordered"] = _run(load, database, jobs)
@@ -100,7 +100,7 @@ def _first_jobs(load: Load, jobs: int) -> Iterator[Arrival | Change]:
 
 
 class DatabaseQueue:
-    """The real functions: each job is queued, released and reported on by itself."""
+    """The real functions: each job is queued, released and reported on separately."""
 
     def __init__(self, app: Application, load: Load) -> None:
         self._app = app

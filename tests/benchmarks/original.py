@@ -1,4 +1,5 @@
-"""The algorithm of the TypeScript service that priorityd replaces, beside a resync, and how a resync grows.
+"""The algorithm of the TypeScript service that priorityd replaces, compared with a resync, and how a resync
+grows.
 
 The original marks all workspace repositories in one request, then counts and updates each in two of its own,
 then reads and downgrades the rest in two. Both go through the same client and the same REST stand-in, without
@@ -31,7 +32,7 @@ REQUESTS = (Path(__file__).parent / "original.sql").read_text()
 
 
 async def original(growth: Sequence[int] = GROWTH, rounds: int = ROUNDS) -> Json:
-    """See the module's text. At each size a fifth is in a workspace, and a tenth is wrong."""
+    """See the module's docstring. At each size a fifth is in a workspace, and a tenth is wrong."""
     sizes = [await _at(tracked, rounds, beside=tracked == TRACKED) for tracked in growth]
     (beside,) = [each for each in sizes if "original_seconds" in each]
     line = linear_regression(
@@ -45,7 +46,8 @@ async def original(growth: Sequence[int] = GROWTH, rounds: int = ROUNDS) -> Json
         "slope_microseconds_per_row": round(line.slope * 1e6, 2),
         "bars": {
             "times_faster": at_least(beside["times_faster"]["median"], 100),
-            # Growing faster than the rows would show here: linear means that a row costs no more among many.
+            # This shows whether the cost grows faster than the rows: linear means that a row costs no more
+            # among many.
             "cost_of_a_row_at_most_over_at_least_size": at_most(per_row[-1] / per_row[0], 1.0),
         },
     }
@@ -93,7 +95,7 @@ async def _compare(app: Application, store: Store, sizes: Sizes, rounds: int, *,
 
 
 async def _original(store: Store) -> None:
-    """One after the other, as it had them."""
+    """One after the other, as in the original."""
     ids = await store.call(_ANY, "original_workspace_repositories")
     await store.call(_ANY, "original_mark_high", p_ids=ids)
     for each in ids:

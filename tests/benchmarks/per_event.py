@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.per_event`: a listener that reads and updates for every event, one by one.
 
-It is what the original's hooks did, moved to the stream. A removal does not name its repository, so it
-remembers each row that it has seen come.
+This is what the original's hooks did, moved to the stream. A removal does not name its repository, so it
+remembers each row that it has seen being added.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a process takes of its machine, as the kernel counts it."""
+"""What a process costs its machine, as counted by the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""10,000 jobs from a shell: what the look-ups add to sending alone, and what order comes of it."""
+"""10,000 jobs from a shell: what the look-ups add to sending alone, and the resulting order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.event_api import EVENT_KEY
 
 JOBS, IN_WORKSPACES = 10_000, 4_000
 LATENCIES_SECONDS = (0.0, 0.2)
-"""Of each request: none, as on one machine, and one that is likely across the internet."""
+"""The latency of each request: none, as on one machine, and one that is likely across the internet."""
 ROUNDS = 11
 
 Settings = dict[str, object]
@@ -38,7 +38,7 @@ Json = dict[str, Any]
 
 
 async def queue() -> Json:
-    """`priorityd queue` of 10,000 repositories beside the sending of the very same events, in turns."""
+    """`priorityd queue` of 10,000 repositories, in turns with sending the very same events."""
     with application() as (url, app):
         repositories = app.repositories(JOBS)
         app.add(app.workspace(), *(key for number, key in enumerate(repositories) if number % 5 < 2))
@@ -112,7 +112,7 @@ def _count_calls(url: str) -> None:
 
 
 async def _calls(url: str, expected: int) -> int:
-    """Calls of the look-up function as PostgreSQL itself has counted them, which it does a moment later."""
+    """Calls of the look-up function as counted by PostgreSQL, which updates the count a moment later."""
     query = "select calls from pg_stat_user_functions where funcname = 'get_repository_priorities'"
     with psycopg.connect(url, autocommit=True) as connection:
 
@@ -125,7 +125,7 @@ async def _calls(url: str, expected: int) -> int:
 
 
 def _own_work(events: Sequence[Json]) -> Json:
-    """What queueing does besides sending, each alone: what of it no latency hides is the difference above."""
+    """What queueing does besides sending, each part alone; the difference above is the unhidden rest."""
     keys = [UUID(event["data"]["repositoryId"]) for event in events]
     row = {"priority": "high", "is_workspace_repo": True, "workspace_count": 1}
     answer = json.dumps({str(key): row for key in keys})

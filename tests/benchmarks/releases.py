@@ -1,4 +1,5 @@
-"""What a release costs with many jobs waiting: in the database, beside an old snapshot, and by a daemon."""
+"""What a release costs with many jobs waiting: in the database, with an old snapshot open, and by a
+daemon."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import anyio
 import psycopg
 
 from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, spread
 from tests.support.application import Application
 from tests.support.daemon_process import start_daemon
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
@@ -28,7 +29,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ReleaseSizes:
-    """How many jobs wait, how many of them are released, and how many beside a snapshot held open."""
+    """How many jobs wait, how many of them are released, and how many while a snapshot is held open."""
 
     waiting: int = 1_000_000
     released: int = 5000
@@ -41,7 +42,7 @@ class ReleaseSizes:
 
 
 async def releases(sizes: ReleaseSizes) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     with application() as (url, app):
         _fill(app, sizes)
         return {
@@ -55,7 +56,7 @@ async def releases(sizes: ReleaseSizes) -> Json:
 
 
 async def _by_a_daemon(url: str, app: Application, released: int) -> Json:
-    """The whole way of jobs to the stand-in for Inngest, which runs in this process as the sandbox does."""
+    """The whole path of jobs to the stand-in for Inngest, which runs in this process, as does the sandbox."""
     api = EventApi()
     async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
         settings = {
@@ -69,7 +70,7 @@ async def _by_a_daemon(url: str, app: Application, released: int) -> Json:
             before, began = len(api.accepted), time.perf_counter()
             while len(api.accepted) < before + released:
                 await anyio.to_thread.run_sync(_end_what_is_in_flight, app)
-                await anyio.sleep(0.05)  # the work of all that are in flight
+                await anyio.sleep(0.05)  # the work of all jobs in flight
             took = time.perf_counter() - began
     return {"released": len(api.accepted) - before, "jobs_per_second": round(released / took)}
 
@@ -109,7 +110,7 @@ def _cycles(app: Application, jobs: int) -> Json:
 
 
 def _cycle(app: Application) -> tuple[float, int]:
-    """Released, sent and ended, as a daemon and its workers do it: seconds of the release alone, and jobs."""
+    """Release, send and end jobs as a daemon and its workers do; the seconds of releasing, and the jobs."""
     began = time.perf_counter()
     jobs = _release(app, BATCH)
     seconds = time.perf_counter() - began
@@ -121,7 +122,7 @@ def _cycle(app: Application) -> tuple[float, int]:
 
 
 def _beside_a_snapshot(url: str, app: Application, jobs: int) -> Json:
-    """Somebody's forgotten transaction keeps every row that is over: what a release costs in the end.
+    """A forgotten transaction keeps every dead row: what a release costs in the end.
 
     Without one a release costs the same from the first to the last; that is measured before and after.
     """
@@ -141,7 +142,7 @@ def _beside_a_snapshot(url: str, app: Application, jobs: int) -> Json:
             "held_first": spread(held[:tenth], 1),
             "held_last": spread(last, 1),
         },
-        "ratio": bar(median(last) / median(none_held), 2.0),
+        "ratio": at_most(median(last) / median(none_held), 2.0),
     }
 
 

@@ -1,13 +1,13 @@
-"""A full resync of a large database beside the same by hand, and what users notice of it.
+"""A full resync of a large database, compared with a hand-written one, and what users notice of it.
 
-Where rows are wrong the floor is one statement a page, which updates them and records what it changed; where
-none is, it is one count of all. The resync goes the daemon's way: page by page through the library and the
-REST stand-in, each page a transaction. Not `priorityd sync`: that begins with importing, which a daemon pays
-once and none of its resyncs has to.
+If rows are wrong, the floor is one statement per page, which updates them and records what it changed; if
+none is, it is one count of all rows. The resync works as in the daemon: page by page through the library and
+the REST stand-in, each page a transaction. `priorityd sync` is not used, since it begins with imports, which
+a daemon pays for only once.
 
-Users are measured three times a round, each time from the same state of the database on: beside the resync,
-beside the floor, and alone for as long. The ratio is that of the first two: alone, the processors of an idle
-machine take longer to wake up than those of a busy one, and users are slower for it.
+Users are measured three times a round, each time from the same state of the database: during the resync,
+during the floor, and alone for the same time. The ratio is that of the first two: alone, users are slower,
+because the processors of an idle machine take longer to wake up than those of a busy one.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tests.support.application import Application
 WRONG_SHARE = 0.1
 ROUNDS = 3
 WARM_SECONDS = 2.0
-"""How long users have been at it when the measurement begins."""
+"""How long users have been active when the measurement begins."""
 _LONGEST_SECONDS = 600
 PAIRS = 700_000
-"""More than users can insert meanwhile."""
+"""More than users can insert in the meantime."""
 
 _PAIRS = """
 insert into workspaces (name) select 'of the users' from generate_series(1, 1 + {pairs} / {outside});
@@ -59,7 +59,7 @@ where workspace_id in (select id from workspaces where name = 'of the users')
 
 
 async def resync(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     sizes = sizes or Sizes()
     with embedded_postgres() as postgres, application_of(postgres) as app:
         fill(app, sizes)
@@ -91,7 +91,7 @@ async def resync(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
 
 @dataclass
 class _Pages:
-    """The pages of one resync; a call holds one transaction, so it is no shorter than that."""
+    """The pages of one resync; each call contains a whole transaction, so it takes at least as long."""
 
     store: Store
     seconds: list[float] = field(default_factory=list)
@@ -187,7 +187,7 @@ class _Inserts:
 
 
 class _Users:
-    """One user who adds a repository to a workspace, and the next, without a pause, until the block ends."""
+    """One user who adds one repository after the other to a workspace, until the block ends."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._directory = tempfile.TemporaryDirectory()
@@ -208,15 +208,15 @@ class _Users:
         self._done = self._read()
 
     def inserts(self, began: float, ended: float) -> _Inserts:
-        """What they did between these times."""
+        """What the users did between these times."""
         assert 0 < len(self._done) < PAIRS
-        # Its last lines, some thousandths of a second, pgbench has not written out.
+        # pgbench has not written its last lines, which cover some milliseconds.
         ended = min(ended, self._done[-1][0])
         waits = [wait for at, wait in self._done if began <= at <= ended]
         return _Inserts(len(waits) / (ended - began), max(waits))
 
     def _read(self) -> list[tuple[float, float]]:
-        """Of each insert: when it was done, and how many milliseconds it took."""
+        """For each insert: when it was done, and how many milliseconds it took."""
         with self._directory as directory:
             (log,) = Path(directory).glob("log*")
             lines = [line.split() for line in log.read_text().splitlines()[:-1]]

@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.sandbox DATABASE_URL`: the stand-in for Supabase in a process of its own.
 
-What is measured beside it then shares processors with it, but no event loop and no interpreter lock.
+So it shares the processors with what is measured, but no event loop and no interpreter lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.plans import UNMETERED
 
 @contextmanager
 def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
-    """Run it for the length of the block, which gets the settings of a daemon."""
+    """Run it for the length of the block; yields the settings for a daemon."""
     command = [sys.executable, "-m", "tests.benchmarks.sandbox", database_url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

@@ -1,9 +1,9 @@
 """How each cost grows with the number of tracked rows: a table, and the exponent of each line.
 
-For each number of rows the application is filled once (three memberships for each ten rows, 50,000
-workspaces), and copied: to be installed into with and without the step for large tables, while clients read
-and write; to be swept, resynced and looked at through the REST stand-in; to be watched by a daemon; and to be
-changed as often as it has rows, with and without a forgotten snapshot.
+For each number of rows the application is filled once (three memberships for every ten rows, 50,000
+workspaces), and copied several times: to install priorityd with and without the step for large tables, while
+clients read and write; to sweep, resync and count through the REST stand-in; to run a daemon; and to make as
+many changes as there are rows, with and without a forgotten snapshot.
 
 An exponent of 1 means that ten times the rows cost ten times as much; 0, that they make no difference.
 """
@@ -47,18 +47,18 @@ _BLOCK: Final = 5000
 _REPEATS: Final = 5
 _LONGEST_SECONDS: Final = 1800
 _BYTES_A_ROW: Final = 4000
-"""Of disk, with the copies that are there at once and the WAL."""
+"""Disk space, including the copies that exist at the same time, and the WAL."""
 _SECONDS_A_ROW: Final = 0.0006
 _MOST_EXPONENT: Final = 1.1
 _LEAST_SECONDS: Final = 0.05
-"""Where the largest number of rows takes less, an exponent says more about the machine than about us."""
+"""If the largest number of rows takes less, an exponent says more about the machine than about priorityd."""
 
 Measures = dict[str, float]
 Connection = psycopg.Connection[Any]
 
 
 async def scale(rows: Sequence[int] = ROWS) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     rows = sorted(rows)
     _announce(rows)
     columns = {number: await _measure(number) for number in rows}
@@ -116,7 +116,7 @@ async def _measure(rows: int) -> Measures:
 
 
 class _Databases:
-    """Databases on one server; one that is copied must have nobody connected to it."""
+    """Databases on one server; nobody may be connected to one that is copied."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
@@ -155,7 +155,7 @@ class _Databases:
 
 @dataclass
 class _Measures:
-    """What was found for one number of rows, by name; each name ends with its unit."""
+    """The measurements for one number of rows, by name; each name ends with its unit."""
 
     server: _Databases
     values: Measures = field(default_factory=dict)
@@ -175,7 +175,7 @@ class _Measures:
             self.values[f"installing {name}, longest wait of a {who}, ms"] = seen[waited]
 
     async def timed(self, name: str, work: Callable[[], Any], repeats: int = _REPEATS) -> None:
-        """The middle of the repeats, of which the first is not counted."""
+        """The median of the repeats, without the first."""
         took = []
         for _ in range(repeats + 1):
             began = time.perf_counter()
@@ -209,7 +209,7 @@ def _files_prepared(url: str) -> None:
 async def _look(found: _Measures, app: Application, url: str, rows: int) -> None:
     """Sweep, resync, snapshot and the sync of one repository, through REST."""
     async with serve_sandbox(url) as server, open_store(server.url, server.service_role_key) as store:
-        await _resync(store)  # what the installation leaves to the first one
+        await _resync(store)  # it does what the installation has left to do
         tidy(app)
         repository = _value(app.connection, "select repository_id from workspace_repositories limit 1")
 
@@ -246,7 +246,7 @@ async def _resync(store: Store) -> None:
 
 
 async def _live(found: _Measures, app: Application, url: str) -> None:
-    """From the commit of a change until the row is right; then a workspace of many that comes and goes."""
+    """From the commit of a change until the row is right; then a large workspace that comes and goes."""
     async with _daemon(url) as pid:
         outside = _outside(app, CASCADE)
         workspace = app.workspace()
@@ -296,7 +296,7 @@ async def _until(app: Application, repositories: Sequence[UUID], *, high: bool) 
 
 
 def _change(found: _Measures, app: Application, url: str, changes: int, *, held: bool) -> None:
-    """So many memberships come and go, each made right in batches as a daemon does it; then the sizes."""
+    """Memberships come and go, and are synced in batches, as a daemon does; then the sizes."""
     name = "with a snapshot held" if held else "by as many changes as rows"
     connection = app.connection
     connection.execute(
@@ -379,7 +379,7 @@ def _table(columns: dict[int, Measures]) -> dict[str, Json]:
 
 
 def exponent(costs: dict[int, float]) -> float | None:
-    """The slope of the costs over the rows where both are drawn in powers; None where there is none."""
+    """The slope of the costs over the rows on logarithmic scales; None if there is none."""
     if len(costs) < 2 or min(costs.values()) <= 0:
         return None
     xs, ys = [math.log(rows) for rows in costs], [math.log(cost) for cost in costs.values()]
@@ -389,7 +389,7 @@ def exponent(costs: dict[int, float]) -> float | None:
 
 
 def _print(table: dict[str, Json], rows: Sequence[int]) -> None:
-    """For people, as Markdown."""
+    """The table for people, as Markdown."""
     _say("| what | " + " | ".join(f"{number:,}" for number in rows) + " | exponent |")
     _say("|---|" + "---|" * (len(rows) + 1))
     for name, line in table.items():

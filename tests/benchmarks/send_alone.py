@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.send_alone`: sends the events on stdin, a JSON array; prints the seconds."""
+"""`python -m tests.benchmarks.send_alone`: sends a JSON array of events from stdin and prints the seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A database where writing a row takes 40 ms, and a workspace of 1,000 repositories.
 
-They are added, removed, and met at the start. The least is arithmetic: one row after another takes 40 s. A
-removal does not name its repositories, so it is the sweeps that find them; what is there at the start is the
-full resync's.
+They are added, removed, and found at the start. The floor is arithmetic: one row after another takes 40 s. A
+removal does not name its repositories, so sweeps find them; what is there at the start is found by the full
+resync.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ create trigger slow before update on tracked_repositories for each row execute f
 
 
 async def slow_rows() -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     return await anyio.to_thread.run_sync(_slow_rows)
 
 

@@ -1,4 +1,4 @@
-"""Minutes of steady change: whether memory grows, the event loop is held up, or work piles up."""
+"""Minutes of steady changes: whether memory grows, the event loop is blocked, or work piles up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from tests.benchmarks.bars import bar, percentile
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, percentile
 from tests.benchmarks.process_costs import cpu_seconds, resident_mib
 from tests.benchmarks.sandbox import sandbox_process
 from tests.support.application import Application
@@ -26,14 +26,14 @@ SECONDS: Final = 600.0
 REPOSITORIES: Final = 5_000
 _SAMPLE_SECONDS: Final = 5.0
 _WARM_SHARE: Final = 0.1
-"""Of the time, before memory is looked at: the first minute of ten."""
+"""The share of the time before memory is measured: the first minute of ten."""
 _MOST_PENDING: Final = 2 * CHANGES_PER_SECOND
 
 Sample = tuple[float, float, float]
 
 
 async def soak(seconds: float = SECONDS) -> dict[str, Any]:
-    """Adds and removals in equal parts for so many seconds."""
+    """Equal numbers of additions and removals for this number of seconds."""
     with tempfile.TemporaryDirectory() as directory, application() as (url, app):
         lag_file = Path(directory) / "lags"
         with sandbox_process(url) as settings:
@@ -67,7 +67,7 @@ async def _load(app: Application, daemon: Daemon, seconds: float) -> tuple[list[
 
 
 def _change(app: Application, seconds: float) -> int:
-    """A change every 10 ms, by the clock: what took longer is made up for."""
+    """A change every 10 ms, by the clock: delays are made up for."""
     workspace, outside = app.workspace(), app.repositories(REPOSITORIES)
     random.shuffle(outside)
     inside = [outside.pop() for _ in range(REPOSITORIES // 2)]
@@ -97,8 +97,8 @@ def _report(seconds: float, changes: int, samples: Sequence[Sample], lags: Seque
         "loop_lag_ms": {f"p{percent}": round(percentile(lags, percent) * 1000, 2) for percent in (50, 95, 99)}
         | {"greatest": round(max(lags) * 1000, 1), "n": len(lags)},
         "bars": {
-            "resident_mib_per_minute": bar(slope, 0.2),
-            "loop_lag_p99_ms": bar(percentile(lags, 99) * 1000, 20, 2),
-            "pending_repositories": bar(max(pending), _MOST_PENDING, 0),
+            "resident_mib_per_minute": at_most(slope, 0.2),
+            "loop_lag_p99_ms": at_most(percentile(lags, 99) * 1000, 20, 2),
+            "pending_repositories": at_most(max(pending), _MOST_PENDING, 0),
         },
     }

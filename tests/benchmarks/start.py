@@ -1,4 +1,4 @@
-"""From exec to ready, and to the end of `--help`, beside what importing the Supabase client alone takes."""
+"""From exec to ready, and to the end of `--help`, compared with importing the Supabase client alone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import IO, Any
 import anyio
 import anyio.to_thread
 
-from tests.benchmarks.bars import bar, spread
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, spread
 from tests.benchmarks.sandbox import sandbox_process
 from tests.support.daemon_process import environment, free_port
 
@@ -38,7 +38,7 @@ def _start() -> dict[str, Any]:
     with application() as (url, app):
         app.add(app.workspace(), *app.repositories(REPOSITORIES)[: REPOSITORIES // 2])
         with sandbox_process(url) as settings:
-            # The first of each writes the byte code.
+            # The first run of each writes the byte code.
             for number in range(ROUNDS + 1):
                 figures = (
                     _run([sys.executable, "-c", "import supabase"]),
@@ -56,8 +56,8 @@ def _start() -> dict[str, Any]:
         "ready_seconds": spread(ready),
         "help_seconds": spread(helps),
         "bars": {
-            "ready_ratio": bar(median(ratios), 1.2, 2),
-            "help_seconds": bar(median(helps), 0.25),
+            "ready_ratio": at_most(median(ratios), 1.2, 2),
+            "help_seconds": at_most(median(helps), 0.25),
         },
     }
 
@@ -78,7 +78,8 @@ def _until_ready(settings: Mapping[str, object]) -> float:
 def daemon_process(
     settings: Mapping[str, object], *, ready: bool = True, log: IO[bytes] | int = subprocess.DEVNULL
 ) -> Iterator[int]:
-    """A daemon for the length of the block, which begins when it is ready, or at once; its HTTP port."""
+    """A daemon for the length of the block, which begins when it is ready, or at once; yields its HTTP
+    port."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     began = time.perf_counter()
@@ -86,7 +87,7 @@ def daemon_process(
         try:
             while ready and not _is_ready(port):
                 assert process.poll() is None, "the daemon has ended"
-                assert time.perf_counter() - began < _LONGEST_SECONDS, "the daemon does not become ready"
+                assert time.perf_counter() - began < _LONGEST_SECONDS, "the daemon did not become ready"
                 time.sleep(_POLL_SECONDS)
             yield port
         finally:

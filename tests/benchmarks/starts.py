@@ -1,11 +1,11 @@
 """Releases and starts of a real daemon's jobs, and how many of either came too early.
 
-A stand-in for Inngest starts each job some tenths of a second after it was sent: 0.26 s in the middle, as
-measured on Inngest's dev server, and spread as such delays are. Workspaces take and drop repositories all
-the time.
+A stand-in for Inngest starts each job a few tenths of a second after it was sent: the median is 0.26 s, as
+measured on Inngest's dev server, with a realistic spread. Workspaces add and remove repositories all the
+time.
 
-A release or start comes too early *by a margin* if a job whose repository was high had then waited, as a high
-one, for longer than the margin, and went on waiting for longer than the margin.
+A release or start is too early *by a margin* if at that time a job of a high repository had been waiting, as
+a high one, for longer than the margin, and went on waiting for longer than the margin.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import psycopg
 from anyio.abc import TaskGroup
 
 from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.benchmarks.bars import bar, percentile
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most, percentile
 from tests.simulation.load import Arrival, Change, Load
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, start_daemon
@@ -36,7 +36,7 @@ from tests.support.stack import NO_TIMER
 MARGINS = (0.0, 0.1, 0.5, 1.0)
 LOAD = Load(high_share=0.45, other_share=0.65, changes_per_hour=120.0)
 FASTER = 60
-"""Than the simulation: a job works for half a second, and a pair changes places twice a second."""
+"""Faster than the simulation: a job takes half a second, and a pair changes places twice a second."""
 IN_FLIGHT = 8
 DELAY_SECONDS, DELAY_SPREAD = 0.26, 0.5
 LOOK_SECONDS = 0.01
@@ -69,7 +69,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A job, from when on it waited as it was at its end: `high` or not; and when that end was."""
+    """A job's wait: since when it had its last priority (`high` or not), and when the wait ended."""
 
     high: bool
     promoted: bool
@@ -78,7 +78,7 @@ class Wait:
 
 
 async def starts(seconds: float) -> Json:
-    """See the module's text: of the jobs of so many seconds."""
+    """See the module's docstring; for the jobs of this number of seconds."""
     with application() as (url, app):
         api = EventApi()
         async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
@@ -100,8 +100,10 @@ async def starts(seconds: float) -> Json:
 
 
 class Inngest:
-    """Starts what it was sent, a little later, and ends it when its work is done. `times`: of the release and
-    the start of each job."""
+    """Starts the jobs that were sent, a little later, and ends them when their work is done.
+
+    `times` has the times of each job's release and start.
+    """
 
     def __init__(self, api: EventApi, connection: psycopg.AsyncConnection[Any]) -> None:
         self._api = api
@@ -111,7 +113,7 @@ class Inngest:
         self.times: dict[UUID, tuple[float, float]] = {}
 
     async def work(self, app: Application, seconds: float) -> None:
-        """The load, for so long; then what is out comes to its start."""
+        """The load, for this time; then the released jobs still start."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._start_all, tasks)
             await anyio.to_thread.run_sync(self._load, app, seconds)
@@ -187,12 +189,12 @@ def _summary(app: Application, times: dict[UUID, tuple[float, float]]) -> Json:
         },
         "too_early": early,
         "job_inversions": counted[0],
-        "bar": bar(early["releases"]["0.1"], 0),
+        "bar": at_most(early["releases"]["0.1"], 0),
     }
 
 
 def _wait(job: tuple[Any, ...], changes: list[tuple[float, bool]], until: float) -> Wait:
-    """As its repository was at the end of the wait."""
+    """A job's wait, with its repository's priority at the end of it."""
     _, _, queued_at, promoted = job
     before = [change for change in changes if change[0] <= until]
     high = bool(before) and before[-1][1]

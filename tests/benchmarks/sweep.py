@@ -1,9 +1,9 @@
-"""A sweep of a large database through the REST stand-in, beside reading once what it has to read.
+"""A sweep of a large database through the REST stand-in, compared with reading once what it has to read.
 
-That is the memberships, as `priorityd.memberships()` has them, and the flagged rows, in the database itself.
+That is the memberships, by `priorityd.memberships()`, and the flagged rows, read in the database itself.
 
-Of the wrong rows, one kind contradicts itself, as what somebody overwrote does. The other looks right by
-itself: its change was missed, and only comparing with the memberships finds it.
+There are two kinds of wrong rows. One is inconsistent in itself, as if it had been overwritten. The other
+looks right: its change was missed, and only a comparison with the memberships finds it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.application import Application
 
 ROUNDS = 15
 WRONG = 100
-# Counted once more so that no row travels: sending them would take longer than counting.
+# Aggregated, so that no rows are sent: sending them would take longer than counting.
 _FLOOR = """
 select (
     select max(n) from (select repository_id, count(*) as n from priorityd.memberships() group by 1) counted
@@ -33,7 +33,7 @@ select (
 
 
 async def sweep(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     sizes = sizes or Sizes()
     with application() as (url, app):
         fill(app, sizes)
@@ -69,7 +69,7 @@ async def _compare(
         answer = await store.sweep("sweep", SWEEP_LIMIT)
         took = time.perf_counter() - began
         assert answer.changed == wrong
-        if number:  # the first one reads the catalogs and fills the caches of both sessions
+        if number:  # the first run reads the catalogs and fills the caches of both sessions
             reading.append(floor)
             sweeping.append(took)
             inside.append(answer.database_seconds)

@@ -1,4 +1,4 @@
-"""What telemetry costs: the database a poll of the jobs' table, the daemon's host a scrape."""
+"""What telemetry costs: a poll of background_jobs in the database, and a scrape on the daemon's host."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from generate_series(1, %s) n,
     lateral (select now() - interval '1 h' - n * interval '1 s' as at) t,
     (select array_agg(id) as ids from repositories) r
 """
-# Of every kind: with a word, with a score, and with none, so that its repository is looked up.
+# All kinds: with a word, with a score, and with neither, so that the repository is looked up.
 _LONG_QUEUE = """
 insert into background_jobs (type, status, created_at, payload, repository_id)
 select 'reviews', 'queued', now() - n * interval '10 ms',
@@ -43,7 +43,7 @@ select 'reviews', 'queued', now() - n * interval '10 ms',
     r.ids[1 + n %% cardinality(r.ids)]
 from generate_series(1, %s) n, (select array_agg(id) as ids from repositories) r
 """
-# Each job waits for two seconds, runs for one, and ends now; as many as that wait meanwhile.
+# Each job waits for two seconds, runs for one, and ends now; others wait in the meantime.
 _QUEUE = """
 insert into background_jobs (status, created_at, repository_id)
 select 'queued', clock_timestamp(), unnest(%s::uuid[])
@@ -119,7 +119,7 @@ def _jobs(url: str, repositories: list[UUID]) -> Iterator[None]:
 
 
 def _polls(app: Application) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The first poll there ever was, then those that count, as often as the daemon asks."""
+    """The very first poll, then those that are measured, as often as the daemon polls."""
     daemon_id, page = uuid4(), None
     first, page = _poll(app, daemon_id, page)
     polls = []
@@ -131,7 +131,7 @@ def _polls(app: Application) -> tuple[dict[str, float], list[dict[str, float]]]:
 
 
 def _walk(app: Application) -> tuple[list[float], dict[str, Any]]:
-    """The polls, as often as they come to pass, until all that wait have been counted."""
+    """The polls until all waiting jobs have been counted."""
     daemon_id, page, took = uuid4(), None, []
     pace = LookPace(POLL_SECONDS, SHARE, POLL_SECONDS)
     rest = 0.0
@@ -160,7 +160,7 @@ def _ask(app: Application, daemon_id: UUID, page: int | None) -> dict[str, Any]:
 
 
 def _scrapes(port: int) -> tuple[int, list[float]]:
-    """Bytes of one, and the milliseconds of each, on a connection that stays open as Prometheus keeps it."""
+    """The bytes of one scrape, and the milliseconds of each, on a connection kept open as by Prometheus."""
     took = []
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         for _ in range(SCRAPES):

@@ -1,7 +1,7 @@
-"""Jobs of which nothing is heard, and how long the others wait beside them.
+"""Jobs that never report, and how long the others wait because of them.
 
-Two types have the same jobs, and the same places in flight. Of the one type all are reported on; of the other
-the function of ten starts, and never says so. Both are released by the same calls, and wait in virtual time.
+Two types have the same jobs, and the same limit in flight. All jobs of one type report; ten of the other type
+start and never report it. Both are released by the same calls, and wait in virtual time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections import defaultdict
 from typing import Any
 from uuid import UUID, uuid4
 
-from tests.benchmarks.bars import bar
 from tests.benchmarks.database import application
+from tests.benchmarks.figures import at_most
 from tests.simulation.load import MEAN_SECONDS
 from tests.support.application import Application
 
 JOBS, UNREPORTED, IN_FLIGHT = 500, 10, 10
 LEASES = (3600.0, 120.0)
-"""The default, which is longer than the whole run, and one that ends often during it."""
+"""The default, which is longer than the whole run, and one that expires often during it."""
 STEP_SECONDS = 5.0
-"""Between releases, if no job ends before; a daemon asks more often."""
+"""Between releases, unless a job ends sooner; a daemon asks more often."""
 NONE, SOME = "recent-prs", "reviews"
 RATIO_BAR = 1.2
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 
 def unreported() -> Json:
-    """See the module's text: the others' mean seconds of waiting, by the length of a lease."""
+    """See the module's docstring; returns the others' mean seconds of waiting, by the length of a lease."""
     answer: Json = {"jobs": JOBS, "unreported": UNREPORTED, "in_flight": IN_FLIGHT}
     for lease_seconds in LEASES:
         with application() as (_, app):
@@ -40,7 +40,7 @@ def unreported() -> Json:
         answer[f"lease_of_{lease_seconds:.0f}_seconds"] = {
             "mean_seconds_beside_none": round(mean[NONE], 1),
             "mean_seconds_beside_some": round(mean[SOME], 1),
-            "ratio": bar(mean[SOME] / mean[NONE], RATIO_BAR),
+            "ratio": at_most(mean[SOME] / mean[NONE], RATIO_BAR),
         }
     return answer
 
@@ -60,7 +60,7 @@ class _Run:
         self._waits: dict[str, list[float]] = defaultdict(list)
 
     def waits(self) -> dict[str, list[float]]:
-        """By type, of those jobs that are reported on in both."""
+        """By type, for the jobs that report in both."""
         now, others = 0.0, 2 * (JOBS - UNREPORTED)
         while sum(map(len, self._waits.values())) < others:
             self._release(now)
@@ -109,7 +109,7 @@ class _Run:
         )
 
     def _pass(self, seconds: float) -> None:
-        """What the database remembers of times in flight is so much longer ago."""
+        """Move the times in flight that the database remembers back by this much."""
         self._app.connection.execute(
             """update priorityd.ordered_jobs
                set sent_at = sent_at - make_interval(secs => %(s)s),

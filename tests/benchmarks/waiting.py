@@ -1,5 +1,5 @@
-"""1,000,000 jobs that wait in the order of 10,000 workspaces: how fast they are queued and released, and
-whether each workspace has its turn although one of them has queued a tenth of all jobs before the others.
+"""1,000,000 ordered jobs of 10,000 workspaces: how fast they are queued and released, and whether each
+workspace has its turn although one of them has queued a tenth of all jobs before the others.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from uuid import uuid4
 
 import anyio.to_thread
 
-from tests.benchmarks.bars import bar
 from tests.benchmarks.database import application
-from tests.benchmarks.figures import Json
+from tests.benchmarks.figures import Json, at_most
 from tests.support.application import Application
 
 JOBS: Final = 1_000_000
 WORKSPACES: Final = 10_000
 TURNS: Final = 2
-"""How often each workspace comes to its turn while it is measured."""
+"""How many turns each workspace has during the measurement."""
 GIANT_SHARE, OUTSIDE_SHARE = 0.1, 0.4
 IN_FLIGHT, BATCH, CALL = 1000, 100, 5000
 _TYPE: Final = "recent-prs"
@@ -54,7 +53,7 @@ left join workspaces w on w.id = m.workspace_id
 
 
 async def waiting(jobs: int = JOBS, workspaces: int = WORKSPACES) -> Json:
-    """See the module's text."""
+    """See the module's docstring."""
     return await anyio.to_thread.run_sync(_waiting, jobs, workspaces)
 
 
@@ -85,13 +84,13 @@ def _waiting(jobs: int, workspaces: int) -> Json:
         "turns_of_a_workspace": {"least": least, "most": max(turns.values()), "of_the_giant": giant},
         "outside_workspaces": outside,
         "bars": {
-            "turns_apart": bar(max(*turns.values(), giant) - least, 1, 0),
+            "turns_apart": at_most(max(*turns.values(), giant) - least, 1, 0),
         },
     }
 
 
 def _queue(app: Application, jobs: int) -> float:
-    """The giant's jobs first, then those of the others, in turns; the seconds of all."""
+    """Queue the giant's jobs first, then those of the others, in turns; returns the seconds of all."""
     began = time.perf_counter()
     for owner, share in (
         ("giant", GIANT_SHARE),
@@ -109,14 +108,14 @@ def _queue(app: Application, jobs: int) -> float:
 
 
 def _until_placed(app: Application) -> list[str]:
-    """The first jobs: before, the database finds the place of each repository."""
+    """Release the first jobs: before that, the database places each repository."""
     while not (jobs := _release(app)):
         pass
     return jobs
 
 
 def _release_turns(app: Application, wanted: int, jobs: list[str]) -> tuple[list[str], list[float], float]:
-    """Whose the jobs were, in the order of their release; the seconds of each call; and those of all."""
+    """The workspaces of the jobs, in the order of their release; the seconds of each call, and of all."""
     released: list[str] = []
     took: list[float] = []
     began = time.perf_counter()

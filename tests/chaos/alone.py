@@ -1,7 +1,7 @@
-"""Breakages that concern one thing only, so that everything else must go on as if nothing had happened.
+"""Breakages that affect only one thing, so that everything else must go on as if nothing had happened.
 
-They are in force by themselves. Meanwhile a repository that they do not concern joins and leaves a workspace,
-and each change has to be applied within the limit; anything else is a trouble of the run.
+Each is in force alone. Meanwhile a repository that is not affected joins and leaves a workspace, and each of
+these changes must be applied within the limit; otherwise the run reports trouble.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def rows_locked_for_long(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def row_poisoned_and_parked(world: World) -> AsyncIterator[None]:
-    """Held at least until it is parked and reported, which takes a minute at most."""
+    """A row that can't be written, at least until it is parked and reported, which takes at most a minute."""
     ids = {"repository": uuid4(), "workspace": uuid4()}
     await insist(world.url, _PREPARE, ids)
     async with poisoned(world, ids["repository"]), _others_unharmed(world):
@@ -81,7 +81,7 @@ async def leader_killed(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _others_unharmed(world: World) -> AsyncIterator[None]:
-    # A stream that an earlier fault has cut would be taken for harm done by this one.
+    # Otherwise a stream cut by an earlier fault would be blamed on this one.
     await eventually(world.fleet.all_live, LIVE_SECONDS)
     ids = {"repository": uuid4(), "workspace": uuid4()}
     await insist(world.url, _PREPARE, ids)

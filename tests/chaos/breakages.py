@@ -1,6 +1,6 @@
-"""How each part is broken and healed: a breakage is a context manager, broken from entering it to leaving it.
+"""How each part is broken and healed: each breakage is a context manager, in force until it is left.
 
-Any of them may be in force together, so none relies on another part being there while it heals.
+Any of them may be in force at the same time, so none relies on other parts when it heals.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ WRONG_SECRET: Final = {"status": 401, "sqlstate": "PGRST301", "message": "No sui
 
 
 @asynccontextmanager
-async def told(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
-    """The server does something once."""
+async def misbehaving(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
+    """The server does something bad once."""
     misbehave(world.server, path, **parameters)
     yield
 
@@ -53,7 +53,7 @@ async def hooked(
 
 @asynccontextmanager
 async def key_flapping(world: World) -> AsyncIterator[None]:
-    """The key is refused, taken again, and so on: by the gateway, or as of another secret."""
+    """The key is refused, accepted again, and so on: by the gateway, or as signed with another secret."""
     async with in_background(_flap_key(world)):
         yield
 
@@ -80,7 +80,7 @@ async def gateway_refuses(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def cache_is_slow(world: World) -> AsyncIterator[None]:
-    """After a migration, until PostgREST's cache is loaded: what it knows is gone, then nothing, then new."""
+    """After a migration, until PostgREST has loaded its cache: it is stale, then empty, then new."""
     phases = (
         {"status": 404, "sqlstate": "42883", "message": "function public.sync_workspace_priorities is gone"},
         {"status": 503, "sqlstate": "PGRST002", "message": "Could not query the database for the cache."},
@@ -144,7 +144,7 @@ async def terminated(world: World, which: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def postgres_stopped(world: World) -> AsyncIterator[None]:
-    """It is over when PostgREST has noticed, which takes longer the longer it lasted."""
+    """It ends when PostgREST has noticed its end, which takes longer the longer it lasted."""
     async with world.postgres_lock:
         await asyncio.to_thread(world.postgres.stop)
         try:
@@ -156,7 +156,7 @@ async def postgres_stopped(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def postgres_is_a_standby(world: World) -> AsyncIterator[None]:
-    """As in the middle of a failover: it answers and takes no writes."""
+    """As in the middle of a failover: the database answers but accepts no writes."""
     async with world.postgres_lock:
         await asyncio.to_thread(world.postgres.stop)
         (world.postgres.data_dir / "standby.signal").touch()
@@ -169,7 +169,7 @@ async def postgres_is_a_standby(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def postgres_frozen(world: World) -> AsyncIterator[None]:
-    """Each of its processes stands still: connections stay, and nothing answers."""
+    """All of PostgreSQL's processes are stopped: connections stay open, but nothing answers."""
     async with world.postgres_lock:
         pid_file = world.postgres.data_dir / "postmaster.pid"
         postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
@@ -212,7 +212,7 @@ def _crash(postmaster: int) -> None:
 
 @asynccontextmanager
 async def rows_locked(world: World) -> AsyncIterator[None]:
-    """A transaction of a user's holds rows."""
+    """A user's transaction holds rows."""
     ids = [world.repository() for _ in range(_LOCKED_ROWS)]
     with contextlib.suppress(psycopg.Error):
         async with await connect(world.url) as connection, connection.transaction(force_rollback=True):
@@ -228,7 +228,7 @@ async def rows_locked(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def row_poisoned(world: World) -> AsyncIterator[None]:
-    """A repository's row can't be written, and is wrong, if it is there."""
+    """A repository's row, if there is one, is wrong and can't be written."""
     repository = world.repository()
     async with poisoned(world, repository):
         with contextlib.suppress(psycopg.Error):
@@ -265,7 +265,7 @@ async def daemon_stopped(world: World) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def second_daemon(world: World) -> AsyncIterator[None]:
-    """One more, which ends by SIGKILL."""
+    """An additional daemon, which ends by SIGKILL."""
     async with in_background(world.fleet.keep(_EXTRA_PLACE)):
         yield
 

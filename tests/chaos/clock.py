@@ -1,4 +1,4 @@
-"""The wall clock of the daemons' host, which can jump while they run; CLOCK_MONOTONIC goes on as it was.
+"""The wall clock of the daemons' host, which can jump while they run; CLOCK_MONOTONIC is not affected.
 
 The daemons run with libfaketime (a shared library that comes with the Python package of that name) in front
 of the C library; it reads the offset from a file, once a second.
@@ -37,7 +37,7 @@ class Clock:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What a process needs in its environment to go by this clock."""
+        """The environment that makes a process use this clock."""
         if LIBRARY is None:
             return {}
         return {

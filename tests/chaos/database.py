@@ -1,10 +1,10 @@
 """The database of a chaos run: the sandbox's, in one of its worlds, and three tables of the harness's own.
 
-`chaos_manual` says which manual priority a tracked row must have, written in the transaction that set it;
-`by_application` that the application set it, by itself, and not our function.
-What it says of rows that are gone stays there, since their audit entries stay as well.
-A row cannot be written while `chaos_poison` names its repository. `chaos_changes` has every real change of a
-priority, flag or manual priority, by a trigger, which the audit trail is compared with.
+`chaos_manual` has the manual priority that each tracked row must have, written in the transaction that set
+it; `by_application`: it was set by the application itself, not by our function. Entries of deleted rows stay,
+since their audit entries stay as well. A row cannot be written while `chaos_poison` has its repository.
+`chaos_changes` records every real change of a priority, flag or manual priority, by a trigger; the audit
+trail is compared with it.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def prepare(url: str, world: str = PLAIN) -> None:
 
 
 async def connect(url: str) -> AsyncConnection[Any]:
-    """A connection that waits for nothing for long."""
-    # Limits that were set by statements could fail or be cancelled, and leave it open.
+    """A connection with short time-outs."""
+    # Time-outs set by statements could fail or be cancelled, and leave it open.
     options = "-c lock_timeout=500ms -c statement_timeout=10s"
     return await AsyncConnection.connect(url, autocommit=True, connect_timeout=5, options=options)
 
 
 async def insist(url: str, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-    """Execute it, however often the database is away; returns its rows. It must be harmless to repeat."""
+    """Execute a repeatable statement, however often the database is away; returns its rows."""
     while True:
         try:
             async with await connect(url) as connection:

@@ -10,7 +10,7 @@ _TOGETHER: Final = (1, 1, 1, 2, 3)
 
 
 class Deck:
-    """Names are drawn until each was there once, then again. Those `alone` are never drawn with others."""
+    """Each name is drawn once before any is drawn again. Those in `alone` are never drawn with others."""
 
     def __init__(self, names: Collection[str], alone: Collection[str], chance: random.Random) -> None:
         self._names = sorted(names)
@@ -25,7 +25,7 @@ class Deck:
         return not self._unseen
 
     def draw(self) -> list[str]:
-        """One, or up to three different ones."""
+        """Draw one to three different names."""
         drawn: list[str] = []
         for _ in range(self._chance.choice(_TOGETHER)):
             name = self._next()

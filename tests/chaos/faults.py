@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from tests.chaos import alone, breakages, clock, floods, jobs
-from tests.chaos.breakages import answered, hooked, proxied, terminated, told
+from tests.chaos.breakages import answered, hooked, misbehaving, proxied, terminated
 from tests.chaos.world import World
 
 Breakage = Callable[[World], AbstractAsyncContextManager[None]]
@@ -22,7 +22,7 @@ _HTML: Final = "<html><body>Bad gateway</body></html>"
 
 @dataclass(frozen=True)
 class Fault:
-    """`seconds`: for how long if a run has the time, None for any; `is_alone`: never with others."""
+    """`seconds`: how long it is held, None for any time; `is_alone`: never together with others."""
 
     breaks: Breakage
     seconds: float | None = None
@@ -34,9 +34,11 @@ def _rest(name: str, **parameters: object) -> Breakage:
 
 
 _REALTIME: Final[dict[str, Breakage]] = {
-    **{f"close_{code}": partial(told, path="realtime/close", code=code) for code in (1000, 1001, 1012)},
-    "abort": partial(told, path="realtime/abort"),
-    "overrun": partial(told, path="realtime/overrun"),
+    **{
+        f"close_{code}": partial(misbehaving, path="realtime/close", code=code) for code in (1000, 1001, 1012)
+    },
+    "abort": partial(misbehaving, path="realtime/abort"),
+    "overrun": partial(misbehaving, path="realtime/overrun"),
     "resubscribe": breakages.resubscribed,
     "silence": partial(hooked, path="realtime/silence"),
     "quota": partial(hooked, path="realtime/quota", events=0),
@@ -109,4 +111,4 @@ FAULTS: Final[dict[str, Fault]] = {
     "jobs_unreported": Fault(jobs.jobs_unreported, is_alone=True),
     "row_poisoned_and_parked": Fault(alone.row_poisoned_and_parked, is_alone=True),
 }
-"""Every fault by its name in the summary."""
+"""Every fault, by its name in the summary."""

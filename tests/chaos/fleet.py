@@ -1,4 +1,4 @@
-"""The daemons of a run: started, killed by faults, started again; what they did of themselves is kept."""
+"""The daemons of a run: started, killed by faults, and restarted; what they did unprompted is recorded."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Final
 
 from tests.support.daemon_process import Daemon, start_daemon
 
-# Errors that faults bring about: a poisoned row, a process that was stopped, a job that nobody reported on.
+# Errors that faults cause: a poisoned row, a process that was stopped, a job without a report.
 _EXPECTED_ERRORS = ("repository_parked", "row_refused", "stalled", "job_given_up")
 
 LIVE_SECONDS: Final = 120.0
-"""Within so long of the last fault every daemon must follow the stream again."""
+"""How soon after the last fault every daemon must follow the stream again."""
 
 
 class Fleet:
     """Daemons by their place; each place has one as long as it is kept.
 
-    `restarts` counts those that faults killed, `troubles` what must not happen: a daemon that ends by itself,
-    writes what is no log line, or logs an error that no fault accounts for.
+    `restarts` counts daemons killed by faults, `troubles` has what must not happen: a daemon that ends by
+    itself, writes something that is not a log line, or logs an error that no fault accounts for.
     """
 
     def __init__(self, settings: dict[str, object]) -> None:
@@ -31,7 +31,7 @@ class Fleet:
         self.troubles: Counter[str] = Counter()
 
     async def keep(self, place: int) -> None:
-        """Have a daemon there until cancelled."""
+        """Keep a daemon running at this place until cancelled."""
         while True:
             try:
                 await self._live(place)
@@ -53,7 +53,7 @@ class Fleet:
                 del self.running[place]
 
     async def kill(self, place: int) -> None:
-        """Kill the one at the place; the next one is started at once."""
+        """Kill the daemon at this place; the next one is started at once."""
         daemon = self.running.get(place)
         if daemon is not None:
             self._expected_to_end.add(place)
@@ -61,12 +61,12 @@ class Fleet:
             await daemon.process.wait()
 
     def signal(self, daemon: Daemon | None, number: signal.Signals) -> None:
-        """Send a signal to this one, if it is still there."""
+        """Send a signal to this daemon, if it is still there."""
         if daemon is not None:
             self._signal(daemon, number)
 
     def note(self, trouble: str) -> None:
-        """Keep what must not have happened."""
+        """Record something that must not have happened."""
         self.troubles[trouble[:2000]] += 1
 
     async def parked(self) -> set[str]:
@@ -95,7 +95,7 @@ class Fleet:
 
 
 async def _status(daemon: Daemon) -> dict[str, Any]:
-    """What `/status` says, nothing if there is no answer."""
+    """What `/status` says; empty if there is no answer."""
     response = await daemon.get("/status")
     status: dict[str, Any] = response.json() if response is not None and response.is_success else {}
     return status

@@ -1,4 +1,4 @@
-"""Floods of normal changes: one repository without pause, and thousands at once."""
+"""Floods of normal changes: to one repository without pause, and to thousands at once."""
 
 from __future__ import annotations
 

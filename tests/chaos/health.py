@@ -1,11 +1,10 @@
 """`python -m tests.chaos.health`: how each fault is reported, and how soon, as a table.
 
 Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
-the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
-will, for `--hold` seconds at most; then the fault is healed, and the clock runs until the daemon is ready
-again and knows no problem. A leader that is gone is replaced before anything is late: there what is to be
-said is that another daemon leads. The exit code is 1 if a headline
-took over 30 s, or a recovery.
+the rules of `deploy/prometheus`. One daemon is watched until it and Prometheus have reported everything, for
+at most `--hold` seconds; then the fault is healed, and the time is measured until the daemon is ready again
+and reports no problem. A dead leader is replaced before anything is late: then the only thing to report is
+that another daemon leads. The exit code is 1 if a headline or a recovery took over 30 s.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _WELL_SECONDS: Final = 180.0
 
 @dataclass
 class Scene:
-    """What faults are injected into: the world, and the address of the Prometheus that watches it."""
+    """Where faults are injected: the world, and the address of the Prometheus that watches it."""
 
     world: World
     prometheus: str | None = None
@@ -59,7 +58,7 @@ Inject = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 @dataclass
 class Row:
-    """Seconds from the fault until each was said, and what; None for never."""
+    """Seconds from the fault until each report, and its text; None if it never came."""
 
     fault: str
     not_ready: tuple[float, str] | None = None
@@ -70,7 +69,7 @@ class Row:
 
     @property
     def is_bad(self) -> bool:
-        """Whether it was said too late, or too long."""
+        """Whether it was reported too late, or for too long."""
         late = self.headline is None or self.headline[0] > LIMIT_SECONDS
         return late or self.recovery is None or self.recovery > LIMIT_SECONDS
 
@@ -79,13 +78,13 @@ class Row:
 
 
 def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> Inject:
-    """One of chaos's own."""
+    """One of the faults of `tests.chaos.faults`."""
     return lambda scene: breakage(scene.world)
 
 
 @asynccontextmanager
 async def inngest_down(scene: Scene) -> AsyncIterator[None]:
-    """There is something to announce, and nobody who takes it."""
+    """There are changes to announce, but Inngest accepts none."""
     scene.world.event_api.faults = Faults(reset="before")
     try:
         await insist(scene.world.url, _ADD, _ids())
@@ -96,7 +95,7 @@ async def inngest_down(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rows_parked(scene: Scene) -> AsyncIterator[None]:
-    """A trigger refuses the row of a repository that a workspace has just taken."""
+    """A trigger refuses the row of a repository that has just been added to a workspace."""
     ids = _ids()
     async with breakages.poisoned(scene.world, ids["repository"]):
         await insist(scene.world.url, _ADD, ids)
@@ -105,7 +104,7 @@ async def rows_parked(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def locks_held(scene: Scene) -> AsyncIterator[None]:
-    """A user's transaction holds the row of a repository that a workspace has just taken."""
+    """A user's transaction holds the row of a repository that has just been added to a workspace."""
     ids = _ids()
     await insist(scene.world.url, _TRACK, ids)
     async with await connect(scene.world.url) as connection, connection.transaction(force_rollback=True):
@@ -127,7 +126,7 @@ async def leader_gone(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def lease_stuck(scene: Scene) -> AsyncIterator[None]:
-    """The leader is gone, and its lease is not: the database's clock was set back."""
+    """The leader has died, but its lease lasts: the database's clock was set back."""
     await insist(
         scene.world.url,
         "update priorityd.leases set daemon_id = gen_random_uuid(), expires_at = now() + interval '1 h'"
@@ -183,9 +182,9 @@ FAULTS: Final[dict[str, Inject]] = {
     **(_CLOCK if clock.LIBRARY is not None else {}),
 }
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
-"""Alerts that end with their problem; others look some time back."""
+"""Alerts that end with their problem; others look back over some time."""
 _TAKEN_OVER: Final = "leader gone"
-"""The fault of which no more needs to be said than that another daemon has taken over."""
+"""The fault for which the only required report is that another daemon has taken over."""
 
 
 # Watching.
@@ -193,7 +192,7 @@ _TAKEN_OVER: Final = "leader gone"
 
 @dataclass
 class Seen:
-    """What a daemon and Prometheus say at a moment."""
+    """What a daemon and Prometheus report at a moment."""
 
     ready: bool | None = None
     is_led: bool = False
@@ -246,7 +245,7 @@ async def try_out(scene: Scene, fault: str, hold_seconds: float) -> Row:
             if _all_is_said(row, after):
                 break
             await asyncio.sleep(_POLL_SECONDS)
-    # What heals by itself has healed when another daemon has taken over.
+    # A fault that heals by itself has healed when another daemon has taken over.
     healed = began if fault == _TAKEN_OVER else time.monotonic()
     with contextlib.suppress(AssertionError):
         await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS)
@@ -287,7 +286,7 @@ async def _is_over(scene: Scene, daemon: Daemon) -> bool:
 
 
 async def _watched(scene: Scene, *, leads: bool) -> Daemon:
-    """The leader, or the daemon that is not, once both work."""
+    """The leader, or the daemon that is not the leader, once both work."""
     fleet = scene.world.fleet
 
     async def found() -> Daemon | None:
@@ -305,7 +304,7 @@ async def _watched(scene: Scene, *, leads: bool) -> Daemon:
 
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
-    """Two daemons that announce, with something in a workspace; and Prometheus, if it is installed."""
+    """Two daemons that announce, with a repository in a workspace; and Prometheus, if it is installed."""
     async with open_world(Plan(seed=1, daemons=2), PRIORITYD_DISPATCH_CHANGES="true") as world:
         await insist(world.url, _ADD, _ids())
         scene = Scene(world)
@@ -316,7 +315,7 @@ async def open_scene() -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def _prometheus(ports: list[int]) -> AsyncIterator[str | None]:
-    """It scrapes fixed ports: a restarted daemon has another, and is not scraped."""
+    """Prometheus scrapes fixed ports: a restarted daemon has another one, and is not scraped."""
     program = shutil.which("prometheus")
     if program is None:
         yield None
@@ -361,7 +360,7 @@ async def _answers(url: str) -> bool:
 
 
 def as_table(rows: list[Row]) -> str:
-    """For people: a row for each fault."""
+    """The table for people: a row for each fault."""
     heads = ("fault", "not ready", "headline", "problem", "first alert", "recovery")
     lines = [" | ".join(heads), " | ".join("---" for _ in heads)]
     for row in rows:
@@ -392,7 +391,7 @@ def main() -> int:
     """Read the arguments, run, print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.health", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=sorted(FAULTS), default=list(FAULTS), metavar="FAULT")
-    parser.add_argument("--hold", type=float, default=60.0, help="seconds that a fault lasts at most")
+    parser.add_argument("--hold", type=float, default=60.0, help="the most seconds that a fault lasts")
     chosen = parser.parse_args()
     rows = asyncio.run(run(chosen.only, chosen.hold))
     print(as_table(rows))

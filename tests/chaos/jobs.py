@@ -1,4 +1,4 @@
-"""Ordered jobs of which nobody hears again, among others of their type that are done as they should be."""
+"""Ordered jobs that never report, among others of their type that are done normally."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.chaos.world import World
 from tests.support.daemon_process import eventually
 
 LIMIT_SECONDS: Final = 30.0
-"""The others are done by then."""
+"""By then the others must be done."""
 GIVEN_UP_SECONDS: Final = 120.0
-"""The unreported ones are given up by then; few of them are tried again at a time."""
+"""By then the unreported ones must be given up; only a few of them are tried again at a time."""
 IN_FLIGHT: Final = 4
-"""Slots of the type: fewer than jobs that are never reported on."""
+"""The type's places in flight: fewer than there are unreported jobs."""
 _UNREPORTED, _OTHERS = 10, 10
 _TYPE: Final = "reviews"
 _POLL_SECONDS: Final = 0.1
@@ -28,7 +28,7 @@ _REPOSITORIES: Final = """
 with r as (insert into repositories (id) select unnest(%(ids)s::uuid[]) on conflict do nothing)
 insert into tracked_repositories (repository_id) select unnest(%(ids)s::uuid[]) on conflict do nothing
 """
-# With ids of the caller's: called again it queues nothing twice.
+# With the caller's ids: repeating it queues nothing twice.
 _QUEUE: Final = """
 select queue_repository_jobs(jsonb_agg(jsonb_build_object('repository_id', id, 'job_id', id)), %(type)s)
 from unnest(%(ids)s::uuid[]) id
@@ -50,7 +50,7 @@ _LEFT: Final = "select count(*) from background_jobs where id = any (%(ids)s::uu
 
 @asynccontextmanager
 async def jobs_unreported(world: World) -> AsyncIterator[None]:
-    """More of them than there are slots, first in line; their leases end at once each time."""
+    """More of them than there are places, first in line; their leases expire at once each time."""
     lost, others = await _queue(world, _UNREPORTED), await _queue(world, _OTHERS)
     async with in_background(_end_leases(world, lost)), in_background(_work(world, set(others))):
         began = time.monotonic()
@@ -76,7 +76,7 @@ async def _end_leases(world: World, jobs: list[UUID]) -> None:
 
 
 async def _work(world: World, jobs: set[UUID]) -> None:
-    """Do these jobs as their events arrive."""
+    """Do these jobs when their events arrive."""
     while True:
         arrived = [UUID(event["data"]["jobId"]) for event in world.event_api.runs]
         await insist(world.url, _DONE, {"ids": [job for job in arrived if job in jobs]})

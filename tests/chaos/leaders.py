@@ -15,12 +15,12 @@ _ANSWER_SECONDS: Final = 2.0
 
 
 async def watch(fleet: Fleet) -> None:
-    """Note as a trouble, until cancelled, whenever two daemons are leaders at the same time."""
+    """Report trouble whenever two daemons are leaders at the same time, until cancelled."""
     while True:
         daemons = list(fleet.running.values())
         before = await _leaders(daemons)
         if len(before) > 1:
-            # Asked one after the other: two were leaders at once only if the first is still one now.
+            # They are asked one after the other: two are leaders at once only if the first still is one.
             after = await _leaders(daemons)
             if len([daemon for daemon in before if daemon in after]) > 1:
                 fleet.note("two daemons were leaders at the same time")
@@ -33,7 +33,7 @@ async def leader(fleet: Fleet) -> Daemon | None:
 
 
 async def seconds_without(fleet: Fleet, dead: Daemon | None) -> float | None:
-    """How long it takes until another daemon is leader; None if it takes too long."""
+    """How many seconds it takes until another daemon is leader; None if it takes too long."""
     started_at = time.monotonic()
     while time.monotonic() - started_at < TAKEOVER_SECONDS:
         found = await leader(fleet)
@@ -49,7 +49,7 @@ async def _leaders(daemons: list[Daemon]) -> list[Daemon]:
 
 
 async def _is_leader(daemon: Daemon) -> bool:
-    """Whether it says so; a stopped one says nothing."""
+    """Whether this daemon says that it is the leader; a stopped one does not."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             response = await daemon.get("/status")

@@ -1,6 +1,7 @@
-"""What the applications of some worlds do beside the usual, as statements about a workspace and a repository.
+"""What the applications of some worlds do besides the usual, as statements about a workspace and a
+repository.
 
-Some of it makes rows that can't be written for a while; about as many are made as are set free again.
+Some of it makes rows unwritable for a while; about as many rows are made unwritable as are released again.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ MISCHIEF: Final[dict[str, tuple[str, ...]]] = {
         )""",
     ),
 }
-"""By world."""
+"""The statements by world."""
 
 NO_OVERRIDES: Final = ("soft",)
-"""Where a high that the application sets may rightly be lost, and the trail does not tell why: a membership
-that has come and gone, and left its row, keeps it from being taken for a wish."""
+"""Worlds where a `high` set by the application may rightly be lost without a reason in the trail: a past
+membership whose row is still there keeps it from being adopted as a manual priority."""

@@ -1,6 +1,6 @@
-"""Finds what is wrong, and for how long, by the application's tables and the audit trail alone.
+"""Finds what is wrong, and for how long, using only the application's tables and the audit trail.
 
-Rows that the application of the run's world refuses to have changed are left out, and named by themselves.
+Rows that the application of the run's world does not allow to change are left out, and listed separately.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.support.habits import habits
 
 _POLL_SECONDS = 0.05
 
-# A high that the application set is no override where a workspace took the repository before it was adopted;
-# then the trail says that the row was in a workspace. Nor where a membership names the repository, even
-# one that does not count.
+# A high set by the application is no override if the repository joined a workspace before the high was
+# adopted; then the trail says that the row was in a workspace. Nor is it one if the repository has a
+# membership, even one that does not count.
 _LOST_PINS = """
 select count(*) from chaos_manual c join tracked_repositories t on t.id = c.tracked_id
 where t.manual_priority::text is distinct from c.priority
@@ -31,8 +31,8 @@ where t.manual_priority::text is distinct from c.priority
         or exists (select from workspace_repositories w where w.repository_id = t.repository_id)
     ))
 """
-# Each entry goes on from what the one before it has left, and the last one left what the row is now: then
-# none is missing and none was written twice. Left out are rows whose priority the application set by itself.
+# If each entry starts from what the previous one has left, and the last one has left the row's current state,
+# no entry is missing or doubled. Rows whose priority was set by the application itself are left out.
 _AUDIT = """
 with entries as (
     select
@@ -51,7 +51,7 @@ where (e.before is not null and e.old is distinct from e.before)
     or e.old = e.new
     or (e.is_last and t.id is not null and (t.priority::text, t.is_workspace_repo) is distinct from e.new)
 """
-# What the trail tells and did not happen: more entries of a kind than there were such changes of the row.
+# What the trail records but did not happen: more entries of a kind than there were such changes of the row.
 _FALSE = """
 select count(*) from (
     select c.tracked_repository_id, c.old_priority, coalesce(c.old_is_workspace_repo, false),
@@ -60,7 +60,7 @@ select count(*) from (
     except all
     select tracked_id, old_priority, old_flag, old_manual, new_priority, new_flag, new_manual
     from chaos_changes
-) told
+) recorded
 """
 _ENTRIES = "select count(*) from repository_priority_changes"
 _DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
@@ -79,12 +79,12 @@ async def unwritable(url: str, world: str = PLAIN) -> Counter[str]:
 
 
 async def may_be_parked(url: str, world: str = PLAIN) -> set[str]:
-    """The ids of these rows and of their repositories."""
+    """The ids of the refused rows and of their repositories."""
     return {str(id_) for row in await insist(url, habits(world).list_refused) for id_ in row[:2]}
 
 
 async def false_records(url: str) -> int:
-    """Audit entries that tell of a change which the row did not undergo."""
+    """How many audit entries record a change that did not happen."""
     ((found,),) = await insist(url, _FALSE)
     return int(found)
 
@@ -96,7 +96,7 @@ async def audit_entries(url: str) -> int:
 
 
 async def broken_audit(url: str) -> list[tuple[Any, ...]]:
-    """The entries of the audit trail that are doubled or follow a gap. No row may be wrong."""
+    """The entries of the audit trail that are doubled or follow a gap. To be called while no row is wrong."""
     return await insist(url, _AUDIT)
 
 
@@ -107,7 +107,7 @@ async def deadlocks(url: str) -> int:
 
 
 async def seconds_until_right(url: str, limit_seconds: float, world: str = PLAIN) -> float | None:
-    """How long it takes until no row is wrong; None if it takes longer. Nobody may be changing rows."""
+    """Seconds until no row is wrong; None if it takes longer. Nobody may be changing rows meanwhile."""
     started_at = time.monotonic()
     while await wrong_rows(url, world):
         if time.monotonic() - started_at > limit_seconds:

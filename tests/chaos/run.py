@@ -1,8 +1,8 @@
-"""One run: the parts, then episodes of breaking, healing and measuring until the time is over.
+"""One run: starts the parts, then has episodes of breaking, healing and measuring until the time is over.
 
-An episode takes one fault or some from a shuffled deck of all, so that each kind has its turn, and lets them
-overlap at random while the application works. After the last is healed the application rests, and the clock
-runs until no row is wrong.
+An episode draws one or several faults from a shuffled deck, so that each kind has its turn, and lets them
+overlap at random while the application works. After the last is healed the application pauses, and the time
+is measured until no row is wrong.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _LEAST_PER_SECOND, _MOST_PER_SECOND = 20.0, 200.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do: break things for `seconds`, and until each of `kinds` was there if `every_kind`.
+    """What to do: break things for `seconds`, and with `every_kind` until each of `kinds` has happened.
 
     Most faults are held for up to `usual_seconds`, one in eight for up to `longest_seconds`. With `talk` each
-    episode is told on stderr. `world` is the schema of the application.
+    episode is reported on stderr. `world` is the schema of the application.
     """
 
     seed: int
@@ -64,7 +64,7 @@ class Plan:
 
 
 async def run_chaos(plan: Plan) -> Summary:
-    """Do it, and say what came of it."""
+    """Do the run, and return its summary."""
     summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons, world=plan.world), time.monotonic()
     kinds = {name: FAULTS[name] for name in plan.kinds}
     async with open_world(plan) as world:
@@ -80,7 +80,7 @@ async def run_chaos(plan: Plan) -> Summary:
 
 @asynccontextmanager
 async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
-    """The parts of a run, its daemons with these settings too; the application is paused at first."""
+    """The parts of a run, with these additional settings for its daemons; the application begins paused."""
     chance = random.Random(plan.seed)
     with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         await asyncio.to_thread(prepare, postgres.url(), plan.world)

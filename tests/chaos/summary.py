@@ -15,15 +15,15 @@ RECOVERY_LIMIT_SECONDS: Final = 30.0
 @dataclass
 class Summary:
     """`wrong_rows`, `broken_audit` and `false_records` (entries of the trail about what never happened) count
-    what is wrong at the end; `troubles` is empty if all behaved. `unwritable` are the rows, by name, that
-    were wrong after an episode because the application of the world refuses the change (the most at once).
+    what is wrong at the end; `troubles` is empty if all daemons behaved. `unwritable` has the names of rows
+    that were wrong after an episode because the world's application refuses the change (the most at once).
 
-    `operations_per_second` is the rate while the application works, outages of its database included.
-    `slowest_recovery_seconds` is the longest that any row stayed wrong after the last cause was gone and the
-    application rested; `slowest_unharmed_seconds` the longest that a change took which no fault concerned,
-    beside rows that were locked or poisoned; `slowest_takeover_seconds` the longest without a leader after
-    one was killed; `slowest_job_seconds` the longest that jobs took among some that nobody reported on.
-    `restarts` are daemons killed and started anew.
+    `operations_per_second` is the rate while the application works, including outages of its database.
+    `slowest_recovery_seconds` is the longest that any row stayed wrong after the last fault was healed and
+    the application paused; `slowest_unharmed_seconds` the longest that a change not affected by any fault
+    took while other rows were locked or poisoned; `slowest_takeover_seconds` the longest time without a
+    leader after one was killed; `slowest_job_seconds` the longest that jobs took among unreported ones.
+    `restarts` counts daemons that were killed and restarted.
     """
 
     seed: int
@@ -55,13 +55,13 @@ class Summary:
 
     @property
     def failed(self) -> bool:
-        """Whether anything was not as it must be."""
+        """Whether anything went wrong."""
         slow = self.slowest_recovery_seconds > RECOVERY_LIMIT_SECONDS
         wrong = self.wrong_rows or self.broken_audit or self.false_records or self.troubles
         return bool(wrong or slow or not self.live_at_end)
 
     def count(self, names: list[str], recovery_seconds: float) -> None:
-        """Count an episode in."""
+        """Add an episode."""
         self.episodes += 1
         self.faults.update(names)
         self.faults_total += len(names)
@@ -70,7 +70,7 @@ class Summary:
             self.slowest_recovery_after = names
 
     def as_json(self) -> str:
-        """One line."""
+        """The summary as one line of JSON."""
         counted = {"faults": self.faults, "unwritable": self.unwritable}
         return json.dumps(
             asdict(self) | {name: dict(sorted(found.items())) for name, found in counted.items()}

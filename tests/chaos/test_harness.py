@@ -1,4 +1,4 @@
-"""The harness notices what it is there to notice."""
+"""The harness detects what it is meant to detect."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_the_workload_can_do_all_that_applications_of_a_world_do(
 
 
 async def test_the_workload_leaves_the_memberships_of_others_alone(empty_database: Database) -> None:
-    """Who watches a repository of its own would take a removal that it did not make for a missed change."""
+    """A watcher of its own repository would take a removal that it did not make for a missed change."""
     await asyncio.to_thread(prepare, empty_database.url)
     with psycopg.connect(empty_database.url, autocommit=True) as connection:
         app = Application(connection)

@@ -1,8 +1,8 @@
 """The application at work: random changes to its own tables, at a rate that can be changed and paused.
 
-It knows its rows by ids that it made itself, and leaves the memberships of others alone. Each operation is
-one transaction that may fail: rows may be gone, held or poisoned, and the connection may be lost before or
-after the commit. In some worlds the application does mischief of its own (`tests.chaos.mischief`).
+It knows its rows by ids that it made itself, and does not touch the memberships of others. Each operation is
+one transaction that may fail: rows may be deleted, locked or poisoned, and the connection may be lost before
+or after the commit. In some worlds the application also makes mischief (`tests.chaos.mischief`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ insert into chaos_manual (tracked_id, priority, by_application)
 select t.id, %(priority)s, false from tracked_repositories t, pinned where t.repository_id = %(id)s
 on conflict (tracked_id) do update set priority = excluded.priority, by_application = excluded.by_application
 """
-# The application's own way to favour a repository: what it sets outside workspaces is a manual priority.
+# The application's own way to prefer a repository: what it sets outside workspaces is a manual priority.
 _OVERRIDE = """
 with set_high as (
     update tracked_repositories set priority = 'high'
@@ -73,9 +73,9 @@ on conflict (tracked_id) do update set priority = excluded.priority, by_applicat
 
 
 class Workload:
-    """See the module's text.
+    """See the module's docstring.
 
-    `operations` counts what was committed, `refused` what was not, `busy_seconds` the time it could work.
+    `operations` counts what was committed, `refused` what was not; `busy_seconds` is the time it was working.
     """
 
     def __init__(self, url: str, chance: random.Random, world: str = PLAIN) -> None:
@@ -97,16 +97,16 @@ class Workload:
 
     @property
     def repositories(self) -> list[UUID]:
-        """Those that it works with; some may be gone."""
+        """The repositories that it works with; some may be deleted."""
         return self._repositories
 
     @property
     def workspaces(self) -> list[UUID]:
-        """Those that it works with."""
+        """The workspaces that it works with."""
         return self._workspaces
 
     async def pause(self) -> None:
-        """Return when nothing is being changed and nothing will be."""
+        """Return when nothing is being changed any more, and nothing will be."""
         self._may_run.clear()
         self.busy_seconds += time.monotonic() - self._since
         await self._idle.wait()
@@ -155,8 +155,8 @@ class Workload:
                 self.refused += 1
 
     async def _wait_for_turn(self) -> None:
-        # Counted from when the last one was due, or the time that operations take would lower the rate. What
-        # could not be done while the database was away is not made up for.
+        # Counted from when the last one was due, since the time that operations take would lower the rate.
+        # What could not be done while the database was away is not made up for.
         now = time.monotonic()
         due_at = max(self._next_at, now - 1.0) + self._random.expovariate(self.per_second)
         self._next_at = due_at
@@ -192,7 +192,7 @@ class Workload:
         await connection.execute(_EXCHANGE, {"workspace": self._workspace(), "id": self._repository()})
 
     async def _move(self, connection: AsyncConnection[Any]) -> None:
-        """From one workspace to another in one transaction, which half of the time is rolled back."""
+        """Move a repository to another workspace in one transaction; half of the time it is rolled back."""
         repository = self._repository()
         async with connection.transaction(force_rollback=self._random.random() < 0.5):
             await connection.execute(_REMOVE, (self._workspace(), repository))
@@ -205,7 +205,7 @@ class Workload:
         await connection.execute(_FOUND, (self._workspaces[place],))
 
     async def _create(self, connection: AsyncConnection[Any]) -> None:
-        """A repository that is in a workspace at once; whether it is tracked shows later."""
+        """Add a new repository to a workspace at once; it may be tracked later."""
         if len(self._repositories) < _REPOSITORIES:
             self._repositories.append(self._new_id())
             await connection.execute(_CREATE, (self._repositories[-1],))
@@ -237,7 +237,7 @@ class Workload:
         await connection.execute(_OVERRIDE, (self._repository(),))
 
     async def _do_mischief(self, connection: AsyncConnection[Any]) -> None:
-        """What applications of this world do, and others do not."""
+        """Do something that only applications of this world do."""
         values = {"workspace": self._workspace(), "repository": self._repository()}
         await connection.execute(self._random.choice(self._mischief).encode(), values)
 

@@ -1,4 +1,4 @@
-"""The parts of a run, as the faults get hold of them."""
+"""The parts of a run, for the faults to break."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.support.proxy import Proxy
 class World:
     """Everything that can be broken; `name` is which of the sandbox's worlds the application lives in.
 
-    Whoever starts or stops PostgreSQL holds `postgres_lock`. `unharmed_seconds` is how long the changes of a
-    repository took that no fault concerned, each; `takeover_seconds` how long nobody did the timer work after
-    its daemon was killed; `job_seconds` how long jobs took among some that nobody reported on. Daemons
-    release jobs, and announce if they are told to, to `event_api`.
+    `postgres_lock` is held while PostgreSQL is started or stopped. `unharmed_seconds` has how long each
+    change of an unaffected repository took; `takeover_seconds` how long nobody did the timer work after the
+    leader was killed; `job_seconds` how long jobs took among unreported ones. Daemons release jobs to
+    `event_api`, and announce there if they are configured to.
     """
 
     postgres: EmbeddedPostgres
@@ -43,9 +43,9 @@ class World:
 
     @property
     def url(self) -> str:
-        """The database's."""
+        """The URL of the database."""
         return self.postgres.url()
 
     def repository(self) -> UUID:
-        """One of those that the workload works with."""
+        """A repository of the workload."""
         return self.chance.choice(self.workload.repositories)

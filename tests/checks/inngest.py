@@ -150,7 +150,7 @@ SITUATIONS = [
         "a function whose priority.run is a decimal number",
         _inngest("event.data.priority"),
         "run priority",
-        "'event.data.priority' gives a decimal number, which Inngest takes for 0",
+        "'event.data.priority' gives a decimal number, which counts as 0 for Inngest",
         0,
         _HEEDS,
         "priorityd check",

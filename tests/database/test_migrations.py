@@ -180,7 +180,7 @@ def test_what_is_written_comes_after_all_that_is_there(last: str, first_stamp: s
     if first_stamp is None:
         assert not todo.new
         assert not todo.up_to_date
-        assert f"no time stamp comes after {last.partition('_')[0]}_" in todo.words[0]
+        assert f"no time stamp can follow {last.partition('_')[0]}_" in todo.words[0]
         return
     assert todo.new[0].name.startswith(first_stamp)
     if last[0].isdigit():

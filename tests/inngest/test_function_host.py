@@ -100,7 +100,7 @@ async def test_a_repository_id_that_is_none_is_refused_for_good(
         for wrong in ("no uuid", 17, [], ""):
             replies = await gateway.run_with_retries({"repositoryId": wrong})
             assert [(reply.status, reply.no_retry) for reply in replies] == [("ERROR", True)]
-            assert "is no UUID" in replies[0].output["message"]
+            assert "is not a UUID" in replies[0].output["message"]
 
 
 async def test_what_fails_for_now_is_tried_three_times(stack: Stack, gateway: ConnectGateway) -> None:

@@ -92,7 +92,7 @@ def seconds(expression: str, form: PriorityForm = "score") -> list[int]:
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        (NAIVE, "gives a decimal number, which Inngest takes for 0"),
+        (NAIVE, "gives a decimal number, which counts as 0 for Inngest"),
         (" (event.data['priority']) ", "gives a decimal number"),
         ("event.data.metadata.priorityScore * 6.0 - 300.0", "gives a decimal number"),
         ("has(event.data.priority) ? event.data.priority : 0", "gives a decimal number"),
@@ -100,13 +100,13 @@ def seconds(expression: str, form: PriorityForm = "score") -> list[int]:
         ("event.data.metadata.priority", "gives a str"),
         ("event.data.priority * 6", "fails: Unsupported operation"),
         ("int(event.data.metadata.priority)", "fails: "),
-        ("event.data.prioritty == 100 ? 600 : 0", "reads 'prioritty', which no event of ours need have"),
+        ("event.data.prioritty == 100 ? 600 : 0", "reads 'prioritty', which priorityd's events may lack"),
         ("event.priority == 100 ? 600 : 0", "reads 'priority'"),
         ("has(event.data.prioritty) ? 600 : 0", "gives every job 0"),
         ("event.data.priority == 100 ? 9000 : 600", "gives every job 600"),
         ("120", "gives every job 120"),
-        ("nonsense(", "is no expression of CEL"),
-        ("event.data.priority == 100 ? 0", "is no expression of CEL"),
+        ("nonsense(", "is not a CEL expression"),
+        ("event.data.priority == 100 ? 0", "is not a CEL expression"),
     ],
 )
 def test_an_expression_without_effect_is_told_with_the_reason(expression: str, words: str) -> None:

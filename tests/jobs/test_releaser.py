@@ -252,7 +252,7 @@ async def test_what_went_past_us_is_found_by_the_leader(bench: Bench) -> None:
 
 async def test_fields_that_are_set_at_the_release_are_refused_before_anything_is_queued(bench: Bench) -> None:
     for data in ({"jobId": "x"}, {"metadata": {"promoted": True}}):
-        with pytest.raises(PermanentError, match="that is set here"):
+        with pytest.raises(PermanentError, match="which priorityd sets"):
             await bench.queue(bench.app.repository(), **data)
     assert bench.state("true") == 0
 

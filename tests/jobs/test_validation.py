@@ -41,15 +41,15 @@ def circle() -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[Any, Any], str]] = {
     "NUL": ({"a": "x\0"}, "has data with the character NUL, which PostgreSQL can't hold"),
     "NUL in a key": ({"a": {"x\0": 1}}, "has data with the character NUL, which PostgreSQL can't hold"),
-    "surrogate": ({"a": ["\ud800"]}, "has data with half a surrogate pair, which is no Unicode"),
-    "NaN": ({"a": float("nan")}, "has data with a number that is none: NaN or infinite"),
-    "infinite": ({"a": float("-inf")}, "has data with a number that is none: NaN or infinite"),
+    "surrogate": ({"a": ["\ud800"]}, "has data with an unpaired surrogate, which is not valid Unicode"),
+    "NaN": ({"a": float("nan")}, "has data with a number that is NaN or infinite"),
+    "infinite": ({"a": float("-inf")}, "has data with a number that is NaN or infinite"),
     "large": ({"a": 10**400}, "has data with a number that is too large"),
-    "deep": (nested(3000), "has data that are nested deeper than 100 levels"),
-    "deep lists": (nested(101, list), "has data that are nested deeper than 100 levels"),
-    "circle": (circle(), "has data that are nested deeper than 100 levels"),
-    "no JSON": ({"a": dt.date(2025, 1, 1)}, "has data that are no JSON: date"),
-    "no text": ({7: 1}, "has data with a key that is no text: 7"),
+    "deep": (nested(3000), "has data that is nested deeper than 100 levels"),
+    "deep lists": (nested(101, list), "has data that is nested deeper than 100 levels"),
+    "circle": (circle(), "has data that is nested deeper than 100 levels"),
+    "no JSON": ({"a": dt.date(2025, 1, 1)}, "has data that is not JSON: date"),
+    "no text": ({7: 1}, "has data with a key that is not text: 7"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.project.settings_reference`: what the manual says of the settings, made from them."""
+"""`python -m tests.project.settings_reference`: the manual's table of the settings, made from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from priorityd.daemon.settings import Settings, shown, variable_name
 
-_SIGNS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 
 
 def reference() -> str:
@@ -26,7 +26,7 @@ def _row(field: str, info: FieldInfo) -> str:
 
 def _default(info: FieldInfo) -> str:
     if info.default is PydanticUndefined:
-        return "needed"
+        return "required"
     if info.default is None:
         return "none"
     return f"`{shown(info.default)}`"
@@ -38,20 +38,20 @@ def _takes(info: FieldInfo) -> str:
         return ", ".join(f"`{choice}`" for choice in choices)
     limits = [
         f"{words} {_number(getattr(constraint, sign))}"
+        for sign, words in _LIMITS.items()
         for constraint in info.metadata
-        for sign, words in _SIGNS.items()
         if getattr(constraint, sign, None) is not None
     ]
-    return " ".join([_kind(info.annotation), *([", ".join(limits)] if limits else [])])
+    return " ".join([_kind(info.annotation), *limits])
 
 
 def _kind(annotation: Any) -> str:
-    kinds = {bool: "`true` or `false`", int: "a whole number", float: "a number"}
-    return kinds.get(annotation, "a text")
+    kinds = {bool: "`true` or `false`", int: "an integer", float: "a number"}
+    return kinds.get(annotation, "text")
 
 
 def _number(value: float) -> str:
-    return f"{value:g}" if value < 1_000_000 else f"{value:,}"
+    return f"{value:,g}" if value < 1_000_000 else f"{value:,}"
 
 
 if __name__ == "__main__":

@@ -75,9 +75,9 @@ def test_a_malformed_job_is_refused_alone_and_named_by_its_position(world: World
     assert [event["name"] for event in built["events"]] == ["capture/pr.reviews", "capture/pr.comments"]
     assert [(each["position"], each["reason"]) for each in built["refused"]] == [
         (2, "has no repository_id that is a uuid"),
-        (3, "is no object"),
+        (3, "is not an object"),
         (4, "has no known job_type"),
-        (5, "may not hold data.priority: that is set here"),
+        (5, "may not contain data.priority, which priorityd sets"),
     ]
 
 

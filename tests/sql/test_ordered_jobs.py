@@ -123,18 +123,21 @@ def test_one_call_may_queue_several_types(world: World) -> None:
     [
         ({"repository_id": None}, "has no repository_id that is a uuid"),
         ({"repository_id": "x"}, "has no repository_id that is a uuid"),
-        ("x", "is no object"),
-        ({"job_id": 7}, "has a job_id that is no uuid"),
-        ({"repository_name": 7}, "has a repository_name that is no text"),
-        ({"data": []}, "has data that are no object"),
-        ({"data": {"metadata": 1}}, "has data.metadata that are no object"),
-        ({"data": {"priority": 7, "jobId": 1}}, "may not hold data.jobId, data.priority: that is set here"),
+        ("x", "is not an object"),
+        ({"job_id": 7}, "has a job_id that is not a uuid"),
+        ({"repository_name": 7}, "has a repository_name that is not text"),
+        ({"data": []}, "has data that is not an object"),
+        ({"data": {"metadata": 1}}, "has data.metadata that is not an object"),
+        (
+            {"data": {"priority": 7, "jobId": 1}},
+            "may not contain data.jobId, data.priority, which priorityd sets",
+        ),
         (
             {"data": {"metadata": {"promoted": True}}},
-            "may not hold data.metadata.promoted: that is set here",
+            "may not contain data.metadata.promoted, which priorityd sets",
         ),
-        ({"data": nested(101)}, "has data that are nested deeper than 100 levels"),
-        ({"data": nested(3000)}, "has data that are nested deeper than 100 levels"),
+        ({"data": nested(101)}, "has data that is nested deeper than 100 levels"),
+        ({"data": nested(3000)}, "has data that is nested deeper than 100 levels"),
         ({"data": {"n": 10**400}}, "has data with a number that is too large"),
         ({"data": {"text": "x" * 3_200_000}}, "has data of more than 3145728 bytes"),
         ({"job_type": "nonsense"}, "has no known job_type"),
@@ -771,7 +774,7 @@ def test_statuses_without_the_words_that_are_needed_are_told(
     world.execute(TABLES["enum and json"].split(";", 1)[1])
     apply_migrations(world.connection)
     if missing:
-        with pytest.raises(psycopg.Error, match=f"its status knows no {missing}"):
+        with pytest.raises(psycopg.Error, match=f"its status enum lacks {missing}"):
             queue(world, world.tracked())
         return
     jobs = queue(world, world.tracked(), world.tracked())

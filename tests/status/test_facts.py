@@ -146,7 +146,7 @@ async def test_the_silence_of_the_database_is_counted_from_its_last_answer(
     assert elector.answered_at == answered_at
     assert database_facts.silent_seconds <= monotonic() - answered_at
     assert database_facts.failure is not None
-    assert not database_facts.unheard_of, "it answered, but refused"
+    assert not database_facts.unanswered, "it answered, but refused"
 
 
 def test_before_anything_has_answered_everything_is_as_old_as_the_daemon(sources: Sources) -> None:

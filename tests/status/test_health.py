@@ -64,7 +64,7 @@ def test_a_fault_is_told_of_within_half_a_minute_and_not_before() -> None:
 
 
 def test_a_database_that_answers_but_refuses_is_said_to_be_unusable() -> None:
-    refusing = DatabaseFacts(silent_seconds=30, failure="read-only transaction (25006)", unheard_of=False)
+    refusing = DatabaseFacts(silent_seconds=30, failure="read-only transaction (25006)", unanswered=False)
     assert judge(replace(WELL, database=refusing)).headline == (
         "The database has not been usable for 30 s: read-only transaction (25006)."
     )
@@ -91,7 +91,7 @@ def test_a_deaf_stream_and_no_sweeps_are_not_ready(repair: RepairFacts) -> None:
 
 def test_that_nobody_leads_is_the_headline_and_nothing_is_said_of_sweeps_that_find_changes() -> None:
     health = judge(replace(WELL, leader=UNLED))
-    assert health.headline == "No daemon does the timer work: none has renewed its lease for 31 s."
+    assert health.headline == "No daemon does the timer work: the lease has not been renewed for 31 s."
     assert health.ready, "changes are heard"
     deaf = judge(replace(WELL, leader=UNLED, stream=DEAF))
     assert deaf.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
@@ -173,7 +173,7 @@ def test_the_headline_is_the_worst_problem() -> None:
             "counts_old",
             "last counted 7 min ago",
         ),
-        (Facts(repair=RepairFacts(late_or_lost=4)), "changes_lost", "4 rows wrong in the last hour"),
+        (Facts(repair=RepairFacts(late_or_lost=4)), "changes_lost", "4 rows in the last hour"),
         (
             Facts(repair=RepairFacts(overdue_seconds=31, failure="no")),
             "sweeps_fail",
@@ -189,14 +189,14 @@ def test_the_headline_is_the_worst_problem() -> None:
         (
             Facts(inngest=InngestFacts(jobs_held_back_because="no answer in time")),
             "jobs_held_back",
-            "None of the jobs that wait in order can be released: no answer in time.",
+            "No ordered job can be released: no answer in time.",
         ),
         (
             Facts(inngest=InngestFacts(announcing_failed_seconds=12, announcing_failed_because="refused")),
             "announcing_fails",
-            "Inngest has taken no announcement for 12 s: refused.",
+            "Inngest has accepted no announcement for 12 s: refused.",
         ),
-        (Facts(inngest=InngestFacts(oldest_seconds=16)), "announcing_fails", "has waited 16 s"),
+        (Facts(inngest=InngestFacts(oldest_seconds=16)), "announcing_fails", "to be announced for 16 s"),
         (Facts(jobs=JobFacts(inversions=1)), "jobs_overtake", "1 job has overtaken one of a higher priority"),
         (Facts(jobs=JobFacts(oldest_seconds={"high": 7201})), "high_job_overdue", "queued for more than 2 h"),
         (Facts(jobs=JobFacts(oldest_seconds={"low": 86_401})), "job_overdue", "queued for more than 24 h"),
@@ -205,7 +205,7 @@ def test_the_headline_is_the_worst_problem() -> None:
         (
             Facts(jobs=JobFacts(behind_seconds=600, held_back_by=Holder(4711, 660))),
             "jobs_behind",
-            "not counted yet: backend 4711 has a transaction open for 11 min.",
+            "not counted yet: backend 4711 has had a transaction open for 11 min.",
         ),
         (
             Facts(jobs=JobFacts(behind_seconds=600, held_back_by=Holder(None, 660))),

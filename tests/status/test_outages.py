@@ -19,7 +19,7 @@ def noted(*seen: tuple[float, Facts]) -> list[Outage]:
     outages = Outages()
     for seconds, facts in seen:
         outages.note(facts, find_problems(facts), NOW + timedelta(seconds=seconds))
-    return outages.since(NOW + timedelta(seconds=seen[-1][0]))
+    return outages.recent(NOW + timedelta(seconds=seen[-1][0]))
 
 
 def at(seconds: float) -> object:

@@ -119,7 +119,7 @@ def test_says_when_what_waits_was_counted_and_what_holds_the_count_of_ended_jobs
     assert "open for" not in text
     jobs |= {"queued_whole": False, "held_back_by": {"pid": 4711, "writes": True, "seconds": 90.0}}
     text = document(jobs=jobs).text
-    assert "At least so many queued at " in text
+    assert "At least this many queued at " in text
     assert "Backend 4711 has had a transaction open for " in text
     jobs |= {"held_back_by": {"pid": None, "writes": True, "seconds": 90.0}}
     assert "A prepared transaction has been open for " in document(jobs=jobs).text
@@ -226,8 +226,8 @@ def test_says_what_became_of_ordered_jobs() -> None:
         "held_back_because": None,
     }
     text = document(ordered_jobs=ordered).text
-    assert "Jobs in order: 3 in flight, 1 of them lost; others wait for their turn." in text
-    assert "Jobs in order" not in document().text
+    assert "Ordered jobs: 3 in flight, 1 lost; others are waiting." in text
+    assert "Ordered jobs" not in document().text
 
 
 def test_what_is_live_and_deaf_is_not_said_to_be_followed() -> None:

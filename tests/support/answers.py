@@ -1,4 +1,4 @@
-"""A store whose server answers as a test wants."""
+"""A store whose server gives the answers that a test specifies."""
 
 from __future__ import annotations
 

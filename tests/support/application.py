@@ -1,4 +1,4 @@
-"""What the application does to its own tables, and what priorities come of it."""
+"""What the application does to its own tables, and the resulting priorities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = tuple[str | None, bool | None, int | None]
 
 @dataclass
 class Application:
-    """The application's own hands on its database."""
+    """The application's own writes to its database."""
 
     connection: psycopg.Connection[Any]
     world: str = PLAIN
@@ -26,7 +26,7 @@ class Application:
         self.habits = habits(self.world)
 
     def workspace(self) -> UUID:
-        """A new one; in some worlds its id is no uuid."""
+        """A new workspace; in some worlds its id is not a uuid."""
         row = self.connection.execute("insert into workspaces default values returning id").fetchone()
         assert row is not None
         workspace_id: UUID = row[0]
@@ -73,7 +73,7 @@ class Application:
     def wrong_rows(self) -> int:
         """Tracked rows that disagree with membership, judged independently of the project's functions.
 
-        Those that the world's application refuses to have changed are left out.
+        Rows that the world's application does not allow to change are left out.
         """
         row = self.connection.execute(self.habits.count_wrong.encode()).fetchone()
         assert row is not None

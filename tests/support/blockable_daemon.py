@@ -1,6 +1,6 @@
-"""`priorityd` with one thing added: SIGUSR1 blocks its event loop until the FIFO $BLOCK_UNTIL was written to.
+"""`priorityd` with one addition: SIGUSR1 blocks its event loop until the FIFO $BLOCK_UNTIL is written to.
 
-Python runs signal handlers in the main thread, between two steps of whatever runs there: the event loop.
+Python runs signal handlers in the main thread, between two steps of what runs there: the event loop.
 """
 
 import os

@@ -1,7 +1,7 @@
 """`priority.run` as Inngest evaluates it: CEL over the event's JSON, whose numbers are doubles.
 
-The library is a wrapper of CEL's reference implementation in C++; Inngest's is the one in Go. The variable is
-declared as there, a map of strings to anything.
+The library wraps CEL's reference implementation in C++; Inngest uses the one in Go. The variable is declared
+as there, as a map of strings to anything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _ENVIRONMENT = cel.NewEnv(variables={"event": cel.Type.Map(cel.Type.STRING, cel.
 
 
 def evaluate(expression: str, event: Mapping[str, object]) -> tuple[str, Any]:
-    """CEL's name of the value's type, and the value. A runtime error is a value of the type ERROR."""
+    """CEL's name for the value's type, and the value. A runtime error is a value of the type ERROR."""
     value = _ENVIRONMENT.compile(expression).eval(data={"event": _with_doubles(event)})
     return value.type().name(), value.value()
 
 
 def head_start(expression: str, event: Mapping[str, object]) -> int:
-    """What Inngest makes of it, by the documented limits: errors, and all that is no int, count as 0."""
+    """The head start that Inngest gives, within the documented limits: errors and non-integers count as 0."""
     try:
         kind, value = evaluate(expression, event)
     except RuntimeError:  # it does not compile

@@ -38,13 +38,13 @@ SIGNING_KEY = "signkey-test-0123456789abcdef"
 
 
 def hashed(signing_key: str) -> str:
-    """What the SDK sends of a signing key."""
+    """What the SDK sends instead of a signing key."""
     return hashlib.sha256(bytes.fromhex(signing_key.rpartition("-")[2])).hexdigest()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """How an execution ended: the worker's status, its output, and whether another try is pointless."""
+    """How an execution ended: the worker's status, its output, and whether retrying is pointless."""
 
     status: str
     output: Any
@@ -87,7 +87,7 @@ class ConnectGateway:
             await self._serve(scope, receive, send)
 
     def ready(self) -> list[Worker]:
-        """Workers that take executions."""
+        """The workers that accept executions."""
         return [worker for worker in self.workers if not worker.paused]
 
     async def run(self, data: Mapping[str, object], attempt: int = 0) -> Reply:
@@ -126,7 +126,7 @@ class ConnectGateway:
         return await reply
 
     async def run_with_retries(self, data: Mapping[str, object]) -> list[Reply]:
-        """Execute it as often as the function's configuration says; the last reply is the result."""
+        """Execute the function, with the retries of its configuration; the last reply is the result."""
         replies: list[Reply] = []
         retries = self.ready()[0].functions[0]["steps"]["step"]["retries"]["attempts"]
         for attempt in range(1 + retries):
@@ -136,7 +136,7 @@ class ConnectGateway:
         return replies
 
     async def close_all(self, code: int = 1011) -> None:
-        """Close every connection, as a gateway that restarts."""
+        """Close every connection, as a restarting gateway does."""
         for worker in list(self.workers):
             await worker.send({"type": "websocket.close", "code": code})
 
@@ -246,7 +246,7 @@ class ConnectGateway:
 
 @asynccontextmanager
 async def serve_gateway(gateway: ConnectGateway, port: int = 0) -> AsyncIterator[str]:
-    """Serve it; gives the URL to be used as INNGEST_API_BASE_URL."""
+    """Serve it; yields the URL to be used as INNGEST_API_BASE_URL."""
     async with serve_asgi(gateway, port) as url:
         gateway.url = url
         yield url

@@ -1,4 +1,4 @@
-"""The daemon as its user runs it: a process, its environment, its signals, its log lines and endpoints."""
+"""The daemon as users run it: a process, with its environment, signals, log lines and endpoints."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _LONGEST_POLL_SECONDS = 0.1
 ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients of plain HTTP. Given nothing, httpx reads all certificate authorities for each client."""
+"""For clients of plain HTTP: by default, httpx reads all certificate authorities for each client."""
 
 
 async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS
 ) -> Any:
-    """Wait until the condition holds, and return what it gave; a state is waited for, never a time."""
+    """Wait until the condition holds, and return its result."""
     deadline, pause = time.monotonic() + seconds, POLL_SECONDS
     while True:
         value = condition()
@@ -60,7 +60,7 @@ def free_port() -> int:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """A process environment with these settings and nothing of the machine's own."""
+    """A process environment with these settings and nothing from the machine's own."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -80,7 +80,7 @@ class Daemon:
     noise: list[str] = field(default_factory=list)
 
     async def get(self, path: str) -> httpx.Response | None:
-        """The answer of one of its endpoints, None while it does not listen."""
+        """The answer of an endpoint; None while the daemon does not listen."""
         try:
             async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
                 response = await client.get(f"http://127.0.0.1:{self.port}{path}")
@@ -105,7 +105,7 @@ class Daemon:
         return (await self.status()).get("listener", {}).get("state") == "live"
 
     async def settled(self) -> bool:
-        """Live and confirmed, and the sweeps that this asks for are over."""
+        """Wait until the stream is live and confirmed, and the sweeps that this causes are over."""
         # While it is too busy to answer there is neither in it.
         status = await self.status()
         confirmed = status.get("listener", {}).get("confirmed", False)
@@ -152,7 +152,7 @@ class Daemon:
 async def start_daemon(
     *, ready: bool = True, module: str = "priorityd", **settings: object
 ) -> AsyncIterator[Daemon]:
-    """Run the daemon for the length of the block. Every line that it writes must be a log line."""
+    """Run the daemon for the length of the block; every line that it writes must be a log line."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     async with (
@@ -173,12 +173,12 @@ async def start_daemon(
                 process.kill()
             with anyio.CancelScope(shield=True):
                 await process.wait()
-    assert daemon.noise == [], "the daemon wrote something that is no log line"
+    assert daemon.noise == [], "the daemon wrote something that is not a log line"
     assert daemon.logged("change_handling_failed") == []
 
 
 async def priorityd(*arguments: str, **settings: object) -> tuple[int, str, str]:
-    """Run a command to its end: exit code, stdout, stderr."""
+    """Run a command to its end; returns exit code, stdout and stderr."""
     env = environment(**settings)
     code, out, err = await run_module("priorityd", *arguments, env=env)
     look("the output of a command", out + err, secrets_in(env))

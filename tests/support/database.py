@@ -1,11 +1,11 @@
 """Shared by all tests: a real PostgreSQL, and a database of its own for every test that asks for one.
 
-Normally that is the embedded PostgreSQL 18. With `PRIORITYD_TEST_DATABASE_URL` (a superuser's URL of
+By default that is the embedded PostgreSQL 18. With `PRIORITYD_TEST_DATABASE_URL` (a superuser's URL of
 a server that may be littered with databases and roles) the same tests run there.
 
-With `PRIORITYD_TEST_AS_SUPABASE=1` too they run as on a Supabase project: everything is set up as
-`tests/sql/supabase.sql` says, and applied and used as `postgres`, who owns the databases and must not
-be that superuser.
+With `PRIORITYD_TEST_AS_SUPABASE=1` in addition they run as on a Supabase project: everything is set up by
+`tests/sql/supabase.sql`, and applied and used as `postgres`, who owns the databases and must not be that
+superuser.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that databases can be made on."""
+    """A server on which databases can be made."""
 
     admin_url: str
     owner: str | None = None
@@ -84,7 +84,7 @@ class Server:
     def database(self, template: str | None = None, world: str = PLAIN) -> Iterator[Database]:
         """A new database for the length of the block.
 
-        Its files are copied: that takes half of the time that writing all pages to the log does.
+        Its files are copied, which takes half as long as writing all pages to the WAL.
         """
         name = f"priorityd_test_{uuid.uuid4().hex}"
         with psycopg.connect(self.admin_url, autocommit=True) as admin:
@@ -105,7 +105,7 @@ class Server:
 
 
 def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
-    """A temporary replication slot ends with its backend, a moment after its client has gone."""
+    """Wait for temporary replication slots to end, which takes a moment after their client has gone."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     query = "select count(*) from pg_replication_slots where database = %s"
     while admin.execute(query, (database,)).fetchone() != (0,):
@@ -116,14 +116,14 @@ def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
 def schema_sql(name: str) -> bytes:
     """What a database has before the migrations: `roles` (Supabase's part) or `application`."""
     if AS_SUPABASE and name == "roles":
-        # A superuser has put the rest into every database; this belongs to postgres, also on Supabase.
+        # A superuser has put the rest into every database; this belongs to postgres, as on Supabase.
         return b"create publication supabase_realtime"
     return (resources.files("priorityd.daemon.sandbox") / "schema" / f"{name}.sql").read_bytes()
 
 
 @contextmanager
 def superuser_beside(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's session on the same database, for what its owner may not do when run as on Supabase."""
+    """A superuser's session on the same database, for what the owner may not do when run as on Supabase."""
     user = urlsplit(os.environ["PRIORITYD_TEST_DATABASE_URL"]).username if AS_SUPABASE else None
     info = connection.info
     with psycopg.connect(
@@ -170,7 +170,7 @@ def server() -> Iterator[Server]:
 
 
 def _in_memory() -> str | None:
-    """A file system in memory, if there is a large one: a database is copied there in a tenth of the time."""
+    """A large in-memory file system, if there is one: copying a database there takes a tenth of the time."""
     if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and disk_usage(_MEMORY).free >= _MEMORY_BYTES:
         return str(_MEMORY)
     return None
@@ -190,7 +190,7 @@ def installed(server: Server, world: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def templates(server: Server) -> Iterator[Callable[[str], str]]:
-    """The template of each world, made when it is asked for."""
+    """The template of each world, made on demand."""
     made: dict[str, str] = {}
     with ExitStack() as stack:
 
@@ -209,7 +209,7 @@ def template(templates: Callable[[str], str]) -> str:
 
 
 def in_worlds(*worlds: str) -> pytest.MarkDecorator:
-    """Run a test that asks for `database`, or for what stands on it, in each of these worlds."""
+    """Run a test that uses `database`, or a fixture based on it, in each of these worlds."""
     return pytest.mark.parametrize("database", worlds, indirect=True)
 
 
@@ -228,7 +228,7 @@ def database(
 
 @pytest.fixture(scope="session")
 def database_of_all(server: Server, template: str) -> Iterator[Database]:
-    """The same for tests that change nothing, which is why they share it."""
+    """The same, shared by tests that change nothing."""
     with server.database(template) as database:
         yield database
 

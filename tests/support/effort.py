@@ -1,6 +1,6 @@
-"""How many cases a test tries that makes them up at random: a quarter, or with PRIORITYD_TEST_THOROUGH=1 all.
+"""How many random cases a test tries: a quarter, or all with PRIORITYD_TEST_THOROUGH=1.
 
-What is said of them is the same. `.ci/run` is thorough on every version of PostgreSQL.
+`.ci/run` is thorough on every version of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ _PART: Final = 1 if os.environ.get("PRIORITYD_TEST_THOROUGH") == "1" else 4
 
 
 def tries(thorough: int) -> int:
-    """Of so many cases, how many are tried."""
+    """How many of this number of cases are tried."""
     return thorough // _PART

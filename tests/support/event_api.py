@@ -7,16 +7,16 @@ It checks what the real one checks, and answers in its shapes. Source: Inngest's
 - The body is one event or an array of them; anything else is 400. `[]` is 200.
 - At most 5,000 events, at most `max_event_bytes` each (256 KiB, as on the smallest plan), a name that is not
   empty, not above 256 characters (the documented limit) and does not begin with `inngest/`.
-- Answers are `{"ids", "status", "error"?}`. A batch is not atomic: events before the one that is refused are
-  taken, and their ids are in the 400.
+- Answers are `{"ids", "status", "error"?}`. A batch is not atomic: events before a refused one are accepted,
+  and their ids are in the 400.
 - An event whose id was seen in the last 24 hours is answered like any other, with another internal id, and
   starts no run (`FunctionIdempotencyPeriod` in `pkg/consts/consts.go`).
 - `GET /v1/events/{internal id}/runs` lists the runs that an event has started, none for a repeat; an id that
-  is no ULID is 400 (`getEventRuns` in `pkg/api/apiv1/events.go` and `FunctionRun` in
+  is not a ULID is 400 (`getEventRuns` in `pkg/api/apiv1/events.go` and `FunctionRun` in
   `pkg/cqrs/function_runs.go`, 253303c).
 
 `Faults` make it fail. In a test's own process it is an `EventApi`; `python -m tests.support.event_api` runs
-it as a process of its own, which prints its URL and is told by HTTP under `/stand-in/`.
+it as a separate process, which prints its URL and is controlled by HTTP under `/stand-in/`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Faults:
     _since: float = field(default_factory=time.monotonic, repr=False)
 
     def spent(self) -> bool:
-        """Whether it is over; counts a request."""
+        """Whether the fault is over; counts a request."""
         if self.seconds is not None and time.monotonic() - self._since > self.seconds:
             return True
         if self.requests is None:
@@ -106,13 +106,13 @@ class EventApi:
         self._runs_of[internal_id] = [{"run_id": _ulid(), "status": "Running", "event_id": internal_id}]
 
     def end_runs(self, status: str) -> None:
-        """All runs that are under way come to this end: Completed, Failed or Cancelled."""
+        """End all current runs with this status: Completed, Failed or Cancelled."""
         for runs in self._runs_of.values():
             for run in runs:
                 run["status"] = status
 
     def named(self, name: str) -> list[Json]:
-        """Those of one name."""
+        """The accepted events with this name."""
         return [event for event in self.runs if event["name"] == name]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -252,12 +252,12 @@ def _cut(send: Any) -> None:
 
 class _Server(uvicorn.Server):
     def install_signal_handlers(self) -> None:
-        """The test's signals are its own."""
+        """Leave signals to the test."""
 
 
 @asynccontextmanager
 async def serve_asgi(application: Any, port: int = 0) -> AsyncIterator[str]:
-    """Serve an ASGI application on a loopback port for the length of the block; gives its URL."""
+    """Serve an ASGI application on a loopback port for the length of the block; yields its URL."""
     listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(
         application,
@@ -278,7 +278,7 @@ async def serve_asgi(application: Any, port: int = 0) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serve_event_api(api: EventApi, port: int = 0) -> AsyncIterator[str]:
-    """Serve the stand-in; gives its URL, to be used as INNGEST_EVENT_API_BASE_URL."""
+    """Serve the stand-in; yields its URL, to be used as INNGEST_EVENT_API_BASE_URL."""
     async with serve_asgi(api, port) as url:
         yield url
 

@@ -5,26 +5,26 @@
 | `realtime/close?code=1012` | closes every socket with this code (1000, 1001, 1011, 1012, …) |
 | `realtime/abort` | drops every socket without a closing handshake |
 | `realtime/overrun` | ends every channel as the server does over its quota of messages: `system` error, `phx_close`; the sockets stay open |
-| `realtime/resubscribe` | there is no slot for so long; then every channel subscribes once more, and is told by a `system` ok |
+| `realtime/resubscribe` | there is no slot for that time; then every channel subscribes once more, which a `system` ok reports |
 | `realtime/silence` | drops changes, while channels stay joined and heartbeats are answered |
-| `realtime/quota?events=1` | has a quota of so many changes a second: above it they are dropped until the average of a minute is below it |
+| `realtime/quota?events=1` | has a quota of that many changes a second: above it they are dropped until the average over a minute is below it |
 | `realtime/lose?share=0.3` | drops this share of the changes, at random |
 | `realtime/repeat` | sends each change twice |
-| `realtime/delay?by=3` | sends changes so many seconds late, in order |
-| `realtime/shuffle?by=1` | sends each change up to so many seconds late, in any order |
+| `realtime/delay?by=3` | sends changes that many seconds late, in order |
+| `realtime/shuffle?by=1` | sends each change up to that many seconds late, in any order |
 | `realtime/refuse` | answers no joins |
 | `realtime/limit` | ends a socket that joins, as when there are too many joins per second |
-| `realtime/private` | refuses joins of public channels, as a project does that allows private ones only |
-| `realtime/disable` | refuses handshakes with 403, as of a project that may not use Realtime |
-| `realtime/deny` | answers joins, then refuses the subscription by a `system` error |
+| `realtime/private` | refuses joins of public channels, as a project that allows only private ones does |
+| `realtime/disable` | refuses handshakes with 403, as for a project that may not use Realtime |
+| `realtime/deny` | answers joins, then refuses the subscription with a `system` error |
 | `realtime/withhold` | answers joins, then never says that the subscription has started |
-| `realtime/slotless` | has no slot, and says that subscriptions have started all the same (v2.129.8, while making a slot fails) |
-| `rest/fail?status=503` | lets RPCs fail, with `&function=` those of one function only; `&sqlstate=` and `&message=` word the answer, `&retry_after=` adds the header |
+| `realtime/slotless` | has no slot, but says that subscriptions have started (v2.129.8, while making a slot fails) |
+| `rest/fail?status=503` | makes RPCs fail, with `&function=` only those of one function; `&sqlstate=` and `&message=` set the answer's fields, `&retry_after=` adds the header |
 | `rest/page?status=403` | answers RPCs with a page of HTML, as gateways and proxies do |
 
 All but the first three take `&seconds=N`, for how long; 0 ends it at once. RPC failures with different `&name=`
-do not disturb each other. The server must have been given `Faults`. What a real failure can do is left to real
-failures: stop PostgreSQL, terminate a backend, hold a lock.
+are independent. The server must have been given `Faults`. What real failures can do is left to them: stop
+PostgreSQL, terminate a backend, hold a lock.
 """  # noqa: E501 - a table's row is one line
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ AMOUNTS: Final = {
     "shuffle": ("by", 1.0),
     "quota": ("events", 1.0),
 }
-"""Of what there is more or less: the parameter that says how much, and what it is without."""
+"""For faults that come in degrees: the parameter for the degree, and its default."""
 _REFUSALS: Final = ("refuse", "limit", "private", "disable", "deny", "withhold", "slotless")
 TIMED_FAULTS: Final = (*AMOUNTS, "silence", "repeat", *_REFUSALS)
 
 
 class PageError(ApiError):
-    """An answer that is not Supabase's."""
+    """An answer that does not come from Supabase."""
 
     def response(self) -> Response:
         return HTMLResponse(f"<html><title>{self.status} Forbidden</title></html>", self.status)
@@ -70,7 +70,7 @@ class Faults(sandbox.Faults):
     _rpc: dict[tuple[str, str | None], tuple[float, Callable[[], ApiError]]] = field(default_factory=dict)
 
     def begin(self, fault: str, parameters: Mapping[str, str]) -> None:
-        """Have this for so long; 0 ends it."""
+        """Put a fault in force for this number of seconds; 0 ends it."""
         if fault not in TIMED_FAULTS:
             raise ValueError(f"no such fault: {fault}")
         self._until[fault] = _until(parameters)
@@ -78,7 +78,7 @@ class Faults(sandbox.Faults):
         self._amounts[fault] = float(parameters.get(name, usual))
 
     def fail_rpc(self, parameters: Mapping[str, str], kind: type[ApiError] = ApiError) -> None:
-        """Let RPCs fail in this way; it replaces what has the same name and function."""
+        """Make RPCs fail in this way; this replaces a failure with the same name and function."""
         failure = partial(
             kind,
             int(parameters.get("status", "503")),
@@ -115,7 +115,7 @@ class Faults(sandbox.Faults):
 
 
 def misbehave(server: SandboxServer, request: str, **parameters: object) -> None:
-    """Do what the table says; the parameters may stand in the request or beside it."""
+    """Do what the table says; parameters may be given in the request or separately."""
     path, _, query = request.partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True)) | {k: str(v) for k, v in parameters.items()}
     faults = server.faults

@@ -1,10 +1,10 @@
-"""`python -m tests.support.forker FD`: has imported what `priorityd` imports, and forks for whoever asks.
+"""`python -m tests.support.forker FD`: imports what `priorityd` imports, and forks on request.
 
-Importing takes most of the processor time of a daemon, or of a command, that a test starts and soon ends. A
-fork is a process of its own like any other, with its own signals, descriptors, environment and end; it only
-does not import again. A request comes by the socket FD as one message: what to run, as JSON, and four
-descriptors, for stdin, stdout, stderr, and for the answers: the process id at once, and how it ended when it
-has. It ends when the other side of FD is closed. `tests.support.programs` asks.
+Imports take most of the processor time of a daemon or command that a test starts and soon ends. A fork is a
+process like any other, with its own signals, descriptors, environment and end, but without the imports. A
+request comes through the socket FD as one message: what to run, as JSON, and four descriptors: for stdin,
+stdout, stderr, and for the answers, which are the process id at once, and later how the process ended. The
+forker ends when the other side of FD is closed. `tests.support.programs` makes the requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LATE: Final = (
     "uvicorn.protocols.http.auto",
     "websockets.asyncio.client",
 )
-# They would do something, or need what is not installed for the daemon.
+# Importing these would have effects, or need packages that are not installed for the daemon.
 _NOT_FOR_IMPORT: Final = ("priorityd.__main__", "priorityd.daemon.sandbox")
 
 
@@ -50,7 +50,7 @@ class Request:
     directory: str
 
     def obey(self, descriptors: list[int]) -> None:
-        """Be that program: like a process that begins, with these descriptors for its first three."""
+        """Become that program, like a new process, with these descriptors as its first three."""
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -80,7 +80,7 @@ def _writing(descriptor: int, errors: str) -> Any:
 
 
 class Forker:
-    """Serves requests, one after the other, and tells of the ends of what it has forked."""
+    """Serves requests, one after the other, and reports how forked processes end."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -88,7 +88,7 @@ class Forker:
         self._selector.register(requests, selectors.EVENT_READ)
 
     def serve(self) -> tuple[Request, list[int]] | None:
-        """Return None when nobody can ask any more, and in each fork what it is to be."""
+        """Return None when there can be no more requests, and in each fork the program to become."""
         with self._requests, self._selector:
             return self._serve()
 
@@ -141,7 +141,7 @@ def _import_all() -> None:
 
 
 def main() -> None:
-    """Serve, and in each fork be what was asked for."""
+    """Serve, and in each fork become the requested program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     _import_all()

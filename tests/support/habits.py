@@ -1,6 +1,6 @@
-"""What differs between the worlds' applications, as far as a test that works in one has to know.
+"""What differs between the worlds' applications, as far as tests must know.
 
-It is said here independently of the project's functions, which are judged by it.
+It is defined here independently of the project's functions, which are tested against it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ and (t.priority::text, t.is_workspace_repo, t.workspace_count) is distinct from 
 
 @dataclass(frozen=True)
 class Habits:
-    """`counts` says which rows `wr` of workspace_repositories hold a repository, `unwritable` which tracked
-    rows `t` the application refuses to have changed; `refusing` are the columns of some that it does.
+    """`counts` says which rows `wr` of workspace_repositories count, `unwritable` which tracked rows `t` the
+    application does not allow to change; `refusing` has columns that make a row such a one.
 
     `remove` takes a workspace and repositories, `delete_workspace` a workspace.
     """
@@ -82,5 +82,5 @@ _HABITS = {
 
 
 def habits(world: str) -> Habits:
-    """Those of a world's application."""
+    """The habits of a world's application."""
     return _HABITS.get(world, _USUAL)

@@ -1,4 +1,4 @@
-"""The stand-in for the event API, and settings that lead to it."""
+"""The stand-in for the event API, and settings that point to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 
 @dataclass
 class StandIn:
-    """The event API and where it is."""
+    """The event API and its URL."""
 
     url: str
     api: EventApi = field(default_factory=EventApi)

@@ -1,4 +1,4 @@
-"""A stand-in for the part of Inngest's REST API v2 that lists functions, in the shapes of the real one.
+"""A stand-in for the part of Inngest's REST API v2 that lists functions, with answers like the real one's.
 
 Source: Inngest v1.43, `proto/api/v2/service.proto`; the types of triggers: `pkg/api/v2/enum_json.go`.
 """

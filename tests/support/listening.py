@@ -65,7 +65,7 @@ async def listening(
 
 
 async def _beat(store: Store, daemon_id: UUID, heartbeat: Heartbeat) -> None:
-    """Write the heartbeat row as the elector does, but more often."""
+    """Write the heartbeat row, as the elector does, but more often."""
     while True:
         sent_at = monotonic()
         with suppress(PriorityError):

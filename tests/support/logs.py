@@ -1,4 +1,4 @@
-"""What a test does to the logs ends with it."""
+"""Undoes a test's changes to logging."""
 
 from __future__ import annotations
 

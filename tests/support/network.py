@@ -1,4 +1,4 @@
-"""What stands between a daemon and Supabase in many a company: a proxy, and TLS by a private authority."""
+"""What is between a daemon and Supabase in many companies: a proxy, and TLS from a private authority."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def connect_proxy(credentials: str | None = None) -> AsyncIterator[tuple[int, list[str]]]:
-    """An HTTP proxy that knows CONNECT alone: its port, and the targets that it was asked for.
+    """An HTTP proxy that supports only CONNECT: its port, and the targets that were requested.
 
-    With `credentials` (the base64 of `user:password`) it asks for them.
+    With `credentials` (the base64 of `user:password`) it requires them.
     """
     targets: list[str] = []
 

@@ -1,9 +1,9 @@
 """`python -m tests.support.ordered_worker EVENTS_URL DATABASE_URL SECONDS`: does ordered jobs as they arrive.
 
-It is not Inngest, but what a function does that keeps the contract of ordered jobs: it takes the next event
-that the stand-in for the event API has accepted, says in `background_jobs` that the job is at work, works for
-SECONDS, and says that it is done. Several of these share the events as several runs at once do. It ends with
-its stdin.
+It is not Inngest, but does what a function for ordered jobs must do: it takes the next event that the
+stand-in for the event API has accepted, reports in `background_jobs` that the job has started, works for
+SECONDS, and reports that it is done. Several of them share the events, like concurrent runs. It ends with its
+stdin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def told_to_end() -> bool:
 
 
 def main() -> None:
-    """Until stdin ends."""
+    """Work until stdin ends."""
     url, database_url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
     seen = 0
     with (

@@ -1,4 +1,4 @@
-"""The parts of a daemon in this process, none of them running, on a real database behind the REST surface."""
+"""The parts of a daemon in this process, none of them running, on a real database behind the REST API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.database import Database
 
 @dataclass
 class Parts:
-    """What agents meet at, and the agents."""
+    """What the agents share, and the agents."""
 
     shared: Shared
     agents: Agents
@@ -44,7 +44,7 @@ def make_parts(store: Store, url: str, key: str, **chosen: float) -> Parts:
 
 @pytest.fixture
 async def another_daemon(database: Database) -> AsyncIterator[Callable[..., Parts]]:
-    """Makes the parts of a daemon, and of another one on the same database each time."""
+    """Makes the parts of a daemon; each call makes another daemon on the same database."""
     async with (
         serve_sandbox(database.url) as server,
         open_store(server.url, server.service_role_key) as store,

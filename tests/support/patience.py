@@ -1,7 +1,7 @@
-"""How long a test waits for what must come, the same for all of them.
+"""How long every test waits for what must come.
 
-A limit is there to end a test that waits in vain, and to say where. It measures nothing: on a machine that
-does other things too, what takes a moment takes many.
+The limit only ends a test that waits in vain, and shows where. It measures nothing: on a busy machine, what
+normally takes a moment may take long.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Starts Python modules as programs: processes with an environment of their own.
+"""Starts Python modules as programs: processes with their own environment.
 
 With a forker (`tests.support.forker`) they are forked, which takes a tenth of the processor time; without
-one, or where the environment says something to the interpreter itself, they are started as anything is.
+one, or if the environment affects the interpreter itself, they are started normally.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from tests.support.forker import ANSWER_BYTES
 
-# Warnings are errors, but for one that the realtime package causes (it reads `ConnectionClosed.code`): raised
-# there, it would end that package's listening task.
+# Warnings are errors, except one that the realtime package causes (it reads `ConnectionClosed.code`): as an
+# error it would end that package's listening task.
 _WARNINGS: Final = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
 PYTHON: Final = (sys.executable, *_WARNINGS)
 _READ_AT_START: Final = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
 
 
 class Forker:
-    """The process that forks; it begins when it is first needed. Close it at the end."""
+    """The process that forks, started when it is first needed. Close it at the end."""
 
     def __init__(self) -> None:
         self._requests: socket.socket | None = None
@@ -41,11 +41,11 @@ class Forker:
         self._environment = _read_at_start(os.environ)
 
     def can_start(self, environment: Mapping[str, str]) -> bool:
-        """Whether a fork is what a new process with this environment would be."""
+        """Whether a fork is equivalent to a new process with this environment."""
         return _read_at_start(environment) == self._environment
 
     def start(self, request: Mapping[str, object], *descriptors: int) -> tuple[int, socket.socket]:
-        """Have a process with these for stdin, stdout and stderr: its id, and what will tell its end."""
+        """Fork a process with this stdin, stdout and stderr; returns its id, and what will report its end."""
         mine, theirs = socket.socketpair()
         with theirs:
             message = json.dumps(request).encode()
@@ -84,7 +84,7 @@ def forking() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_are_forked() -> Iterator[None]:
-    """In all tests."""
+    """Fork in all tests."""
     with forking():
         yield
 
@@ -97,7 +97,7 @@ async def open_module(
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
 ) -> Process:
-    """Run a module as a program; what is not given is as for `subprocess`."""
+    """Run a module as a program; defaults are those of `subprocess`."""
     for forker in _forkers:
         if forker.can_start(env):
             return Forked(forker, module, arguments, env, (stdin, stdout, stderr))
@@ -108,7 +108,7 @@ async def open_module(
 async def run_module(
     module: str, *arguments: str, env: Mapping[str, str], given: bytes = b""
 ) -> tuple[int, str, str]:
-    """Run a module as a program to its end: exit code, stdout, stderr."""
+    """Run a module as a program to its end; returns exit code, stdout and stderr."""
     stdin = subprocess.PIPE if given else subprocess.DEVNULL
     async with (
         await open_module(module, *arguments, env=env, stdin=stdin) as process,
@@ -134,7 +134,7 @@ async def run_module(
 
 
 class Forked(Process):
-    """A forked process, as anyio has processes."""
+    """A forked process, with the interface of anyio's processes."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Forked(Process):
 
 
 class _Reading(ByteReceiveStream):
-    """The end of a pipe that is read."""
+    """The reading end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
@@ -239,7 +239,7 @@ class _Reading(ByteReceiveStream):
 
 
 class _Writing(ByteSendStream):
-    """The end of a pipe that is written to."""
+    """The writing end of a pipe."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)

@@ -1,17 +1,18 @@
 """A TCP proxy between the daemon and Supabase, on loopback, that misbehaves on request.
 
-Modes may be on together, and each as often as it likes: it is over when its last user has turned it off.
+Several modes may be on at the same time, and each may be turned on several times: it ends when it has been
+turned off as often.
 
-- `refused`: nothing listens, and open connections are reset; the port stays ours.
-- `frozen`: bytes wait, and go on when the mode ends, as after a network that lost packets.
-- `half_open`: bytes vanish silently both ways. A connection from before never works again,
-  even after the mode has ended, as behind a router that forgot it; a new one works when the mode has ended.
-- `stream_refused`: WebSockets are reset, those that are open too; REST goes on.
-- `slow`: every piece of data waits a moment.
-- `cut_before`: a REST request is met by a reset and never reaches the server.
-- `cut_after`: the server has done what the REST request asked for; its answer is met by a reset.
-- `truncated`: a REST answer ends in its middle.
-- `dripping`: a REST answer comes byte by byte, slower than anybody waits for; its rest when the mode ends.
+- `refused`: nothing listens, and open connections are reset; the port stays reserved.
+- `frozen`: bytes wait, and go on when the mode ends, as after packet loss in the network.
+- `half_open`: bytes vanish silently both ways. Existing connections never work again, even after the mode has
+  ended, as behind a router that forgot them; new ones work when the mode has ended.
+- `stream_refused`: WebSockets are reset, including open ones; REST goes on.
+- `slow`: every piece of data is delayed a little.
+- `cut_before`: a REST request is reset before it reaches the server.
+- `cut_after`: a REST request is reset after the server has processed it, before the answer.
+- `truncated`: a REST answer ends half-way.
+- `dripping`: a REST answer comes byte by byte, too slowly for any client; the rest comes when the mode ends.
 
 While there are `canned` answers, REST requests get one of them and never reach the server.
 """
@@ -51,7 +52,7 @@ _REST_REQUESTS = (b"POST /rest/", b"GET /rest/", b"HEAD /rest/")
 
 @dataclass(eq=False)
 class _Link:
-    """One connection: the client's side and the server's. What reaches a `lost` one vanishes."""
+    """One connection: the client's side and the server's. Data on a `lost` one vanishes."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
@@ -69,7 +70,7 @@ class _Link:
 
 
 class Proxy:
-    """See the module's text. Make one with `serve_proxy`."""
+    """See the module's docstring. Make one with `serve_proxy`."""
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
@@ -80,13 +81,13 @@ class Proxy:
         self._thawed.set()
         self._listening: asyncio.Server | None = None
         self._changing = asyncio.Lock()
-        # Bound for as long as the proxy lives, so that the port is not taken while it is refused.
+        # Bound as long as the proxy lives, so that nobody else takes the port while connections are refused.
         self._holder = _bound_socket(0)
         self.port: int = self._holder.getsockname()[1]
         self.canned: dict[str, bytes] = {}
 
     async def set(self, mode: Mode, *, on: bool) -> None:
-        """Turn a mode on, or take back that it was turned on."""
+        """Turn a mode on, or undo turning it on."""
         self._modes[mode] += 1 if on else -1
         (self._thawed.clear if self._is_on("frozen") or self._is_on("half_open") else self._thawed.set)()
         if mode == "stream_refused" and on:
@@ -167,7 +168,7 @@ class Proxy:
         link.server.transport.abort()
 
     def _is_cut(self, link: _Link) -> bool:
-        """Whether its requests are met by a reset."""
+        """Whether its requests are to be reset."""
         stream = link.is_stream and self._is_on("stream_refused")
         return stream or (link.is_rest and self._is_on("cut_before"))
 
@@ -221,7 +222,7 @@ def _until_reset() -> Iterator[None]:
 
 def _bound_socket(port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    # What lets the holder and the listener have one port; nobody else listens there without it.
+    # This lets the holder and the listener share one port; nobody else can listen there without it.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind((_HOST, port))
     return bound

@@ -1,4 +1,4 @@
-"""psql, as operators run the scripts that are made for it."""
+"""Runs scripts with psql, as operators do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PSQL = POSTGRES_VERSIONS[18] / "psql"
 
 
 def psql_command(url: str, file: Path) -> list[str | Path]:
-    """The command that runs a file without anything of the user's own."""
+    """The command that runs a file, without the user's own configuration."""
     return [PSQL, "--no-psqlrc", "--quiet", url, "-f", file]
 
 
 def run_psql(url: str, file: Path) -> str:
-    """Run a file to its end; what it printed."""
+    """Run a file to its end; returns what it printed."""
     done = subprocess.run(psql_command(url, file), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Reports to show: one where all is well, and how to make others of it."""
+"""Reports for the status page: one where all is well, and ways to derive others from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def a_report(**changes: Any) -> Report:
 
 
 def an_hour(*, changes: int = 3) -> dict[str, Any]:
-    """A history in which every minute has so many changes of each priority."""
+    """A history in which every minute has this number of changes of each priority."""
     latency = {"count": changes, "p50_seconds": 0.14, "p95_seconds": 0.31}
     none = {"count": 0, "p50_seconds": None, "p95_seconds": None}
     return {
@@ -40,14 +40,16 @@ def an_hour(*, changes: int = 3) -> dict[str, Any]:
 
 
 def a_busy_hour() -> dict[str, Any]:
-    """The changes to a report of an hour with an import, two outages that are over and one that is not, and
-    before that the start of the daemon."""
+    """The report's fields for an hour in which the daemon started, with an import and three outages.
+
+    The last outage still goes on.
+    """
     history = an_hour(changes=0)
     first: datetime = history["minutes"][0]["at"]
     for index, minute in enumerate(history["minutes"]):
         quiet = index < 5 or 20 <= index < 24 or 44 <= index < 50 or index >= 57
         for priority, step in {} if quiet else {"high": 7, "medium": 4}.items():
-            # Figures without an order that one sees, the same each time.
+            # Figures without a visible pattern, the same each time.
             count = (4200 if priority == "high" else 12) if index == 33 else index * index * step % 11
             p50 = 0.2 + index * step % 9 / 40
             if count:

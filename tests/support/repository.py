@@ -1,4 +1,4 @@
-"""Where the repository is, and what it says of itself."""
+"""Where the repository is."""
 
 from __future__ import annotations
 

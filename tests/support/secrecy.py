@@ -1,7 +1,7 @@
 """Secrets stay secret: everything that a process writes, answers or shows is searched for its keys.
 
-The helpers that run processes hand everything to `look`. A secret that is found fails the test at once, and
-the whole run at its end, in case the failure was mistaken for another.
+The helpers that run processes pass everything to `look`. A secret that is found fails the test at once, and
+also the whole run at its end, in case the failure was mistaken for another one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Final
 
 LOOKED_AT: Final[Counter[str]] = Counter()
-"""How many texts of each kind."""
+"""The number of texts searched, by kind."""
 LEAKS: Final[Counter[str]] = Counter()
-"""In which kinds a secret was found."""
+"""The kinds in which a secret was found."""
 
 _SECRET_NAMES: Final = ("KEY", "SECRET", "TOKEN", "PASSWORD")
 _SHORTEST: Final = 8
 
 
 def secrets_in(environment: Mapping[str, object]) -> tuple[str, ...]:
-    """The secrets that a process gets by its environment; of a JSON web token also the signature alone."""
+    """The secrets in a process's environment; of JSON web tokens also the signature alone."""
     values = {
         str(value)
         for name, value in environment.items()
@@ -40,7 +40,7 @@ def look(kind: str, text: str, secrets: Iterable[str]) -> None:
 
 
 def look_at_process(pid: int, secrets: Iterable[str]) -> None:
-    """The same for what `ps` shows to everybody: command line and title."""
+    """The same for what `ps` shows to everybody: the command line and title."""
     directory = Path("/proc") / str(pid)
     for name in ("cmdline", "comm"):
         try:

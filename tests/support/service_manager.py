@@ -1,4 +1,4 @@
-"""The side of systemd that a service talks to (sd_notify(3)), for tests."""
+"""A stand-in for the side of systemd that services talk to (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 class ServiceManager:
-    """What a service has said: a message is one datagram, its lines by name."""
+    """What a service has sent: each message is one datagram, as its fields by name."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
         self.messages: list[dict[str, str]] = []
 
     def told(self, field: str, value: str = "1") -> list[dict[str, str]]:
-        """The messages in which this field begins with this value, in their order."""
+        """The messages in which this field begins with this value, in order."""
         return [message for message in self.messages if message.get(field, "").startswith(value)]
 
     def listen(self) -> None:

@@ -1,6 +1,6 @@
-"""Situations that the status page has to tell of, each a real daemon on a database of its own.
+"""Situations that the status page must show, each with a real daemon on a database of its own.
 
-A situation is yielded when the daemon says what is so; `then` is what happens behind the open page.
+A situation is yielded when the daemon reports it; `then` is what happens behind the open page.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from tests.support.reports import NOW, a_busy_hour, a_report
 from tests.support.stack import Stack
 
 _LONG_SECONDS: Final = 120
-"""What takes half a minute on a quiet machine."""
+"""For what takes half a minute on a quiet machine."""
 
 RARE_SWEEPS: Final = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 90}
-"""While rows are tried again they are not among those that are refused."""
+"""While refused rows are retried, they are not among the refused ones."""
 
 REPOSITORIES: Final = tuple(
     f"acme/{name}"
@@ -58,7 +58,7 @@ LONG_NAMES: Final = (
 
 @dataclass
 class Situation:
-    """Where the page is, and what happens once it is open."""
+    """The page's URL, and what happens once it is open."""
 
     url: str
     then: Callable[[], Awaitable[None]] | None = None
@@ -69,12 +69,12 @@ Make = Callable[[NewStack], AbstractAsyncContextManager[Situation]]
 
 
 def page_of(daemon: Daemon) -> str:
-    """Where its page is."""
+    """The URL of its page."""
     return f"http://127.0.0.1:{daemon.port}/"
 
 
 def named(app: Application, *names: str) -> list[UUID]:
-    """Tracked repositories of these names."""
+    """Tracked repositories with these names."""
     ids = [uuid4() for _ in names]
     owners, repositories = zip(*(name.split("/", 1) for name in names), strict=True)
     app.connection.execute(
@@ -88,7 +88,7 @@ def named(app: Application, *names: str) -> list[UUID]:
 
 
 async def says(daemon: Daemon, text: str) -> None:
-    """Wait until its headline begins so."""
+    """Wait until the headline begins with this."""
 
     async def does() -> bool:
         answer = await daemon.get("/status")
@@ -98,7 +98,7 @@ async def says(daemon: Daemon, text: str) -> None:
 
 
 async def knows(daemon: Daemon, *problems: str) -> None:
-    """Wait until these are among its problems."""
+    """Wait until these are among the problems."""
 
     async def does() -> bool:
         return set(problems) <= {each["name"] for each in (await daemon.status()).get("problems", ())}
@@ -108,7 +108,7 @@ async def knows(daemon: Daemon, *problems: str) -> None:
 
 @asynccontextmanager
 async def starting(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """Supabase has not answered yet. For 25 seconds that is nothing to worry about."""
+    """Supabase has not answered yet. For 25 seconds this is not a problem."""
     async with new_stack() as stack, serve_proxy(urlsplit(stack.server.url).port or 0) as proxy:
         await proxy.set("frozen", on=True)
         async with stack.daemon(ready=False, SUPABASE_URL=f"http://127.0.0.1:{proxy.port}") as daemon:
@@ -147,7 +147,7 @@ async def _has_counted_jobs(daemon: Daemon, medium: int) -> bool:
 
 @asynccontextmanager
 async def nothing_in_a_workspace(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """Repositories are tracked, and no workspace holds one."""
+    """Repositories are tracked, but no workspace holds one."""
     async with new_stack() as stack:
         named(stack.app, *REPOSITORIES)
         async with stack.daemon() as daemon:
@@ -157,7 +157,7 @@ async def nothing_in_a_workspace(new_stack: NewStack) -> AsyncIterator[Situation
 
 @asynccontextmanager
 async def database_frozen(_: NewStack) -> AsyncIterator[Situation]:
-    """Each of PostgreSQL's processes stands still."""
+    """All of PostgreSQL's processes are stopped."""
     with embedded_postgres() as postgres:
         prepare_database(postgres.url(), with_demo_data=False, step=lambda _: None)
         with psycopg.connect(postgres.url(), autocommit=True) as connection:
@@ -192,7 +192,7 @@ def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def realtime_down(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """WebSockets are reset, also the one that was open; all else works."""
+    """WebSockets are reset, including the open one; everything else works."""
     async with new_stack() as stack, serve_proxy(urlsplit(stack.server.url).port or 0) as proxy:
         app = stack.app
         ids = named(app, *REPOSITORIES)
@@ -225,7 +225,7 @@ async def parked_rows(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 @asynccontextmanager
 async def all_writes_refused(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """A trigger of the application writes to a table that is not there."""
+    """A trigger of the application writes to a table that does not exist."""
     async with new_stack() as stack:
         app = stack.app
         ids = named(app, *REPOSITORIES, *(f"acme/service-{number}" for number in range(1, 20)))
@@ -264,7 +264,7 @@ async def standing_by(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 @asynccontextmanager
 async def lost_jobs(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """Nobody reports on ordered jobs that were released."""
+    """Ordered jobs were released, but never report."""
     async with new_stack() as stack, serve_event_api(EventApi()) as inngest:
         app = stack.app
         ids = named(app, *REPOSITORIES)
@@ -289,7 +289,7 @@ async def lost_jobs(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 @asynccontextmanager
 async def killed(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """The daemon is gone behind the open page."""
+    """The daemon dies behind the open page."""
     async with new_stack() as stack:
         app = stack.app
         app.add(app.workspace(), *named(app, *REPOSITORIES)[:7])
@@ -305,7 +305,7 @@ async def killed(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 @asynccontextmanager
 async def long_names(new_stack: NewStack) -> AsyncIterator[Situation]:
-    """Names as long as they may be, and of all alphabets; one of them can't be written."""
+    """Names of the greatest length, and in many alphabets; the row of one can't be written."""
     async with new_stack() as stack:
         app = stack.app
         ids = named(app, *LONG_NAMES)
@@ -321,7 +321,7 @@ async def long_names(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 
 def moved(value: Any, by: timedelta) -> Any:
-    """The same so much later."""
+    """The same report, this much later."""
     if isinstance(value, datetime):
         return value + by
     if isinstance(value, dict):
@@ -331,7 +331,7 @@ def moved(value: Any, by: timedelta) -> Any:
 
 @asynccontextmanager
 async def an_hour_with_outages(_: NewStack) -> AsyncIterator[Situation]:
-    """What takes an hour to happen, from a report that was written by hand."""
+    """What takes an hour to happen, shown from a hand-written report."""
     report = Report.model_validate(moved(a_report(**a_busy_hour()).model_dump(), utc_now() - NOW))
     probes = Probes(not_alive=list, not_ready=list, status=lambda: report)
     with listen("127.0.0.1", 0) as endpoint:

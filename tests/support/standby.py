@@ -1,4 +1,4 @@
-"""A PostgreSQL that becomes a standby and is promoted again, as during a failover."""
+"""A PostgreSQL server that becomes a standby and is promoted again, as during a failover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.application import Application
 
 
 class Pair:
-    """A server that becomes a standby of nobody, and is promoted again."""
+    """A server that becomes a standby without a primary, and is promoted again."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self.postgres = postgres
@@ -33,7 +33,7 @@ class Pair:
 
 @contextmanager
 def pair_of_servers() -> Iterator[Pair]:
-    """One with the application and the migrations, for the length of the block."""
+    """A server with the application and the migrations, for the length of the block."""
     with embedded_postgres() as postgres:
         prepare_database(postgres.url(), with_demo_data=False, step=lambda _: None)
         yield Pair(postgres)

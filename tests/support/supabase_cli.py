@@ -1,4 +1,4 @@
-"""The official Supabase CLI, from npm, and a way for it to the embedded server."""
+"""The official Supabase CLI, from npm, and a way to connect it to the embedded server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def supabase_cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def over_tcp(url: str) -> Iterator[str]:
-    """The same database over TCP: the CLI knows no Unix sockets, and the embedded server nothing else."""
+    """The same database over TCP: the CLI can't use Unix sockets, the embedded server's only ones."""
     info = psycopg.conninfo.conninfo_to_dict(url)
     host = str(info["host"])
     if not host.startswith("/"):

@@ -20,7 +20,7 @@ _ROWS, _COLUMNS = 50, 200
 
 @contextmanager
 def terminal() -> Iterator[tuple[Callable[[], str], int]]:
-    """What has been drawn so far, and the descriptor that a program takes for its terminal."""
+    """The terminal's output so far, and the descriptor that a program uses as its terminal."""
     screen, tty = pty.openpty()
     termios.tcsetwinsize(tty, (_ROWS, _COLUMNS))
     drawn = bytearray()
@@ -50,7 +50,7 @@ class Shell:
         os.write(self._master, text.encode())
 
     def expect(self, pattern: str, seconds: float = PATIENCE_SECONDS) -> str:
-        """Wait until the pattern has been drawn, and forget what was drawn up to its end."""
+        """Wait until the pattern has been drawn, and discard the output up to its end."""
         deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self._drawn)) is None:
             ready = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))[0]

@@ -1,4 +1,4 @@
-"""Troubles that a test makes: for the sandbox's servers, and for a row."""
+"""Faults that a test causes: in the sandbox's servers, and for a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.stack import Stack
 
 
 def poison(stack: Stack, repository_id: UUID) -> None:
-    """From now on no update of this repository's row succeeds."""
+    """Make every update of this repository's row fail."""
     stack.app.connection.execute(
         f"""
         create function poison() returns trigger language plpgsql as $$
@@ -22,7 +22,7 @@ def poison(stack: Stack, repository_id: UUID) -> None:
 
 
 async def heal(stack: Stack) -> None:
-    """Undo `poison`. In a thread: it waits for transactions that the sandbox, in this loop, has to end."""
+    """Undo `poison`. In a thread, since it waits for transactions that the sandbox in this loop must end."""
     await anyio.to_thread.run_sync(
         lambda: stack.app.connection.execute("drop trigger poison on tracked_repositories")
     )

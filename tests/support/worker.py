@@ -1,9 +1,9 @@
 """`python -m tests.support.worker URL EXPRESSION`: does jobs one by one, in the order that Inngest documents.
 
-It is not Inngest. It takes the events that the stand-in for the event API at URL has accepted, and starts
-whichever waits with the smallest (time of arrival - head start), where EXPRESSION, a `priority.run` evaluated
-as CEL, gives the seconds of head start within Inngest's documented limits. For each number read from stdin it
-does so many jobs, and prints one JSON line for each.
+It is not Inngest. It takes the events that the stand-in for the event API at URL has accepted, and always
+starts the waiting one with the smallest (time of arrival - head start); EXPRESSION, a `priority.run`
+evaluated as CEL, gives the head start in seconds, within Inngest's documented limits. For each number read
+from stdin it does that many jobs, and prints one JSON line for each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.cel import head_start
 
 
 class Worker:
-    """What waits and what was seen."""
+    """The waiting events, and how many have been seen."""
 
     def __init__(self, url: str, expression: str) -> None:
         self._http = httpx.Client(base_url=url, trust_env=False)
@@ -28,7 +28,7 @@ class Worker:
         self._waiting: list[tuple[float, int, dict[str, Any]]] = []
 
     def do_next(self) -> dict[str, Any] | None:
-        """Do the job that is next; None when none waits."""
+        """Do the next job; None if none waits."""
         self._take_new_events()
         if not self._waiting:
             return None
@@ -46,7 +46,7 @@ class Worker:
 
 
 def main() -> None:
-    """Until stdin ends."""
+    """Work until stdin ends."""
     worker = Worker(*sys.argv[1:])
     for line in sys.stdin:
         for _ in range(int(line)):

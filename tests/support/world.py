@@ -1,4 +1,4 @@
-"""What the SQL tests do to a database: the application's writes, the project's functions, and looking."""
+"""What the SQL tests do with a database: the application's writes, the project's functions, and queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """The columns of a tracked row that priorities are about."""
+    """The columns of a tracked row that concern its priority."""
 
     priority: str | None
     is_workspace_repo: bool | None
@@ -139,14 +139,14 @@ class World:
         ).fetchall()
 
     def everything(self) -> list[tuple[Any, ...]]:
-        """All tracked rows to the last bit, with the version of each, and the length of the trail."""
+        """All tracked rows exactly, with their row versions, and the length of the trail."""
         rows = self.execute(
             "select tr.xmin::text, tr.ctid::text, to_jsonb(tr) from tracked_repositories tr order by id"
         )
         return [*rows.fetchall(), self.execute("select count(*) from repository_priority_changes").fetchone()]
 
     def wait_until_blocked(self, pid: int) -> None:
-        """Wait until the session with this backend waits for a lock that another one holds."""
+        """Wait until the session with this backend waits for a lock held by another one."""
         self.wait_for("select cardinality(pg_blocking_pids(%s)) > 0", pid)
 
     def wait_for(self, query: str, *args: object) -> None:
@@ -157,7 +157,7 @@ class World:
 
 
 class Background(Generic[T]):
-    """A call in a thread of its own, with its result or its error for later."""
+    """A call in its own thread; its result or error is kept for later."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._result: list[T] = []
@@ -180,5 +180,5 @@ class Background(Generic[T]):
 
 
 def session(database: Database, *, autocommit: bool = True) -> World:
-    """Another session on the same database."""
+    """Open another session on the same database."""
     return World(database.connect(autocommit=autocommit))

@@ -123,7 +123,7 @@ def _apply(url: str, ended: threading.Event, errors: list[str]) -> int:
 
 
 async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
-    """See the module's text."""
+    """See the module's docstring."""
     with embedded_postgres() as postgres:
         url = postgres.url()
         with psycopg.connect(url, autocommit=True) as connection:

@@ -18,9 +18,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.worlds", description=__doc__)
     parser.add_argument("--world", nargs="+", choices=WORLDS, default=WORLDS, metavar="WORLD")
     parser.add_argument("--flow", nargs="+", choices=COLUMNS, default=COLUMNS, metavar="FLOW")
-    parser.add_argument("--repositories", type=int, default=200, help="how many a flow about many takes")
+    parser.add_argument(
+        "--repositories", type=int, default=200, help="the number of repositories in flows about many"
+    )
     chosen = parser.parse_args()
-    # As Ctrl-C does: what was started is ended.
+    # As with Ctrl-C: end everything that was started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     matrix = asyncio.run(_run(chosen.world, tuple(chosen.flow), chosen.repositories))
     print(matrix.as_table())

@@ -1,4 +1,4 @@
-"""The flows: each is done in a world, and raises an AssertionError that says what is wrong."""
+"""The flows: each runs in a world, and raises an AssertionError that says what is wrong."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Flow:
-    """`excused_by`: the steps of `priorityd check` whose findings are reasons for the flow not to work."""
+    """`excused_by`: the steps of `priorityd check` whose findings excuse the flow from working."""
 
     do: Callable[[Place], Awaitable[None]]
     excused_by: tuple[str, ...] = ()
 
 
 async def _until(what: str, condition: Callable[[], object]) -> None:
-    """Wait for it, and say what did not come."""
+    """Wait for the condition; if it does not come, say which."""
     try:
         await eventually(condition)
     except AssertionError as error:
@@ -45,7 +45,7 @@ async def _until(what: str, condition: Callable[[], object]) -> None:
 
 
 async def _become(place: Place, row: Row, *repositories: UUID) -> None:
-    """Wait until these rows are so."""
+    """Wait until these rows have these values."""
     await _until(
         f"not all of {len(repositories)} rows became {row}",
         lambda: all(place.app.row(repository) == row for repository in repositories),
@@ -53,7 +53,7 @@ async def _become(place: Place, row: Row, *repositories: UUID) -> None:
 
 
 async def live_add_and_remove(place: Place) -> None:
-    """By the stream alone: nothing is done by timer. One is in a workspace before the daemon starts."""
+    """By the stream alone, without timers. One repository is in a workspace before the daemon starts."""
     app, workspace = place.app, place.app.workspace()
     before, live = app.repository(), app.repositories(_LIVE)
     app.add(workspace, before)
@@ -69,7 +69,7 @@ async def live_add_and_remove(place: Place) -> None:
 
 
 async def cascade(place: Place) -> None:
-    """Many memberships come in one statement and go with their workspace; refused rows delay nothing else."""
+    """Many memberships come in one statement and go with their workspace; refused rows delay no others."""
     app = place.app
     doomed, other, repositories = app.workspace(), app.workspace(), app.repositories(place.size)
     place.refusing()
@@ -87,7 +87,7 @@ async def cascade(place: Place) -> None:
 
 
 async def _refused_are_named(place: Place, daemon: Daemon) -> None:
-    """As parked, with what the application said."""
+    """Refused rows are shown as parked, with the application's message."""
     refused = place.app.connection.execute(place.app.habits.list_refused.encode()).fetchall()
 
     async def all_named() -> bool:
@@ -119,7 +119,7 @@ async def sweep(place: Place) -> None:
 
 
 async def resync(place: Place) -> None:
-    """All pages, and those without a repository."""
+    """All pages are corrected, and rows without a repository, too."""
     app, workspace = place.app, place.app.workspace()
     repositories, empty = app.repositories(place.size), app.track(None, priority="low")
     app.add(workspace, *repositories)
@@ -138,7 +138,7 @@ async def resync(place: Place) -> None:
 
 
 async def cli_sync(place: Place) -> None:
-    """A dry run says what the command then does."""
+    """A dry run shows what the command then does."""
     app, workspace = place.app, place.app.workspace()
     repositories = app.repositories(place.size)
     app.add(workspace, *repositories)
@@ -150,7 +150,7 @@ async def cli_sync(place: Place) -> None:
 
 
 async def pin(place: Place) -> None:
-    """A pin shows outside workspaces, is kept inside one, and can be taken back."""
+    """A pin takes effect outside workspaces, is kept inside one, and can be removed."""
     app, workspace, repository = place.app, place.app.workspace(), place.app.repository()
     await place.priorityd("pin", str(repository), "low")
     assert app.row(repository) == ("low", False, 0)
@@ -165,7 +165,7 @@ async def pin(place: Place) -> None:
 
 
 async def explain(place: Place) -> None:
-    """What is right is called right, and the workspace is named."""
+    """A right row is reported as right, and the workspace is named."""
     repository = place.member()
     await place.sync(repository)
     answer = json.loads(await place.priorityd("explain", str(repository), "--json"))
@@ -175,7 +175,7 @@ async def explain(place: Place) -> None:
 
 
 async def queue_direct(place: Place) -> None:
-    """The events carry the priorities, the workspace's first."""
+    """The events have the priorities, and the workspace's come first."""
     held, other = place.member(), place.app.repository()
     await place.sync(held, other)
     before = len(place.inngest.accepted)
@@ -198,7 +198,7 @@ async def _queue(place: Place, *repositories: UUID, data: str = "{}") -> list[UU
 
 
 async def queue_ordered(place: Place) -> None:
-    """The jobs wait in the application's table, and the list has them in their order."""
+    """The jobs wait in the application's table, and are listed in order."""
     held, other = place.member(), place.app.repository()
     await place.sync(held, other)
     await _queue(place, other, held)
@@ -207,7 +207,7 @@ async def queue_ordered(place: Place) -> None:
 
 
 async def cancel(place: Place) -> None:
-    """What waits is cancelled, and the application's table says so."""
+    """Waiting jobs are cancelled, and the application's table says so."""
     repository = place.app.repository()
     (job,) = await _queue(place, repository)
     await place.priorityd("jobs", "cancel", str(job))
@@ -216,7 +216,7 @@ async def cancel(place: Place) -> None:
 
 
 async def release(place: Place) -> None:
-    """One at a time, the workspace's first; what ends makes room for the next; what Inngest refuses fails."""
+    """One at a time, the workspace's first; one that ends makes room for the next; refused ones fail."""
     app, held = place.app, place.member()
     others = [app.repository(), app.repository()]
     await place.sync(held, *others)
@@ -289,7 +289,7 @@ FLOWS: Final[dict[str, Flow]] = {
 def words(error: BaseException) -> str:
     """The first line of what an error says."""
     lines = str(error).strip().splitlines() or ["nothing"]
-    told = lines[0][:300]
+    first = lines[0][:300]
     if isinstance(error, ExceptionGroup):
         return words(error.exceptions[0])
-    return told if isinstance(error, AssertionError | RefusedError) else f"{type(error).__name__}: {told}"
+    return first if isinstance(error, AssertionError | RefusedError) else f"{type(error).__name__}: {first}"

@@ -1,4 +1,4 @@
-"""The flows that are about the migrations themselves: applied over rows, applied twice, taken out."""
+"""The flows about the migrations themselves: applied to existing rows, applied twice, and undone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.worlds.flows import RefusedError
 
 
 def install_twice(database: Database) -> None:
-    """Over wrong rows, some of which refuse the repair. Applied again it changes nothing."""
+    """Applied to wrong rows, some of which can't be repaired. Applying it again changes nothing."""
     connection, app = _prepared(database)
     held, found_high, _ = _rows(app)
     _install(connection)
@@ -27,7 +27,7 @@ def install_twice(database: Database) -> None:
 
 
 def uninstall(database: Database) -> None:
-    """The schema is as before, and priorities are what they are outside workspaces."""
+    """The schema is as it was before, and priorities are those outside workspaces."""
     connection, app = _prepared(database)
     before = _without_ours(_fingerprint(connection))
     _install(connection)
@@ -50,7 +50,7 @@ def _prepared(database: Database) -> tuple[psycopg.Connection[Any], Application]
 
 
 def _rows(app: Application) -> tuple[Any, Any, Any]:
-    """One in a workspace, one at high outside, one at medium, and those that refuse."""
+    """One in a workspace, one at high outside, one at medium, and those that can't be written."""
     workspace, held, found_high, other = (
         app.workspace(),
         app.repository(),
@@ -67,7 +67,7 @@ def _rows(app: Application) -> tuple[Any, Any, Any]:
 
 
 def _install(connection: psycopg.Connection[Any]) -> None:
-    """Raises `RefusedError` where our own words say why not; those come with a hint."""
+    """Raises `RefusedError` if our own message gives the reason; such messages have a hint."""
     try:
         with as_owner(connection):
             apply_migrations(connection)

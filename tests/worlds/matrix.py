@@ -1,4 +1,4 @@
-"""Runs the flows of a world one after the other, and says what came of each."""
+"""Runs the flows of a world one after the other, and reports their outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARKS: Final[dict[Outcome, str]] = {"right": "right", "refused": "refused", "wr
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of a flow in a world; `why` is the reason if it is not right."""
+    """The outcome of a flow in a world; `why` is the reason if it is not right."""
 
     outcome: Outcome
     why: str = ""
@@ -37,7 +37,7 @@ class Matrix:
     rows: dict[str, Row] = field(default_factory=dict)
 
     def of(self, outcome: Outcome) -> list[tuple[str, str, str]]:
-        """World, flow and reason of all cells with that outcome."""
+        """World, flow and reason of all cells with this outcome."""
         return [
             (world, flow, cell.why)
             for world, row in self.rows.items()
@@ -46,7 +46,7 @@ class Matrix:
         ]
 
     def as_table(self) -> str:
-        """For a person: a line for each world, then the reasons."""
+        """The table for people: a line for each world, then the reasons."""
         width = max(map(len, self.rows))
         columns = [flow for flow in COLUMNS if any(flow in row for row in self.rows.values())]
         lines = [" " * width + "  " + "  ".join(columns)]
@@ -63,7 +63,7 @@ class Matrix:
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """One line."""
+        """The matrix as one line of JSON."""
         counts = {outcome: len(self.of(outcome)) for outcome in _MARKS}
         cells = {
             world: {
@@ -83,7 +83,7 @@ async def run_world(server: Server, world: str, size: int, flows: tuple[str, ...
     try:
         row |= await _installed_flows(server, world, size, flows)
     except psycopg.Error as error:
-        # What our own words refuse comes with a hint.
+        # Our own refusals have a hint.
         outcome: Outcome = "refused" if error.diag.message_hint else "wrong"
         cell = Cell(outcome, f"at the installation: {error.diag.message_primary or error}")
         return dict.fromkeys(flows, cell)

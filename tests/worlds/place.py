@@ -1,4 +1,4 @@
-"""Where the flows of a world happen: a database behind the sandbox's servers, and a stand-in for Inngest."""
+"""Where the flows of a world run: a database behind the sandbox's servers, and a stand-in for Inngest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ do $$ begin execute (
 
 @dataclass
 class Place:
-    """`size` is how many repositories a flow about many takes; `findings` what `check` said is not ok."""
+    """`size` is the number of repositories in flows about many; `findings` what `check` did not find ok."""
 
     stack: Stack
     inngest: EventApi
@@ -47,7 +47,7 @@ class Place:
     findings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def clear(self) -> None:
-        """Leave nothing of a flow to the next one."""
+        """Remove everything that a flow has left."""
         self.app.connection.execute(_EMPTY)
         self.inngest.faults = EventFaults()
 
@@ -83,7 +83,7 @@ class Place:
         return answer.json()
 
     async def sync(self, *repositories: UUID) -> None:
-        """Sync these."""
+        """Sync these repositories."""
         await self.rpc("sync_workspace_priorities", p_repository_ids=[str(each) for each in repositories])
 
     def value(self, query: str, *args: object) -> Any:
@@ -103,7 +103,7 @@ class Place:
         return {str(self.member(**columns)) for columns in self.app.habits.refusing}
 
     def all_right(self, refused: list[Json]) -> None:
-        """No row is wrong except those that the application refuses, which the answers have named."""
+        """Check that no row is wrong except those that the application refuses, as listed in the answers."""
         assert self.app.wrong_rows() == 0, f"{self.app.wrong_rows()} rows are wrong"
         unwritable = self.app.connection.execute(self.app.habits.list_refused.encode()).fetchall()
         expected, named = {str(row[1]) for row in unwritable}, {row["repository_id"] for row in refused}

@@ -1,8 +1,8 @@
-"""The status page: one HTML document with everything in it, made from a report and nothing else.
+"""The status page: one self-contained HTML document, made from a report and nothing else.
 
-It says in words what is so before it shows any figure, and works without scripts and without the network.
-With scripts it fetches itself every few seconds and exchanges only what has changed, so that nothing
-flickers, what is open stays open, and a screen reader speaks only when problems come and go.
+It describes the situation in words before it shows any figures, and works without scripts and without other
+files. With scripts it fetches itself every few seconds and replaces only what has changed, so that nothing
+flickers, open details stay open, and a screen reader speaks only when problems come and go.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ _ENVIRONMENT.filters |= {
     "sentences": words.sentences,
     "workspaces": words.workspaces,
 }
-# Both come from this package: they are trusted, and must arrive as they are hashed above.
+# Both come from this package: they are trusted, and must be served exactly as they are hashed above.
 _ENVIRONMENT.globals |= {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704
 
 
 def render(report: Report, now: datetime) -> str:
-    """The page for a report; `now` is what "12 s ago" counts from."""
+    """The page for a report; times such as "12 s ago" are relative to `now`."""
     return _ENVIRONMENT.get_template("status.html.j2").render(
         report=report,
         now=now,

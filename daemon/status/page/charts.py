@@ -1,8 +1,8 @@
 """The geometry of the charts: pure functions from a report to numbers that the template draws.
 
 All numbers are per cent of a plot's width and height, from its upper left corner. The scales are the same for
-every priority and never change: a height means the same now and a minute later. So both go in powers of ten,
-in which a single change is seen beside an import of thousands.
+every priority and never change: a height means the same now and a minute later. So both are logarithmic: a
+single change is visible next to an import of thousands.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MOST_CHANGES: Final = 10_000
 _SLOT: Final = 100 / MINUTES
 _GAP: Final = _SLOT / 4
 _LABEL: Final = 56.0
-"""What a label takes of the width of a plot on a telephone."""
+"""The width of a label on a phone, in per cent of the plot's."""
 LANES: Final = 3
-"""For labels, one below the other."""
+"""Lines for labels."""
 
 BandKind: TypeAlias = Literal["outage", "before"]
 
 
 @dataclass(frozen=True, slots=True)
 class Whisker:
-    """A minute's latencies: from the median, at `low`, up to the 95th percentile, at `high`."""
+    """A minute's latencies, from the median at `low` to the 95th percentile at `high`."""
 
     x: float
     low: float
@@ -53,7 +53,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What became of the repositories that got one priority."""
+    """The changes to one priority."""
 
     priority: Priority
     changes: int
@@ -64,10 +64,10 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A stretch of time that explains a gap.
+    """A period that explains a gap.
 
-    Its label begins or ends (`anchor`) at `label_x`, in a lane where no label of a later band is in the way;
-    if there is none, it has no label.
+    Its label begins or ends (`anchor`) at `label_x`, in a lane where it overlaps no label of a later band; if
+    there is no such lane, it has no label.
     """
 
     kind: BandKind
@@ -81,7 +81,7 @@ class Band:
 
 
 def charts(history: HistoryReport) -> tuple[Chart, ...]:
-    """One for each priority to which anything has changed in the last hour."""
+    """A chart for each priority with changes in the last hour."""
     totals = {
         priority: sum(minute.changes[priority] for minute in history.minutes) for priority in PRIORITIES
     }
@@ -95,7 +95,7 @@ def charts(history: HistoryReport) -> tuple[Chart, ...]:
 
 
 def bands(report: Report) -> tuple[Band, ...]:
-    """The outages, and the time before this daemon, the newest first: it has its label in any case."""
+    """The outages and the time before this daemon, newest first, so that the newest always has a label."""
     first = report.history.minutes[0].at
     found = []
     room = [100.0 + _LABEL] * LANES
@@ -110,13 +110,13 @@ def bands(report: Report) -> tuple[Band, ...]:
 
 
 def latency_height(seconds: float) -> float:
-    """Where that many seconds are, in per cent from the top."""
+    """The position of a latency, in per cent from the top."""
     within = min(max(seconds, LEAST_SECONDS), MOST_SECONDS)
     return round(100 * (1 - log10(within / LEAST_SECONDS) / log10(MOST_SECONDS / LEAST_SECONDS)), 2)
 
 
 def changes_height(changes: int) -> float:
-    """How high so many changes are, in per cent: nothing for none, and something for one."""
+    """The height for a number of changes, in per cent: 0 only for none."""
     return round(100 * log10(1 + min(changes, MOST_CHANGES)) / log10(1 + MOST_CHANGES), 2)
 
 
@@ -124,7 +124,7 @@ LATENCY_SCALE: Final = tuple(
     (latency_height(seconds), label)
     for seconds, label in ((100, "100 s"), (10, "10 s"), (1, "1 s"), (0.1, "100 ms"), (0.01, "10 ms"))
 )
-"""Where the lines of the scale are, and what they stand for."""
+"""The lines of the scale: their positions and labels."""
 CHANGE_SCALE: Final = tuple(
     (round(100 - changes_height(changes), 2), words.number(changes) if changes else "")
     for changes in (MOST_CHANGES, 100, 0)
@@ -159,7 +159,7 @@ def _bars(priority: Priority, history: HistoryReport) -> tuple[Bar, ...]:
 
 
 def _band(kind: BandKind, left: float, right: float, label: str, text: str, room: list[float]) -> Band:
-    """`room` says for each lane up to where a label may reach; it is brought up to date."""
+    """Make a band. `room` is how far labels may reach in each lane, and is updated."""
     at_start = left <= 100 - _LABEL
     anchor: Literal["start", "end"] = "start" if at_start else "end"
     label_x = left if at_start else right

@@ -1,6 +1,5 @@
-// Fetches this page again and changes only what has changed in it, so that what is open stays open, and focus and
-// scroll positions stay. When nobody answers, what is shown is no longer known to be so: it loses its colours, and
-// says since when.
+// Fetches this page again and replaces only what has changed, so that open details, the focus and the scroll position
+// stay. If the daemon does not answer, the page may be out of date: it turns grey and says since when.
 (() => {
   "use strict";
   const EVERY = 5000;
@@ -8,7 +7,7 @@
   const PARTS = ["top", "main", "foot"];
   const gone = document.getElementById("gone");
 
-  // Makes a node like another one, with as little as possible.
+  // Makes a node equal to another one, with as few changes as possible.
   function follow(node, next) {
     if (node.isEqualNode(next)) return;
     if (node.nodeName !== next.nodeName || node.id !== next.id) {
@@ -25,7 +24,7 @@
 
   function followAttributes(node, next) {
     for (const name of node.getAttributeNames()) {
-      // What is unfolded stays so.
+      // Open details stay open.
       if (!next.hasAttribute(name) && name !== "open") node.removeAttribute(name);
     }
     for (const name of next.getAttributeNames()) {
@@ -38,7 +37,7 @@
     if (gone.hidden === !on) return;
     gone.hidden = !on;
     const since = document.querySelector("#top time").textContent;
-    gone.textContent = on ? `The daemon has not answered since ${since}. What is below is as it was then.` : "";
+    gone.textContent = on ? `The daemon has not answered since ${since}. The page shows the state at that time.` : "";
     if (on) document.title = document.title.replace(/^./, "?");
   }
 

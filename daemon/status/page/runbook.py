@@ -1,7 +1,7 @@
-"""The runbook's entries, so that what explains a problem stands beside it.
+"""The runbook's entries, to be shown beside the problems that they explain.
 
-`deploy/runbook.md` travels in the package. Of Markdown it knows what the runbook uses: headings, lists whose
-items begin with a bold word, code, emphasis and links, of which the text is shown.
+`deploy/runbook.md` is part of the package. Only the Markdown that the runbook uses is understood: headings,
+lists whose items begin with a bold word, code, emphasis, and links, of which only the text is shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ITEM: Final = re.compile(r"^- \*\*(.+?):?\*\*:? +(.*?)(?=^- |\Z)", re.MULTILINE
 _INLINE: Final = re.compile(r"`([^`]+)`|\*\*(.+?)\*\*|\*(\w+)\*|\[([^\]]+)\]\([^)]+\)")
 
 Entry = tuple[tuple[str, Markup], ...]
-"""What the alert means, what to look at and what to do: each a heading and its text."""
+"""An alert's meaning, what to look at and what to do: each a heading and its text."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Numbers, times, causes and states as people say them."""
+"""Numbers, times, causes and states, worded for people."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CAUSES: Final[dict[Trigger, str]] = {
 }
 
 STREAM: Final = {
-    "connecting": "The connection to the change stream is being made",
-    "joining": "The connection to the change stream is being made",
+    "connecting": "The change stream is being connected",
+    "joining": "The change stream is being connected",
     "live": "The change stream is connected",
-    "stale": "The change stream has gone quiet, and is connected anew",
-    "backing_off": "There is no connection to the change stream; the next attempt is due soon",
+    "stale": "The change stream has gone quiet and is being reconnected",
+    "backing_off": "The change stream is not connected; the next attempt is due soon",
     "stopped": "The change stream is closed",
 }
 """The states of the listener."""
@@ -37,7 +37,7 @@ RUN_CAUSES: Final[dict[Trigger, str]] = {
     "start": "start",
     "reconnect": "reconnect",
 }
-"""Where there are shorter words for what has caused a sweep or a resync than for what has caused a change."""
+"""Shorter words for the causes of sweeps and resyncs, where there are any."""
 OUTAGES: Final[dict[OutageName, str]] = {
     "database_silent": "database silent",
     "sweeps_fail": "sweeps fail",
@@ -51,21 +51,21 @@ def cause(trigger: Trigger) -> str:
 
 
 def run_cause(trigger: Trigger) -> str:
-    """Why a sweep or a full resync was made."""
+    """Why a sweep or a full resync ran."""
     return RUN_CAUSES.get(trigger) or CAUSES[trigger]
 
 
 def sentences(text: str) -> tuple[str, str]:
-    """What is so, and its cause, which follows a colon; that is empty if there is none."""
+    """A statement and its cause, which follows a colon; the cause is empty if there is none."""
     what, _, why = text.partition(": ")
     if not why:
         return text, ""
-    # A word of the metrics' and the runbook's, as in "connect_failed: …", stays as it is there.
+    # An identifier from the metrics and the runbook, as in "connect_failed: …", is not capitalized.
     return f"{what}.", why if "_" in why.split()[0] else why[:1].upper() + why[1:]
 
 
 def workspaces(old: int, new: int) -> str:
-    """In how many a repository is now, and before if it has been in others."""
+    """How many workspaces a repository is in now, and was in before if that differs."""
     if new == 0:
         return "in no workspace"
     if old not in (0, new):
@@ -82,12 +82,12 @@ def outage(outage: Outage, now: datetime) -> str:
 
 
 def number(value: float) -> str:
-    """A number with its thousands set apart: 1,204."""
+    """A number with thousands separators: 1,204."""
     return f"{value:,.0f}"
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time to two figures or so: 142 ms, 1.4 s, 12 min, 3.5 h, 2 days."""
+    """A duration to about two figures: 142 ms, 1.4 s, 12 min, 3.5 h, 2 days."""
     if seconds is None:
         return "–"
     for limit, unit, size in ((1, "ms", 0.001), (60, "s", 1), (3600, "min", 60), (2 * 86_400, "h", 3600)):
@@ -97,7 +97,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(at: datetime | None, now: datetime) -> str:
-    """How long before `now` that was."""
+    """How long before `now` this was; "never" for None."""
     if at is None:
         return "never"
     seconds = (now - at).total_seconds()

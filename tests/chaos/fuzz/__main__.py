@@ -14,7 +14,7 @@ from tests.chaos.fuzz.run import fuzz
 
 
 def main() -> int:
-    """Read the arguments, run, print what came of it."""
+    """Read the arguments, run, print the outcome."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.fuzz", description=__doc__)
     parser.add_argument("--frames", type=int, default=900_000, help="of the change stream")
     parser.add_argument("--answers", type=int, default=100_000, help="of RPCs")

@@ -39,7 +39,7 @@ _CALLS: Final[tuple[Call, ...]] = (
 
 
 async def send_answers(count: int, chance: random.Random, outcome: Outcome) -> None:
-    """Give so many answers to a store that is called at random; afterwards it must take a good one."""
+    """Give this number of answers to a store that is called at random; then it must accept a good one."""
     source = _Source(count, chance)
     async with (
         source.serving() as url,
@@ -70,7 +70,7 @@ async def _call(store: Store, source: _Source, chance: random.Random, outcome: O
 
 
 class _Source:
-    """A server that reads requests and answers them with nonsense, at the end with what is right."""
+    """A server that answers requests with nonsense, and at the end correctly."""
 
     def __init__(self, count: int, chance: random.Random) -> None:
         self.left = count
@@ -105,7 +105,7 @@ class _Source:
         writer.close()
 
 
-# What leaves the client waiting for more, or unsure of where the next answer begins, ends the connection.
+# Answers that leave the client waiting for more, or unsure where the next answer begins, end the connection.
 _ENDS: Final = ("shorter_than_said", "no_http", "odd_headers")
 
 

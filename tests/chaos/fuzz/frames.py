@@ -34,7 +34,7 @@ _DEAF_SECONDS: Final = 60.0
 
 
 async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> None:
-    """Send so many frames to a listener; it must hear a change after each thousand of them."""
+    """Send this number of frames to a listener; it must receive a change after every thousand of them."""
     source, metrics = _Source(count, chance), Metrics()
     async with source.serving() as url, anyio.create_task_group() as tasks:
         listener = Listener(
@@ -73,9 +73,9 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 class _Source:
-    """The server: joins as they should be, then batches of nonsense, each followed by a change.
+    """The server: correct answers to joins, then batches of nonsense, each followed by a change.
 
-    It goes on where it was when a connection ends, with the change that has not been heard first.
+    After a connection has ended it continues where it was, first with the change that was not received.
     """
 
     def __init__(self, count: int, chance: random.Random) -> None:
@@ -148,7 +148,7 @@ class _Source:
         self._progressed.set()
 
     async def _send_batch(self, connection: ServerConnection) -> None:
-        # Chosen first, so that it is also sent if the connection ends in the middle.
+        # Chosen first, so that it is sent even if the connection ends half-way.
         self._was_heard.clear()
         self._wanted = uuid4()
         for _ in range(min(_BATCH, self._left)):
@@ -159,6 +159,6 @@ class _Source:
             else:
                 await connection.send(frame)
             if kind in ENDING_KINDS:
-                # What was sent behind it would be counted and never read.
+                # What is sent after it would be counted but never read.
                 with anyio.move_on_after(_CLOSE_SECONDS):
                     await connection.wait_closed()

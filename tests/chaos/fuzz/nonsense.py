@@ -1,4 +1,4 @@
-"""Nonsense from a seed: any JSON, things that are damaged, and a mixture of kinds that are counted."""
+"""Nonsense from a seed: random JSON, damaged values, and a counted mixture of kinds."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NAMES: Final = (
     "code",
 )
 DEEP: Final = 20_000
-"""Levels of nesting that no parser follows."""
+"""Nesting deeper than any parser follows."""
 
 Chance = random.Random
 
 
 def value(chance: Chance, depth: int = 0) -> Any:
-    """Any JSON."""
+    """Random JSON."""
     kind = chance.randrange(9 if depth < 3 else 7)
     if kind < 2:
         return chance.choice(TEXTS)
@@ -49,7 +49,7 @@ def value(chance: Chance, depth: int = 0) -> Any:
 
 
 def damaged(chance: Chance, real: Any, times: int = 1) -> Any:
-    """The same with something in it replaced, taken away or added."""
+    """The same value with something replaced, removed or added."""
     copy = json.loads(json.dumps(real))
     for _ in range(times):
         place = copy
@@ -70,24 +70,24 @@ def damaged(chance: Chance, real: Any, times: int = 1) -> Any:
 
 
 def new_id(chance: Chance) -> UUID:
-    """An id of this seed."""
+    """An id from this seed."""
     return UUID(int=chance.getrandbits(128), version=4)
 
 
 class Mixture:
-    """Draws from a table of kinds, by how often and how, and counts."""
+    """Draws from a table of kinds, by weight, and counts the draws."""
 
     def __init__(self, table: dict[str, tuple[float, Callable[[Chance], Any]]], chance: Chance) -> None:
         self._table = table
         self._chance = chance
         self._names = list(table)
         self._weights = [weight for weight, _ in table.values()]
-        # Each kind once before chance decides, so that a small form has all of them, too.
+        # Each kind once before chance decides, so that even a short run has all of them.
         self._first = list(table)
         self.counts = dict.fromkeys(table, 0)
 
     def draw(self) -> tuple[str, Any]:
-        """A kind and one of it."""
+        """A kind and an example of it."""
         name = self._first.pop() if self._first else self._chance.choices(self._names, self._weights)[0]
         self.counts[name] += 1
         return name, self._table[name][1](self._chance)

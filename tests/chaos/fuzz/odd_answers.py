@@ -31,7 +31,7 @@ SYNC: Final = {
     "database_seconds": 0.01,
     "beat_at": "2025-01-03T00:00:00+00:00",
 }
-"""What answers several of the functions."""
+"""A valid answer to several of the functions."""
 
 
 def _http(status: int | str, body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -106,4 +106,4 @@ ANSWERS: Final[dict[str, tuple[float, Callable[[Chance], bytes]]]] = {
         lambda chance: _json_answer(chance, SYNC | {"changes": [CHANGE] * 20_000, "examined": None}),
     ),
 }
-"""How often, and how."""
+"""The kinds, with their weights."""

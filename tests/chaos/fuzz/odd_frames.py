@@ -121,9 +121,9 @@ FRAMES: Final[dict[str, tuple[float, Callable[[Chance], Frame]]]] = {
     "ends_the_channel": (0.01, _ends),
     "no_websocket_frame": (0.005, lambda chance: b"\xff" + chance.randbytes(20)),
 }
-"""How often, and how. Those that end the connection are rare: a reconnect takes its time."""
+"""The kinds, with their weights. Those that end the connection are rare, since a reconnect takes time."""
 
 ENDING_KINDS: Final = ("huge", "not_unicode_text", "ends_the_channel", "no_websocket_frame")
 """After these the client closes the connection."""
 RAW_KINDS: Final = ("not_unicode_text", "no_websocket_frame")
-"""Written to the socket as they are, under the WebSocket protocol."""
+"""Written to the socket directly, below the WebSocket protocol."""

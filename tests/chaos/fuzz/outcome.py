@@ -1,4 +1,4 @@
-"""What came of it."""
+"""The outcome of a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 class Outcome:
     """How many of each kind were sent, and what they led to.
 
-    `changes_heard` are the true ones among the nonsense, `calls` how calls of the store ended, `log_lines`
-    the daemon's by name. `crashes` are what must not happen.
+    `changes_heard` counts the real changes among the nonsense, `calls` how calls of the store ended,
+    `log_lines` the daemon's log events by name. `crashes` has what must not happen.
     """
 
     seed: int
@@ -29,9 +29,9 @@ class Outcome:
     crashes: Counter[str] = field(default_factory=Counter)
 
     def crashed(self, error: object) -> None:
-        """Keep what must not have happened."""
+        """Record something that must not have happened."""
         self.crashes[repr(error)[:500]] += 1
 
     def as_json(self) -> str:
-        """One line."""
+        """The outcome as one line of JSON."""
         return json.dumps(vars(self))

@@ -19,7 +19,7 @@ from tests.chaos.fuzz.outcome import Outcome
 
 
 async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
-    """Send so many frames and answers."""
+    """Send this number of frames and answers."""
     outcome, started_at = Outcome(seed), time.monotonic()
     with _without_waiting(), _counted_logs(outcome):
         if frames:
@@ -34,7 +34,7 @@ async def fuzz(*, frames: int, answers: int, seed: int) -> Outcome:
 
 @contextmanager
 def _without_waiting() -> Iterator[None]:
-    """Each failure makes the store wait for seconds."""
+    """Shorten the store's retries: each failure would make it wait for seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backoff, "_JITTERED", lambda _: 0.0)
         yield
@@ -42,7 +42,7 @@ def _without_waiting() -> Iterator[None]:
 
 @contextmanager
 def _counted_logs(outcome: Outcome) -> Iterator[None]:
-    """Count log lines instead of writing them; those of the client are heard by the daemon's own handler."""
+    """Count log lines instead of writing them; the client's go to the daemon's own handler."""
 
     def count(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         outcome.log_lines[str(event["event"])] += 1
