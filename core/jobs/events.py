@@ -39,7 +39,8 @@ EVENT_NAMES: Final[dict[JobType, str]] = {
 LookUp: TypeAlias = RepositoryPriority | Literal["untracked", "failed"]
 """What is known about a repository's priority: its row, that it has none, or nothing."""
 
-_OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
+OWN_FIELDS: Final = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
+"""The fields of an event's data that are set here."""
 _OWN_METADATA: Final = frozenset(
     {
         "isWorkspaceRepo",
@@ -74,7 +75,7 @@ class Job:
         event_name(self.job_type)
         if not isinstance(self.data, Mapping):
             raise PermanentError("The data of a job must be an object", reason="rejected")
-        _refuse_clash(_OWN_FIELDS & self.data.keys(), "")
+        _refuse_clash(OWN_FIELDS & self.data.keys(), "")
         metadata = self.data.get("metadata", {})
         if not isinstance(metadata, Mapping):
             raise PermanentError("The field metadata of a job must be an object", reason="rejected")

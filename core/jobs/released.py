@@ -14,11 +14,9 @@ from uuid import UUID
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.core.jobs.events import Job, job_event
+from priorityd.core.jobs.events import OWN_FIELDS, Job, job_event
 from priorityd.core.priorities import Priority
 from priorityd.core.vocabulary import JobType, PriorityForm
-
-_SET_HERE = frozenset({"jobId", "repositoryId", "repositoryName", "priority", "priorityScore"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def event_id(job_id: UUID) -> str:
 
 def released_event(released: ReleasedJob, form: PriorityForm = "score") -> OutgoingEvent:
     """The event to send. Raises `PermanentError` for a payload that makes no event."""
-    data = {key: value for key, value in released.payload.items() if key not in _SET_HERE}
+    data = {key: value for key, value in released.payload.items() if key not in OWN_FIELDS}
     metadata = data.get("metadata", {})
     if isinstance(metadata, Mapping):
         data["metadata"] = {key: value for key, value in metadata.items() if key != "promoted"}

@@ -16,13 +16,12 @@ one. That file may be written a moment after the old key was deleted, so it is r
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from priorityd.core.database.key_kind import claims_of
 from priorityd.core.errors import ConfigurationError
 
 log = structlog.stdlib.get_logger()
@@ -97,11 +96,6 @@ class ApiKey:
 
 def role_of(key: str) -> str:
     """The database role of a key, as far as the key itself tells; nothing is verified."""
-    if key.startswith(_NO_TOKEN):
-        return "anon" if key.startswith(_PUBLISHABLE) else "service_role"
-    try:
-        payload = key.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return str(claims["role"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return "service_role"
+    if key.startswith(_PUBLISHABLE):
+        return "anon"
+    return str(claims_of(key).get("role", "service_role"))
