@@ -110,7 +110,7 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any, the last one was removed. Where the table has no time of addition, that can't be
-    # known.
+    # Without any, the last one was removed. Where the table has no time of addition, or one without a time
+    # zone, that can't be known.
     times = [workspace.added_at for workspace in workspaces]
-    return not times or since is None or any(at is None or at >= since for at in times)
+    return not times or since is None or any(at is None or at.tzinfo is None or at >= since for at in times)
