@@ -49,7 +49,7 @@ async def _ask_daemon(settings: Settings) -> Facts | None:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
             answer = (await client.get(f"{settings.http_url}/status")).raise_for_status().json()
             return answer if isinstance(answer, dict) else None
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
 
 
