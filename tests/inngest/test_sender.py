@@ -171,8 +171,9 @@ async def test_a_refused_key_is_said_without_the_key(event_api: StandIn, status:
 
 
 async def test_what_quotes_the_requests_path_is_said_without_the_key(event_api: StandIn) -> None:
-    event_api.api.faults = Faults(status=500, body='{"message": "Cannot POST /e/a%2Fkey%3D"}')
-    settings = event_api.settings(inngest_event_key=SecretStr("a/key="))
+    event_api.api.keys = ("a=key",)
+    event_api.api.faults = Faults(status=500, body='{"message": "Cannot POST /e/a%3Dkey"}')
+    settings = event_api.settings(inngest_event_key=SecretStr("a=key"))
     async with open_event_sender(settings, max_attempts=1) as sender:
         with pytest.raises(TransientError, match=r"Cannot POST /e/\[redacted\]"):
             await sender.send(numbered(1))

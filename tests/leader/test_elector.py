@@ -63,12 +63,20 @@ async def test_a_connection_made_while_it_asks_gets_a_row_of_its_own() -> None:
         elector = Elector(
             store, uuid4(), leadership, heartbeat, metrics=Metrics().leader, liveness=Liveness()
         )
-        tasks.start_soon(elector.run)
+        rests: list[float] = []
+
+        async def turn() -> None:
+            rests.append(await elector.turn())
+
+        tasks.start_soon(turn)
         await asked.wait()
         heartbeat.connected(monotonic())
         answered.set()
-        await eventually(lambda: heartbeat.due_at is not None)
-        elector.stop()
+        await eventually(lambda: rests)
+        assert rests == [0]
+        assert heartbeat.due_at is None, "what was on its way is older than the connection"
+        assert await elector.turn() > 0
+        assert heartbeat.due_at is not None
 
 
 async def test_at_its_end_it_leaves_the_lease_to_the_next(another_daemon: Callable[[], Parts]) -> None:
