@@ -146,6 +146,14 @@ def transient_reason(code: str | None) -> Reason | None:
     return next((_TRANSIENT_CODES[prefix] for prefix in prefixes if prefix in _TRANSIENT_CODES), None)
 
 
+def seconds_asked(retry_after: str | None) -> float | None:
+    """What the header Retry-After asks for; None where it is missing, or names a date."""
+    try:
+        return max(0.0, float(retry_after or ""))
+    except ValueError:
+        return None
+
+
 def is_about_a_row(sqlstate: str | None) -> bool:
     """Whether the error of one row's update (None if it raised none) is the row's own."""
     # A trigger may raise feature_not_supported as well.

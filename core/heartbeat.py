@@ -38,8 +38,12 @@ class Heartbeat:
         self.wanted.tell()
 
     def written(self, sent_at: float) -> None:
-        """A row was written by a call sent at that time."""
-        if self._awaited_since is None and sent_at >= self._connected_at:
+        """A row was written by a call sent at that time.
+
+        The stream may be quicker than the call's answer: then the row is back already.
+        """
+        is_back = self.seen_at is not None and self.seen_at >= sent_at
+        if self._awaited_since is None and sent_at >= self._connected_at and not is_back:
             self._awaited_since = sent_at
 
     def seen(self, now: float, lag_seconds: float) -> None:

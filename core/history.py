@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil, exp, log
 from typing import Final
 
@@ -21,6 +21,7 @@ MINUTES: Final = 60
 _RATIO: Final = 1.05
 _LEAST_SECONDS: Final = 0.001
 _MOST_SECONDS: Final = 86_400.0
+_SET_BACK: Final = timedelta(minutes=5)
 
 
 class Latencies:
@@ -103,7 +104,10 @@ class History:
 
     def _minute(self, at: datetime) -> Minute:
         start = _minute_of(at)
-        # The wall clock was set back: add to the newest minute there is.
+        # The wall clock was set back. By little: add to the newest minute there is. By more: what was noted
+        # at times that are yet to come would hide what happens until then.
+        while self._minutes and self._minutes[-1].at > start + _SET_BACK:
+            self._minutes.pop()
         if not self._minutes or self._minutes[-1].at < start:
             self._minutes.append(Minute(start))
         return self._minutes[-1]

@@ -29,7 +29,7 @@ from priorityd.daemon.inngest_side import open_senders
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.logs import hide
 from priorityd.daemon.parts import Agents, Means, Shared
-from priorityd.daemon.settings import Settings, read_key
+from priorityd.daemon.settings import Settings, read_key, url_of
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
@@ -87,7 +87,7 @@ class App:
     async def run(self, endpoint: socket.socket) -> ExitCode:
         """Run until a signal ends it; serves HTTP from the first moment."""
         host, port = endpoint.getsockname()[:2]
-        log.info("started", version=__version__, http=f"http://{host}:{port}")
+        log.info("started", version=__version__, http=url_of(host, port))
         probes = Probes(
             not_alive=self._liveness.stalled,
             not_ready=lambda: list(self._health().not_ready_because),

@@ -5,7 +5,6 @@ Longer ones are the caller's business: the work queue, the next sweep, the outbo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from tenacity import (
@@ -45,14 +44,6 @@ def retrying(max_attempts: int = MAX_ATTEMPTS, *, after_timeout: bool = True) ->
     return AsyncRetrying(retry=retry_if_exception_type(TransientError), stop=stop, wait=_wait, reraise=True)
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """The seconds that an answer asks to wait in `Retry-After`; None if it has none, or a date."""
-    try:
-        return max(0.0, float(headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None
-
-
 def _reason(state: RetryCallState) -> str | None:
     error = state.outcome.exception() if state.outcome else None
     return error.reason if isinstance(error, TransientError) else None
@@ -60,5 +51,5 @@ def _reason(state: RetryCallState) -> str | None:
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return max(asked or 0.0, _JITTERED(state))
+    asked = error.least_delay_seconds if isinstance(error, TransientError) else 0.0
+    return max(asked, _JITTERED(state))

@@ -51,12 +51,12 @@ async def open_senders(settings: Settings, liveness: Liveness) -> AsyncIterator[
     async with AsyncExitStack() as opened:
         announcer = job_sender = job_runs = None
         if settings.dispatch_changes:
-            opening = open_event_sender(settings, on_attempt=lambda: liveness.tick("dispatcher"))
+            opening = open_event_sender(settings, on_attempt=lambda: liveness.tick(Dispatcher.name))
             announcer = await opened.enter_async_context(opening)
         if settings.release_jobs:
             # What can't be sent goes back into the order instead of being retried at once.
             opening = open_event_sender(
-                settings, max_attempts=1, on_attempt=lambda: liveness.tick("releaser")
+                settings, max_attempts=1, on_attempt=lambda: liveness.tick(Releaser.name)
             )
             job_sender = await opened.enter_async_context(opening)
             if settings.inngest_signing_key or settings.inngest_is_dev:

@@ -120,6 +120,7 @@ class Agents:
             means.api_key,
             daemon_id,
             shared.heartbeat,
+            shared.database_clock,
             on_hint=shared.intake.take_hint,
             on_gap=shared.sweeps.add,
             metrics=metrics.stream,

@@ -211,8 +211,13 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must never be shown."""
-        keys = (self.supabase_key, self.inngest_event_key, self.inngest_signing_key)
+        keys = (self.supabase_key, self.gateway_key, self.inngest_event_key, self.inngest_signing_key)
         return tuple(key.get_secret_value() for key in keys if key is not None)
+
+    @property
+    def http_url(self) -> str:
+        """Where the endpoints are."""
+        return url_of(self.http_host, self.http_port)
 
     def _inngest_url(self, cloud: str) -> str:
         if self.inngest_base_url:
@@ -225,7 +230,7 @@ class Settings(BaseSettings):
     @field_validator("supabase_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        return _checked_url(value, "must be the project's URL, as in https://abcdefgh.supabase.co")
+        return _checked_url(value.strip(), "must be the project's URL, as in https://abcdefgh.supabase.co")
 
     @field_validator("inngest_base_url", "inngest_api_base_url", "inngest_event_api_base_url")
     @classmethod
@@ -290,9 +295,16 @@ def _checked_url(value: str, message: str) -> str:
         plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
     except ValueError:
         raise ValueError(message) from None
+    # Blanks, and what is copied from a page without being seen, would become part of the host's name.
+    plain = plain and value.isprintable() and " " not in value
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         raise ValueError(message)
     return value.rstrip("/")
+
+
+def url_of(host: str, port: int) -> str:
+    """Where something is served; an IPv6 address has brackets in a URL."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def load_settings() -> Settings:

@@ -54,7 +54,8 @@ class DriftJudge:
         if now - self._unnamed_at <= UNNAMED_SECONDS:
             return
         for repository_id in repository_ids:
-            if repository_id not in self._heard_at and len(self._suspects) < MAX_SUSPECTS:
+            known = repository_id in self._heard_at or repository_id in self._suspects
+            if not known and len(self._suspects) < MAX_SUSPECTS:
                 self._suspects[repository_id] = now, right_at
 
     def confirmed(self, now: float, whole_since: float | None) -> list[tuple[UUID, float]]:

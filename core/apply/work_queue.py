@@ -13,7 +13,8 @@ waiting change. So a flapping repository costs about one run per `max_wait_secon
 always seen.
 
 Memory is bounded: above `capacity` dirty keys all of them are dropped, and the caller is told to sweep
-instead. Nothing is lost: keys are hints, the database is the truth.
+instead; above as many parked keys, the longest parked. Nothing is lost: keys are hints, the database is the
+truth, and a sweep finds what is wrong there.
 
 Times are seconds of one monotonic clock, passed in as `now`.
 """
@@ -136,6 +137,8 @@ class WorkQueue:
         waiting = self._dirty.get(item.key)
         if waiting is None:
             self._parked[item.key] = reason
+            if len(self._parked) > self._capacity:
+                self._parked.popitem(last=False)
         else:
             self._reschedule(waiting, waiting.due_at)
 

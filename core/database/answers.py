@@ -164,4 +164,4 @@ class SyncResult:
             if not row.for_good:
                 self.fail(f"the database takes no writes: {row.reason}", unavailable=True)
         if answer.locked:
-            self.errors.append(f"{len(answer.locked)} rows are locked by another transaction")
+            self.fail(f"{len(answer.locked)} rows are locked by another transaction")

@@ -41,6 +41,9 @@ class Outages:
         """Record what is wrong now."""
         there = {problem.name for problem in problems}
         name = next((each for each in _NAMES if each in there), None)
+        # The wall clock was set back: nothing has begun at a time that is yet to come.
+        while self._known and self._known[-1].began_at > now:
+            self._known.pop()
         last = self._known[-1] if self._known else None
         if last is not None and last.ended_at is None:
             if last.name == name:
@@ -48,7 +51,8 @@ class Outages:
             self._known[-1] = last = replace(last, ended_at=max(last.began_at, now))
         if name is not None:
             began = now - timedelta(seconds=_lasts_seconds(name, facts))
-            self._known.append(Outage(name, max(began, last.ended_at) if last and last.ended_at else began))
+            earliest = last.ended_at if last and last.ended_at else began
+            self._known.append(Outage(name, min(max(began, earliest), now)))
 
     def recent(self, now: datetime) -> list[Outage]:
         """The outages that lasted into the last hour."""

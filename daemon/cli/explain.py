@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -118,7 +119,7 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
             f"workspace_count {_shown(row.workspace_count)}, manual priority {row.manual_priority or 'none'}"
         )
     for workspace in explanation.workspaces:
-        added = f", added {workspace.added_at:%Y-%m-%d %H:%M} UTC" if workspace.added_at else ""
+        added = f", added {_added(workspace.added_at)}" if workspace.added_at else ""
         name = f"{workspace.name} ({workspace.id})" if workspace.name else workspace.id
         yield f"in workspace {name}{added}{'' if workspace.counts else ', which does not count'}"
     yield from _more(explanation.workspaces_in_all - len(explanation.workspaces), "workspace")
@@ -147,9 +148,15 @@ def _joined_or_left(change: dict[str, Any]) -> str:
     return ", now in a workspace" if after else ", no longer in a workspace"
 
 
+def _added(at: datetime) -> str:
+    # Without a time zone it is whatever the application takes it for.
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at.tzinfo else f"{at:%Y-%m-%d %H:%M}"
+
+
 def _shown(value: object) -> str:
     return "null" if value is None else str(value).lower()
 
 
 def _moment(change: dict[str, Any]) -> str:
-    return f"{str(change['changed_at'])[:19].replace('T', ' ')} UTC"
+    # In the zone that the database is set to.
+    return f"{datetime.fromisoformat(change['changed_at']).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC
 from typing import Final
 from uuid import UUID
 
@@ -73,7 +74,7 @@ def _line(job: ListedJob) -> str:
     again = f"  release {job.releases}" if job.releases > 1 else ""
     return (
         f"{place:>10}  {job.priority:<6}  {job.job_type:<22}  {known_as(job.repository_id, job.name)}  "
-        f"queued {job.queued_at:%Y-%m-%d %H:%M:%S} UTC  job {job.job_id}{again}"
+        f"queued {job.queued_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC  job {job.job_id}{again}"
     )
 
 

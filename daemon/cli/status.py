@@ -45,12 +45,11 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
 
 
 async def _ask_daemon(settings: Settings) -> Facts | None:
-    url = f"http://{settings.http_host}:{settings.http_port}/status"
     try:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            answer = (await client.get(url)).raise_for_status().json()
+            answer = (await client.get(f"{settings.http_url}/status")).raise_for_status().json()
             return answer if isinstance(answer, dict) else None
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
 
 

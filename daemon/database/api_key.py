@@ -96,6 +96,6 @@ class ApiKey:
 
 def role_of(key: str) -> str:
     """The database role of a key, as far as the key itself shows, unverified; by default service_role."""
-    if key.startswith(_NO_TOKEN):
-        return "anon" if key.startswith(_PUBLISHABLE) else "service_role"
+    if key.startswith(_PUBLISHABLE):
+        return "anon"
     return str(claims_of(key).get("role", "service_role"))

@@ -7,8 +7,7 @@ from typing import Final
 
 import httpx
 
-from priorityd.core.failures import translate
-from priorityd.daemon.backoff import retry_after_seconds
+from priorityd.core.failures import seconds_asked, translate
 from priorityd.daemon.database.api_key import ApiKey
 
 _CONNECT_SECONDS: Final = 5.0
@@ -53,5 +52,5 @@ async def _raise_for_error(response: httpx.Response) -> None:
         hint=str(fields.get("hint") or "")[:500],
         function=response.url.path.rpartition("/rpc/")[2],
         is_supabase=isinstance(fields.get("message"), str),
-        retry_after_seconds=retry_after_seconds(response.headers),
+        retry_after_seconds=seconds_asked(response.headers.get("Retry-After")),
     )

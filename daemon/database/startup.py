@@ -13,6 +13,7 @@ from priorityd.core.database.schema import demand_version, missing_schema
 from priorityd.core.errors import ContractError, KeyRefusedError, PermanentError, TransientError
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
+from priorityd.daemon.liveness import TICK_SECONDS
 
 log = structlog.stdlib.get_logger()
 
@@ -28,6 +29,7 @@ async def wait_for_schema(
 ) -> None:
     """Return once the database has what this version needs; wait indefinitely while Supabase is down.
 
+    `on_attempt` is called before each attempt, and from time to time while it waits for the next.
     Raises `ContractError` at once if migrations are too old, and after `patience_seconds` if they or a
     privilege are missing; `KeyRefusedError` if the key is still refused then.
     """
@@ -43,9 +45,17 @@ async def wait_for_schema(
             refused_since = refused_since or monotonic()
             if monotonic() - refused_since >= patience_seconds:
                 raise error
-        delay = backoff.failed(monotonic())
+        delay = backoff.failed(monotonic(), error)
         log.warning("start_delayed", error=str(error), retry_in_seconds=delay)
-        await anyio.sleep(delay)
+        await _rest(delay, on_attempt)
+
+
+async def _rest(seconds: float, show_life: Callable[[], None]) -> None:
+    ends_at = monotonic() + seconds
+    while (left := ends_at - monotonic()) > TICK_SECONDS:
+        await anyio.sleep(TICK_SECONDS)
+        show_life()
+    await anyio.sleep(left)
 
 
 async def _what_is_wrong(store: Store) -> TransientError | ContractError | KeyRefusedError | None:

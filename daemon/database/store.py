@@ -91,8 +91,8 @@ _JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
 class Store:
     """See the module's docstring. Make one with `open_store`.
 
-    `on_error` is called with the reason of every failed attempt, `on_attempt` before each attempt.
-    `answered_at` is when a call was last answered (monotonic seconds).
+    `on_error` is called with the reason of every failed attempt. `answered_at` is when a call was last
+    answered (monotonic seconds).
     """
 
     def __init__(
@@ -101,12 +101,10 @@ class Store:
         api_key: ApiKey,
         *,
         on_error: Callable[[str], None] = lambda _: None,
-        on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._api_key = api_key
         self._on_error = on_error
-        self._on_attempt = on_attempt
         self._outlives_refusals = False
         self._refused = False
         self.answered_at = monotonic()
@@ -282,7 +280,6 @@ class Store:
     ) -> Answer:
         async for attempt in retrying(after_timeout=function not in _NOT_AGAIN_AFTER_TIMEOUT):
             with attempt:
-                self._on_attempt()
                 return await self._call_once(adapter, function, params)
         raise AssertionError("tenacity either returns or raises")
 
@@ -314,7 +311,6 @@ async def open_store(
     key: str | ApiKey,
     *,
     on_error: Callable[[str], None] = lambda _: None,
-    on_attempt: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Store]:
     """A store for the project at `url`; nothing is sent until the first call."""
     api_key = key if isinstance(key, ApiKey) else ApiKey(key)
@@ -322,7 +318,7 @@ async def open_store(
         # Only the part of Supabase's client that is used: the whole takes twice as long to import, and
         # keeps modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
-        yield Store(client, api_key, on_error=on_error, on_attempt=on_attempt)
+        yield Store(client, api_key, on_error=on_error)
 
 
 def _reason_of(error: PriorityError) -> str:

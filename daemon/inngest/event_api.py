@@ -17,9 +17,9 @@ from urllib.parse import quote
 import httpx
 
 from priorityd.core.errors import TransientError
+from priorityd.core.failures import seconds_asked
 from priorityd.core.inngest.failures import translate_inngest
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
-from priorityd.daemon.backoff import retry_after_seconds
 from priorityd.daemon.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
@@ -36,7 +36,8 @@ class EventApi:
     def __init__(self, http: httpx.AsyncClient, settings: Settings, on_written: Callable[[], None]) -> None:
         key = settings.inngest_event_key
         self._key = key.get_secret_value() if key else _ANY_KEY
-        self._url = f"{settings.inngest_event_api_url}/e/{quote(self._key, safe='')}"
+        self._quoted_key = quote(self._key, safe="")
+        self._url = f"{settings.inngest_event_api_url}/e/{self._quoted_key}"
         self._headers = {"X-Inngest-Env": settings.inngest_env} if settings.inngest_env else {}
         self._http = http
         self._on_written = on_written
@@ -60,7 +61,7 @@ class EventApi:
             raise translate_inngest(
                 response.status_code,
                 self._clean(_message(response, fields)),
-                retry_after_seconds=retry_after_seconds(response.headers),
+                retry_after_seconds=seconds_asked(response.headers.get("Retry-After")),
             )
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
@@ -74,7 +75,7 @@ class EventApi:
 
     def _clean(self, text: object) -> str:
         words = str(text) or type(text).__name__
-        return words.replace(self._key, "[redacted]")
+        return words.replace(self._key, "[redacted]").replace(self._quoted_key, "[redacted]")
 
 
 @asynccontextmanager
@@ -87,7 +88,7 @@ async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> 
 def _fields(response: httpx.Response) -> dict[str, Any]:
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     return body if isinstance(body, dict) else {}
 

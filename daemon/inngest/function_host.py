@@ -67,7 +67,7 @@ HostState = Literal["connecting", "active", "backing_off", "stopped"]
 class FunctionHost(Agent):
     """See the module's docstring. `daemon_id` identifies this daemon among the workers that Inngest shows."""
 
-    name = "function host"
+    name = "function_host"
 
     def __init__(self, settings: Settings, handler: Handler, daemon_id: str, *, liveness: Liveness) -> None:
         super().__init__(liveness)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import anyio
 import structlog
 
-from priorityd.core.errors import ConfigurationError, PermanentError, PriorityError, TransientError
+from priorityd.core.errors import ConfigurationError, PermanentError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused, batches, split_refused
 from priorityd.daemon.backoff import MAX_ATTEMPTS, retrying
 from priorityd.daemon.inngest.event_api import REQUEST_TIMEOUT_SECONDS, EventApi, open_event_api
@@ -30,8 +30,8 @@ OnSent: TypeAlias = Callable[[Sequence[OutgoingEvent], Sequence[str]], None]
 class EventSender:
     """See the module's docstring. Make one with `open_event_sender`.
 
-    `on_error` is called with the reason of every failed attempt, `on_attempt` before each attempt, and
-    `timeout_seconds` limits each. `written` is set whenever a request was sent.
+    `on_attempt` is called before each attempt, and `timeout_seconds` limits each. `written` is set whenever a
+    request was sent.
     """
 
     def __init__(
@@ -41,14 +41,12 @@ class EventSender:
         *,
         max_attempts: int = MAX_ATTEMPTS,
         timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
-        on_error: Callable[[str], None] = lambda _: None,
         on_attempt: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self.written = written
         self._max_attempts = max_attempts
         self._timeout_seconds = timeout_seconds
-        self._on_error = on_error
         self._on_attempt = on_attempt
 
     async def send(
@@ -91,11 +89,7 @@ class EventSender:
         async for attempt in retrying(self._max_attempts):
             with attempt:
                 self._on_attempt()
-                try:
-                    ids = await self._send_once(batch)
-                except PriorityError as error:
-                    self._on_error(getattr(error, "reason", "key_refused"))
-                    raise
+                ids = await self._send_once(batch)
         return ids
 
     async def _send_once(self, batch: Sequence[OutgoingEvent]) -> list[str]:
@@ -113,7 +107,6 @@ async def open_event_sender(
     *,
     max_attempts: int = MAX_ATTEMPTS,
     timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
-    on_error: Callable[[str], None] = lambda _: None,
     on_attempt: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[EventSender]:
     """A sender for the Inngest of the settings; nothing is sent until the first call.
@@ -129,6 +122,5 @@ async def open_event_sender(
             written,
             max_attempts=max_attempts,
             timeout_seconds=timeout_seconds,
-            on_error=on_error,
             on_attempt=on_attempt,
         )

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import anyio
@@ -41,6 +41,9 @@ from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release, UnwritableJob
 from priorityd.daemon.liveness import Liveness
 
+if TYPE_CHECKING:
+    from priorityd.daemon.inngest.api import InngestApi
+
 log = structlog.stdlib.get_logger()
 
 BATCH_SIZE: Final = 100
@@ -53,12 +56,6 @@ ASK_SECONDS: Final = 5.0
 ASK_AT_ONCE: Final = 10
 CHECK_SECONDS: Final = 10.0
 """Between checks for misplaced lanes; stretched so that they take little of the database's time."""
-
-
-class Runs(Protocol):
-    """The query to Inngest about lost jobs."""
-
-    async def run_statuses(self, event_id: str) -> list[str]: ...
 
 
 class Releaser(Delivery[ReleasedJob]):
@@ -75,7 +72,7 @@ class Releaser(Delivery[ReleasedJob]):
         self,
         jobs: OrderedJobs,
         sender: Sender,
-        runs: Runs | None = None,
+        runs: InngestApi | None = None,
         *,
         limits: ReleaseLimits,
         form: PriorityForm,

@@ -54,20 +54,23 @@ class Elector(Agent):
         self._lease = leadership.lease
         self._heartbeat = heartbeat
         heartbeat.wanted.subscribe(self.ask_now)
+        self._wanted = False
         self.answered_at: float | None = None
         self.failure: TransientError | PermanentError | None = None
         metrics.watch(leadership.is_held)
 
     def ask_now(self) -> None:
         """Ask without waiting until it is time to."""
-        self._lease.next_ask_at = monotonic()
+        self._wanted = True
         self.wake()
 
     async def turn(self) -> float:
         """Ask if it is time to."""
-        if monotonic() >= self._lease.next_ask_at:
+        if self._wanted or monotonic() >= self._lease.next_ask_at:
+            self._wanted = False
             await self._ask()
-        return self._lease.next_ask_at - monotonic()
+        # Wanted meanwhile: the row that was on its way is older than the connection.
+        return 0.0 if self._wanted else self._lease.next_ask_at - monotonic()
 
     async def at_end(self) -> None:
         """Give up the lease: another daemon need not wait for it to expire."""

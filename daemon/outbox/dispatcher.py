@@ -83,6 +83,7 @@ class Dispatcher(Delivery[RecordedChange]):
         """Announce a batch, unless the last one failed a moment ago."""
         now, stopping = monotonic(), self._stopping
         more = now >= self._backoff.retry_at and await self._announce()
+        self.tick()
         await self._measure()
         # A turn that started before `stop` may have missed the last recorded changes.
         self._all_sent = stopping and not more

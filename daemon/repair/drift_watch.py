@@ -8,6 +8,7 @@ row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -85,16 +86,21 @@ class DriftWatch:
             log.warning("drift_repaired", repositories=repositories)
 
     async def _count(self, suspects: list[tuple[UUID, float]]) -> int:
-        sample = suspects[:LOOKED_AT]
-        blamed = [await self._is_to_blame(*each) for each in sample]
-        return round(len(suspects) * sum(blamed) / len(sample))
+        """How many of them the stream is to blame for, judged by those that can be looked up."""
+        looked_at = blamed = 0
+        # What fails for one fails for the others as well, and the sweep waits meanwhile.
+        with suppress(TransientError):
+            for each in suspects[:LOOKED_AT]:
+                blamed += await self._is_to_blame(*each)
+                looked_at += 1
+        return round(len(suspects) * blamed / looked_at) if looked_at else 0
 
     async def _is_to_blame(self, repository_id: UUID, right_at: float) -> bool:
         now = self._database_clock.now()
         since = now - timedelta(seconds=monotonic() - right_at) if now else None
         try:
             explanation = await self._store.explain(repository_id)
-        except (TransientError, PermanentError):
+        except PermanentError:
             return False
         return membership_changed(explanation, since)
 
@@ -104,6 +110,7 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any, the last one was removed. Without times of addition, the answer can't be known.
+    # Without any, the last one was removed. Without times of addition, or with times that have no time zone,
+    # the answer can't be known.
     times = [workspace.added_at for workspace in workspaces]
-    return not times or since is None or any(at is None or at >= since for at in times)
+    return not times or since is None or any(at is None or at.tzinfo is None or at >= since for at in times)

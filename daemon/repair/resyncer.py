@@ -36,6 +36,8 @@ from priorityd.daemon.repair.runs import Runs
 log = structlog.stdlib.get_logger()
 
 RETRIES: Final = 2
+REFUSED_KEPT: Final = 20
+"""Of the rows that the application refuses, which may be very many, so many stay in `last_result`."""
 _RETRY_SECONDS: Final = 2.0
 _START_RETRY_SECONDS: Final = 5.0
 _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)
@@ -177,7 +179,8 @@ class Resyncer(Agent):
 
     def _succeeded(self, result: SyncResult) -> None:
         self.first_done_at = self.first_done_at or monotonic()
-        self.last_done_at, self.last_result = utc_now(), result
+        self.last_done_at = utc_now()
+        self.last_result = replace(result, refused=result.refused[:REFUSED_KEPT])
         self._done.tell()
 
     async def _walk(self, trigger: Trigger) -> SyncResult:

@@ -93,8 +93,9 @@ class Sweeper(Agent):
 
     async def turn(self) -> float:
         """Sweep if it is due, or leave it to the leader."""
-        now = monotonic()
         await self._drift_watch.judge()
+        self.tick()
+        now = monotonic()
         due_at = self._due_at(now)
         if now < due_at:
             # Suspects are judged by elapsed time.

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from priorityd.daemon.sandbox.child import DaemonProcess
-from priorityd.daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres, embedded_postgres
+from priorityd.daemon.sandbox.postgres import DataDirError, EmbeddedPostgres, embedded_postgres
 from priorityd.daemon.sandbox.pulse import watch
 from priorityd.daemon.sandbox.seed import InstallationRefusedError, prepare_database
 from priorityd.daemon.sandbox.server import (
     DEFAULT_PORT,
-    PortBusyError,
+    PortError,
     SandboxServer,
     reserve_port,
     serve_sandbox,
@@ -67,13 +67,13 @@ async def run_sandbox(options: SandboxOptions) -> int:
     with choose_view() as view, _stop_on_signals() as stop:
         try:
             listener = reserve_port(options.port)
-        except PortBusyError as error:
+        except PortError as error:
             view.say(f"{error.strerror}: choose another with --port")
             return FAILED
         with listener:
             try:
                 http_port = _free_port(options.http_port) if options.with_daemon else 0
-            except PortBusyError as error:
+            except PortError as error:
                 view.say(f"{error.strerror}: choose another for the daemon with --http-port")
                 return FAILED
             return await _Sandbox(options, listener, http_port, view, stop).run()
@@ -119,7 +119,7 @@ class _Sandbox:
         try:
             async with AsyncExitStack() as stack:
                 return await self._run(stack)
-        except DataDirBusyError as error:
+        except DataDirError as error:
             self._view.say(f"{error.strerror}: choose another with --data-dir")
             return FAILED
         except OtherWorldError as error:

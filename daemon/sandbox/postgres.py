@@ -70,26 +70,29 @@ class _Server(PostgresServer):
     _lock = nullcontext()
 
 
-class DataDirBusyError(OSError):
-    """Another process runs a server on the data directory."""
+class DataDirError(OSError):
+    """The data directory can't be had, or another process runs a server on it."""
 
 
 class EmbeddedPostgres:
     """One PostgreSQL server on one data directory, which belongs to this object while it exists.
 
-    A server that a killed process left running there is taken over. Raises `DataDirBusyError` when its
-    process is still alive.
+    A server that a killed process left running there is taken over. Raises `DataDirError` when its process is
+    still alive, or when there can be no such directory.
     """
 
     def __init__(self, data_dir: Path) -> None:
         data_dir = data_dir.expanduser().resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise DataDirError(error.errno, f"{data_dir}: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise DataDirBusyError(errno.EBUSY, f"another process runs PostgreSQL on {data_dir}") from None
+            raise DataDirError(errno.EBUSY, f"another process runs PostgreSQL on {data_dir}") from None
         self._server = _Server(data_dir, cleanup_mode="stop")
 
     @property

@@ -72,14 +72,14 @@ class SandboxServer:
         return self.keys.secret_keys[0]
 
 
-class PortBusyError(OSError):
-    """Something else listens on the port."""
+class PortError(OSError):
+    """Something else listens on the port, or it is for root alone."""
 
 
 def reserve_port(port: int = DEFAULT_PORT) -> socket.socket:
     """A socket that listens on the port (0: any free one).
 
-    Raises `PortBusyError` naming the port. Reserving it lets the caller fail before it starts a database.
+    Raises `PortError` naming the port. Reserving it lets the caller fail before it starts a database.
     """
     # With the protocol named, asyncio turns Nagle's algorithm off: it would cost some answers 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -90,9 +90,8 @@ def reserve_port(port: int = DEFAULT_PORT) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortBusyError(error.errno, f"port {port} on {HOST} is in use") from error
-        raise
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be had: {error.strerror}"
+        raise PortError(error.errno, f"port {port} on {HOST} {why}") from error
     listener.setblocking(False)
     return listener
 
@@ -110,7 +109,7 @@ async def serve_sandbox(
     """Serve the database for the length of the block.
 
     `database_url` is a superuser's; `listener` (from `reserve_port`) wins over `port`.
-    Raises `PortBusyError`. When the block ends, WebSockets are closed with 1012, as a restarting server does.
+    Raises `PortError`. When the block ends, WebSockets are closed with 1012, as a restarting server does.
     """
     keys = keys or Keys.create()
     listener = listener or reserve_port(port)

@@ -118,6 +118,7 @@ class ResyncReport(Part):
 
     last_done_at: datetime | None
     last_result: SyncResult | None
+    """Of refused rows it has some."""
     next_at: datetime
     recent: list[RecentRun]
     """The newest first."""

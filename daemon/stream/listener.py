@@ -38,6 +38,7 @@ from priorityd.core.stream.listener_state import (
 from priorityd.core.stream.membership_memory import MembershipMemory
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.stream.connection import ChangeStream
 from priorityd.daemon.stream.metrics import StreamMetrics
@@ -65,6 +66,7 @@ class Listener:
         api_key: ApiKey,
         daemon_id: UUID,
         heartbeat: Heartbeat,
+        database_clock: DatabaseClock,
         *,
         on_hint: Callable[[Hint], None],
         on_gap: Callable[[Trigger], None],
@@ -81,6 +83,7 @@ class Listener:
         self._liveness = liveness
         self._linger_seconds = timings.linger_seconds
         self._heartbeat = heartbeat
+        self._database_clock = database_clock
         self._state, self._first_actions = initial(
             monotonic(),
             renew_after_seconds=timings.renew_after_seconds,
@@ -257,7 +260,8 @@ class Listener:
     def _see_heartbeat(self, hint: Hint) -> None:
         # Without `beat_at` it is a DELETE: older servers apply no filter to those, so it may be any daemon's.
         if hint.beat_at is not None:
-            lag_seconds = max(0.0, (utc_now() - hint.beat_at).total_seconds())
+            now = self._database_clock.now() or utc_now()
+            lag_seconds = max(0.0, (now - hint.beat_at).total_seconds())
             self._heartbeat.seen(monotonic(), lag_seconds)
             self._metrics.lag.set(lag_seconds)
             self._tell(BeatSeen())

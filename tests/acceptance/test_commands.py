@@ -155,6 +155,32 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     assert evidence[2].endswith(" UTC  medium → high, now in a workspace  (manual)")
 
 
+async def test_times_are_utc_in_whatever_zone_the_database_is(stack: Stack) -> None:
+    app = stack.app
+    workspace, repository = app.workspace(), app.repository()
+    app.add(workspace, repository)
+    app.connection.execute(
+        "do $$ begin"
+        " execute format('alter database %I set timezone = $z$Asia/Tokyo$z$', current_database());"
+        " end $$"
+    )
+    assert (await stack.priorityd("sync"))[0] == 0
+    assert (await stack.priorityd("queue", "reviews", str(repository), "--mode", "ordered"))[0] == 0
+    app.connection.execute(
+        "update repository_priority_changes set changed_at = '2025-01-03 23:34:56Z';"
+        "update workspace_repositories set added_at = '2025-01-03 22:34:56Z';"
+        "update priorityd.ordered_jobs set queued_at = '2025-01-03 21:34:56Z'"
+    )
+    _, explained, _ = await stack.priorityd("explain", str(repository))
+    assert "2025-01-03 23:34:56 UTC" in explained
+    assert ", added 2025-01-03 22:34 UTC" in explained
+    _, listed, _ = await stack.priorityd("jobs", "list")
+    assert "queued 2025-01-03 21:34:56 UTC" in listed
+    app.connection.execute("alter table workspace_repositories alter column added_at type timestamp")
+    _, explained, _ = await stack.priorityd("explain", str(repository))
+    assert ", added 2025-01-03 22:34\n" in explained, "as it stands in the column"
+
+
 async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
     app = stack.app
     tracked, pinned, untracked = app.repository(), app.repository(), app.repository(tracked=False)

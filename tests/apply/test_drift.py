@@ -46,6 +46,13 @@ def test_an_announcement_shortly_before_or_after_clears_a_suspect() -> None:
     assert judge.confirmed(110, 0) == [(other, 90)]
 
 
+def test_a_suspect_that_is_found_again_keeps_nobody_waiting() -> None:
+    judge, again, other = DriftJudge(6), uuid4(), uuid4()
+    judge.suspect([again, other], 100, 90)
+    judge.suspect([again], 105, 101)
+    assert judge.confirmed(107, 0) == [(again, 90), (other, 90)]
+
+
 def test_an_announcement_long_before_clears_nobody() -> None:
     judge, repository = DriftJudge(6), uuid4()
     judge.announced(hint(repository), 90)

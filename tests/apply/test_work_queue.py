@@ -195,6 +195,14 @@ def test_the_due_times_of_a_flapping_key_do_not_pile_up() -> None:
     assert len(queue._heap) < 2000
 
 
+def test_parked_keys_take_no_more_room_than_waiting_ones() -> None:
+    queue, parked = make_queue(capacity=3), [uuid4() for _ in range(5)]
+    for key in parked:
+        queue.add(key, 0.0)
+        queue.park(queue.take(0.0, 1)[0], "rejected")
+    assert list(queue.parked) == parked[2:]
+
+
 class QueueHistories(RuleBasedStateMachine):
     """In any order of events, each change is followed by a run that started after it."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from priorityd.core.errors import ContractError, KeyRefusedError, MissingGrantError
 from priorityd.daemon.database.startup import wait_for_schema
 from priorityd.daemon.database.store import open_store
 from tests.support.answers import answering, http
+from tests.support.daemon_process import eventually
 from tests.support.stack import Stack
 
 VERSION = http(200, {"set": 1, "works_from": 1, "units": []})
@@ -29,6 +31,16 @@ async def test_what_does_not_pass_is_given_up(answer: bytes, error: type[Excepti
     async with answering(answer) as (store, _):
         with pytest.raises(error):
             await wait_for_schema(store, patience_seconds=0.1)
+
+
+async def test_it_waits_for_as_long_as_the_server_asks() -> None:
+    busy = http(429, {"message": "Too many requests"}, "Retry-After: 60")
+    with capture_logs() as logs:
+        async with answering(busy) as (store, _), anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_schema, store)
+            await eventually(lambda: logs)
+            tasks.cancel_scope.cancel()
+    assert [line["retry_in_seconds"] for line in logs] == [60]
 
 
 @pytest.mark.parametrize("answer", [PAGE, FORBIDDEN])

@@ -46,6 +46,14 @@ def test_a_row_that_came_back_is_due_no_more_until_the_next_is_written(heartbeat
     assert heartbeat.due_at == 27.0
 
 
+def test_a_row_that_came_back_before_the_call_was_answered_is_not_due(heartbeat: Heartbeat) -> None:
+    heartbeat.seen(5.1, lag_seconds=0.1)
+    heartbeat.written(5.0)
+    assert heartbeat.due_at is None
+    heartbeat.written(17.0)
+    assert heartbeat.due_at == 27.0
+
+
 def test_each_connection_wants_a_row() -> None:
     heartbeat, wanted = Heartbeat(), []
     heartbeat.wanted.subscribe(lambda: wanted.append(1))

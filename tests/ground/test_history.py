@@ -47,6 +47,13 @@ def test_a_clock_that_is_put_back_loses_nothing() -> None:
     assert sum(minute.job_inversions for minute in history.minutes(NOW)) == 2
 
 
+def test_a_clock_that_was_hours_ahead_hides_nothing_that_happens_once_it_is_right() -> None:
+    history = History()
+    history.add_job_inversions(NOW + timedelta(hours=5), 1)
+    history.add_job_inversions(NOW, 2)
+    assert history.minutes(NOW)[-1].job_inversions == 2
+
+
 @given(st.lists(st.floats(0.001, 80_000), min_size=1, max_size=200), st.floats(0, 1))
 def test_quantiles_are_those_of_the_sorted_list_to_within_a_few_percent(
     seconds: list[float], share: float

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
+from pydantic import ValidationError
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.daemon.settings import load_settings
+from priorityd.daemon.settings import Settings, load_settings
 
 
 def test_settings_come_from_secret_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +33,37 @@ def test_the_environment_wins_over_secret_files(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("SUPABASE_URL", "https://environment.supabase.co")
     monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", "a.b.c")
     assert load_settings().supabase_url == "https://environment.supabase.co"
+
+
+def test_each_secret_is_hidden() -> None:
+    keys = {
+        name: f"{name}-0123"
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    }
+    keys["inngest_signing_key"] = "signkey-test-0123"
+    assert set(Settings(supabase_url="https://x.supabase.co", **keys).secrets) == set(keys.values())
+
+
+@pytest.mark.parametrize("url", ["https://a b.supabase.co", "https://a.supabase.co\u200b", "https://a\tb.co"])
+def test_what_no_url_may_hold_is_told_and_not_asked_for(url: str) -> None:
+    with pytest.raises(ValidationError, match="must be the project's URL"):
+        Settings(supabase_url=url, supabase_key="a.b.c")
+
+
+def test_blanks_around_a_url_are_none_of_it() -> None:
+    assert Settings(supabase_url=" https://a.supabase.co/ ", supabase_key="a.b.c").supabase_url == (
+        "https://a.supabase.co"
+    )
+
+
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:1"), ("::1", "http://[::1]:1")])
+def test_the_endpoints_have_a_url_at_any_address(host: str, url: str) -> None:
+    settings = Settings(
+        supabase_url="https://a.supabase.co", supabase_key="a.b.c", http_host=host, http_port=1
+    )
+    assert settings.http_url == url
+    assert httpx.URL(settings.http_url).host == host
 
 
 def a_file(path: Path) -> None:

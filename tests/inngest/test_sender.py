@@ -108,12 +108,12 @@ async def test_an_event_too_large_for_the_plan_is_refused_and_the_others_are_sen
     ids=lambda faults: f"{faults.status or 'reset'} {faults.reset or ''}{faults.body or ''}",
 )
 async def test_short_trouble_loses_nothing_and_repeats_only_ids(event_api: StandIn, faults: Faults) -> None:
-    reasons: list[str] = []
+    attempts: list[None] = []
     event_api.api.faults = faults
-    async with open_event_sender(event_api.settings(), on_error=reasons.append) as sender:
+    async with open_event_sender(event_api.settings(), on_attempt=lambda: attempts.append(None)) as sender:
         assert await sender.send(numbered(5)) == []
     assert numbers(event_api.api.runs) == list(range(5))
-    assert len(reasons) == event_api.api.attempts - 1 >= 1
+    assert len(attempts) == event_api.api.attempts > 1
 
 
 async def test_gives_up_after_its_attempts_and_says_how_long_it_was_asked_to_wait(
@@ -168,6 +168,15 @@ async def test_a_refused_key_is_said_without_the_key(event_api: StandIn, status:
             await sender.send(numbered(1))
     assert EVENT_KEY not in str(raised.value)
     assert event_api.api.attempts == 1
+
+
+async def test_what_quotes_the_requests_path_is_said_without_the_key(event_api: StandIn) -> None:
+    event_api.api.keys = ("a=key",)
+    event_api.api.faults = Faults(status=500, body='{"message": "Cannot POST /e/a%3Dkey"}')
+    settings = event_api.settings(inngest_event_key=SecretStr("a=key"))
+    async with open_event_sender(settings, max_attempts=1) as sender:
+        with pytest.raises(TransientError, match=r"Cannot POST /e/\[redacted\]"):
+            await sender.send(numbered(1))
 
 
 async def test_an_unknown_key_is_refused(event_api: StandIn) -> None:

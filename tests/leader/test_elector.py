@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import uuid4
 
-from priorityd.core.leader.lease import ASK_AFTER_SECONDS
+import anyio
+from anyio.abc import SocketStream
+
+from priorityd.core.heartbeat import Heartbeat
+from priorityd.core.leader.lease import ASK_AFTER_SECONDS, LEASE_SECONDS
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.leader.elector import Elector
+from priorityd.daemon.leader.leadership import Leadership
+from priorityd.daemon.liveness import Liveness
+from priorityd.daemon.status.metrics import Metrics
+from tests.support.answers import answering, http
+from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.parts import Parts
 
@@ -36,6 +47,36 @@ async def test_each_question_writes_the_heartbeat_row_and_a_new_connection_asks_
     ((second,),) = database.connect().execute(beat_at).fetchall()
     assert second > first
     assert heartbeat.due_at is not None
+
+
+async def test_a_connection_made_while_it_asks_gets_a_row_of_its_own() -> None:
+    asked, answered = anyio.Event(), anyio.Event()
+    answer = http(200, {"held": True, "expires_in_seconds": LEASE_SECONDS})
+
+    async def slowly(connection: SocketStream) -> None:
+        asked.set()
+        await answered.wait()
+        await connection.send(answer)
+
+    async with answering(slowly, answer) as (store, _), anyio.create_task_group() as tasks:
+        heartbeat, leadership = Heartbeat(), Leadership()
+        elector = Elector(
+            store, uuid4(), leadership, heartbeat, metrics=Metrics().leader, liveness=Liveness()
+        )
+        rests: list[float] = []
+
+        async def turn() -> None:
+            rests.append(await elector.turn())
+
+        tasks.start_soon(turn)
+        await asked.wait()
+        heartbeat.connected(monotonic())
+        answered.set()
+        await eventually(lambda: rests)
+        assert rests == [0]
+        assert heartbeat.due_at is None, "what was on its way is older than the connection"
+        assert await elector.turn() > 0
+        assert heartbeat.due_at is not None
 
 
 async def test_at_its_end_it_leaves_the_lease_to_the_next(another_daemon: Callable[[], Parts]) -> None:

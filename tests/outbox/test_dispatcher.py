@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,6 +23,7 @@ from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
+from tests.support.answers import answering, http
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
@@ -98,6 +100,30 @@ async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
         bench = Bench(server, Application(database.connect()), event_api)
         bench.app.connection.execute("select open_priority_outbox()")
         yield bench
+
+
+async def test_between_a_call_that_failed_and_the_next_it_shows_that_it_lives(event_api: StandIn) -> None:
+    async with (
+        answering(http(503, {"code": "PGRST000", "message": "no database"})) as (store, told),
+        open_event_sender(event_api.settings(), max_attempts=1) as sender,
+    ):
+
+        class Told(Liveness):
+            def tick(self, part: str) -> None:
+                told.append(part)
+
+        dispatcher = Dispatcher(
+            Outbox(store, uuid4()),
+            sender,
+            claim_seconds=60,
+            form="score",
+            sync_new=False,
+            metrics=Metrics().outbox,
+            liveness=Told(),
+        )
+        dispatcher._opened = True
+        await dispatcher.turn()
+    assert [each for each, _ in groupby(told)] == ["unavailable", "dispatcher", "unavailable"]
 
 
 async def test_every_change_is_announced_once_and_new_workspace_repositories_are_synced(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from priorityd.core import __version__
 from priorityd.core.errors import ExitCode
+from priorityd.core.leader.lease import ASK_AFTER_SECONDS
 from priorityd.core.priorities import PRIORITIES, TRIGGERS
 from priorityd.daemon.cli import cli
 from priorityd.daemon.status.metrics import Metrics
@@ -109,6 +110,13 @@ def test_the_version_is_told_as_it_is() -> None:
     for path in ("docs/operations.md", "deploy/container/compose.yaml", "deploy/kubernetes/deployment.yaml"):
         named = re.findall(r"(?:priorityd:|VERSION=)([\w.]+\d)", (ROOT / path).read_text())
         assert set(named) == {__version__}, path
+
+
+def test_how_often_the_heartbeat_row_is_written_is_told_as_it_is() -> None:
+    told = re.compile(r"heartbeat row (?:is written|that this daemon writes) every ([\d.]+) s")
+    for text in (page("how-it-works"), (DEPLOY / "runbook.md").read_text()):
+        (seconds,) = told.findall(" ".join(text.split()))
+        assert float(seconds) == ASK_AFTER_SECONDS
 
 
 @pytest.mark.parametrize("path_of_page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

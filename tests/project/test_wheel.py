@@ -93,6 +93,7 @@ def test_the_source_distribution_brings_what_operators_and_testers_need(built: P
     with tarfile.open(next(built.glob("workspace_priorityd-*.tar.gz"))) as distribution:
         names = {name.partition("/")[2] for name in distribution.getnames()}
     wanted = [*(ROOT / "deploy").rglob("*.*"), *(ROOT / "man").iterdir(), *(ROOT / "tests").rglob("*.py")]
+    wanted += [*(ROOT / "docs").rglob("*.*"), *ROOT.glob("*.md")]
     assert {str(path.relative_to(ROOT)) for path in wanted if path.is_file()} <= names
 
 

@@ -7,8 +7,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from priorityd.core.apply.drift import DriftJudge
+from priorityd.core.history import History
 from priorityd.core.stream.hints import WORKSPACE_REPOSITORIES, Hint
+from priorityd.daemon.backoff import MAX_ATTEMPTS
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.database_clock import DatabaseClock
+from priorityd.daemon.repair.drift_watch import LOOKED_AT, DriftWatch
+from priorityd.daemon.repair.runs import Runs
+from priorityd.daemon.status.metrics import Metrics
+from tests.support.answers import answering, http
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -45,6 +53,14 @@ async def test_a_membership_that_came_and_was_not_announced_is_drift(
     assert await sweep(watched) == 1
     assert watched.metric("drift_repaired_total") == 1
     assert watched.shared.history.minutes(datetime.now(UTC))[-1].drift_repaired == 1
+
+
+async def test_a_time_of_addition_without_a_time_zone_tells_nothing(app: Application, watched: Parts) -> None:
+    app.connection.execute("alter table workspace_repositories alter column added_at type timestamp")
+    (repository,) = app.repositories(1)
+    assert await sweep(watched) == 0
+    app.add(app.workspace(), repository)
+    assert await sweep(watched) == 1
 
 
 async def test_what_was_wrong_before_the_first_sweep_is_nobodys_loss(
@@ -104,6 +120,16 @@ async def test_what_is_announced_late_is_no_loss(
     assert watched.shared.drift_judge.suspects == 1
     watched.shared.intake.take_hint(hint(repository))
     assert watched.shared.drift_judge.suspects == 0
+
+
+async def test_suspects_that_cant_be_looked_up_do_not_hold_up_the_sweep_one_after_the_other() -> None:
+    async with answering(http(503, {"code": "PGRST000", "message": "no database"})) as (store, reasons):
+        judge, now = DriftJudge(grace_seconds=-1), monotonic()
+        judge.suspect([uuid4() for _ in range(LOOKED_AT)], now, now)
+        watch = DriftWatch(store, judge, Runs(Metrics().repair, History()), DatabaseClock(), lambda: 0.0)
+        await watch.judge()
+    assert len(reasons) == MAX_ATTEMPTS
+    assert watch.drift_repaired == 0
 
 
 def hint(repository: UUID) -> Hint:

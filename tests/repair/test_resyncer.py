@@ -6,6 +6,7 @@ import anyio
 import anyio.lowlevel
 
 from priorityd.core.database.answers import SyncResult
+from priorityd.daemon.repair.resyncer import REFUSED_KEPT
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -22,6 +23,19 @@ async def test_the_first_turn_looks_at_every_row(database: Database, parts: Part
     assert app.wrong_rows() == 0
     assert await resyncer.turn() > 0
     assert len(parts.shared.runs.recent) == 1
+
+
+async def test_of_many_refused_rows_some_are_kept(database: Database, parts: Parts) -> None:
+    app, resyncer = Application(database.connect()), parts.agents.resyncer
+    app.add(app.workspace(), *app.repositories(REFUSED_KEPT + 5))
+    app.connection.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;"
+        "create trigger refuse before update on tracked_repositories for each row execute function refuse()"
+    )
+    await resyncer.turn()
+    assert resyncer.last_result is not None
+    assert len(resyncer.last_result.refused) == REFUSED_KEPT
+    assert parts.shared.queue.pending == REFUSED_KEPT + 5
 
 
 async def test_any_number_of_requests_is_one_walk(parts: Parts) -> None:

@@ -227,6 +227,14 @@ def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
             assert first.end(signal.SIGINT) == 0
 
 
+def test_a_data_directory_that_there_cant_be_is_said_in_words() -> None:
+    command = [*_COMMAND, "--no-daemon", "--data-dir", "/dev/null/data"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert done.returncode == 1
+    assert "/dev/null/data: Not a directory: choose another with --data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_a_killed_sandbox_left_running_is_taken_over() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)

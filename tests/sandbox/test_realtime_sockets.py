@@ -19,7 +19,7 @@ from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.postgres import embedded_postgres
 from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.seed import prepare_database
-from priorityd.daemon.sandbox.server import PortBusyError, reserve_port, serve_sandbox
+from priorityd.daemon.sandbox.server import PortError, reserve_port, serve_sandbox
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, socket_url, until_published
 from tests.support.faults import misbehave
 from tests.support.plans import ATTENTIVE
@@ -315,7 +315,7 @@ async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_
 def test_a_busy_port_is_named() -> None:
     with reserve_port(0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortBusyError, match=f"port {port} "):
+        with pytest.raises(PortError, match=f"port {port} "):
             reserve_port(port)
 
 

@@ -46,6 +46,15 @@ def test_what_was_over_before_the_last_hour_is_forgotten() -> None:
     assert noted(*seen, (3661, WELL)) == []
 
 
+def test_a_clock_that_was_hours_ahead_leaves_nothing_at_times_to_come() -> None:
+    hours = 5 * 3600
+    assert noted((hours, DEAF), (hours + 60, WELL), (0, WELL)) == []
+    (over,) = noted((hours, DEAF), (0, DEAF), (10, WELL))
+    assert (over.began_at, over.ended_at) == (at(-30), at(10))
+    ended, deaf = noted((0, DEAF), (hours, WELL), (5, WELL), (40, DEAF))
+    assert (ended.ended_at, deaf.began_at) == (at(hours), at(40))
+
+
 def test_a_fault_that_comes_and_goes_does_not_grow() -> None:
     many = [(10.0 * number, (DEAF, WELL)[number % 2]) for number in range(1000)]
     assert len(noted(*many)) <= 60

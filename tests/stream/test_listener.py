@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psutil
@@ -10,6 +11,7 @@ import pytest
 
 from priorityd.core.stream.listener_state import Failed, Input
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.connection import ChangeStream
@@ -43,6 +45,15 @@ async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: S
         misbehave(sandbox, "realtime/silence?seconds=0")
         await eventually(lambda: listener.state.name == "live")
     assert heard.gaps[:2] == ["reconnect", "reconnect"], "each time that it becomes live it asks for a sweep"
+
+
+async def test_the_lag_is_by_the_databases_clock(sandbox: SandboxServer) -> None:
+    metrics, clock = Metrics(), DatabaseClock()
+    clock.read(datetime.now(UTC) + timedelta(hours=1))
+    async with listening(sandbox, Heard(), metrics, clock=clock) as listener:
+        await eventually(lambda: listener.lag_seconds is not None)
+        assert listener.lag_seconds == pytest.approx(3600, abs=60)
+        assert value(metrics, "stream_lag_seconds") == pytest.approx(3600, abs=60)
 
 
 async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream(

@@ -15,6 +15,7 @@ from priorityd.core.priorities import Trigger
 from priorityd.core.stream.hints import Hint
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import SandboxServer
@@ -37,7 +38,13 @@ class Heard:
 
 @asynccontextmanager
 async def listening(
-    sandbox: SandboxServer, heard: Heard, metrics: Metrics, *, grace_seconds: float = 5.0, **chosen: float
+    sandbox: SandboxServer,
+    heard: Heard,
+    metrics: Metrics,
+    *,
+    grace_seconds: float = 5.0,
+    clock: DatabaseClock | None = None,
+    **chosen: float,
 ) -> AsyncIterator[Listener]:
     key = sandbox.service_role_key
     async with (
@@ -50,6 +57,7 @@ async def listening(
             ApiKey(key),
             daemon_id,
             heartbeat,
+            clock or DatabaseClock(),
             on_hint=heard.hints.append,
             on_gap=heard.gaps.append,
             metrics=metrics.stream,

@@ -42,7 +42,6 @@ def _not_to_be_had(settings: Settings, error: ConfigurationError) -> Finding:
 async def _own_daemon(settings: Settings) -> bool:
     try:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            url = f"http://{settings.http_host}:{settings.http_port}/status"
-            return "listener" in (await client.get(url)).json()
+            return "listener" in (await client.get(f"{settings.http_url}/status")).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
         return False

@@ -18,6 +18,7 @@ from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.stream.hints import Hint
 from priorityd.core.stream.listener_state import RECONNECT_REASONS
 from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.status.metrics import Metrics
@@ -42,6 +43,7 @@ async def send_frames(count: int, chance: random.Random, outcome: Outcome) -> No
             ApiKey("key"),
             uuid4(),
             Heartbeat(),
+            DatabaseClock(),
             on_hint=source.hear,
             on_gap=lambda _: None,
             metrics=metrics.stream,
