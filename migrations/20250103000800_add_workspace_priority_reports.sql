@@ -18,22 +18,26 @@ begin
         end
     $$;
 
-    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent. Where the application has several rows of one
-    -- repository, the one that means most for its jobs answers.
+    -- The tracked rows of these repositories; of several of one, that which means most for its jobs.
+    create or replace function priorityd.tracked_rows_of(p_repository_ids uuid[])
+    returns table (repository_id uuid, priority text, is_workspace_repo boolean, workspace_count integer)
+    language sql stable as $$
+        select distinct on (tr.repository_id)
+            tr.repository_id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count
+        from public.tracked_repositories tr
+        where tr.repository_id = any (p_repository_ids)
+        order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
+    $$;
+
+    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent.
     create or replace function public.get_repository_priorities(p_repository_ids uuid[])
     returns jsonb language sql stable
     set search_path = public, extensions
     set statement_timeout = '10s'
     set default_transaction_isolation = 'read committed'
     as $$
-        select coalesce(jsonb_object_agg(p.repository_id, to_jsonb(p) - 'repository_id'), '{}')
-        from (
-            select distinct on (tr.repository_id)
-                tr.repository_id, tr.priority, tr.is_workspace_repo, tr.workspace_count
-            from public.tracked_repositories tr
-            where tr.repository_id = any (p_repository_ids)
-            order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
-        ) p
+        select coalesce(jsonb_object_agg(t.repository_id, to_jsonb(t) - 'repository_id'), '{}')
+        from priorityd.tracked_rows_of(p_repository_ids) t
     $$;
 
     -- The repositories with these ids, and those that people know by these names, `owner/name`, each once. What nobody knows

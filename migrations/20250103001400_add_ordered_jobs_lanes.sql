@@ -26,7 +26,7 @@ begin
         for each statement execute function priorityd.hint_at_job_lanes();
     end if;
 
-    -- The priority of a repository's jobs now; of several rows the one that means most tells.
+    -- The priority of a repository's jobs now.
     create or replace function priorityd.current_job_priority(p_repository_id uuid)
     returns text language plpgsql stable as $$
     begin

@@ -188,19 +188,11 @@ begin
     end
     $$;
 
-    -- What the tracked row says now; of several, the one that means most.
+    -- What the tracked row says now.
     create or replace function priorityd.tracked_row(p_repository_id uuid)
     returns jsonb language plpgsql stable as $$
     begin
-        return (
-            select jsonb_build_object(
-                'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo, 'workspace_count', tr.workspace_count
-            )
-            from public.tracked_repositories tr
-            where tr.repository_id = p_repository_id
-            order by coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
-            limit 1
-        );
+        return (select to_jsonb(t) - 'repository_id' from priorityd.tracked_rows_of(array[p_repository_id]) t);
     end
     $$;
 
