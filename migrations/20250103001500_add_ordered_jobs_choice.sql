@@ -7,9 +7,9 @@ begin
         return;
     end if;
 
-    -- From which priority the next job of a type is taken, and whether that is a promotion. The same as
-    -- core/jobs/release_policy.py, where the reasons are. Arguments: whether a high job waits, for how long the oldest
-    -- medium and low ones have (null: none does), and whether the last release of this type was a promotion.
+    -- From which priority the next job of a type is taken, and whether that is a promotion; the reasons are in
+    -- core/jobs/release_policy.py. Arguments: whether a high job waits, for how long the oldest medium and low ones have
+    -- (null: none does), and whether the last release of this type was a promotion.
     -- `priority` is null when nothing waits.
     create or replace function priorityd.choose_job_priority(
         p_high_waits boolean,

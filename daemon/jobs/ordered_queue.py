@@ -67,9 +67,6 @@ class OrderedQueue(Queueing):
     def forget(self, repository_id: UUID) -> None:
         """Nothing is remembered."""
 
-    def forget_all(self) -> None:
-        """Nothing is remembered."""
-
 
 def job_id(job: Job) -> UUID:
     """The id of the job's row; the job must have an id."""

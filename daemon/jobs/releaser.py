@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import anyio
@@ -36,10 +36,14 @@ from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
+from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow
+from priorityd.daemon.inngest.sender import EventSender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, RefusedRow, Release
 from priorityd.daemon.liveness import Liveness
+
+if TYPE_CHECKING:
+    from priorityd.daemon.inngest.api import InngestApi
 
 log = structlog.stdlib.get_logger()
 
@@ -55,12 +59,6 @@ CHECK_SECONDS: Final = 10.0
 """Between looks for misplaced lanes, stretched so that they take little of the database's time."""
 
 
-class Runs(Protocol):
-    """The query to Inngest about lost jobs."""
-
-    async def run_statuses(self, event_id: str) -> list[str]: ...
-
-
 class Releaser(Delivery[ReleasedJob]):
     """See the module's text. Only the leader looks for misplaced lanes.
 
@@ -73,8 +71,8 @@ class Releaser(Delivery[ReleasedJob]):
     def __init__(
         self,
         jobs: OrderedJobs,
-        sender: Sender,
-        runs: Runs | None = None,
+        sender: EventSender,
+        runs: InngestApi | None = None,
         *,
         limits: ReleaseLimits,
         form: PriorityForm,

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from priorityd.core.jobs.events import EVENT_NAMES
-from priorityd.core.jobs.release_policy import Waiting, choose
 from tests.support.database import Database
 from tests.support.ordered_calls import Json, end, job_row, queue, release, released
+from tests.support.release_choice import Waiting, choose
 from tests.support.world import World, session
 
 

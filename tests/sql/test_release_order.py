@@ -4,7 +4,7 @@ What happens: jobs of several types are queued, workspaces take and drop reposit
 and written by hand, jobs end, are cancelled (by us and behind our back) or deleted, grow old, and are locked
 by others; daemons release one after the other and at the same time, die before and after their release is
 committed, and come back. What the oracle knows of it is the rules in
-docs/application.md; of the policy it uses `core`'s.
+docs/application.md; the policy is in tests/support/release_choice.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is released next, by searching plain lists: the rules of docs/application.md, and `core`'s policy."""
+"""What is released next, by searching plain lists: the rules of docs/application.md and the release policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from priorityd.core.jobs.release_policy import Waiting, choose
+from tests.support.release_choice import Waiting, choose
 
 ALL_TYPES = (
     "comments",
