@@ -1,4 +1,4 @@
-"""What is released next, by searching plain lists: the rules of docs/application.md and the release policy."""
+"""What is released next, by searching plain lists: the rules in docs/application.md, the release policy."""
 
 from __future__ import annotations
 
