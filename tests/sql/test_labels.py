@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -11,9 +9,6 @@ from psycopg.types.json import Jsonb
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.schemas import Schema
 from tests.support.world import Row, World
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMAS = {
     "enum": Schema(

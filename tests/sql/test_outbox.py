@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 import pytest
 
 from tests.support.database import Database
 from tests.support.outbox_calls import ME, OTHER, changed, claim, depth, expire, ids, opened
 from tests.support.world import World, session
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_a_change_is_claimed_with_all_that_is_announced_of_it(outbox: World) -> None:

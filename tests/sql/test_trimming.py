@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from priorityd.daemon.migration_files import migration_files
+from priorityd.daemon.sandbox.migrate import run_file
 from tests.support.outbox_calls import changed, claim, ids, opened
+from tests.support.schemas import SCHEMAS
 from tests.support.world import World
-
-if TYPE_CHECKING:
-    pass
 
 
 def aged(world: World, days: int) -> None:
@@ -51,3 +51,13 @@ def test_what_was_never_to_be_announced_is_trimmed(outbox: World) -> None:
     opened(outbox)
     aged(outbox, 91)
     assert sum(page["trimmed"] for page in trim(outbox)) == 3
+
+
+def test_without_the_outbox_the_trail_is_trimmed_as_well(bare: World) -> None:
+    SCHEMAS["enum"].create(bare.connection)
+    for file in migration_files():
+        if "outbox" not in file.name:
+            run_file(bare.connection, file)
+    changed(bare, times=3)
+    aged(bare, 91)
+    assert sum(page["trimmed"] for page in trim(bare)) == 3

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from tests.support.world import World
-
-if TYPE_CHECKING:
-    pass
 
 ME, OTHER = uuid4(), uuid4()
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
-
-if TYPE_CHECKING:
-    pass
 
 FUNCTIONS = """
 create function public.raise_state(state text, words text default 'words') returns void language plpgsql as $$
