@@ -48,8 +48,6 @@ _REPEATS: Final = 5
 _LONGEST_SECONDS: Final = 1800
 _BYTES_A_ROW: Final = 4000
 """Of disk, with the copies that are there at once and the WAL."""
-
-
 _SECONDS_A_ROW: Final = 0.0006
 _MOST_EXPONENT: Final = 1.1
 _LEAST_SECONDS: Final = 0.05

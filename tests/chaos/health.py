@@ -62,8 +62,6 @@ class Row:
 
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
 """Alerts that end with their problem; others look some time back."""
-
-
 _TAKEN_OVER: Final = "leader gone"
 """The fault of which no more needs to be said than that another daemon has taken over."""
 

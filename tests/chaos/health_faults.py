@@ -118,8 +118,6 @@ def new_ids() -> dict[str, Any]:
 _CLOCK: Final[dict[str, Inject]] = {
     "clock an hour ahead": of_world(partial(breakages.clock_jumped, seconds=clock.HOUR_SECONDS))
 }
-
-
 FAULTS: Final[dict[str, Inject]] = {
     "database frozen": of_world(breakages.postgres_frozen),
     "database stopped": of_world(breakages.postgres_stopped),

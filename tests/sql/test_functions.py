@@ -225,8 +225,6 @@ KEY = "workspace_id, repository_id"
 BY_KEY = (
     f"alter table workspace_repositories drop constraint workspace_repositories_pkey, add primary key ({KEY})"
 )
-
-
 IDENTITY = "alter table workspace_repositories replica identity"
 
 

@@ -8,7 +8,7 @@ import time
 from uuid import UUID, uuid4
 
 from tests.support.database import Database
-from tests.support.ordered_calls import end, held, queue, release, released, sent
+from tests.support.ordered_calls import OUT, end, held, queue, release, released, sent
 from tests.support.world import Background, World, session
 
 
@@ -94,6 +94,3 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
     out += released(world, 10_000, 10_000)
     assert len(out) == len(set(out))
     assert len(out) + cancelled == len(queued) == 3 * rounds * len(repositories)
-
-
-OUT = "select from priorityd.ordered_jobs where released_at is not null"

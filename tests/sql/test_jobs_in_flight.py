@@ -6,8 +6,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.sql.test_jobs_at_once import OUT
-from tests.support.ordered_calls import DAEMON, end, held, job_row, pass_time, queue, release, released, sent
+from tests.support.ordered_calls import (
+    DAEMON,
+    OUT,
+    end,
+    held,
+    job_row,
+    pass_time,
+    queue,
+    release,
+    released,
+    sent,
+)
 from tests.support.world import World
 
 

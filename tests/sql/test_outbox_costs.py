@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sql.test_plans import explain, source_of
 from tests.support.database import Database
 from tests.support.outbox_calls import ME, OTHER, claim, depth, ids
+from tests.support.query_plans import explain, source_of
 from tests.support.world import World, session
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from tests.support.world import World
 
 DAEMON = uuid4()
+OUT = "select from priorityd.ordered_jobs where released_at is not null"
 Json = dict[str, Any]
 
 

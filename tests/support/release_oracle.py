@@ -18,8 +18,6 @@ ALL_TYPES = (
     "repository-issues",
     "reviews",
 )
-
-
 NOBODY = UUID(int=0)
 PROMOTE_AFTER = 12 * 3600.0
 MOST_LEASES = 3
