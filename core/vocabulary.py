@@ -22,8 +22,6 @@ JOB_STATUSES: Final[tuple[JobStatus, ...]] = get_args(JobStatus)
 PriorityForm: TypeAlias = Literal["score", "word"]
 """The form of an event's `data.priority`: 100, 50 or 25; or high, medium or low."""
 
-PRIORITY_FORMS: Final[tuple[PriorityForm, ...]] = get_args(PriorityForm)
-
 QueueMode: TypeAlias = Literal["direct", "ordered"]
 """How a job is queued: sent to Inngest at once, or kept in the database until its release in strict order."""
 

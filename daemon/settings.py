@@ -7,28 +7,30 @@ like the variables (systemd's `$CREDENTIALS_DIRECTORY`, else `PRIORITYD_SECRETS_
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from cronsim import CronSim, CronSimError
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.core.vocabulary import PriorityForm, QueueMode
+from priorityd.daemon.setting_types import (
+    CronExpression,
+    InngestServer,
+    InngestUrl,
+    Key,
+    ProjectUrl,
+    Seconds,
+    SigningKey,
+)
 
 _ENV_FILE: Final = Path(".env")
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
-_INNGEST_URL_MESSAGE: Final = "must be a URL, as in http://127.0.0.1:8288"
-_SIGNING_KEY_PREFIX: Final = re.compile(r"^signkey-\w+-")
-_ANY_TIME = datetime(2025, 1, 3, tzinfo=UTC)
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -44,45 +46,45 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    supabase_url: str = Field(
+    supabase_url: ProjectUrl = Field(
         validation_alias=AliasChoices("SUPABASE_URL", "supabase_url"),
         description="The project's URL, as in https://abcdefgh.supabase.co.",
     )
-    supabase_key: SecretStr = Field(
+    supabase_key: Key = Field(
         validation_alias=AliasChoices("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "supabase_key"),
         description="The project's service_role key or a secret key (sb_secret_…). Never logged.",
     )
-    gateway_key: SecretStr | None = Field(
+    gateway_key: Key | None = Field(
         None,
         description="The anon key or a publishable key, if the key above is a token for a role of your own: "
         "Supabase's gateway demands one of the project's keys as well.",
     )
-    inngest_event_key: SecretStr | None = Field(
+    inngest_event_key: Key | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_EVENT_KEY", "inngest_event_key"),
         description="Key of Inngest's event API, needed to send events. Never logged.",
     )
-    inngest_signing_key: SecretStr | None = Field(
+    inngest_signing_key: SigningKey | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_SIGNING_KEY", "inngest_signing_key"),
         description="Inngest's signing key, needed to offer the daemon's function to Inngest. Never logged.",
     )
-    inngest_dev: str | None = Field(
+    inngest_dev: InngestServer = Field(
         None,
         validation_alias=AliasChoices("INNGEST_DEV", "inngest_dev"),
         description="1, or the server's URL, to use an Inngest development server, which needs no keys.",
     )
-    inngest_base_url: str | None = Field(
+    inngest_base_url: InngestUrl | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_BASE_URL", "inngest_base_url"),
         description="URL of a self-hosted Inngest, for its API and its event API.",
     )
-    inngest_api_base_url: str | None = Field(
+    inngest_api_base_url: InngestUrl | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_API_BASE_URL", "inngest_api_base_url"),
         description="URL of the API alone; it does not redirect events.",
     )
-    inngest_event_api_base_url: str | None = Field(
+    inngest_event_api_base_url: InngestUrl | None = Field(
         None,
         validation_alias=AliasChoices("INNGEST_EVENT_API_BASE_URL", "inngest_event_api_base_url"),
         description="URL of the event API alone.",
@@ -97,7 +99,7 @@ class Settings(BaseSettings):
         description="Address for /metrics, /livez, /readyz and /status; they are read-only, without login.",
     )
     http_port: int = Field(9815, ge=0, le=65535, description="Port for the same; 0 means any free one.")
-    resync_schedule: str = Field(
+    resync_schedule: CronExpression = Field(
         "0 */6 * * *",
         description="When every tracked row is checked, as a safety net: a cron expression, in UTC.",
     )
@@ -227,59 +229,10 @@ class Settings(BaseSettings):
         dev = self.inngest_dev or ""
         return dev if "://" in dev else _INNGEST_DEV_SERVER
 
-    @field_validator("supabase_url")
-    @classmethod
-    def _http_url(cls, value: str) -> str:
-        return _checked_url(value.strip(), "must be the project's URL, as in https://abcdefgh.supabase.co")
-
-    @field_validator("inngest_base_url", "inngest_api_base_url", "inngest_event_api_base_url")
-    @classmethod
-    def _inngest_http_url(cls, value: str | None) -> str | None:
-        return None if value is None else _checked_url(value.strip(), _INNGEST_URL_MESSAGE)
-
-    @field_validator("inngest_dev")
-    @classmethod
-    def _flag_or_url(cls, value: str | None) -> str | None:
-        word = (value or "").strip()
-        return (_checked_url(word, _INNGEST_URL_MESSAGE) if ":" in word else word) or None
-
-    @field_validator("supabase_key", "gateway_key", "inngest_event_key", "inngest_signing_key")
-    @classmethod
-    def _one_line(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        key = value.get_secret_value().strip()
-        if not key or not key.isascii() or any(each.isspace() or each in "\"'" for each in key):
-            raise ValueError("must be the key alone, on one line and without quotes")
-        return SecretStr(key)
-
-    @field_validator("inngest_signing_key")
-    @classmethod
-    def _hexadecimal(cls, value: SecretStr | None) -> SecretStr | None:
-        # The SDK (0.5.19, `_internal/transforms.py`) takes what follows the prefix for hexadecimal.
-        if value is not None:
-            try:
-                bytes.fromhex(_SIGNING_KEY_PREFIX.sub("", value.get_secret_value()))
-            except ValueError:
-                raise ValueError("must look like signkey-prod-0123abcd…") from None
-        return value
-
     @property
     def plain_gateway_key(self) -> str | None:
         """The gateway key as text."""
         return self.gateway_key.get_secret_value() if self.gateway_key else None
-
-    @field_validator("resync_schedule")
-    @classmethod
-    def _cron_expression(cls, value: str) -> str:
-        # It also knows a sixth, for seconds, which nobody expects in first place.
-        if len(value.split()) != 5:
-            raise ValueError("is no cron expression of five fields")
-        try:
-            CronSim(value, _ANY_TIME)
-        except CronSimError as error:
-            raise ValueError(f"is no cron expression of five fields: {error}") from None
-        return value
 
     @field_validator("max_wait_seconds")
     @classmethod
@@ -287,19 +240,6 @@ class Settings(BaseSettings):
         if value < info.data.get("debounce_seconds", 0):
             raise ValueError("must not be less than PRIORITYD_DEBOUNCE_SECONDS")
         return value
-
-
-def _checked_url(value: str, message: str) -> str:
-    try:
-        parts = urlsplit(value)
-        plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
-    except ValueError:
-        raise ValueError(message) from None
-    # Blanks, and what is copied from a page without being seen, would become part of the host's name.
-    plain = plain and value.isprintable() and " " not in value
-    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-        raise ValueError(message)
-    return value.rstrip("/")
 
 
 def url_of(host: str, port: int) -> str:

@@ -1,5 +1,5 @@
--- The indexes on the application's tables, listed once: the units below build missing ones, concurrently/ builds the same
--- without blocking writers, and uninstall.sql removes them.
+-- The indexes on the application's tables, and finding by them which rows are wrong. They are listed once: the unit below
+-- builds missing ones, concurrently/ builds the same without blocking writers, and uninstall.sql removes them.
 
 do $tables$
 declare
@@ -177,3 +177,163 @@ begin
     perform priorityd.build_indexes('workspace_repositories');
 end
 $tables$;
+
+-- ---------------------------------------------------------------------------------------------------------------
+-- Finding what is wrong. Ranges are of repositories, after p_after and up to p_until; null is no bound.
+-- ---------------------------------------------------------------------------------------------------------------
+
+do $functions$
+declare
+    v_name text;
+    v_count text;
+    v_counts text;
+begin
+    if not priorityd.start_unit('20250103000200 functions', 1, '{20250103000200 indexes}') then
+        return;
+    end if;
+
+    -- These are inlined, and the conditions on null parameters disappear from a custom plan. rows_between counts what
+    -- counted_between counts where no pair repeats or lacks an id, and takes less.
+    for v_name, v_count, v_counts in values
+        ('counted_between', 'count(distinct m.workspace_id)', 'm.workspace_id is not null and m.repository_id is not null'),
+        ('rows_between', 'count(*)', 'true')
+    loop
+        execute format($definition$
+            create or replace function priorityd.%I(p_after uuid, p_until uuid)
+            returns table (repository_id uuid, workspaces bigint)
+            language sql stable as $$
+                select m.repository_id, %s
+                from priorityd.memberships() m
+                where %s
+                    and (p_after is null or m.repository_id > p_after) and (p_until is null or m.repository_id <= p_until)
+                group by m.repository_id
+            $$
+        $definition$, v_name, v_count, v_counts);
+    end loop;
+
+    create or replace function priorityd.tracked_between(p_after uuid, p_until uuid)
+    returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean)
+    language sql stable as $$
+        select t.id, t.repository_id, t.is_workspace_repo, t.workspace_count, t.drifted
+        from priorityd.tracked_rows() t
+        where t.repository_id is not null
+            and (p_after is null or t.repository_id > p_after) and (p_until is null or t.repository_id <= p_until)
+    $$;
+
+    -- The rows without a repository: in a range of keys they stand by their own ids.
+    create or replace function priorityd.nameless_between(p_after uuid, p_until uuid)
+    returns table (id uuid, drifted boolean)
+    language sql stable as $$
+        select t.id, t.drifted
+        from priorityd.tracked_rows() t
+        where t.repository_id is null and (p_after is null or t.id > p_after) and (p_until is null or t.id <= p_until)
+    $$;
+
+    -- Repositories of which memberships and tracked rows disagree, those without any tracked row included. One pass over
+    -- the memberships beside one over the flagged rows, both in repository order from indexes; tracked rows outside
+    -- workspaces are not read. Where a repository may have several rows, one of them can be right and flagged and another
+    -- not: then all are read. Rows that contradict themselves are found by other means.
+    create or replace function priorityd.mismatched_between(p_after uuid, p_until uuid)
+    returns setof uuid language plpgsql stable
+    set jit = off
+    -- Both indexes are in order already, so merging them takes a third of the time of hashing; the planner believes
+    -- otherwise. The memory is for the time between many changes and the next vacuum, when sorting replaces one of the
+    -- indexes; little of it is used otherwise.
+    set enable_hashjoin = off
+    set enable_hashagg = off
+    -- Else the planner takes the table's rows for cached and free, and chooses between the index of pairs and one of the
+    -- application's on the repository alone by their heights: reading the rows as well takes several times as long.
+    set effective_cache_size = '1MB'
+    set work_mem = '64MB'
+    as $$
+    declare
+        v_one_row constant boolean := priorityd.is_unique('public.tracked_repositories', '{repository_id}');
+    begin
+        return query execute format($query$
+            select coalesce(m.repository_id, f.repository_id)
+            from priorityd.%I($1, $2) m
+            full join (
+                select t.repository_id, %s as workspace_count from priorityd.tracked_between($1, $2) t where %s
+            ) f on f.repository_id = m.repository_id
+            where m.workspaces is distinct from f.workspace_count
+        $query$,
+            case when priorityd.pairs_are_unique() then 'rows_between' else 'counted_between' end,
+            case when v_one_row then 't.workspace_count' else 'nullif(t.workspace_count, 0)' end,
+            case when v_one_row then 't.is_workspace_repo' else 'true' end
+        ) using p_after, p_until;
+    end
+    $$;
+
+    -- Where a page of p_limit tracked rows ends; null at the last. The key of a row is its repository, or its own id where
+    -- it has none.
+    create or replace function priorityd.page_end(p_after uuid, p_limit integer)
+    returns uuid language plpgsql stable
+    set plan_cache_mode = force_custom_plan
+    as $$
+    declare
+        v_until constant uuid := (
+            select k.key
+            from (
+                (select t.repository_id as key from priorityd.tracked_between(p_after, null) t order by 1 limit p_limit)
+                union all
+                (select n.id from priorityd.nameless_between(p_after, null) n order by 1 limit p_limit)
+            ) k
+            order by k.key
+            offset p_limit - 1
+            limit 1
+        );
+    begin
+        return case
+            when exists (select from priorityd.tracked_between(v_until, null))
+                or exists (select from priorityd.nameless_between(v_until, null)) then v_until
+        end;
+    end
+    $$;
+
+    -- The rows of a range that may be wrong, from indexes alone: those that contradict themselves, and those whose flag and
+    -- count disagree with the memberships. All others are right: how many there are, and how many of them in a workspace.
+    create or replace function priorityd.suspects_between(
+        p_after uuid,
+        p_until uuid,
+        out suspects uuid[],
+        out right_rows bigint,
+        out right_in_workspace bigint,
+        out untracked bigint
+    )
+    language plpgsql stable
+    set plan_cache_mode = force_custom_plan
+    set jit = off
+    as $$
+    declare
+        v_mismatched constant uuid[] := array(select priorityd.mismatched_between(p_after, p_until));
+        v_tracked uuid[];
+        v_flagged bigint;
+    begin
+        with mismatched as (
+            select t.id, t.repository_id, t.is_workspace_repo, t.drifted
+            from priorityd.tracked_rows() t
+            where t.repository_id = any (v_mismatched)
+        ),
+        suspect as (
+            select m.id, m.is_workspace_repo from mismatched m where not m.drifted
+            union all
+            select t.id, t.is_workspace_repo from priorityd.tracked_between(p_after, p_until) t where t.drifted
+            union all
+            select n.id, false from priorityd.nameless_between(p_after, p_until) n where n.drifted
+        )
+        select coalesce(array_agg(s.id), '{}'), count(*) filter (where s.is_workspace_repo),
+            array(select m.repository_id from mismatched m)
+        into suspects, v_flagged, v_tracked
+        from suspect s;
+        right_rows := (select count(*) from priorityd.tracked_between(p_after, p_until))
+            + (select count(*) from priorityd.nameless_between(p_after, p_until)) - cardinality(suspects);
+        right_in_workspace := (
+            select count(*) from priorityd.tracked_between(p_after, p_until) t where t.is_workspace_repo
+        ) - v_flagged;
+        untracked := priorityd.count_untracked(
+            array(select m from unnest(v_mismatched) m except select t from unnest(v_tracked) t)
+        );
+    end
+    $$;
+end
+$functions$;

@@ -2,7 +2,7 @@
 
 do $functions$
 begin
-    if not priorityd.start_unit('20250103000300 functions', 1, '{20250103000200 indexes}') then
+    if not priorityd.start_unit('20250103000300 functions', 1, '{20250103000200 functions}') then
         return;
     end if;
 
@@ -169,6 +169,12 @@ begin
 
     -- ---------------------------------------------------------------------------------------------------------------
     -- What all functions share
+    --
+    -- Settings are those of the functions in public, which call these. Their search path is the one that the application's
+    -- own triggers, checks and policies see when it writes through PostgREST; our own names are always qualified.
+    -- lock_timeout counts from the moment a lock is waited for, so setting it on a function works everywhere.
+    -- statement_timeout is armed before a function starts: in psql the setting comes too late for the call itself.
+    -- PostgREST reads it from the function and sets it for the transaction, as it does with default_transaction_isolation.
     -- ---------------------------------------------------------------------------------------------------------------
 
     create or replace function priorityd.check_trigger(p_trigger text)

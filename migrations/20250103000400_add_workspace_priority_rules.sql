@@ -18,12 +18,6 @@
 -- Types. `priority` may be an enum or a text. Literals such as 'high' take the type that they are compared with, and
 -- variables are declared as the column's %type (manual_priority's, which is never a domain), so the same source serves
 -- all schemas, with plans and indexes of the real type and without dynamic SQL.
---
--- Settings are those of the functions in public, which call these. Their search path is the one that the application's own
--- triggers, checks and policies see when it writes through PostgREST; our own names are always qualified. lock_timeout
--- counts from the moment a lock is waited for, so setting it on a function works everywhere. statement_timeout is armed
--- before a function starts: in psql the setting comes too late for the call itself. PostgREST reads it from the
--- function and sets it for the transaction, as it does with default_transaction_isolation.
 
 do $functions$
 begin
@@ -247,142 +241,29 @@ begin
             return v_outcomes;
         exception
             when others then
+                if p_dry_run then
+                    raise;
+                end if;
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
         if cardinality(p_ids) > 1 and p_most > 0 then
-            v_outcomes := priorityd.write_rows(p_ids[:v_half], false, p_dry_run, p_pin, p_manual_priority, p_most);
+            v_outcomes := priorityd.write_rows(p_ids[:v_half], false, false, p_pin, p_manual_priority, p_most);
             return v_outcomes || priorityd.write_rows(
-                p_ids[v_half + 1:], false, p_dry_run, p_pin, p_manual_priority,
+                p_ids[v_half + 1:], false, false, p_pin, p_manual_priority,
                 p_most - (select count(o.sqlstate) from unnest(v_outcomes) o)::integer
             );
         end if;
-        return array(
-            select row(
-                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority, d.old_workspace_count,
-                d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
-                -- Locked: the row itself, or another that a trigger of the application waited for.
-                d.wrong, v_state not in ('55P03', '40P01'), false, null, null, null, null,
-                case when d.wrong then v_state end, case when d.wrong then left(v_message, 300) end
-            )::priorityd.outcome
-            from priorityd.decide(p_ids, p_pin, p_manual_priority) d
-        );
-    end
-    $$;
-
-    -- Records what these rows have become: what the UPDATE returned, not what was intended. If only the manual override has
-    -- changed there is nothing to announce: such a record is written as dispatched.
-    create or replace function priorityd.record_changes(p_outcomes priorityd.outcome[], p_trigger text)
-    returns void language sql as $$
-        insert into public.repository_priority_changes (
-            tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
-            workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
-        )
-        select o.id, o.repository_id, o.old_priority, o.written_priority, o.old_is_workspace_repo,
-            coalesce(o.written_is_workspace_repo, false), coalesce(o.written_workspace_count, 0),
-            o.old_manual_priority, o.written_manual_priority, p_trigger,
-            case when not s.shows then clock_timestamp() end
-        from unnest(p_outcomes) o
-        -- A null flag that becomes false changes nothing.
-        cross join lateral (
-            select o.old_priority is distinct from o.written_priority
-                or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false) as shows
-        ) s
-        where o.reached and (s.shows or o.old_manual_priority is distinct from o.written_manual_priority)
-        order by o.id
-    $$;
-
-    -- What became of some rows: how many were looked at and how many of those are in a workspace, how many changed, and the
-    -- lists of those that changed, were locked, or were refused.
-    if to_regtype('priorityd.written') is null then
-        create type priorityd.written as (
-            examined bigint,
-            workspace_repos bigint,
-            changed bigint,
-            changes jsonb,
-            locked jsonb,
-            refused jsonb
-        );
-    end if;
-
-    create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
-    returns priorityd.written language sql stable as $$
-        with judged as (
-            select o.*, o.wrong and (p_dry_run or o.reached) as changed,
-                o.wrong and o.locked and not p_dry_run and (
-                    o.written_priority, o.written_is_workspace_repo, o.written_workspace_count, o.written_manual_priority
-                ) is distinct from (o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority) as failed
-            from unnest(p_outcomes) o
-        ),
-        named as (
-            select n.repository_id, n.name
-            from priorityd.repository_names(
-                array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
-            ) n
-        )
-        select
-            count(*),
-            count(*) filter (where j.is_workspace_repo),
-            count(*) filter (where j.changed),
-            coalesce(
-                jsonb_agg(to_jsonb(c) order by j.id) filter (where j.changed and not j.failed),
-                '[]'
-            ),
-            coalesce(
-                jsonb_agg(j.repository_id order by j.repository_id) filter (
-                    where not p_dry_run and not j.locked and j.repository_id is not null
-                ),
-                '[]'
-            ),
-            coalesce(
-                jsonb_agg(
-                    jsonb_build_object(
-                        'id', j.id,
-                        'repository_id', j.repository_id,
-                        'name', n.name,
-                        'sqlstate', j.sqlstate,
-                        'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
-                    )
-                    order by j.id
-                ) filter (where j.failed),
-                '[]'
-            )
-        from judged j
-        left join named n on n.repository_id = j.repository_id
-        cross join lateral (
-            select j.id, j.repository_id, n.name, j.old_priority, j.new_priority, j.is_workspace_repo, j.workspace_count,
-                coalesce(j.old_workspace_count, 0) as old_workspace_count
-        ) c
-    $$;
-
-    -- Corrects these rows, and records and returns what changed. p_right more, of which p_right_in_workspace are in a
-    -- workspace, were looked at and are right.
-    create or replace function priorityd.lock_and_write(
-        p_suspects uuid[],
-        p_trigger text,
-        p_dry_run boolean,
-        p_right bigint,
-        p_right_in_workspace bigint,
-        p_pin boolean default false,
-        p_manual_priority text default null
-    )
-    returns priorityd.written language plpgsql as $$
-    declare
-        v_outcomes priorityd.outcome[];
-        v_written priorityd.written;
-    begin
-        if not p_dry_run and current_setting('transaction_isolation') <> 'read committed' then
-            raise exception 'priorities must be written under READ COMMITTED: an older snapshot hides memberships'
-                using errcode = 'invalid_transaction_state';
-        end if;
-        perform priorityd.demand_sight();
-        v_outcomes := priorityd.write_rows(
-            p_suspects, cardinality(p_suspects) = 1, p_dry_run, p_pin, p_manual_priority
-        );
-        perform priorityd.record_changes(v_outcomes, p_trigger);
-        v_written := priorityd.describe(v_outcomes, p_dry_run);
-        v_written.examined := v_written.examined + p_right;
-        v_written.workspace_repos := v_written.workspace_repos + p_right_in_workspace;
-        return v_written;
+        -- What they should have become.
+        v_outcomes := priorityd.write_rows(p_ids, false, true, p_pin, p_manual_priority);
+        for i in 1..cardinality(v_outcomes) loop
+            -- Locked: the row itself, or another that a trigger of the application waited for.
+            v_outcomes[i].locked := v_state not in ('55P03', '40P01');
+            if v_outcomes[i].wrong then
+                v_outcomes[i].sqlstate := v_state;
+                v_outcomes[i].message := left(v_message, 300);
+            end if;
+        end loop;
+        return v_outcomes;
     end
     $$;
 

@@ -1,11 +1,8 @@
--- Sync, sweep, resync: which rows are looked at. What each becomes is in 20250103000400. All answer with one jsonb,
--- because PostgREST cuts sets of rows at 1,000.
+-- Sync, sweep, resync: which rows are looked at, and what is recorded and answered. Which are wrong is found in
+-- 20250103000200, what each becomes is in 20250103000400. All answer with one jsonb, because PostgREST cuts sets of rows
+-- at 1,000.
 
 do $functions$
-declare
-    v_name text;
-    v_count text;
-    v_counts text;
 begin
     if not priorityd.start_unit('20250103000500 functions', 1, '{20250103000400 functions}', array[
         'sync_workspace_priorities', 'sweep_workspace_priorities', 'resync_workspace_priorities_page'
@@ -13,169 +10,122 @@ begin
         return;
     end if;
 
-    -- ---------------------------------------------------------------------------------------------------------------
-    -- Finding what is wrong. Ranges are of repositories, after p_after and up to p_until; null is no bound.
-    -- ---------------------------------------------------------------------------------------------------------------
-
-    -- These are inlined, and the conditions on null parameters disappear from a custom plan. rows_between counts what
-    -- counted_between counts where no pair repeats or lacks an id, and takes less.
-    for v_name, v_count, v_counts in values
-        ('counted_between', 'count(distinct m.workspace_id)', 'm.workspace_id is not null and m.repository_id is not null'),
-        ('rows_between', 'count(*)', 'true')
-    loop
-        execute format($definition$
-            create or replace function priorityd.%I(p_after uuid, p_until uuid)
-            returns table (repository_id uuid, workspaces bigint)
-            language sql stable as $$
-                select m.repository_id, %s
-                from priorityd.memberships() m
-                where %s
-                    and (p_after is null or m.repository_id > p_after) and (p_until is null or m.repository_id <= p_until)
-                group by m.repository_id
-            $$
-        $definition$, v_name, v_count, v_counts);
-    end loop;
-
-    create or replace function priorityd.tracked_between(p_after uuid, p_until uuid)
-    returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean)
-    language sql stable as $$
-        select t.id, t.repository_id, t.is_workspace_repo, t.workspace_count, t.drifted
-        from priorityd.tracked_rows() t
-        where t.repository_id is not null
-            and (p_after is null or t.repository_id > p_after) and (p_until is null or t.repository_id <= p_until)
-    $$;
-
-    -- The rows without a repository: in a range of keys they stand by their own ids.
-    create or replace function priorityd.nameless_between(p_after uuid, p_until uuid)
-    returns table (id uuid, drifted boolean)
-    language sql stable as $$
-        select t.id, t.drifted
-        from priorityd.tracked_rows() t
-        where t.repository_id is null and (p_after is null or t.id > p_after) and (p_until is null or t.id <= p_until)
-    $$;
-
-    -- Repositories of which memberships and tracked rows disagree, those without any tracked row included. One pass over
-    -- the memberships beside one over the flagged rows, both in repository order from indexes; tracked rows outside
-    -- workspaces are not read. Where a repository may have several rows, one of them can be right and flagged and another
-    -- not: then all are read. Rows that contradict themselves are found by other means.
-    create or replace function priorityd.mismatched_between(p_after uuid, p_until uuid)
-    returns setof uuid language plpgsql stable
-    set jit = off
-    -- Both indexes are in order already, so merging them takes a third of the time of hashing; the planner believes
-    -- otherwise. The memory is for the time between many changes and the next vacuum, when sorting replaces one of the
-    -- indexes; little of it is used otherwise.
-    set enable_hashjoin = off
-    set enable_hashagg = off
-    -- Else the planner takes the table's rows for cached and free, and chooses between the index of pairs and one of the
-    -- application's on the repository alone by their heights: reading the rows as well takes several times as long.
-    set effective_cache_size = '1MB'
-    set work_mem = '64MB'
-    as $$
-    declare
-        v_one_row constant boolean := priorityd.is_unique('public.tracked_repositories', '{repository_id}');
-    begin
-        return query execute format($query$
-            select coalesce(m.repository_id, f.repository_id)
-            from priorityd.%I($1, $2) m
-            full join (
-                select t.repository_id, %s as workspace_count from priorityd.tracked_between($1, $2) t where %s
-            ) f on f.repository_id = m.repository_id
-            where m.workspaces is distinct from f.workspace_count
-        $query$,
-            case when priorityd.pairs_are_unique() then 'rows_between' else 'counted_between' end,
-            case when v_one_row then 't.workspace_count' else 'nullif(t.workspace_count, 0)' end,
-            case when v_one_row then 't.is_workspace_repo' else 'true' end
-        ) using p_after, p_until;
-    end
-    $$;
-
-    -- Where a page of p_limit tracked rows ends; null at the last. The key of a row is its repository, or its own id where
-    -- it has none.
-    create or replace function priorityd.page_end(p_after uuid, p_limit integer)
-    returns uuid language plpgsql stable
-    set plan_cache_mode = force_custom_plan
-    as $$
-    declare
-        v_until constant uuid := (
-            select k.key
-            from (
-                (select t.repository_id as key from priorityd.tracked_between(p_after, null) t order by 1 limit p_limit)
-                union all
-                (select n.id from priorityd.nameless_between(p_after, null) n order by 1 limit p_limit)
-            ) k
-            order by k.key
-            offset p_limit - 1
-            limit 1
-        );
-    begin
-        return case
-            when exists (select from priorityd.tracked_between(v_until, null))
-                or exists (select from priorityd.nameless_between(v_until, null)) then v_until
-        end;
-    end
-    $$;
-
-    -- How many of these repositories are in a workspace but have no tracked row.
-    create or replace function priorityd.count_untracked(p_repository_ids uuid[])
-    returns bigint language sql stable as $$
-        select count(*)
-        from (select distinct u.repository_id from unnest(p_repository_ids) u (repository_id)) r
-        where not exists (select from public.tracked_repositories tr where tr.repository_id = r.repository_id)
-            and exists (
-                select from priorityd.memberships() m
-                where m.repository_id = r.repository_id and m.workspace_id is not null
-            )
-    $$;
-
-    -- The rows of a range that may be wrong, from indexes alone: those that contradict themselves, and those whose flag and
-    -- count disagree with the memberships. All others are right: how many there are, and how many of them in a workspace.
-    create or replace function priorityd.suspects_between(
-        p_after uuid,
-        p_until uuid,
-        out suspects uuid[],
-        out right_rows bigint,
-        out right_in_workspace bigint,
-        out untracked bigint
-    )
-    language plpgsql stable
-    set plan_cache_mode = force_custom_plan
-    set jit = off
-    as $$
-    declare
-        v_mismatched constant uuid[] := array(select priorityd.mismatched_between(p_after, p_until));
-        v_tracked uuid[];
-        v_flagged bigint;
-    begin
-        with mismatched as (
-            select t.id, t.repository_id, t.is_workspace_repo, t.drifted
-            from priorityd.tracked_rows() t
-            where t.repository_id = any (v_mismatched)
-        ),
-        suspect as (
-            select m.id, m.is_workspace_repo from mismatched m where not m.drifted
-            union all
-            select t.id, t.is_workspace_repo from priorityd.tracked_between(p_after, p_until) t where t.drifted
-            union all
-            select n.id, false from priorityd.nameless_between(p_after, p_until) n where n.drifted
+    -- Records what these rows have become: what the UPDATE returned, not what was intended. If only the manual override has
+    -- changed there is nothing to announce: such a record is written as dispatched.
+    create or replace function priorityd.record_changes(p_outcomes priorityd.outcome[], p_trigger text)
+    returns void language sql as $$
+        insert into public.repository_priority_changes (
+            tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
+            workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
         )
-        select coalesce(array_agg(s.id), '{}'), count(*) filter (where s.is_workspace_repo),
-            array(select m.repository_id from mismatched m)
-        into suspects, v_flagged, v_tracked
-        from suspect s;
-        right_rows := (select count(*) from priorityd.tracked_between(p_after, p_until))
-            + (select count(*) from priorityd.nameless_between(p_after, p_until)) - cardinality(suspects);
-        right_in_workspace := (
-            select count(*) from priorityd.tracked_between(p_after, p_until) t where t.is_workspace_repo
-        ) - v_flagged;
-        untracked := priorityd.count_untracked(
-            array(select m from unnest(v_mismatched) m except select t from unnest(v_tracked) t)
-        );
-    end
+        select o.id, o.repository_id, o.old_priority, o.written_priority, o.old_is_workspace_repo,
+            coalesce(o.written_is_workspace_repo, false), coalesce(o.written_workspace_count, 0),
+            o.old_manual_priority, o.written_manual_priority, p_trigger,
+            case when not s.shows then clock_timestamp() end
+        from unnest(p_outcomes) o
+        -- A null flag that becomes false changes nothing.
+        cross join lateral (
+            select o.old_priority is distinct from o.written_priority
+                or coalesce(o.old_is_workspace_repo, false) <> coalesce(o.written_is_workspace_repo, false) as shows
+        ) s
+        where o.reached and (s.shows or o.old_manual_priority is distinct from o.written_manual_priority)
+        order by o.id
     $$;
 
-    -- ---------------------------------------------------------------------------------------------------------------
-    -- Sync, sweep, resync
-    -- ---------------------------------------------------------------------------------------------------------------
+    -- What became of some rows: how many were looked at and how many of those are in a workspace, how many changed, and the
+    -- lists of those that changed, were locked, or were refused.
+    if to_regtype('priorityd.written') is null then
+        create type priorityd.written as (
+            examined bigint,
+            workspace_repos bigint,
+            changed bigint,
+            changes jsonb,
+            locked jsonb,
+            refused jsonb
+        );
+    end if;
+
+    create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
+    returns priorityd.written language sql stable as $$
+        with judged as (
+            select o.*, o.wrong and (p_dry_run or o.reached) as changed,
+                o.wrong and o.locked and not p_dry_run and (
+                    o.written_priority, o.written_is_workspace_repo, o.written_workspace_count, o.written_manual_priority
+                ) is distinct from (o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority) as failed
+            from unnest(p_outcomes) o
+        ),
+        named as (
+            select n.repository_id, n.name
+            from priorityd.repository_names(
+                array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
+            ) n
+        )
+        select
+            count(*),
+            count(*) filter (where j.is_workspace_repo),
+            count(*) filter (where j.changed),
+            coalesce(
+                jsonb_agg(to_jsonb(c) order by j.id) filter (where j.changed and not j.failed),
+                '[]'
+            ),
+            coalesce(
+                jsonb_agg(j.repository_id order by j.repository_id) filter (
+                    where not p_dry_run and not j.locked and j.repository_id is not null
+                ),
+                '[]'
+            ),
+            coalesce(
+                jsonb_agg(
+                    jsonb_build_object(
+                        'id', j.id,
+                        'repository_id', j.repository_id,
+                        'name', n.name,
+                        'sqlstate', j.sqlstate,
+                        'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
+                    )
+                    order by j.id
+                ) filter (where j.failed),
+                '[]'
+            )
+        from judged j
+        left join named n on n.repository_id = j.repository_id
+        cross join lateral (
+            select j.id, j.repository_id, n.name, j.old_priority, j.new_priority, j.is_workspace_repo, j.workspace_count,
+                coalesce(j.old_workspace_count, 0) as old_workspace_count
+        ) c
+    $$;
+
+    -- Corrects these rows, and records and returns what changed. p_right more, of which p_right_in_workspace are in a
+    -- workspace, were looked at and are right.
+    create or replace function priorityd.lock_and_write(
+        p_suspects uuid[],
+        p_trigger text,
+        p_dry_run boolean,
+        p_right bigint,
+        p_right_in_workspace bigint,
+        p_pin boolean default false,
+        p_manual_priority text default null
+    )
+    returns priorityd.written language plpgsql as $$
+    declare
+        v_outcomes priorityd.outcome[];
+        v_written priorityd.written;
+    begin
+        if not p_dry_run and current_setting('transaction_isolation') <> 'read committed' then
+            raise exception 'priorities must be written under READ COMMITTED: an older snapshot hides memberships'
+                using errcode = 'invalid_transaction_state';
+        end if;
+        perform priorityd.demand_sight();
+        v_outcomes := priorityd.write_rows(
+            p_suspects, cardinality(p_suspects) = 1, p_dry_run, p_pin, p_manual_priority
+        );
+        perform priorityd.record_changes(v_outcomes, p_trigger);
+        v_written := priorityd.describe(v_outcomes, p_dry_run);
+        v_written.examined := v_written.examined + p_right;
+        v_written.workspace_repos := v_written.workspace_repos + p_right_in_workspace;
+        return v_written;
+    end
+    $$;
 
     -- The answer that sync, sweep, resync and pin share, and what each adds. `||` would copy the list of changes once more.
     create or replace function priorityd.answer(p_written priorityd.written, p_more jsonb)
@@ -194,6 +144,18 @@ begin
             union all
             select m.key, m.value from jsonb_each(p_more) m
         ) a (key, value)
+    $$;
+
+    -- How many of these repositories are in a workspace but have no tracked row.
+    create or replace function priorityd.count_untracked(p_repository_ids uuid[])
+    returns bigint language sql stable as $$
+        select count(*)
+        from (select distinct u.repository_id from unnest(p_repository_ids) u (repository_id)) r
+        where not exists (select from public.tracked_repositories tr where tr.repository_id = r.repository_id)
+            and exists (
+                select from priorityd.memberships() m
+                where m.repository_id = r.repository_id and m.workspace_id is not null
+            )
     $$;
 
     -- Corrects these tracked rows.

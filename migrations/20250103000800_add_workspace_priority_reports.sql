@@ -18,22 +18,26 @@ begin
         end
     $$;
 
-    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent. Where the application has several rows of one
-    -- repository, the one that means most for its jobs answers.
+    -- The tracked rows of these repositories; of several of one, that which means most for its jobs.
+    create or replace function priorityd.tracked_rows_of(p_repository_ids uuid[])
+    returns table (repository_id uuid, priority text, is_workspace_repo boolean, workspace_count integer)
+    language sql stable as $$
+        select distinct on (tr.repository_id)
+            tr.repository_id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count
+        from public.tracked_repositories tr
+        where tr.repository_id = any (p_repository_ids)
+        order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
+    $$;
+
+    -- What job queueing needs to know, as the rows have it. Untracked repositories are absent.
     create or replace function public.get_repository_priorities(p_repository_ids uuid[])
     returns jsonb language sql stable
     set search_path = public, extensions
     set statement_timeout = '10s'
     set default_transaction_isolation = 'read committed'
     as $$
-        select coalesce(jsonb_object_agg(p.repository_id, to_jsonb(p) - 'repository_id'), '{}')
-        from (
-            select distinct on (tr.repository_id)
-                tr.repository_id, tr.priority, tr.is_workspace_repo, tr.workspace_count
-            from public.tracked_repositories tr
-            where tr.repository_id = any (p_repository_ids)
-            order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
-        ) p
+        select coalesce(jsonb_object_agg(t.repository_id, to_jsonb(t) - 'repository_id'), '{}')
+        from priorityd.tracked_rows_of(p_repository_ids) t
     $$;
 
     -- The repositories with these ids, and those that people know by these names, `owner/name`, each once. What nobody knows
@@ -57,15 +61,13 @@ begin
             from meant m
             left join priorityd.repository_names(array(select id from meant)) n on n.repository_id = m.id
         )
-        select coalesce(
-            jsonb_agg(
-                jsonb_build_object('repository_id', f.id, 'name', f.name, 'tracked', f.tracked) order by f.name, f.id
-            ),
-            '[]'
-        )
-        from found f
-        where f.tracked or f.name is not null
-            or exists (select from public.workspace_repositories wr where wr.repository_id = f.id)
+        select to_jsonb(array(
+            select jsonb_build_object('repository_id', f.id, 'name', f.name, 'tracked', f.tracked)
+            from found f
+            where f.tracked or f.name is not null
+                or exists (select from public.workspace_repositories wr where wr.repository_id = f.id)
+            order by f.name, f.id
+        ))
     $$;
 
     -- The distinct repositories that are in a workspace, a page at a time.
@@ -143,43 +145,40 @@ begin
         )
         select jsonb_build_object(
             'count', (select count(*) from holding),
-            'shown', coalesce(
-                jsonb_agg(
-                    jsonb_strip_nulls(jsonb_build_object(
-                        'id', s.id, 'name', n.names -> s.id, 'added_at', s.added_at, 'counts', s.counts
-                    ))
-                    order by s.counts desc, s.added_at, s.id
-                ),
-                '[]'
+            'shown', array(
+                select jsonb_strip_nulls(jsonb_build_object(
+                    'id', s.id, 'name', n.names -> s.id, 'added_at', s.added_at, 'counts', s.counts
+                ))
+                from shown s
+                cross join (select priorityd.workspace_names(array(select id from shown)) as names) n
+                order by s.counts desc, s.added_at, s.id
             )
         )
-        from shown s
-        cross join (select priorityd.workspace_names(array(select id from shown)) as names) n
     $$;
 
     -- The tracked rows of a repository, each with what it should be; the one that means most comes first.
     create or replace function priorityd.explained_rows(p_repository_id uuid, p_most integer)
     returns jsonb language sql stable as $$
-        select coalesce(
-            jsonb_agg(
-                jsonb_build_object(
-                    'id', s.id,
-                    'priority', s.priority,
-                    'is_workspace_repo', s.is_workspace_repo,
-                    'workspace_count', s.workspace_count,
-                    'manual_priority', s.manual_priority,
-                    'tracking_enabled', s.tracking_enabled,
-                    'expected_priority', d.new_priority,
-                    'correct', not d.wrong
-                )
-                order by priorityd.rank(d.new_priority::text), s.id
-            ),
-            '[]'
-        )
-        from (
-            select tr.* from public.tracked_repositories tr where tr.repository_id = p_repository_id order by tr.id limit p_most
-        ) s
-        cross join lateral priorityd.decide(array[s.id]) d
+        select to_jsonb(array(
+            select jsonb_build_object(
+                'id', s.id,
+                'priority', s.priority,
+                'is_workspace_repo', s.is_workspace_repo,
+                'workspace_count', s.workspace_count,
+                'manual_priority', s.manual_priority,
+                'tracking_enabled', s.tracking_enabled,
+                'expected_priority', d.new_priority,
+                'correct', not d.wrong
+            )
+            from (
+                select tr.* from public.tracked_repositories tr
+                where tr.repository_id = p_repository_id
+                order by tr.id
+                limit p_most
+            ) s
+            cross join lateral priorityd.decide(array[s.id]) d
+            order by priorityd.rank(d.new_priority::text), s.id
+        ))
     $$;
 
     -- Everything that explains why a repository has the priority that it has: its row (`other_rows` where the application
@@ -222,17 +221,17 @@ begin
                 'workspace_count', v_count
             ),
             'correct', not v_rows @> '[{"correct": false}]',
-            'last_changes', (
-                select coalesce(jsonb_agg(to_jsonb(c) order by c.id desc), '[]')
+            'last_changes', array(
+                select to_jsonb(c)
                 from (
                     select ch.id, ch.tracked_repository_id, ch.old_priority, ch.new_priority, ch.old_is_workspace_repo,
                         ch.is_workspace_repo, ch.workspace_count, ch.old_manual_priority, ch.manual_priority, ch.trigger,
                         ch.changed_at, ch.dispatched_at
                     from public.repository_priority_changes ch
                     where ch.repository_id = p_repository_id
-                    order by ch.id desc
-                    limit c_changes
                 ) c
+                order by c.id desc
+                limit c_changes
             ),
             'changes_in_all', (
                 select count(*) from public.repository_priority_changes ch where ch.repository_id = p_repository_id

@@ -1,9 +1,9 @@
--- What others order: manual overrides, and the rollback of everything.
+-- What others order: manual overrides, the rollback of everything, and trimming the record.
 
 do $functions$
 begin
     if not priorityd.start_unit('20250103000900 functions', 1, '{20250103000800 functions}', array[
-        'set_manual_priority', 'rollback_workspace_priorities'
+        'set_manual_priority', 'rollback_workspace_priorities', 'trim_priority_changes'
     ]) then
         return;
     end if;
@@ -137,6 +137,62 @@ begin
             'changed', v_changed,
             'locked', cardinality(v_ids) - cardinality(v_locked),
             'applied_at', clock_timestamp()
+        );
+    end
+    $$;
+
+    -- Deletes changes older than p_keep_days, looking at p_limit rows after the key p_after, the oldest first. Pending rows
+    -- stay however old they are. next_after is the key to continue from, null when the following rows are recent, so the
+    -- cost is that of the rows looked at.
+    create or replace function public.trim_priority_changes(
+        p_keep_days integer default 90,
+        p_after bigint default 0,
+        p_limit integer default 5000
+    )
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '2s'
+    set statement_timeout = '20s'
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        v_before timestamptz;
+        v_announce_after bigint;
+        v_looked_at integer;
+        v_last bigint;
+        v_last_is_old boolean;
+        v_trimmed integer;
+    begin
+        perform priorityd.check_limit(p_limit);
+        perform priorityd.check_range('p_keep_days', p_keep_days, 1, 36500);
+        if p_after is null then
+            raise exception 'p_after is null, but must be a key' using errcode = 'invalid_parameter_value';
+        end if;
+        v_before := clock_timestamp() - make_interval(days => p_keep_days);
+        if to_regclass('priorityd.outbox') is not null then
+            v_announce_after := (select o.announce_after from priorityd.outbox o);
+        end if;
+
+        select count(*), max(page.id), (array_agg(page.changed_at < v_before order by page.id desc))[1]
+        into v_looked_at, v_last, v_last_is_old
+        from (
+            select c.id, c.changed_at from public.repository_priority_changes c
+            where c.id > p_after
+            order by c.id
+            limit p_limit
+        ) page;
+
+        delete from public.repository_priority_changes c
+        where c.id > p_after and c.id <= v_last
+            and c.changed_at < v_before
+            and (
+                c.dispatched_at is not null or c.abandoned_at is not null
+                or v_announce_after is null or c.id <= v_announce_after
+            );
+        get diagnostics v_trimmed = row_count;
+        return jsonb_build_object(
+            'trimmed', v_trimmed,
+            'next_after', case when v_looked_at = p_limit and v_last_is_old then v_last end
         );
     end
     $$;

@@ -99,11 +99,8 @@ begin
     create or replace function priorityd.job_priorities(p_repository_ids uuid[])
     returns table (repository_id uuid, priority text)
     language sql stable as $$
-        select distinct on (tr.repository_id) tr.repository_id,
-            priorityd.job_priority(tr.priority::text, tr.is_workspace_repo)
-        from public.tracked_repositories tr
-        where tr.repository_id = any (p_repository_ids)
-        order by tr.repository_id, coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
+        select t.repository_id, priorityd.job_priority(t.priority, t.is_workspace_repo)
+        from priorityd.tracked_rows_of(p_repository_ids) t
     $$;
 
     create or replace function priorityd.score(p_priority text)
@@ -273,54 +270,36 @@ begin
             left join priorityd.job_types k on k.job_type = j.job_type
         ),
         prioritised as (
-            select j.*, r.tracked, priorityd.job_priority(
-                    r.tracked ->> 'priority', (r.tracked ->> 'is_workspace_repo')::boolean
-                ) as priority
+            select j.*, case when t.repository_id is not null then to_jsonb(t) end as tracked,
+                priorityd.job_priority(t.priority, t.is_workspace_repo) as priority
             from judged j
-            left join lateral (
-                select jsonb_build_object(
-                    'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo, 'workspace_count', tr.workspace_count
-                ) as tracked
-                from public.tracked_repositories tr
-                where tr.repository_id = (j.job ->> 'repository_id')::uuid
-                order by tr.id
-                limit 1
-            ) r on true
+            left join priorityd.tracked_rows_of(
+                array(select (w.job ->> 'repository_id')::uuid from judged w where w.reason is null)
+            ) t on t.repository_id = (j.job ->> 'repository_id')::uuid
             where j.reason is null
         )
         select jsonb_build_object(
-            'events', (
-                select coalesce(
-                    jsonb_agg(
-                        jsonb_build_object(
-                            'name', p.event_name,
-                            'id', coalesce((p.job ->> 'job_id')::uuid, gen_random_uuid()),
-                            'data', priorityd.job_data(p.job) || jsonb_build_object(
-                                'priority', priorityd.score(p.priority),
-                                'metadata', priorityd.job_metadata(p.tracked, p.priority)
-                                    || coalesce(p.job #> '{data,metadata}', '{}')
-                            )
-                        )
-                        order by p.position
-                    ),
-                    '[]'
+            'events', array(
+                select jsonb_build_object(
+                    'name', p.event_name,
+                    'id', coalesce((p.job ->> 'job_id')::uuid, gen_random_uuid()),
+                    'data', priorityd.job_data(p.job) || jsonb_build_object(
+                        'priority', priorityd.score(p.priority),
+                        'metadata', priorityd.job_metadata(p.tracked, p.priority) || coalesce(p.job #> '{data,metadata}', '{}')
+                    )
                 )
                 from prioritised p
+                order by p.position
             ),
-            'refused', (
-                select coalesce(
-                    jsonb_agg(
-                        jsonb_build_object(
-                            'position', j.position,
-                            'job', case when jsonb_typeof(j.job) = 'object' then j.job - 'data' else j.job end,
-                            'reason', j.reason
-                        )
-                        order by j.position
-                    ),
-                    '[]'
+            'refused', array(
+                select jsonb_build_object(
+                    'position', j.position,
+                    'job', case when jsonb_typeof(j.job) = 'object' then j.job - 'data' else j.job end,
+                    'reason', j.reason
                 )
                 from judged j
                 where j.reason is not null
+                order by j.position
             )
         )
         into v_answer;

@@ -1,4 +1,4 @@
--- The outbox: hands recorded changes to the dispatchers, and deletes old ones. May be left out.
+-- The outbox: hands recorded changes to the dispatchers. May be left out.
 --
 -- A row of repository_priority_changes is *pending* while it waits to be announced: recorded after announcing
 -- began, and neither dispatched nor abandoned. A dispatcher claims pending rows, sends them, and
@@ -56,7 +56,7 @@ begin
     if not priorityd.start_unit(
         '20250103001100 functions', 1, '{20250103000800 functions, 20250103001100 tables}', array[
             'open_priority_outbox', 'claim_priority_changes', 'mark_priority_changes_dispatched',
-            'abandon_priority_changes', 'return_priority_changes', 'priority_outbox_depth', 'trim_priority_changes'
+            'abandon_priority_changes', 'return_priority_changes', 'priority_outbox_depth'
         ]
     ) then
         return;
@@ -147,11 +147,35 @@ begin
     end
     $$;
 
-    -- Claims the oldest pending rows that are not claimed, for p_claim_seconds.
+    -- Locks the oldest pending rows after p_after that are due.
     -- A row waits while an older one of its repository is claimed or returned, so that the changes of a repository are
     -- announced in order, except if two dispatchers claim at the same instant.
     -- The cost depends on the batch and the claimed rows, not on the length of the trail or the backlog: the index of
     -- pending rows is read from its old end, and few of its rows are not due.
+    create or replace function priorityd.due_changes(p_after bigint, p_now timestamptz, p_limit integer)
+    returns bigint[] language plpgsql as $$
+    begin
+        return array(
+            select c.id
+            from public.repository_priority_changes c
+            where c.dispatched_at is null and c.abandoned_at is null
+                and c.id > p_after
+                and c.next_attempt_at <= p_now
+                and not exists (
+                    select from public.repository_priority_changes earlier
+                    where earlier.tracked_repository_id = c.tracked_repository_id
+                        and earlier.id < c.id and earlier.id > p_after
+                        and earlier.dispatched_at is null and earlier.abandoned_at is null and earlier.attempts > 0
+                        and earlier.next_attempt_at > p_now
+                )
+            order by c.id
+            limit p_limit
+            for no key update skip locked
+        );
+    end
+    $$;
+
+    -- Claims the oldest pending rows that are due, for p_claim_seconds.
     create or replace function public.claim_priority_changes(
         p_daemon_id uuid,
         p_limit integer default 500,
@@ -164,83 +188,51 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
-        v_now timestamptz := clock_timestamp();
+        v_now constant timestamptz := clock_timestamp();
+        v_a_minute_ago constant timestamptz := v_now - interval '1 minute';
         v_outbox priorityd.outbox;
         v_after bigint;
-        v_changes jsonb;
+        v_ids bigint[];
+        v_changes jsonb[];
     begin
         perform priorityd.check_limit(p_limit);
         perform priorityd.check_daemon(p_daemon_id);
         perform priorityd.check_range('p_claim_seconds', p_claim_seconds, 1, 3600);
         select * into strict v_outbox from priorityd.outbox;
-        -- Once a minute is enough; a row that another dispatcher is writing right now is skipped.
-        if v_outbox.dispatcher_seen_at is null or v_outbox.dispatcher_seen_at < v_now - interval '1 minute' then
+        v_after := v_outbox.announce_after;
+        if v_outbox.dispatcher_seen_at >= v_a_minute_ago and v_outbox.looked_before_at >= v_a_minute_ago then
+            v_after := case when v_after is not null then greatest(v_after, v_outbox.pending_after) end;
+        else
+            -- Another dispatcher may be writing the same.
             update priorityd.outbox o
-            set dispatcher_seen_at = v_now
-            where o.only_row in (select true from priorityd.outbox for no key update skip locked);
-        end if;
-        v_after := case
-            when v_outbox.announce_after is not null then greatest(v_outbox.announce_after, v_outbox.pending_after)
-        end;
-        if v_outbox.looked_before_at is null or v_outbox.looked_before_at < v_now - interval '1 minute' then
-            v_after := v_outbox.announce_after;
-            update priorityd.outbox o
-            set looked_before_at = v_now
+            set dispatcher_seen_at = v_now, looked_before_at = v_now
             where o.only_row in (select true from priorityd.outbox for no key update skip locked);
         end if;
 
-        with due as (
-            select c.id
-            from public.repository_priority_changes c
-            where c.dispatched_at is null and c.abandoned_at is null
-                and c.id > v_after
-                and c.next_attempt_at <= v_now
-                and not exists (
-                    select from public.repository_priority_changes earlier
-                    where earlier.tracked_repository_id = c.tracked_repository_id
-                        and earlier.id < c.id and earlier.id > v_after
-                        and earlier.dispatched_at is null and earlier.abandoned_at is null and earlier.attempts > 0
-                        and earlier.next_attempt_at > v_now
-                )
-            order by c.id
-            limit p_limit
-            for no key update skip locked
-        ),
-        claimed as (
+        v_ids := priorityd.due_changes(v_after, v_now, p_limit);
+        with claimed as (
             update public.repository_priority_changes c
             set daemon_id = p_daemon_id,
                 claimed_at = v_now,
                 attempts = c.attempts + 1,
                 next_attempt_at = v_now + make_interval(secs => p_claim_seconds)
-            from due
-            where c.id = due.id
+            where c.id = any (v_ids)
             returning c.*
         )
-        select coalesce(
-            jsonb_agg(
-                jsonb_build_object(
-                    'id', c.id,
-                    'tracked_repository_id', c.tracked_repository_id,
-                    'repository_id', c.repository_id,
-                    'repository_name', n.name,
-                    'old_priority', c.old_priority,
-                    'new_priority', c.new_priority,
-                    'old_is_workspace_repo', c.old_is_workspace_repo,
-                    'is_workspace_repo', c.is_workspace_repo,
-                    'workspace_count', c.workspace_count,
-                    'trigger', c.trigger,
-                    'changed_at', c.changed_at,
-                    'attempts', c.attempts
-                )
-                order by c.id
-            ),
-            '[]'
+        select array(
+            select to_jsonb(s)
+            from (
+                select c.id, c.tracked_repository_id, c.repository_id, n.name as repository_name, c.old_priority,
+                    c.new_priority, c.old_is_workspace_repo, c.is_workspace_repo, c.workspace_count, c.trigger, c.changed_at,
+                    c.attempts
+                from claimed c
+                left join priorityd.repository_names(
+                    array(select distinct k.repository_id from claimed k where k.repository_id is not null)
+                ) n on n.repository_id = c.repository_id
+            ) s
+            order by s.id
         )
-        into v_changes
-        from claimed c
-        left join priorityd.repository_names(
-            array(select distinct k.repository_id from claimed k where k.repository_id is not null)
-        ) n on n.repository_id = c.repository_id;
+        into v_changes;
         perform priorityd.move_outbox_mark(v_after);
 
         return jsonb_build_object('database_id', v_outbox.database_id, 'changes', v_changes);
@@ -253,41 +245,37 @@ begin
 
     -- Marks changes as announced, even if another dispatcher has claimed them by now: they have been sent.
     create or replace function public.mark_priority_changes_dispatched(p_ids bigint[])
-    returns jsonb language plpgsql
+    returns jsonb language sql
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
     set default_transaction_isolation = 'read committed'
     as $$
-    declare
-        v_count integer;
-    begin
-        update public.repository_priority_changes c
-        set dispatched_at = clock_timestamp(), last_error = null
-        where c.id = any (p_ids) and c.dispatched_at is null;
-        get diagnostics v_count = row_count;
-        return jsonb_build_object('dispatched', v_count);
-    end
+        with marked as (
+            update public.repository_priority_changes c
+            set dispatched_at = clock_timestamp(), last_error = null
+            where c.id = any (p_ids) and c.dispatched_at is null
+            returning 1
+        )
+        select jsonb_build_object('dispatched', (select count(*) from marked))
     $$;
 
     -- Abandons changes that will never be accepted, with the reason for each. Clear abandoned_at to have one tried again.
     create or replace function public.abandon_priority_changes(p_ids bigint[], p_reasons text[])
-    returns jsonb language plpgsql
+    returns jsonb language sql
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
     set default_transaction_isolation = 'read committed'
     as $$
-    declare
-        v_count integer;
-    begin
-        update public.repository_priority_changes c
-        set abandoned_at = clock_timestamp(), last_error = r.reason
-        from unnest(p_ids, p_reasons) as r (id, reason)
-        where c.id = r.id and c.dispatched_at is null and c.abandoned_at is null;
-        get diagnostics v_count = row_count;
-        return jsonb_build_object('abandoned', v_count);
-    end
+        with abandoned as (
+            update public.repository_priority_changes c
+            set abandoned_at = clock_timestamp(), last_error = r.reason
+            from unnest(p_ids, p_reasons) as r (id, reason)
+            where c.id = r.id and c.dispatched_at is null and c.abandoned_at is null
+            returning 1
+        )
+        select jsonb_build_object('abandoned', (select count(*) from abandoned))
     $$;
 
     -- Returns changes that could not be sent for now: they are due again after the delay. Rows that another dispatcher has
@@ -298,31 +286,25 @@ begin
         p_error text,
         p_delay_seconds double precision
     )
-    returns jsonb language plpgsql
+    returns jsonb language sql
     set search_path = public, extensions
     set lock_timeout = '5s'
     set statement_timeout = '15s'
     set default_transaction_isolation = 'read committed'
     as $$
-    declare
-        v_count integer;
-    begin
-        perform priorityd.check_range('p_delay_seconds', p_delay_seconds, 0, 86400);
-        update public.repository_priority_changes c
-        set daemon_id = null,
-            claimed_at = null,
-            next_attempt_at = clock_timestamp() + make_interval(secs => p_delay_seconds),
-            last_error = coalesce(p_error, c.last_error)
-        where c.id = any (p_ids) and c.daemon_id = p_daemon_id
-            and c.dispatched_at is null and c.abandoned_at is null;
-        get diagnostics v_count = row_count;
-        return jsonb_build_object('returned', v_count);
-    end
+        select priorityd.check_range('p_delay_seconds', p_delay_seconds, 0, 86400);
+        with returned as (
+            update public.repository_priority_changes c
+            set daemon_id = null,
+                claimed_at = null,
+                next_attempt_at = clock_timestamp() + make_interval(secs => p_delay_seconds),
+                last_error = coalesce(p_error, c.last_error)
+            where c.id = any (p_ids) and c.daemon_id = p_daemon_id
+                and c.dispatched_at is null and c.abandoned_at is null
+            returning 1
+        )
+        select jsonb_build_object('returned', (select count(*) from returned))
     $$;
-
-    -- ---------------------------------------------------------------------------------------------------------------
-    -- Counting and trimming
-    -- ---------------------------------------------------------------------------------------------------------------
 
     -- How many rows are pending, and for how long; none before announcing began. Reads the index of pending rows.
     create or replace function public.priority_outbox_depth()
@@ -335,19 +317,12 @@ begin
     set enable_bitmapscan = off
     as $$
         select jsonb_build_object(
-            'pending', (
-                select count(*) from public.repository_priority_changes c
-                where c.dispatched_at is null and c.abandoned_at is null
-                    and o.announce_after is not null and c.id > greatest(o.announce_after, o.pending_after)
-            ),
+            'pending', p.pending,
             'oldest_seconds', coalesce(
                 (
                     select greatest(extract(epoch from clock_timestamp() - c.changed_at), 0)
                     from public.repository_priority_changes c
-                    where c.dispatched_at is null and c.abandoned_at is null
-                        and o.announce_after is not null and c.id > greatest(o.announce_after, o.pending_after)
-                    order by c.id
-                    limit 1
+                    where c.id = p.oldest
                 ),
                 0
             ),
@@ -356,60 +331,12 @@ begin
             ),
             'dispatcher_seen_at', o.dispatcher_seen_at
         )
-        from priorityd.outbox o;
-    $$;
-
-    -- Deletes rows older than p_keep_days among the next p_limit rows after the key p_after, the oldest first. Pending rows
-    -- are kept regardless of their age. next_after is the key to continue from, null when the following rows are recent, so
-    -- the cost depends only on the rows looked at.
-    create or replace function public.trim_priority_changes(
-        p_keep_days integer default 90,
-        p_after bigint default 0,
-        p_limit integer default 5000
-    )
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '2s'
-    set statement_timeout = '20s'
-    set default_transaction_isolation = 'read committed'
-    as $$
-    declare
-        v_before timestamptz;
-        v_announce_after bigint := (select announce_after from priorityd.outbox);
-        v_looked_at integer;
-        v_last bigint;
-        v_last_is_old boolean;
-        v_trimmed integer;
-    begin
-        perform priorityd.check_limit(p_limit);
-        perform priorityd.check_range('p_keep_days', p_keep_days, 1, 36500);
-        if p_after is null then
-            raise exception 'p_after is null, but must be a key' using errcode = 'invalid_parameter_value';
-        end if;
-        v_before := clock_timestamp() - make_interval(days => p_keep_days);
-
-        select count(*), max(page.id), (array_agg(page.changed_at < v_before order by page.id desc))[1]
-        into v_looked_at, v_last, v_last_is_old
-        from (
-            select c.id, c.changed_at from public.repository_priority_changes c
-            where c.id > p_after
-            order by c.id
-            limit p_limit
-        ) page;
-
-        delete from public.repository_priority_changes c
-        where c.id > p_after and c.id <= v_last
-            and c.changed_at < v_before
-            and (
-                c.dispatched_at is not null or c.abandoned_at is not null
-                or v_announce_after is null or c.id <= v_announce_after
-            );
-        get diagnostics v_trimmed = row_count;
-        return jsonb_build_object(
-            'trimmed', v_trimmed,
-            'next_after', case when v_looked_at = p_limit and v_last_is_old then v_last end
-        );
-    end
+        from priorityd.outbox o
+        cross join lateral (
+            select count(*) as pending, min(c.id) as oldest from public.repository_priority_changes c
+            where c.dispatched_at is null and c.abandoned_at is null
+                and o.announce_after is not null and c.id > greatest(o.announce_after, o.pending_after)
+        ) p
     $$;
 
     perform priorityd.grant_access();

@@ -225,32 +225,20 @@ begin
 
     -- These named jobs with the current priorities of their repositories.
     create or replace function priorityd.describe_jobs(p_named jsonb[])
-    returns jsonb language sql stable as $$
-        select coalesce(
-            jsonb_agg(
-                jsonb_build_object(
-                    'job_id', n.job -> 'job_id',
-                    'repository_id', n.job -> 'repository_id',
-                    'priority', priorityd.job_priority(tr.priority::text, tr.is_workspace_repo),
-                    'tracked', case
-                        when tr.found then jsonb_build_object(
-                            'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo,
-                            'workspace_count', tr.workspace_count
-                        )
-                    end
-                )
-                order by n.position
-            ),
-            '[]'
+    returns jsonb[] language sql stable as $$
+        select array(
+            select jsonb_build_object(
+                'job_id', n.job -> 'job_id',
+                'repository_id', n.job -> 'repository_id',
+                'priority', priorityd.job_priority(t.priority, t.is_workspace_repo),
+                'tracked', case when t.repository_id is not null then to_jsonb(t) - 'repository_id' end
+            )
+            from unnest(p_named) with ordinality n (job, position)
+            left join priorityd.tracked_rows_of(
+                array(select (w.job ->> 'repository_id')::uuid from unnest(p_named) w (job))
+            ) t on t.repository_id = (n.job ->> 'repository_id')::uuid
+            order by n.position
         )
-        from unnest(p_named) with ordinality n (job, position)
-        left join lateral (
-            select t.priority, t.is_workspace_repo, t.workspace_count, true as found
-            from public.tracked_repositories t
-            where t.repository_id = (n.job ->> 'repository_id')::uuid
-            order by coalesce(t.is_workspace_repo, false) desc, priorityd.rank(t.priority::text), t.id
-            limit 1
-        ) tr on true
     $$;
 
     -- Queues jobs in order, for any application:
@@ -315,14 +303,9 @@ begin
         return jsonb_build_object(
             'queued', cardinality(v_written.inserted),
             'jobs', priorityd.describe_jobs(v_named),
-            'refused', (
-                select coalesce(
-                    jsonb_agg(
-                        r.job - '{job_type,payload}'::text[] order by (r.job ->> 'position')::integer
-                    ),
-                    '[]'
-                )
-                from unnest(v_refused) r (job)
+            'refused', array(
+                select r.job - '{job_type,payload}'::text[] from unnest(v_refused) r (job)
+                order by (r.job ->> 'position')::integer
             )
         );
     end

@@ -26,7 +26,7 @@ begin
         for each statement execute function priorityd.hint_at_job_lanes();
     end if;
 
-    -- The current priority of a repository's jobs; if it has several rows, the most relevant one decides.
+    -- The current priority of a repository's jobs.
     create or replace function priorityd.current_job_priority(p_repository_id uuid)
     returns text language plpgsql stable as $$
     begin

@@ -7,10 +7,9 @@ begin
         return;
     end if;
 
-    -- The priority that the next job of a type is taken from, and whether that is a promotion. The same as
-    -- core/jobs/release_policy.py, which explains it. Arguments: whether a high job waits, how long the oldest medium and
-    -- low ones have waited (null: none waits), and whether the last release of this type was a promotion.
-    -- `priority` is null if no job waits.
+    -- The priority that the next job of a type is taken from, and whether that is a promotion; core/jobs/release_policy.py
+    -- explains it. Arguments: whether a high job waits, how long the oldest medium and low ones have waited (null: none
+    -- waits), and whether the last release of this type was a promotion. `priority` is null if no job waits.
     create or replace function priorityd.choose_job_priority(
         p_high_waits boolean,
         p_medium_seconds double precision,
@@ -188,19 +187,11 @@ begin
     end
     $$;
 
-    -- The current tracked row; if there are several, the most relevant one.
+    -- The current tracked row.
     create or replace function priorityd.tracked_row(p_repository_id uuid)
     returns jsonb language plpgsql stable as $$
     begin
-        return (
-            select jsonb_build_object(
-                'priority', tr.priority, 'is_workspace_repo', tr.is_workspace_repo, 'workspace_count', tr.workspace_count
-            )
-            from public.tracked_repositories tr
-            where tr.repository_id = p_repository_id
-            order by coalesce(tr.is_workspace_repo, false) desc, priorityd.rank(tr.priority::text), tr.id
-            limit 1
-        );
+        return (select to_jsonb(t) - 'repository_id' from priorityd.tracked_rows_of(array[p_repository_id]) t);
     end
     $$;
 

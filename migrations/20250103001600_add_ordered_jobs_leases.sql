@@ -186,9 +186,7 @@ begin
         v_now timestamptz := clock_timestamp();
         v_ids uuid[];
     begin
-        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true then
-            raise exception 'p_lease_seconds must be between 1 and 604800' using errcode = 'invalid_parameter_value';
-        end if;
+        perform priorityd.check_range('p_lease_seconds', p_lease_seconds, 1, 604800);
         v_ids := array(
             select f.job_id from priorityd.ordered_jobs f
             where f.job_id = any (p_job_ids) and f.released_at is not null
@@ -274,9 +272,9 @@ begin
         v_ended record;
         v_refused jsonb[] := '{}';
     begin
-        if (p_lease_seconds >= 1 and p_lease_seconds <= 604800) is not true
-            or not p_statuses <@ '{running,completed,failed,cancelled}' then
-            raise exception 'p_lease_seconds must be between 1 and 604800, and p_statuses running, completed, failed or cancelled'
+        perform priorityd.check_range('p_lease_seconds', p_lease_seconds, 1, 604800);
+        if not p_statuses <@ '{running,completed,failed,cancelled}' then
+            raise exception 'p_statuses must be running, completed, failed or cancelled'
                 using errcode = 'invalid_parameter_value';
         end if;
         perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;

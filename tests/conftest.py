@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -31,3 +32,9 @@ pytest_plugins = [
 
 # A shell that starts the tests in the background has them, and what they start, ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: no search for garbage need look at it again."""
+    gc.collect()
+    gc.freeze()

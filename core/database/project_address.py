@@ -30,15 +30,11 @@ _GATEWAY_STATUSES: Final = range(500, 600)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, what to do about it, and the URL to set instead where it is known.
-
-    `lasting`: it won't pass by itself.
-    """
+    """What is wrong, what to do about it, and the URL to set instead where it is known."""
 
     text: str
     remedy: str
     url: str = ""
-    lasting: bool = True
 
 
 def reference_of(url: str) -> str | None:
@@ -80,7 +76,7 @@ def judge_answer(
         return _redirected(url, status, location)
     if status in _GATEWAY_STATUSES and not (in_json and status == 500):
         text = f"{url} answers {status}: the gateway in front of the project does not reach it"
-        return Fault(text, "Wait for a minute; then look at the project's page.", lasting=False)
+        return Fault(text, "Wait for a minute; then look at the project's page.")
     if in_json:
         return None
     page = f"a web page ({title!r:.80})" if title else "no JSON"

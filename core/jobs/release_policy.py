@@ -19,69 +19,17 @@ other alone, as long as the load of each is below half of what the workers can d
   than a bounded number of releases however many are overdue.
 
 High jobs are never promoted, since nothing goes before them but promotions. PostgreSQL applies this
-(`choose_job_priority`); the copy here explains it, and the tests compare the two.
+(`choose_job_priority`); the tests compare it with `tests/support/release_choice.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
-
-from priorityd.core.priorities import Priority
 
 PROMOTE_AFTER_SHARE: Final = 5 / 6
 """The share of the deadline after which a waiting job is overdue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits of one job type: whether a high job does, and how long the oldest of the others has waited.
-
-    Seconds are None where no job of that priority waits.
-    """
-
-    high: bool
-    medium_seconds: float | None
-    low_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The priority of the next job, and whether that is a promotion."""
-
-    priority: Priority
-    promoted: bool
-
-
 def promote_after_seconds(deadline_seconds: float) -> float:
     """After how many seconds of waiting a job with this deadline is overdue."""
     return deadline_seconds * PROMOTE_AFTER_SHARE
-
-
-def choose(waiting: Waiting, *, promoted_last: bool, promote_after_seconds: float) -> Choice | None:
-    """What to release next, or None when nothing waits. `promoted_last`: the last release was a promotion."""
-    first = _first(waiting)
-    if first is None:
-        return None
-    longest = _waited_longest(waiting)
-    if longest is None or longest[1] == first or longest[0] < promote_after_seconds or promoted_last:
-        return Choice(first, promoted=False)
-    return Choice(longest[1], promoted=True)
-
-
-def _first(waiting: Waiting) -> Priority | None:
-    if waiting.high:
-        return "high"
-    if waiting.medium_seconds is not None:
-        return "medium"
-    return "low" if waiting.low_seconds is not None else None
-
-
-def _waited_longest(waiting: Waiting) -> tuple[float, Priority] | None:
-    """Seconds and priority of the oldest job that can be overdue."""
-    lower: list[tuple[float, Priority]] = []
-    if waiting.medium_seconds is not None:
-        lower.append((waiting.medium_seconds, "medium"))
-    if waiting.low_seconds is not None:
-        lower.append((waiting.low_seconds, "low"))
-    return max(lower, key=lambda each: each[0], default=None)

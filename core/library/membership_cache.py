@@ -57,8 +57,3 @@ class MembershipCache(Generic[Value]):
         """A change for this repository arrived."""
         self.generation += 1
         self._entries.pop(repository_id, None)
-
-    def clear(self) -> None:
-        """Changes may have been missed."""
-        self.generation += 1
-        self._entries.clear()

@@ -131,11 +131,6 @@ class WorkspacePrioritySync:
         self._counts.drop(repository_id)
         self._priorities.drop(repository_id)
 
-    def forget_all(self) -> None:
-        """Drop the whole cache, because changes may have been missed."""
-        self._counts.clear()
-        self._priorities.clear()
-
     async def _make_right(self, repository_id: UUID) -> None:
         self.forget(repository_id)
         answer = await self._store.sync([repository_id], "manual")

@@ -224,7 +224,6 @@ class DatabaseCheck:
     """
 
     role: str
-    server_version: str
     schema_version: SchemaVersion
     publication: PublicationCheck
     refuses_wal2json: bool
@@ -232,7 +231,6 @@ class DatabaseCheck:
     memberships: MembershipsCheck
     missing_indexes: tuple[str, ...]
     workspace_repositories: MembershipTableCheck
-    background_jobs: bool
     missing_functions: tuple[str, ...]
     ungranted: tuple[str, ...]
     writes: WritesCheck | None

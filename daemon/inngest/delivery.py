@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 import structlog
@@ -27,7 +27,7 @@ from priorityd.core.errors import InngestKeyRefusedError, PermanentError, Transi
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import utc_now
-from priorityd.daemon.inngest.sender import OnSent
+from priorityd.daemon.inngest.sender import EventSender
 from priorityd.daemon.liveness import Liveness
 
 log = structlog.stdlib.get_logger()
@@ -40,12 +40,6 @@ _GIVE_BACK_SECONDS: Final = 3.0
 Item = TypeVar("Item")
 NotForNow: TypeAlias = TransientError | InngestKeyRefusedError
 """Why Inngest does not accept events that it may accept later."""
-
-
-class Sender(Protocol):
-    """What delivery needs of Inngest."""
-
-    async def send(self, events: Sequence[OutgoingEvent], on_sent: OnSent) -> list[Refused]: ...
 
 
 @dataclass(slots=True)
@@ -129,7 +123,7 @@ class Delivery(Agent, Generic[Item]):
 
     defect: ClassVar[str]
 
-    def __init__(self, sender: Sender, liveness: Liveness) -> None:
+    def __init__(self, sender: EventSender, liveness: Liveness) -> None:
         super().__init__(liveness)
         self._sender = sender
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)

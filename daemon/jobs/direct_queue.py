@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID, uuid4
 
 import anyio
@@ -44,19 +44,13 @@ LOOK_UP_SECONDS: Final = 10.0
 """The longest that jobs wait for one look-up, its retries included; the database gives up then as well."""
 
 
-class PriorityLookUps(Protocol):
-    """What is needed of `daemon.database.store.Store`."""
-
-    async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]: ...
-
-
 class DirectQueue(Queueing):
     """See the module's docstring. Make one with `open_job_queue`.
 
     Look-ups are cached for five minutes; a caller that learns of a change calls `forget`.
     """
 
-    def __init__(self, store: PriorityLookUps, sender: EventSender, *, form: PriorityForm = "score") -> None:
+    def __init__(self, store: Store, sender: EventSender, *, form: PriorityForm = "score") -> None:
         self._store = store
         self._sender = sender
         self._form = form
@@ -91,10 +85,6 @@ class DirectQueue(Queueing):
     def forget(self, repository_id: UUID) -> None:
         """Drop what is cached for a repository, because it has changed."""
         self._known.drop(repository_id)
-
-    def forget_all(self) -> None:
-        """Drop everything that is cached: changes may have been missed."""
-        self._known.clear()
 
     async def _prepare_all(
         self, run: _Run, prepared: MemoryObjectSendStream[Sequence[OutgoingEvent]]

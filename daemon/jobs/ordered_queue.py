@@ -67,9 +67,6 @@ class OrderedQueue(Queueing):
     def forget(self, repository_id: UUID) -> None:
         """Do nothing: nothing is cached."""
 
-    def forget_all(self) -> None:
-        """Do nothing: nothing is cached."""
-
 
 def job_id(job: Job) -> UUID:
     """The id of the job's row. Raises `PermanentError` if the job has no id."""

@@ -88,7 +88,3 @@ class Queueing(ABC):
     @abstractmethod
     def forget(self, repository_id: UUID) -> None:
         """Drop what is cached for a repository, because it has changed."""
-
-    @abstractmethod
-    def forget_all(self) -> None:
-        """Drop everything that is cached: changes may have been missed."""

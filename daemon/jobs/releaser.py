@@ -36,7 +36,8 @@ from priorityd.core.pacing import SweepPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
+from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow
+from priorityd.daemon.inngest.sender import EventSender
 from priorityd.daemon.jobs.metrics import ReleaseMetrics
 from priorityd.daemon.jobs.ordered_jobs import OrderedJobs, Release, UnwritableJob
 from priorityd.daemon.liveness import Liveness
@@ -71,7 +72,7 @@ class Releaser(Delivery[ReleasedJob]):
     def __init__(
         self,
         jobs: OrderedJobs,
-        sender: Sender,
+        sender: EventSender,
         runs: InngestApi | None = None,
         *,
         limits: ReleaseLimits,

@@ -28,7 +28,8 @@ from priorityd.core.outbox.announcements import (
 )
 from priorityd.core.vocabulary import PriorityForm
 from priorityd.daemon.clock import monotonic
-from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow, Sender
+from priorityd.daemon.inngest.delivery import Batch, Delivery, NotForNow
+from priorityd.daemon.inngest.sender import EventSender
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue
 from priorityd.daemon.jobs.queueing import JobsNotSentError
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
@@ -55,7 +56,7 @@ class Dispatcher(Delivery[RecordedChange]):
     def __init__(
         self,
         outbox: Outbox,
-        sender: Sender,
+        sender: EventSender,
         *,
         claim_seconds: float,
         form: PriorityForm,

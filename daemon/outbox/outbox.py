@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -22,7 +21,6 @@ class Opening:
     """The answer of `open_priority_outbox`. `from_now_on`: changes recorded earlier are skipped."""
 
     database_id: UUID
-    announce_after: int
     from_now_on: bool
 
 
@@ -41,7 +39,6 @@ class Depth:
     pending: int
     oldest_seconds: float
     abandoned: int
-    dispatcher_seen_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The operators' commands: what they print, and how they fail."""
+"""The operators' commands that change or tell something: what they print, and how they fail."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import re
 import subprocess
 from uuid import uuid4
 
-from priorityd.core import __version__
 from tests.support.daemon_process import (
     environment,
-    eventually,
     free_port,
     priorityd,
-    start_daemon,
 )
 from tests.support.faults import misbehave
 from tests.support.programs import open_module
@@ -133,100 +130,6 @@ async def test_a_rollback_that_somebody_stopped_waiting_for_says_how_to_look(sta
     assert stack.app.connection.execute(statement.encode()).fetchall() is not None
 
 
-async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stack: Stack) -> None:
-    app = stack.app
-    workspace, repository = app.workspace(), app.repository()
-    app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
-    app.add(workspace, repository)
-    _, out, _ = await stack.priorityd("explain", str(repository))
-    wrong, advice = out.splitlines()[0].split(". ")
-    assert wrong == f"Repository {repository} is medium, which is wrong: it should be high"
-    assert advice.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
-    code, *_ = await stack.priorityd(*advice.partition("type: priorityd ")[2].split())
-    assert code == 0, "the command that it suggests fixes it"
-    _, out, _ = await stack.priorityd("explain", str(repository))
-    answer, *evidence = out.splitlines()
-    assert answer == (
-        f"Repository {repository} is high because 1 workspace holds it (Acme). "
-        "Without that workspace it would be medium."
-    )
-    assert "priority high, is_workspace_repo true, workspace_count 1, manual priority none" in evidence[0]
-    assert evidence[1].startswith(f"  in workspace Acme ({workspace}), added 20")
-    assert evidence[2].endswith(" UTC  medium → high, now in a workspace  (manual)")
-
-
-async def test_times_are_utc_in_whatever_zone_the_database_is(stack: Stack) -> None:
-    app = stack.app
-    workspace, repository = app.workspace(), app.repository()
-    app.add(workspace, repository)
-    app.connection.execute(
-        "do $$ begin"
-        " execute format('alter database %I set timezone = $z$Asia/Tokyo$z$', current_database());"
-        " end $$"
-    )
-    assert (await stack.priorityd("sync"))[0] == 0
-    assert (await stack.priorityd("queue", "reviews", str(repository), "--mode", "ordered"))[0] == 0
-    app.connection.execute(
-        "update repository_priority_changes set changed_at = '2025-01-03 23:34:56Z';"
-        "update workspace_repositories set added_at = '2025-01-03 22:34:56Z';"
-        "update priorityd.ordered_jobs set queued_at = '2025-01-03 21:34:56Z'"
-    )
-    _, explained, _ = await stack.priorityd("explain", str(repository))
-    assert "2025-01-03 23:34:56 UTC" in explained
-    assert ", added 2025-01-03 22:34 UTC" in explained
-    _, listed, _ = await stack.priorityd("jobs", "list")
-    assert "queued 2025-01-03 21:34:56 UTC" in listed
-    app.connection.execute("alter table workspace_repositories alter column added_at type timestamp")
-    _, explained, _ = await stack.priorityd("explain", str(repository))
-    assert ", added 2025-01-03 22:34\n" in explained, "as it stands in the column"
-
-
-async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
-    app = stack.app
-    tracked, pinned, untracked = app.repository(), app.repository(), app.repository(tracked=False)
-    app.add(app.workspace(), untracked)
-    await stack.priorityd("pin", str(pinned), "low")
-    answers = {}
-    for repository in (tracked, pinned, untracked):
-        _, out, _ = await stack.priorityd("explain", str(repository), "--json")
-        answers[repository] = json.loads(out)["answer"].removeprefix(f"Repository {repository} ")
-    assert answers[tracked] == (
-        "is medium because no workspace holds it and it is not pinned, which means medium. "
-        "It becomes high as soon as a workspace holds it."
-    )
-    assert answers[pinned] == (
-        "is low because it is pinned to low, and no workspace holds it. "
-        "It becomes high as soon as a workspace holds it."
-    )
-    assert answers[untracked].startswith("has no priority, because it is not tracked. 1 workspace holds it (")
-    code, out, err = await stack.priorityd("explain", str(uuid4()))
-    assert (code, out) == (1, "")
-    assert "priorityd: no repository has the id " in err
-
-
-async def test_a_fourth_priority_can_be_pinned_and_is_explained(stack: Stack) -> None:
-    app, repository = stack.app, stack.app.repository()
-    code, _, err = await stack.priorityd("pin", str(repository), "critical")
-    assert code == 1
-    assert "the application has no priority 'critical', only high, medium, low" in err
-    app.connection.execute("alter type repository_priority add value 'critical'")
-    _, out, _ = await stack.priorityd("pin", str(repository), "critical")
-    assert "medium → critical" in out
-    workspace = app.workspace()
-    app.connection.execute("update workspaces set name = 'Acme' where id = %s", (workspace,))
-    app.add(workspace, repository)
-    await stack.priorityd("sync")
-    _, out, _ = await stack.priorityd("explain", str(repository))
-    assert out.splitlines()[0] == (
-        f"Repository {repository} is critical because somebody has set it to critical. "
-        "Workspaces don't lower it: 1 workspace holds it (Acme)."
-    )
-    app.connection.execute("alter type repository_priority add value 'urgent'")
-    app.connection.execute("update tracked_repositories set priority = 'urgent', manual_priority = null")
-    _, out, _ = await stack.priorityd("explain", str(repository))
-    assert f"Repository {repository} is urgent, which is wrong: it should be high." in out
-
-
 async def test_what_changes_something_tells_scripts_what_it_changed(stack: Stack) -> None:
     repository = stack.app.repository()
     _, out, _ = await stack.priorityd("pin", str(repository), "low", "--json")
@@ -280,57 +183,6 @@ async def test_rollback_asks_for_yes_and_takes_everything_back(stack: Stack) -> 
     assert (app.row(repository), app.row(pinned)) == (("medium", False, 0), ("low", False, 0))
 
 
-async def test_check_finds_a_good_set_up_good(stack: Stack) -> None:
-    stack.app.repository()
-    code, out, _ = await stack.priorityd("check", "--json", PRIORITYD_HTTP_PORT=free_port())
-    report = json.loads(out)
-    assert (code, report["ok"]) == (0, True)
-    assert (report["verdict"], report["next"]) == ("All is good.", "priorityd run")
-    assert {finding["outcome"] for finding in report["findings"]} == {"ok"}
-    assert [finding["step"] for finding in report["findings"]] == [
-        "settings",
-        "metrics port",
-        "Supabase URL",
-        "key and functions",
-        "migrations",
-        "role",
-        "privileges",
-        "memberships",
-        "indexes",
-        "writes",
-        "publication",
-        "removals",
-        "change stream",
-    ]
-
-
-async def test_check_names_what_is_wrong_and_ends_with_what_to_do(stack: Stack) -> None:
-    stack.app.connection.execute("alter publication supabase_realtime drop table workspace_repositories")
-    code, out, _ = await stack.priorityd("check", PRIORITYD_HTTP_PORT=free_port())
-    assert code == 1
-    assert (
-        "FAILED   publication: not in the publication supabase_realtime: public.workspace_repositories" in out
-    )
-    assert "FAILED   change stream" in out
-    assert out.endswith(
-        "\n\nNot good: publication, change stream. Begin with publication, then check again.\n"
-        '         $ psql "$DATABASE_URL" -c "alter publication supabase_realtime add table'
-        ' public.workspace_repositories"\n'
-    )
-
-
-async def test_check_tells_a_refused_key_from_an_unreachable_url(stack: Stack) -> None:
-    code, out, _ = await stack.priorityd("check", SUPABASE_SERVICE_ROLE_KEY="nonsense")
-    assert code == 77
-    assert "FAILED   key and functions" in out
-    assert "$ export SUPABASE_SERVICE_ROLE_KEY=" in out
-    code, out, _ = await priorityd(
-        "check", SUPABASE_URL=f"http://127.0.0.1:{free_port()}", SUPABASE_SECRET_KEY="x"
-    )
-    assert code == 69
-    assert "FAILED   Supabase URL" in out
-
-
 async def test_unreachable_is_69_for_every_command() -> None:
     settings = {
         "SUPABASE_URL": f"http://127.0.0.1:{free_port()}",
@@ -353,39 +205,3 @@ async def test_what_is_no_repository_id_is_wrong_usage(stack: Stack) -> None:
     code, _, err = await stack.priorityd("explain", "not-an-id")
     assert code == 2
     assert "not-an-id" in err
-
-
-async def test_health_says_by_its_exit_code_whether_the_daemon_is_alive_or_ready(stack: Stack) -> None:
-    async with stack.daemon() as daemon:
-        for arguments in ([], ["--ready"]):
-            code, out, err = await stack.priorityd("health", *arguments, PRIORITYD_HTTP_PORT=daemon.port)
-            assert (code, out, err) == (0, "", "")
-
-
-async def test_health_tells_alive_from_ready_while_supabase_is_down() -> None:
-    nowhere = {"SUPABASE_URL": f"http://127.0.0.1:{free_port()}", "SUPABASE_SERVICE_ROLE_KEY": "a-key"}
-    async with start_daemon(ready=False, **nowhere) as daemon:
-        await eventually(lambda: daemon.answers("/livez", 200))
-        settings = {**nowhere, "PRIORITYD_HTTP_PORT": daemon.port}
-        assert await priorityd("health", **settings) == (0, "", "")
-        code, _, err = await priorityd("health", "--ready", **settings)
-        assert code == 1
-        assert "the first full resync has not finished" in err
-
-
-async def test_health_fails_where_another_answers(stack: Stack) -> None:
-    stranger = stack.server.url.rpartition(":")[2]
-    code, _, err = await stack.priorityd("health", PRIORITYD_HTTP_PORT=stranger)
-    assert code == 1
-    assert "no priorityd" in err
-    async with stack.daemon() as daemon:
-        other = {"PRIORITYD_HTTP_PORT": daemon.port, "SUPABASE_URL": "https://another.supabase.co"}
-        code, _, err = await stack.priorityd("health", **other)
-        assert code == 1
-        assert f"a priorityd of another project, priorityd/{__version__} (" in err
-
-
-async def test_health_fails_where_nobody_listens(stack: Stack) -> None:
-    code, _, err = await stack.priorityd("health", PRIORITYD_HTTP_PORT=free_port())
-    assert code == 1
-    assert "no answer at" in err

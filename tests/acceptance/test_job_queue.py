@@ -150,9 +150,6 @@ async def test_what_was_looked_up_is_not_asked_again_until_it_changed(stack: Sta
         result = await queue.queue_jobs(jobs([first, second]))
         assert store.asked == [2, 1]
         assert [queued.priority for queued in result.sent] == ["high", "medium"]
-        queue.forget_all()
-        await queue.queue_jobs(jobs([first, second]))
-        assert store.asked == [2, 1, 2]
 
 
 async def test_look_ups_and_sending_overlap(stack: Stack, inngest: StandIn) -> None:

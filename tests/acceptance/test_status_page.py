@@ -17,10 +17,11 @@ from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
+from tests.support.daemon_words import knows, page_of, says
 from tests.support.database import Server
 from tests.support.faults import Faults
 from tests.support.repository import ROOT
-from tests.support.situations import SITUATIONS, Make, NewStack, Situation, knows, named, page_of, says
+from tests.support.situations import SITUATIONS, Make, NewStack, Situation, named
 from tests.support.stack import Stack
 from tests.support.troubles import poison
 

@@ -1,18 +1,16 @@
 """How each cost grows with the number of tracked rows: a table, and the exponent of each line.
 
-For each number of rows the application is filled once (three memberships for every ten rows, 50,000
-workspaces), and copied several times: to install priorityd with and without the step for large tables, while
-clients read and write; to sweep, resync and count through the REST stand-in; to run a daemon; and to make as
-many changes as there are rows, with and without a forgotten snapshot.
+For each number of rows the application is filled once (three memberships for each ten rows, 50,000
+workspaces), and copied: to be installed into with and without the step for large tables, while clients read
+and write; to be swept, resynced and looked at through the REST stand-in; to be watched by a daemon; and to be
+changed as often as it has rows, with and without a forgotten snapshot.
 
 An exponent of 1 means that ten times the rows cost ten times as much; 0, that they make no difference.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -31,10 +29,12 @@ from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.repair.sweeper import SWEEP_LIMIT
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from priorityd.daemon.sandbox.server import serve_sandbox
+from tests.benchmarks.churn import Connection, churn, sizes_of, value_of
 from tests.benchmarks.figures import Json, at_most
 from tests.benchmarks.large import Sizes, fill_application, make_missed, make_wrong, tidy
 from tests.benchmarks.migrations import watched
 from tests.benchmarks.process_costs import highest_mib, resident_mib
+from tests.benchmarks.scale_table import Measures, as_table, print_table, say
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, start_daemon
 from tests.support.database import schema_sql
@@ -42,28 +42,25 @@ from tests.support.psql import run_psql
 
 ROWS: Final = (100_000, 1_000_000)
 WORKSPACES: Final = 50_000
-MISSED, LIVE_CHANGES, CASCADE, BATCH = 100, 20, 10_000, 500
+MISSED, LIVE_CHANGES, CASCADE = 100, 20, 10_000
 _BLOCK: Final = 5000
 _REPEATS: Final = 5
 _LONGEST_SECONDS: Final = 1800
 _BYTES_A_ROW: Final = 4000
-"""Disk space, including the copies that exist at the same time, and the WAL."""
+"""Of disk, with the copies that are there at once and the WAL."""
 _SECONDS_A_ROW: Final = 0.0006
 _MOST_EXPONENT: Final = 1.1
 _LEAST_SECONDS: Final = 0.05
-"""If the largest number of rows takes less, an exponent says more about the machine than about priorityd."""
-
-Measures = dict[str, float]
-Connection = psycopg.Connection[Any]
+"""Where the largest number of rows takes less, an exponent says more about the machine than about us."""
 
 
 async def scale(rows: Sequence[int] = ROWS) -> Json:
-    """See the module's docstring."""
+    """See the module's text."""
     rows = sorted(rows)
     _announce(rows)
     columns = {number: await _measure(number) for number in rows}
-    table = _table(columns)
-    _print(table, rows)
+    table = as_table(columns)
+    print_table(table, rows)
     return {
         "rows": rows,
         "workspaces": WORKSPACES,
@@ -80,13 +77,9 @@ def _announce(rows: Sequence[int]) -> None:
     needed = max(rows) * _BYTES_A_ROW / 1e9
     free = shutil.disk_usage(tempfile.gettempdir()).free / 1e9
     minutes = 1 + sum(rows) * _SECONDS_A_ROW / 60
-    _say(f"{needed:.1f} GB of disk at most, {free:.0f} GB free; some {minutes:.0f} minutes on two idle cores")
+    say(f"{needed:.1f} GB of disk at most, {free:.0f} GB free; some {minutes:.0f} minutes on two idle cores")
     if needed > free:
         raise SystemExit("not enough disk")
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
 
 
 async def _measure(rows: int) -> Measures:
@@ -116,7 +109,7 @@ async def _measure(rows: int) -> Measures:
 
 
 class _Databases:
-    """Databases on one server; nobody may be connected to one that is copied."""
+    """Databases on one server; one that is copied must have nobody connected to it."""
 
     def __init__(self, postgres: EmbeddedPostgres) -> None:
         self._postgres = postgres
@@ -150,12 +143,12 @@ class _Databases:
     def timed(self, what: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        _say(f"{what}: {time.monotonic() - began:.0f} s")
+        say(f"{what}: {time.monotonic() - began:.0f} s")
 
 
 @dataclass
 class _Measures:
-    """The measurements for one number of rows, by name; each name ends with its unit."""
+    """What was found for one number of rows, by name; each name ends with its unit."""
 
     server: _Databases
     values: Measures = field(default_factory=dict)
@@ -175,7 +168,7 @@ class _Measures:
             self.values[f"installing {name}, longest wait of a {who}, ms"] = seen[waited]
 
     async def timed(self, name: str, work: Callable[[], Any], repeats: int = _REPEATS) -> None:
-        """The median of the repeats, without the first."""
+        """The middle of the repeats, of which the first is not counted."""
         took = []
         for _ in range(repeats + 1):
             began = time.perf_counter()
@@ -185,9 +178,9 @@ class _Measures:
 
     @contextmanager
     def wal(self, name: str) -> Iterator[None]:
-        before = _value(self.server.admin, "select pg_current_wal_insert_lsn()")
+        before = value_of(self.server.admin, "select pg_current_wal_insert_lsn()")
         yield
-        written = _value(self.server.admin, "select pg_current_wal_insert_lsn() - %s::pg_lsn", before)
+        written = value_of(self.server.admin, "select pg_current_wal_insert_lsn() - %s::pg_lsn", before)
         self.values[name] = float(written) / 1e6
 
 
@@ -209,9 +202,9 @@ def _files_prepared(url: str) -> None:
 async def _look(found: _Measures, app: Application, url: str, rows: int) -> None:
     """Sweep, resync, snapshot and the sync of one repository, through REST."""
     async with serve_sandbox(url) as server, open_store(server.url, server.service_role_key) as store:
-        await _resync(store)  # it does what the installation has left to do
+        await _resync(store)  # what the installation leaves to the first one
         tidy(app)
-        repository = _value(app.connection, "select repository_id from workspace_repositories limit 1")
+        repository = value_of(app.connection, "select repository_id from workspace_repositories limit 1")
 
         async def sweep() -> None:
             await store.sweep("sweep", SWEEP_LIMIT)
@@ -288,7 +281,7 @@ async def _until(app: Application, repositories: Sequence[UUID], *, high: bool) 
     query = """
         select count(*) from tracked_repositories
         where repository_id = any(%s) and is_workspace_repo is distinct from %s"""
-    await eventually(lambda: _value(app.connection, query, list(repositories), high) == 0, _LONGEST_SECONDS)
+    await eventually(lambda: value_of(app.connection, query, list(repositories), high) == 0, _LONGEST_SECONDS)
     return time.perf_counter() - began
 
 
@@ -296,7 +289,7 @@ async def _until(app: Application, repositories: Sequence[UUID], *, high: bool) 
 
 
 def _change(found: _Measures, app: Application, url: str, changes: int, *, held: bool) -> None:
-    """Memberships come and go, and are synced in batches, as a daemon does; then the sizes."""
+    """So many memberships come and go, each made right in batches as a daemon does it; then the sizes."""
     name = "with a snapshot held" if held else "by as many changes as rows"
     connection = app.connection
     connection.execute(
@@ -306,96 +299,18 @@ def _change(found: _Measures, app: Application, url: str, changes: int, *, held:
         (_BLOCK,),
     )
     connection.execute("create index on churned (block)")
-    before = _bytes(connection)
+    before = sizes_of(connection)
     with psycopg.connect(url) as forgotten:
         if held:
             forgotten.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             forgotten.execute("select pg_current_snapshot()")
         began = time.perf_counter()
         with found.wal(f"changed {name}, WAL MB"):
-            _churn(app, changes)
+            churn(app, changes)
         found.values[f"changed {name}, seconds"] = time.perf_counter() - began
-        after = _bytes(connection)
+        after = sizes_of(connection)
         for what in before:
             found.values[f"{what} grown {name}, times"] = after[what] / before[what]
         began = time.perf_counter()
         connection.execute("select sweep_workspace_priorities()")
         found.values[f"sweep after being changed {name}, seconds"] = time.perf_counter() - began
-
-
-def _churn(app: Application, changes: int) -> None:
-    workspace = app.workspace()
-    blocks = 1 + _value(app.connection, "select max(block) from churned")
-    done, turn = 0, 0
-    while done < changes:
-        for block in range(blocks):
-            done += _turn(app, workspace, block, joins=turn % 2 == 0)
-            if done >= changes:
-                return
-        turn += 1
-
-
-def _turn(app: Application, workspace: UUID, block: int, *, joins: bool) -> int:
-    query = "select repository_id from churned where block = %s"
-    repositories = [row[0] for row in app.connection.execute(query, (block,))]
-    if joins:
-        app.add(workspace, *repositories)
-    else:
-        app.remove(workspace, *repositories)
-    for first in range(0, len(repositories), BATCH):
-        app.connection.execute(
-            "select sync_workspace_priorities(%s::uuid[], 'event')", (repositories[first : first + BATCH],)
-        )
-    return len(repositories)
-
-
-def _bytes(connection: Connection) -> dict[str, int]:
-    tables = ("tracked_repositories", "workspace_repositories")
-    sizes = "select sum({}(name::regclass))::bigint from unnest(%s::text[]) name"
-    return {
-        "tables": _value(connection, sizes.format("pg_table_size"), list(tables)),
-        "indexes": _value(connection, sizes.format("pg_indexes_size"), list(tables)),
-    }
-
-
-def _value(connection: Connection, query: str, *parameters: object) -> Any:
-    row = connection.execute(query.encode(), parameters or None).fetchone()
-    assert row is not None
-    return row[0]
-
-
-# The table.
-
-
-def _table(columns: dict[int, Measures]) -> dict[str, Json]:
-    names = next(iter(columns.values()))
-    return {
-        name: {
-            **{str(rows): round(measures[name], 4) for rows, measures in columns.items()},
-            "exponent": exponent({rows: measures[name] for rows, measures in columns.items()}),
-        }
-        for name in names
-    }
-
-
-def exponent(costs: dict[int, float]) -> float | None:
-    """The slope of the costs over the rows on logarithmic scales; None if there is none."""
-    if len(costs) < 2 or min(costs.values()) <= 0:
-        return None
-    xs, ys = [math.log(rows) for rows in costs], [math.log(cost) for cost in costs.values()]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    over = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    return round(over / sum((x - mean_x) ** 2 for x in xs), 2)
-
-
-def _print(table: dict[str, Json], rows: Sequence[int]) -> None:
-    """The table for people, as Markdown."""
-    _say("| what | " + " | ".join(f"{number:,}" for number in rows) + " | exponent |")
-    _say("|---|" + "---|" * (len(rows) + 1))
-    for name, line in table.items():
-        cells = [_shown(line[str(number)]) for number in rows]
-        _say(f"| {name} | " + " | ".join(cells) + f" | {line['exponent']} |")
-
-
-def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

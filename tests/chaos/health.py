@@ -1,10 +1,11 @@
 """`python -m tests.chaos.health`: how each fault is reported, and how soon, as a table.
 
 Each fault is injected into a sandbox with two daemons and a Prometheus that scrapes them every 5 s and has
-the rules of `deploy/prometheus`. One daemon is watched until it and Prometheus have reported everything, for
-at most `--hold` seconds; then the fault is healed, and the time is measured until the daemon is ready again
-and reports no problem. A dead leader is replaced before anything is late: then the only thing to report is
-that another daemon leads. The exit code is 1 if a headline or a recovery took over 30 s.
+the rules of `deploy/prometheus`. One daemon is watched until it, and Prometheus, have said all that they
+will, for `--hold` seconds at most; then the fault is healed, and the clock runs until the daemon is ready
+again and knows no problem. A leader that is gone is replaced before anything is late: there what is to be
+said is that another daemon leads. The exit code is 1 if a headline
+took over 30 s, or a recovery.
 """
 
 from __future__ import annotations
@@ -18,42 +19,27 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
-from uuid import uuid4
+from typing import Final
 
 import httpx
 import yaml
 
-from tests.chaos import breakages, clock, leaders
-from tests.chaos.breakages import hooked, proxied
-from tests.chaos.database import connect, insist
+from tests.chaos import leaders
+from tests.chaos.database import insist
+from tests.chaos.health_faults import ADD, FAULTS, Scene, new_ids
 from tests.chaos.run import Plan, open_world
-from tests.chaos.world import World
 from tests.deploy.rules import ALERTS
 from tests.support.daemon_process import PLAIN, Daemon, eventually, free_port
-from tests.support.event_api import Faults
 from tests.support.repository import DEPLOY
 
 LIMIT_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.25
 _SCRAPE: Final = "5s"
 _WELL_SECONDS: Final = 180.0
-
-
-@dataclass
-class Scene:
-    """Where faults are injected: the world, and the address of the Prometheus that watches it."""
-
-    world: World
-    prometheus: str | None = None
-
-
-Inject = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 
 @dataclass
@@ -74,117 +60,10 @@ class Row:
         return late or self.recovery is None or self.recovery > LIMIT_SECONDS
 
 
-# The faults.
-
-
-def of_world(breakage: Callable[[World], AbstractAsyncContextManager[None]]) -> Inject:
-    """One of the faults of `tests.chaos.faults`."""
-    return lambda scene: breakage(scene.world)
-
-
-@asynccontextmanager
-async def inngest_down(scene: Scene) -> AsyncIterator[None]:
-    """There are changes to announce, but Inngest accepts none."""
-    scene.world.event_api.faults = Faults(reset="before")
-    try:
-        await insist(scene.world.url, _ADD, _ids())
-        yield
-    finally:
-        scene.world.event_api.faults = Faults()
-
-
-@asynccontextmanager
-async def rows_parked(scene: Scene) -> AsyncIterator[None]:
-    """A trigger refuses the row of a repository that has just been added to a workspace."""
-    ids = _ids()
-    async with breakages.poisoned(scene.world, ids["repository"]):
-        await insist(scene.world.url, _ADD, ids)
-        yield
-
-
-@asynccontextmanager
-async def locks_held(scene: Scene) -> AsyncIterator[None]:
-    """A user's transaction holds the row of a repository that has just been added to a workspace."""
-    ids = _ids()
-    await insist(scene.world.url, _TRACK, ids)
-    async with await connect(scene.world.url) as connection, connection.transaction(force_rollback=True):
-        await connection.execute(
-            "select from tracked_repositories where repository_id = %(repository)s for update", ids
-        )
-        await insist(scene.world.url, _ADD, ids)
-        yield
-
-
-@asynccontextmanager
-async def leader_gone(scene: Scene) -> AsyncIterator[None]:
-    """The other daemon leads, and is killed."""
-    fleet = scene.world.fleet
-    dead = await eventually(lambda: leaders.leader(fleet))
-    await fleet.kill(next(place for place, daemon in fleet.running.items() if daemon is dead))
-    yield
-
-
-@asynccontextmanager
-async def lease_stuck(scene: Scene) -> AsyncIterator[None]:
-    """The leader has died, but its lease lasts: the database's clock was set back."""
-    await insist(
-        scene.world.url,
-        "update priorityd.leases set daemon_id = gen_random_uuid(), expires_at = now() + interval '1 h'"
-        " where name = 'timer'",
-    )
-    try:
-        yield
-    finally:
-        await insist(scene.world.url, "delete from priorityd.leases where name = 'timer'")
-
-
-_TRACK: Final = """
-with r as (
-    insert into repositories (id, owner, name) values (%(repository)s, 'acme', %(name)s)
-    on conflict do nothing
-)
-insert into tracked_repositories (repository_id) values (%(repository)s) on conflict do nothing
-"""
-
-
-_ADD: Final = """
-with r as (
-    insert into repositories (id, owner, name) values (%(repository)s, 'acme', %(name)s)
-    on conflict do nothing
-),
-t as (insert into tracked_repositories (repository_id) values (%(repository)s) on conflict do nothing),
-w as (insert into workspaces (id) values (%(workspace)s) on conflict do nothing)
-insert into workspace_repositories (workspace_id, repository_id) values (%(workspace)s, %(repository)s)
-on conflict do nothing
-"""
-
-
-def _ids() -> dict[str, Any]:
-    repository = uuid4()
-    return {"repository": repository, "workspace": uuid4(), "name": str(repository)[:8]}
-
-
-_CLOCK: Final[dict[str, Inject]] = {
-    "clock an hour ahead": of_world(partial(breakages.clock_jumped, seconds=clock.HOUR_SECONDS))
-}
-FAULTS: Final[dict[str, Inject]] = {
-    "database frozen": of_world(breakages.postgres_frozen),
-    "database stopped": of_world(breakages.postgres_stopped),
-    "database read-only": of_world(breakages.postgres_is_a_standby),
-    "Realtime down": of_world(partial(proxied, mode="stream_refused")),
-    "Realtime deaf": of_world(partial(hooked, path="realtime/silence")),
-    "Realtime refusing": of_world(partial(hooked, path="realtime/refuse", close=True)),
-    "Inngest down": inngest_down,
-    "rows parked": rows_parked,
-    "locks held": locks_held,
-    "leader gone": leader_gone,
-    "lease stuck": lease_stuck,
-    **(_CLOCK if clock.LIBRARY is not None else {}),
-}
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
-"""Alerts that end with their problem; others look back over some time."""
+"""Alerts that end with their problem; others look some time back."""
 _TAKEN_OVER: Final = "leader gone"
-"""The fault for which the only required report is that another daemon has taken over."""
+"""The fault of which no more needs to be said than that another daemon has taken over."""
 
 
 # Watching.
@@ -304,9 +183,9 @@ async def _watched(scene: Scene, *, leads: bool) -> Daemon:
 
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
-    """Two daemons that announce, with a repository in a workspace; and Prometheus, if it is installed."""
+    """Two daemons that announce, with something in a workspace; and Prometheus, if it is installed."""
     async with open_world(Plan(seed=1, daemons=2), PRIORITYD_DISPATCH_CHANGES="true") as world:
-        await insist(world.url, _ADD, _ids())
+        await insist(world.url, ADD, new_ids())
         scene = Scene(world)
         async with _prometheus([daemon.port for daemon in world.fleet.running.values()]) as address:
             scene.prometheus = address

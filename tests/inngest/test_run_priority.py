@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,7 @@ from priorityd.core.inngest.run_priority import (
 )
 from priorityd.core.jobs.events import Job, LookUp, event_data
 from priorityd.core.priorities import PRIORITIES, SCORES, Priority
-from priorityd.core.vocabulary import PRIORITY_FORMS, PriorityForm
+from priorityd.core.vocabulary import PriorityForm
 from tests.support.cel import evaluate, head_start
 
 NAIVE = "event.data.priority"
@@ -28,7 +29,7 @@ def test_a_workspace_repository_gets_the_whole_head_start_and_nobody_is_held_bac
     assert max(seconds.values()) == MAX_HEAD_START_SECONDS
 
 
-@pytest.mark.parametrize("form", PRIORITY_FORMS)
+@pytest.mark.parametrize("form", get_args(PriorityForm))
 @pytest.mark.parametrize(
     ("look_up", "seconds"),
     [
@@ -151,7 +152,7 @@ def test_a_score_that_is_read_as_a_word_has_no_effect_nor_the_other_way_round(
     assert len(set(seconds(expression, other))) > 1
 
 
-@pytest.mark.parametrize("form", PRIORITY_FORMS)
+@pytest.mark.parametrize("form", get_args(PriorityForm))
 @pytest.mark.parametrize(
     "expression",
     [

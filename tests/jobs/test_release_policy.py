@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from priorityd.core.jobs.release_policy import Choice, Waiting, choose, promote_after_seconds
+from priorityd.core.jobs.release_policy import promote_after_seconds
 from priorityd.core.priorities import PRIORITIES
+from tests.support.release_choice import Choice, Waiting, choose
 
 OVERDUE = 72_000.0
 ages = st.none() | st.floats(min_value=0, max_value=200_000) | st.sampled_from([OVERDUE, OVERDUE - 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.scale import exponent
+from tests.benchmarks.scale_table import exponent
 
 
 @pytest.mark.parametrize(("power", "rows"), [(0, (10, 1000)), (1, (10, 100)), (2, (10, 100, 1000))])

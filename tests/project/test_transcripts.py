@@ -17,11 +17,9 @@ from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import environment, eventually, free_port
 from tests.support.database import Database, schema_sql
 from tests.support.psql import PSQL
-from tests.support.repository import DOCS
 from tests.support.supabase_cli import over_tcp
+from tests.support.transcripts import BLOCKS
 
-PAGE = (DOCS / "transcripts.md").read_text()
-BLOCKS = dict(re.findall(r"<!-- (\w+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
 APPLICATION = "20240601120000_application"
 
 pytestmark = [pytest.mark.supabase_cli, pytest.mark.timeout(600)]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
+from tests.support.daemon_process import PLAIN
 from tests.support.faults import Faults
+from tests.support.patience import PATIENCE_SECONDS
+from tests.support.rest_calls import FUNCTIONS, Api
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,3 +32,25 @@ async def client(sandbox: SandboxServer) -> AsyncIterator[Client]:
     """An open socket of service_role."""
     async with connect(sandbox) as client:
         yield client
+
+
+@pytest.fixture
+def functions(database: Database) -> None:
+    """Functions to call; there before the servers start."""
+    database.connect().execute(FUNCTIONS.encode())
+
+
+@pytest.fixture
+async def http(functions: None, sandbox: SandboxServer) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=sandbox.url, timeout=PATIENCE_SECONDS, verify=PLAIN) as http:
+        yield http
+
+
+@pytest.fixture
+def api(http: httpx.AsyncClient, sandbox: SandboxServer) -> Api:
+    return Api(http, sandbox.service_role_key)
+
+
+@pytest.fixture
+def anon(http: httpx.AsyncClient, sandbox: SandboxServer) -> Api:
+    return Api(http, sandbox.anon_key)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import psutil
@@ -22,92 +20,11 @@ import pytest
 from priorityd.daemon.sandbox.server import reserve_port
 from tests.support.daemon_process import eventually
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.secrecy import look, look_at_process
+from tests.support.sandbox_command import COMMAND, postgres_of, running
 from tests.support.terminal import Shell, shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_COMMAND = [sys.executable, "-m", "priorityd", "sandbox", "--port", "0"]
-
-
-class Sandbox:
-    """A running command, its facts once they are out, and everything that it has started."""
-
-    def __init__(self, process: subprocess.Popen[str], temporary: Path) -> None:
-        self.process = process
-        self.temporary = temporary
-        self.family: list[psutil.Process] = []
-        self._secrets: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """The first line."""
-        facts = self.next_line()
-        self._secrets = (facts["service_role_key"], facts["anon_key"])
-        self.family = [
-            psutil.Process(self.process.pid),
-            *psutil.Process(self.process.pid).children(recursive=True),
-        ]
-        self.family += _postgres_of(self.temporary)
-        for process in self.family:
-            look_at_process(process.pid, self._secrets)
-        return facts
-
-    def next_line(self) -> dict[str, Any]:
-        """A line of stdout."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.stderr.read() if self.process.stderr else ""
-        look("the sandbox's events", line, self._secrets)
-        value = json.loads(line)
-        assert isinstance(value, dict)
-        return value
-
-    def end(self, number: signal.Signals) -> int:
-        """Send a signal and wait; the exit code."""
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        look("the sandbox's output", out + err, self._secrets)
-        return self.process.returncode
-
-    def left_behind(self) -> list[object]:
-        """Processes and files that are still there."""
-        alive = [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        return [*alive, *self.temporary.iterdir()]
-
-
-def _postgres_of(directory: Path) -> list[psutil.Process]:
-    # The server is not a child: pg_ctl has started and left it.
-    processes = psutil.process_iter(["cmdline"])
-    return [p for p in processes if any(str(directory) in part for part in p.info["cmdline"] or [])]
-
-
-@contextmanager
-def running(*options: str) -> Iterator[Sandbox]:
-    """The command with these options and a directory for temporary files of its own."""
-    # Not pytest's own: as root, PostgreSQL's user has to be able to get there, and a socket's path is short.
-    with tempfile.TemporaryDirectory(prefix="sb-") as name:
-        temporary = Path(name)
-        temporary.chmod(0o755)
-        process = subprocess.Popen(
-            [*_COMMAND, *options],
-            env=os.environ | {"TMPDIR": name},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        sandbox = Sandbox(process, temporary)
-        try:
-            yield sandbox
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.communicate(timeout=PATIENCE_SECONDS)
-
-
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    """The command, which is to end by itself."""
-    return subprocess.run([*_COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -180,13 +97,13 @@ def test_a_busy_port_is_named_and_nothing_is_started() -> None:
     with reserve_port(0) as taken:
         port = str(taken.getsockname()[1])
         done = subprocess.run(
-            [*_COMMAND, "--port", port], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+            [*COMMAND, "--port", port], capture_output=True, text=True, timeout=PATIENCE_SECONDS
         )
         assert done.returncode == 1
         assert f"port {port}" in done.stderr
         assert "--port" in done.stderr
         assert "PostgreSQL" not in done.stderr
-        other = [*_COMMAND, "--http-port", port]
+        other = [*COMMAND, "--http-port", port]
         done = subprocess.run(other, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         assert done.returncode == 1
         assert f"port {port}" in done.stderr
@@ -218,7 +135,7 @@ def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
         with running(*options) as first:
             facts = first.facts()
             second = subprocess.run(
-                [*_COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+                [*COMMAND, *options], capture_output=True, text=True, timeout=PATIENCE_SECONDS
             )
             assert second.returncode == 1
             assert "--data-dir" in second.stderr
@@ -228,7 +145,7 @@ def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
 
 
 def test_a_data_directory_that_there_cant_be_is_said_in_words() -> None:
-    command = [*_COMMAND, "--no-daemon", "--data-dir", "/dev/null/data"]
+    command = [*COMMAND, "--no-daemon", "--data-dir", "/dev/null/data"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 1
     assert "/dev/null/data: Not a directory: choose another with --data-dir" in done.stderr
@@ -245,7 +162,7 @@ def test_what_a_killed_sandbox_left_running_is_taken_over() -> None:
         with running(*options) as second:
             second.facts()
             assert second.end(signal.SIGINT) == 0
-            assert _postgres_of(Path(name)) == []
+            assert postgres_of(Path(name)) == []
 
 
 @contextmanager
@@ -258,10 +175,10 @@ def on_a_terminal(*options: str) -> Iterator[tuple[Shell, Path]]:
         temporary = Path(name)
         temporary.chmod(0o755)
         # The shell outlives Ctrl-C, to say how the command ended.
-        script = f"trap : INT; {shlex.join([*_COMMAND, *options])}; echo ended $?"
+        script = f"trap : INT; {shlex.join([*COMMAND, *options])}; echo ended $?"
         with shell(["sh", "-c", script], os.environ | {"TMPDIR": name, "TERM": "xterm"}) as screen:
             yield screen, temporary
-            family = [*_at_work_in(temporary), *_postgres_of(temporary)]
+            family = [*_at_work_in(temporary), *postgres_of(temporary)]
         _, alive = psutil.wait_procs(family, PATIENCE_SECONDS)
         # Where process 1 does not reap orphans, as in many containers, they stay as zombies.
         assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
@@ -290,7 +207,7 @@ def test_its_screen_leads_to_the_page_and_to_sql_and_ends_with_its_terminal() ->
 
 async def test_ctrl_c_while_postgresql_is_being_set_up_is_no_failure() -> None:
     with on_a_terminal("--no-daemon") as (screen, temporary):
-        await eventually(lambda: [p for p in _postgres_of(temporary) if p.name() == "initdb"])
+        await eventually(lambda: [p for p in postgres_of(temporary) if p.name() == "initdb"])
         screen.type("\x03")
         drawn = screen.expect(r"(?s).*ended \d+")
         assert "initdb" not in drawn

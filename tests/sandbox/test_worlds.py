@@ -11,8 +11,8 @@ import pytest
 from priorityd.daemon.sandbox.migrate import as_owner
 from priorityd.daemon.sandbox.seed import InstallationRefusedError, prepare_database
 from priorityd.daemon.sandbox.worlds import WORLDS, OtherWorldError, build, held_by, reason
-from tests.sandbox.test_command import command, running
 from tests.support.database import Database, schema_sql
+from tests.support.sandbox_command import command, running
 
 
 @pytest.mark.parametrize("world", WORLDS)

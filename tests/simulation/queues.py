@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.jobs.events import Job, event_data
-from priorityd.core.jobs.release_policy import Waiting, choose
 from tests.simulation.load import Arrival
 from tests.support.cel import head_start
+from tests.support.release_choice import Waiting, choose
 
 NOBODY = -1
 

@@ -12,14 +12,12 @@ from psycopg.types.json import Jsonb
 
 from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.sql.test_migrations import FINGERPRINT, Schema, use
-from tests.sql.test_ordered_jobs import release
-from tests.support.world import Row, World, session
+from tests.support.ordered_calls import release
+from tests.support.schemas import FINGERPRINT, Schema, use
+from tests.support.world import Row, World
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-    from tests.support.database import Database
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,6 @@ def kind(request: pytest.FixtureRequest) -> Workspaces:
     found = request.param
     assert isinstance(found, Workspaces)
     return found
-
-
-@pytest.fixture
-def bare(empty_database: Database) -> World:
-    return session(empty_database)
 
 
 def test_workspaces_may_be_named_by_uuids_integers_and_texts(bare: World, kind: Workspaces) -> None:

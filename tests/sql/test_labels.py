@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.sql.test_migrations import Schema
-from tests.support.world import Row, World, session
-
-if TYPE_CHECKING:
-    from tests.support.database import Database
+from tests.support.schemas import Schema
+from tests.support.world import Row, World
 
 SCHEMAS = {
     "enum": Schema(
@@ -28,11 +23,6 @@ SCHEMAS = {
     ),
 }
 WITHOUT = Schema("create type level as enum ('high', 'medium', 'low')", "level default 'medium'")
-
-
-@pytest.fixture
-def bare(empty_database: Database) -> World:
-    return session(empty_database)
 
 
 @pytest.fixture(params=SCHEMAS.values(), ids=SCHEMAS.keys())

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
-from tests.project.test_transcripts import BLOCKS
 from tests.support.database import schema_sql
+from tests.support.transcripts import BLOCKS
 from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:

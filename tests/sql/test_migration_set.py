@@ -15,9 +15,9 @@ import pytest
 from priorityd.core.database.schema import MIGRATION_SET
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
-from tests.sql.test_migrations import SCHEMAS, fingerprint, use
 from tests.support.database import superuser_beside
 from tests.support.psql import psql_command
+from tests.support.schemas import SCHEMAS, fingerprint, use
 from tests.support.world import Background, World, session
 
 if TYPE_CHECKING:

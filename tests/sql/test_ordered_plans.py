@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from tests.sql.test_plans import explain
+from tests.support.query_plans import explain
 from tests.support.world import World, session
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.query_plans import explain, source_of
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
@@ -56,21 +57,6 @@ def large(server: Server, template: str) -> Iterator[World]:
         assert sum(page["changed"] for page in pages) == 20_000
         world.execute("vacuum (analyze)")
         yield world
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
-def explain(world: World, query: str) -> list[dict[str, Any]]:
-    (answer,) = world.value(f"explain (analyze, buffers, format json) {query}")
-    return list(nodes(answer["Plan"]))
-
-
-def source_of(world: World, function: str) -> str:
-    return world.value("select prosrc from pg_proc where proname = %s", function)
 
 
 def test_inversions_are_found_through_the_index(large: World) -> None:

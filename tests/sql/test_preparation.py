@@ -10,9 +10,9 @@ import pytest
 
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.sql.test_migrations import SCHEMAS, Schema, fingerprint, use
 from tests.support.database import schema_sql, superuser_beside
 from tests.support.psql import psql_command, run_psql
+from tests.support.schemas import SCHEMAS, Schema, fingerprint, use
 from tests.support.world import World, session
 
 if TYPE_CHECKING:

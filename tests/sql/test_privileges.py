@@ -7,8 +7,8 @@ import re
 import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
-from tests.sql.test_migrations import SCHEMAS
 from tests.support.database import Database, schema_sql
+from tests.support.schemas import SCHEMAS
 from tests.support.world import World, session
 
 TABLES = ("repository_priority_changes", "workspace_priority_heartbeats")

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
-from tests.sql.test_migrations import EVERYTHING, SCHEMAS, Schema, fingerprint, use
 from tests.support.database import superuser_beside
-from tests.support.world import World, session
+from tests.support.schemas import EVERYTHING, SCHEMAS, Schema, fingerprint, use
+from tests.support.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.database import Database
 
 TABLE = "workspace_repositories"
 PARTITIONED = """
@@ -30,11 +29,6 @@ PARTITIONED = """
     create table second_part partition of workspace_repositories for values with (modulus 2, remainder 1);
 """
 KEYED = ", primary key (id, repository_id)"
-
-
-@pytest.fixture
-def bare(empty_database: Database) -> World:
-    return session(empty_database)
 
 
 def install(world: World) -> list[str]:

@@ -5,7 +5,9 @@ Rows that repeat count once, all rows of a repository become right, and each rep
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,7 +16,6 @@ from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from tests.support.database import Database
     from tests.support.world import Json
@@ -121,6 +122,16 @@ def test_each_repository_has_one_answer_the_highest(world: World) -> None:
         str(outside): {"priority": "high", "is_workspace_repo": False, "workspace_count": 0},
         str(inside): {"priority": "medium", "is_workspace_repo": True, "workspace_count": 1},
     }
+
+
+def test_the_events_of_jobs_have_that_answer_too(world: World) -> None:
+    allow_repeated_rows(world)
+    repository = world.repository()
+    world.track(repository, priority="low", id=UUID(int=1))
+    world.track(repository, priority="high", id=UUID(int=2))
+    jobs = json.dumps([{"repository_id": str(repository)}])
+    (event,) = world.call("build_repository_job_events", "reviews", jobs)["events"]
+    assert (event["data"]["priority"], event["data"]["metadata"]["originalPriority"]) == (100, "high")
 
 
 def test_explains_every_row_of_a_repository(world: World) -> None:

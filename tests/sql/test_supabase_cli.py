@@ -18,8 +18,8 @@ import psycopg
 import pytest
 
 from tests.sql.project import LAST_FUNCTION, allow_last_function, functions, refuse_last_function, write_into
-from tests.sql.test_migrations import fingerprint
 from tests.support.database import schema_sql
+from tests.support.schemas import fingerprint
 from tests.support.supabase_cli import over_tcp
 from tests.support.world import Row, World, session
 

@@ -10,9 +10,9 @@ import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
 from tests.sql.project import TEXTS, allow_last_function, functions, refuse_last_function, write_into
-from tests.sql.test_migrations import fingerprint
 from tests.support.database import schema_sql
 from tests.support.psql import psql_command, run_psql
+from tests.support.schemas import fingerprint
 from tests.support.world import World, session
 
 if TYPE_CHECKING:

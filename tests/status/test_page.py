@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from priorityd.core.priorities import PRIORITIES, TRIGGERS
+from priorityd.core.priorities import TRIGGERS
 from priorityd.core.status.problems import PROBLEMS
 from priorityd.daemon.status.page import render, render_busy, words
-from priorityd.daemon.status.page.charts import bands, changes_height, charts, latency_height
 from priorityd.daemon.status.page.runbook import entries
-from priorityd.daemon.status.report import HistoryReport, Report
-from tests.support.reports import NOW, REPOSITORY, a_busy_hour, a_report, an_hour
+from priorityd.daemon.status.report import Report
+from tests.support.documents import Document, document
+from tests.support.reports import NOW, REPOSITORY, a_report, an_hour
 from tests.support.status_schema import SCHEMA
 
 OUTBOX = {
@@ -59,43 +58,6 @@ def test_every_trigger_has_its_words() -> None:
     assert set(words.CAUSES) == set(TRIGGERS)
     assert words.ago(None, NOW) == "never"
     assert words.number(1204) == "1,204"
-
-
-# The document.
-
-
-class Document(HTMLParser):
-    """The elements of a page, and its text; fails on one that is not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "link"):
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script", "svg"} & set(self._open):
-            self.text += " " + " ".join(data.split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def document(**changes: Any) -> Document:
-    return Document(render(a_report(**changes), NOW))
 
 
 def test_says_in_words_what_is_so() -> None:
@@ -289,58 +251,6 @@ def test_is_whole_in_itself_and_accessible() -> None:
 def test_shows_what_there_is_when_something_is_missing(changes: dict[str, Any]) -> None:
     assert document(**changes).text
     assert Document(render_busy()).text
-
-
-# The charts.
-
-
-def test_the_scales_are_the_same_whatever_has_happened() -> None:
-    assert [latency_height(seconds) for seconds in (0.01, 0.1, 1, 10, 100)] == [100, 75, 50, 25, 0]
-    assert (latency_height(0.001), latency_height(1000)) == (100, 0)
-    assert (changes_height(0), changes_height(10_000), changes_height(10**6)) == (0, 100, 100)
-    assert changes_height(1) > 7
-
-
-def test_bars_are_as_high_as_their_numbers() -> None:
-    every = charts(HistoryReport.model_validate(an_hour(changes=9)))
-    assert [chart.priority for chart in every] == list(PRIORITIES)
-    for chart in every:
-        assert {(bar.height, bar.y) for bar in chart.bars} == {(25, 75)}
-        assert all(0 <= bar.x <= 100 - bar.width for bar in chart.bars)
-        assert (chart.whiskers[0].x, chart.whiskers[0].low, chart.whiskers[0].high) == (
-            pytest.approx(100 / 120, abs=0.01),
-            latency_height(0.14),
-            latency_height(0.31),
-        )
-
-
-def test_a_priority_to_which_nothing_has_changed_has_no_chart() -> None:
-    report = a_report(**a_busy_hour())
-    assert [chart.priority for chart in charts(report.history)] == ["high", "medium"]
-    assert charts(HistoryReport.model_validate(an_hour(changes=0))) == ()
-    assert "Nothing has changed." in document(history=an_hour(changes=0)).text
-
-
-def test_outages_and_the_time_before_the_daemon_are_bands_with_labels() -> None:
-    going_on, deaf, silent, before = bands(a_report(**a_busy_hour()))
-    assert (before.kind, before.label, before.x) == ("before", None, 0), (
-        "there is no room beside three others"
-    )
-    assert (silent.label, round(silent.x), round(silent.width)) == ("database silent", 33, 7)
-    assert (deaf.label, going_on.label) == ("changes not heard", "changes not heard")
-    assert going_on.x + going_on.width == 100
-    lanes = [(band.lane, band.label_x, band.anchor) for band in (silent, deaf, going_on)]
-    assert len({lane for lane, _, _ in lanes}) == 3, "they would stand on each other"
-    alone = {**a_busy_hour(), "history": an_hour()}
-    assert [(band.kind, band.label, band.width) for band in bands(a_report(**alone))] == [
-        ("before", "before this daemon", 8.33)
-    ]
-
-
-def test_outages_are_told_in_words_too() -> None:
-    text = re.sub(r"\s+", " ", document(**a_busy_hour()).text)
-    assert "Outages: changes not heard from 12:28:00 to now (2.7 min); changes not heard from 12:15" in text
-    assert "database silent from 11:51:00 to 11:55:10 UTC (4.2 min)." in text
 
 
 # The schema.

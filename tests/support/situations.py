@@ -1,6 +1,6 @@
-"""Situations that the status page must show, each with a real daemon on a database of its own.
+"""Situations that the status page has to tell of, each a real daemon on a database of its own.
 
-A situation is yielded when the daemon reports it; `then` is what happens behind the open page.
+A situation is yielded when the daemon says what is so; `then` is what happens behind the open page.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.status.report import Report
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, start_daemon
+from tests.support.daemon_words import knows, page_of, says
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.proxy import serve_proxy
 from tests.support.reports import NOW, a_busy_hour, a_report
 from tests.support.stack import Stack
 
-_LONG_SECONDS: Final = 120
-"""For what takes half a minute on a quiet machine."""
-
 RARE_SWEEPS: Final = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 90}
-"""While refused rows are retried, they are not among the refused ones."""
+"""While rows are tried again they are not among those that are refused."""
 
 REPOSITORIES: Final = tuple(
     f"acme/{name}"
@@ -68,11 +66,6 @@ NewStack = Callable[[], AbstractAsyncContextManager[Stack]]
 Make = Callable[[NewStack], AbstractAsyncContextManager[Situation]]
 
 
-def page_of(daemon: Daemon) -> str:
-    """The URL of its page."""
-    return f"http://127.0.0.1:{daemon.port}/"
-
-
 def named(app: Application, *names: str) -> list[UUID]:
     """Tracked repositories with these names."""
     ids = [uuid4() for _ in names]
@@ -85,25 +78,6 @@ def named(app: Application, *names: str) -> list[UUID]:
         "insert into tracked_repositories (repository_id) select unnest(%s::uuid[])", (ids,)
     )
     return ids
-
-
-async def says(daemon: Daemon, text: str) -> None:
-    """Wait until the headline begins with this."""
-
-    async def does() -> bool:
-        answer = await daemon.get("/status")
-        return answer is not None and str(answer.json().get("headline", "")).startswith(text)
-
-    await eventually(does, _LONG_SECONDS)
-
-
-async def knows(daemon: Daemon, *problems: str) -> None:
-    """Wait until these are among the problems."""
-
-    async def does() -> bool:
-        return set(problems) <= {each["name"] for each in (await daemon.status()).get("problems", ())}
-
-    await eventually(does, _LONG_SECONDS)
 
 
 @asynccontextmanager

@@ -182,3 +182,10 @@ class Background(Generic[T]):
 def session(database: Database, *, autocommit: bool = True) -> World:
     """Open another session on the same database."""
     return World(database.connect(autocommit=autocommit))
+
+
+def sync_like_the_daemon(world: World, *repositories: UUID) -> None:
+    """A call, and another one for what it reports as locked."""
+    waiting = list(repositories)
+    while waiting:
+        waiting = world.sync(*waiting, p_trigger="event")["locked"]

@@ -15,11 +15,11 @@ import pytest
 
 from priorityd.daemon.migration_files import migrations_dir
 from priorityd.daemon.sandbox.server import serve_sandbox
-from tests.sql.test_migrations import fingerprint
 from tests.support.application import Application
 from tests.support.daemon_process import environment, eventually, free_port, start_daemon
 from tests.support.database import Database, schema_sql
 from tests.support.psql import PSQL
+from tests.support.schemas import fingerprint
 from tests.support.world import session
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "upgrade.md"

@@ -8,9 +8,9 @@ import psycopg
 
 from priorityd.daemon.sandbox.migrate import apply_migrations, as_owner, undo_migrations
 from priorityd.daemon.sandbox.worlds import build
-from tests.sql.test_migrations import FINGERPRINT
 from tests.support.application import Application
 from tests.support.database import Database, schema_sql
+from tests.support.schemas import FINGERPRINT
 from tests.worlds.flows import RefusedError
 
 

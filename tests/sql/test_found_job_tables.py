@@ -1,0 +1,193 @@
+"""Ordered jobs on the application's table, as it may be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
+from tests.support.database import Database
+from tests.support.ordered_calls import DAEMON, held, job_row, queue, release, released, sent
+from tests.support.schemas import SCHEMAS
+from tests.support.world import World, session
+
+# The application's table, as it may be.
+
+TABLES = {
+    "absent": "select",
+    "enum and json": """
+        create type job_status as enum ('queued', 'processing', 'completed', 'failed', 'cancelled');
+        create table background_jobs (
+            id uuid primary key default gen_random_uuid(), type text not null, payload json,
+            status job_status not null default 'queued', created_at timestamptz default now(),
+            started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid
+        )""",
+    "an end needs a start, and triggers look other tables up by names without a schema": """
+        create table background_jobs (
+            id uuid primary key default gen_random_uuid(), type text not null, payload jsonb,
+            status text not null default 'queued', created_at timestamptz default now(),
+            started_at timestamptz, completed_at timestamptz, failed_at timestamptz, repository_id uuid,
+            check ((completed_at is null and failed_at is null) or started_at is not null),
+            check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null))
+        );
+        create table audit_log (job_id uuid);
+        create function log_it() returns trigger language plpgsql as $$
+        begin
+            insert into audit_log select new.id from repositories r where r.id = new.repository_id;
+            return new;
+        end $$;
+        create trigger log_it before insert or update on background_jobs
+        for each row execute function log_it()""",
+    "partitioned by time": """
+        create table background_jobs (
+            id uuid default gen_random_uuid(), type text, payload jsonb, status text default 'queued',
+            created_at timestamptz default now(), started_at timestamptz, completed_at timestamptz,
+            failed_at timestamptz, repository_id uuid, error text, primary key (id, created_at)
+        ) partition by range (created_at);
+        create table jobs_default partition of background_jobs default""",
+    "the key of a repository is a foreign one": """
+        create table background_jobs (
+            id uuid primary key, type text, payload jsonb, status varchar(20) default 'queued',
+            created_at timestamptz, started_at timestamptz, completed_at timestamptz, failed_at timestamptz,
+            repository_id uuid references repositories on delete cascade, error varchar(500), priority integer
+        )""",
+}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
+def test_works_on_the_table_as_it_is_found(empty_database: Database, table: str) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute(table)
+    apply_migrations(world.connection)
+    high = held(world)
+    jobs = queue(world, world.tracked(), high, high, data={"days": 30})
+    assert released(world, 2) == jobs[1:]
+    assert job_row(world, jobs[1])["payload"]["days"] == 30
+    world.call("fail_refused_jobs", [jobs[1]], ["too large"])
+    sent(world, jobs[2])
+    assert world.call("cancel_ordered_jobs", [jobs[0]])["cancelled"] == 1
+    world.execute(
+        """update background_jobs set status = 'completed', started_at = now(), completed_at = now()
+           where id = %s""",
+        jobs[2],
+    )
+    assert released(world) == []
+    assert [job_row(world, job)["status"] for job in jobs] == ["cancelled", "failed", "completed"]
+    assert world.call("list_ordered_jobs")["found"] == 0
+
+
+REFUSE = """
+    create function refuse() returns trigger language plpgsql as $$
+    begin
+        if new.payload ->> 'refuse' = tg_op || coalesce(new.status, '') then
+            raise exception 'not this one' using errcode = '{sqlstate}';
+        end if;
+        return new;
+    end $$;
+    create trigger refuse before insert or update on background_jobs for each row execute function refuse()
+"""
+
+
+@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "42501", "40001", "22023"])
+def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
+    world.execute(REFUSE.format(sqlstate=sqlstate))
+    repositories = [world.tracked() for _ in range(5)]
+    jobs = [
+        {"repository_id": str(each), "data": {"refuse": what}}
+        for each, what in zip(
+            repositories, ["", "INSERTqueued", "UPDATEqueued", "UPDATEcancelled", ""], strict=True
+        )
+    ]
+    answer = world.call("queue_repository_jobs", json.dumps(jobs), "reviews")
+    why = f"not this one ({sqlstate})"
+    assert [(each["position"], each["reason"]) for each in answer["refused"]] == [(2, why)]
+    ids = [UUID(each["job_id"]) for each in answer["jobs"]]
+
+    answer = release(world, limit=3)
+    assert [UUID(each["job_id"]) for each in answer["jobs"]] == [ids[0], ids[2]]
+    assert [(UUID(each["job_id"]), each["reason"]) for each in answer["refused"]] == [(ids[1], why)]
+    assert world.call("return_unsent_jobs", DAEMON, ids) == {"returned": 2}
+
+    answer = world.call("cancel_ordered_jobs", ids)
+    assert (answer["cancelled"], answer["refused"]) == (3, [{"job_id": str(ids[2]), "reason": why}])
+    assert job_row(world, ids[2])["status"] == "queued"
+
+
+def test_a_job_that_could_not_be_written_is_released_when_it_can_be(world: World) -> None:
+    world.execute(REFUSE.format(sqlstate="P0001"))
+    repository = world.tracked()
+    (first,) = queue(world, repository, data={"refuse": "UPDATEqueued"})
+    (second,) = queue(world, repository)
+    assert released(world) == [second]
+    world.execute("drop trigger refuse on background_jobs")
+    assert released(world, daemon=uuid4()) == []
+    world.execute("update priorityd.ordered_jobs set aside_until = aside_until - interval '61 s'")
+    assert released(world, daemon=uuid4()) == [first]
+
+
+def test_a_payload_that_can_not_be_read_ends_its_job_alone(empty_database: Database) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute(TABLES["enum and json"])
+    apply_migrations(world.connection)
+    jobs = queue(world, *[world.tracked() for _ in range(3)])
+    for job, payload in zip(jobs, ['{"a": "\\u0000"}', '{"a": 1e200000}'], strict=False):
+        world.execute("update background_jobs set payload = %s where id = %s", payload, job)
+    assert released(world) == jobs[2:]
+    for job, status in zip(jobs, ["failed", "failed", "queued"], strict=True):
+        assert world.value("select status from background_jobs where id = %s", job) == status
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"), [("queued, completed, failed", None), ("queued, failed, done", "completed")]
+)
+def test_statuses_without_the_words_that_are_needed_are_told(
+    empty_database: Database, words: str, missing: str | None
+) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    labels = ", ".join(f"'{word}'" for word in words.split(", "))
+    world.execute(f"create type job_status as enum ({labels})")
+    world.execute(TABLES["enum and json"].split(";", 1)[1])
+    apply_migrations(world.connection)
+    if missing:
+        with pytest.raises(psycopg.Error, match=f"its status enum lacks {missing}"):
+            queue(world, world.tracked())
+        return
+    jobs = queue(world, world.tracked(), world.tracked())
+    assert released(world, limit=1) == jobs[:1]
+    assert world.call("cancel_ordered_jobs", [jobs[1]])["cancelled"] == 1
+    assert job_row(world, jobs[1])["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"p_in_flight": 10_001},
+        {"p_promote_after_seconds": 1e9},
+        {"p_lease_seconds": 700_000.0},
+        {"p_lease_seconds": float("nan")},
+        {"p_claim_seconds": 0.5},
+        {"p_most_leases": 0},
+    ],
+)
+def test_terms_out_of_bounds_are_refused(world: World, named: dict[str, Any]) -> None:
+    with pytest.raises(psycopg.Error, match="p_most_leases between 1 and 1000") as refused:
+        world.call("release_ordered_jobs", DAEMON, **({"p_in_flight": 1} | named))
+    assert refused.value.sqlstate == "22023"
+
+
+def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it(
+    empty_database: Database,
+) -> None:
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    apply_migrations(world.connection)
+    queue(world, world.tracked())
+    undo_migrations(world.connection)
+    assert world.value("select status from background_jobs") == "queued"
