@@ -19,12 +19,12 @@ def run_sandbox_command(
     http_port: int,
     traffic: float,
 ) -> int:
-    """Run the sandbox until SIGINT or SIGTERM. Raises `ConfigurationError` without the extra."""
+    """Run the sandbox until a signal. Raises `ConfigurationError` if the extra is not installed."""
     try:
         from priorityd.daemon.sandbox.command import SandboxOptions, run_sandbox
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"The sandbox needs the package {error.name!r}: pip install '.[sandbox]'"
+            f"The sandbox needs the package {error.name!r}. In the clone, type: pip install '.[sandbox]'"
         ) from None
     options = SandboxOptions(
         with_daemon=with_daemon,

@@ -93,7 +93,7 @@ SITUATIONS = [
         command="export SUPABASE_SECRET_KEY=…",
     ),
     _situation(
-        "no key at all",
+        "something that is not a key",
         _literal("super-secret-jwt-token-with-at-least-32-characters"),
         "it has the form of neither a secret key (sb_secret_…) nor a service_role key (eyJ…)",
     ),
@@ -101,7 +101,7 @@ SITUATIONS = [
         "a role's own token without a gateway key",
         use_own_role,
         "it has the form of a key for the role priorityd",
-        "The token of a role of your own, priorityd, needs one of the project's keys beside it",
+        "The token of your own role, priorityd, must be accompanied by one of the project's keys",
         "export PRIORITYD_GATEWAY_KEY=…",
     ),
 ]

@@ -35,7 +35,7 @@ def page() -> str:
 
 def _line(situation: Situation) -> str:
     says = f"{situation.outcome}: {situation.says.strip(' :;')}".replace("|", "\\|")
-    remedy = "a command" if situation.mend == TYPED else "words"
+    remedy = "a command" if situation.fix == TYPED else "words"
     return f"| {situation.name} | {situation.step} | {says} | {situation.code} | {remedy} |"
 
 
