@@ -7,7 +7,7 @@ Realtime's JSON and asks PostgreSQL who may see them, `subscriptions` knows who 
 the real server, with evidence. What a client may notice:
 
 - A join is acknowledged first; the subscription starts with a `system` message with status ok.
-- Delivery is at most once. The slot is temporary: when its backend is lost, whatever is committed before there
+- Delivery is at most once. The slot is temporary: when its backend is lost, what is committed before there
   is a new one is lost as well. Clients are not notified of that, or of changes dropped above the quota.
 - With row level security, an INSERT or UPDATE is sent only if the row, found by its key, is visible to the
   subscriber's role *when the change is polled*; a DELETE carries the primary key only.

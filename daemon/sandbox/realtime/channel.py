@@ -134,7 +134,7 @@ class Channel:
         self._end_with(_TOO_MANY_MESSAGES)
 
     def change_token(self, token: object, keys: Keys) -> None:
-        """Use a pushed access token; a bad one ends the channel. Newer keys, not being tokens, are ignored."""
+        """Use a pushed access token; a bad one ends the channel. Keys that are not tokens are ignored."""
         if not isinstance(token, str) or token == self._token or is_opaque(token):
             return
         try:
