@@ -20,7 +20,6 @@ from priorityd.daemon.sandbox.postgres import DataDirBusyError, EmbeddedPostgres
 from priorityd.daemon.sandbox.pulse import watch
 from priorityd.daemon.sandbox.seed import InstallationRefusedError, prepare_database
 from priorityd.daemon.sandbox.server import (
-    DEFAULT_PORT,
     PortBusyError,
     SandboxServer,
     reserve_port,
@@ -28,7 +27,7 @@ from priorityd.daemon.sandbox.server import (
 )
 from priorityd.daemon.sandbox.traffic import Traffic
 from priorityd.daemon.sandbox.view import Facts, View, choose_view
-from priorityd.daemon.sandbox.worlds import PLAIN, OtherWorldError
+from priorityd.daemon.sandbox.worlds import OtherWorldError
 
 if TYPE_CHECKING:
     import socket
@@ -53,13 +52,13 @@ class SandboxOptions:
         traffic: demo changes, and as many jobs, per second; 0 for none.
     """
 
-    port: int = DEFAULT_PORT
-    with_daemon: bool = True
-    http_port: int = 9815
-    world: str = PLAIN
-    empty: bool = False
-    data_dir: Path | None = None
-    traffic: float = 1.0
+    port: int
+    with_daemon: bool
+    http_port: int
+    world: str
+    empty: bool
+    data_dir: Path | None
+    traffic: float
 
 
 async def run_sandbox(options: SandboxOptions) -> int:

@@ -28,11 +28,11 @@ def prepare_database(
     each step. Raises `InstallationRefusedError`, and `OtherWorldError` if the data is of another world.
     """
     with psycopg.connect(url, autocommit=True) as connection:
-        step("Roles and publication of Supabase")
+        step("Supabase's roles and publication")
         connection.execute((files(__package__) / "schema" / "roles.sql").read_bytes())
-        step("Tables of the application" if world == PLAIN else f"World {world}: {reason(world)}")
+        step("The application's tables" if world == PLAIN else f"World {world}: {reason(world)}")
         build(connection, world)
-        step("Migrations of priorityd")
+        step("priorityd's migrations")
         try:
             with as_owner(connection):
                 apply_migrations(connection)

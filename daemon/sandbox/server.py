@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 54321
 _BACKLOG = 256
 _GRACE_SECONDS = 2
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -76,7 +75,7 @@ class PortBusyError(OSError):
     """Something else listens on the port."""
 
 
-def reserve_port(port: int = DEFAULT_PORT) -> socket.socket:
+def reserve_port(port: int) -> socket.socket:
     """A socket that listens on the port (0: any free one).
 
     Raises `PortBusyError` naming the port. This lets the caller fail before it starts a database.

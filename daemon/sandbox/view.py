@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from priorityd.daemon.sandbox.pulse import Pulse
 
-STAND_IN = "A development stand-in for a Supabase project, on this machine alone: not for production."
+STAND_IN = "A stand-in for a Supabase project, for development on this machine only: not for production."
 
 
 @dataclass(frozen=True)

@@ -90,16 +90,7 @@ def _hidden(*packages: str) -> Iterator[None]:
     show_default="1",
     help="Demo changes per second, and as many demo jobs; 0 for none.",
 )
-def sandbox(
-    *,
-    no_daemon: bool,
-    world: str,
-    empty: bool,
-    data_dir: Path | None,
-    port: int,
-    http_port: int,
-    traffic: float,
-) -> None:
+def sandbox(*, no_daemon: bool, **options: object) -> None:
     """Run everything on this machine: PostgreSQL, a stand-in for Supabase, and the daemon.
 
     For development and for a first look. It needs no account and no Docker, and leaves nothing behind.
@@ -107,17 +98,7 @@ def sandbox(
     """
     from priorityd.daemon.cli.sandbox import run_sandbox_command
 
-    sys.exit(
-        run_sandbox_command(
-            with_daemon=not no_daemon,
-            world=world,
-            empty=empty,
-            data_dir=data_dir,
-            port=port,
-            http_port=http_port,
-            traffic=traffic,
-        )
-    )
+    sys.exit(run_sandbox_command(with_daemon=not no_daemon, **options))
 
 
 @click.command()
