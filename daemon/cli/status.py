@@ -88,7 +88,7 @@ def _ready(daemon: Facts) -> str:
 def _known(known: Facts) -> str:
     ages = {
         "database answered": known["database_seconds"],
-        "stream heard": known["stream_seconds"],
+        "heartbeat received": known["stream_seconds"],
         "repositories counted": known["repositories_seconds"],
     }
     return ", ".join(
@@ -127,7 +127,7 @@ def _last_change(change: Facts) -> str:
 
 def _changes(history: Facts) -> str:
     measured = [
-        f"{priority}: half within {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
+        f"{priority}: median {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
         for priority, latency in history["latency"].items()
         if latency["count"]
     ]
