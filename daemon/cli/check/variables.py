@@ -12,7 +12,7 @@ from typing import Final
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.daemon.cli.finding import Finding, from_error
-from priorityd.daemon.settings import Settings, variable_name
+from priorityd.daemon.settings import Settings, secrets_directory, variable_name
 
 _STEP: Final = "settings"
 _OURS: Final = "PRIORITYD_"
@@ -80,8 +80,7 @@ def _set() -> Iterator[tuple[str, str]]:
     with suppress(OSError, UnicodeError):
         for name in _LINE.findall(_ENV_FILE.read_text(encoding="utf-8")):
             yield name.upper(), str(_ENV_FILE)
-    for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
-        with suppress(OSError):
-            for path in Path(os.environ.get(variable) or "/run/secrets").iterdir():
-                if path.name.upper().startswith(_OURS):
-                    yield path.name.upper(), str(path.parent)
+    if secrets := secrets_directory():
+        for path in secrets.iterdir():
+            if path.name.upper().startswith(_OURS):
+                yield path.name.upper(), str(secrets)
