@@ -23,7 +23,7 @@ from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
 
 _MAY_STILL_RUN: Final = (
-    "{}. The rollback may still be running; it changes all rows or none. This shows it while it runs: "
+    "{}. The rollback may still be running, in one transaction. This shows it while it runs: "
     + psql("select now() - query_start from pg_stat_activity where query like '%rollback_workspace_p%'")
     + ". When it has ended, the counts of priorityd status show whether it succeeded. It is safe to repeat."
 )

@@ -69,8 +69,9 @@ def unpin(**options: object) -> None:
 def rollback(*, yes: bool, **options: object) -> None:
     """Remove every workspace priority: flags off, counts 0, each priority manual or medium.
 
-    Stop the daemon first, or it will restore them. One call changes all rows or none. If the call times out,
-    the message says how to find out whether it succeeded.
+    Stop the daemon first, or it will restore them. All rows change in one transaction, except those that
+    others have locked: their number is printed, and the command must be repeated. If the call times out, the
+    message says how to find out whether it succeeded.
     """
     if not yes:
         raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")
