@@ -31,6 +31,7 @@ _KEY: Final = "key and functions"
 _PATIENCE_SECONDS: Final = 10.0
 _SKEW_SECONDS: Final = 30
 """The clock skew that PostgREST allows in tokens (14.9, `Auth/Jwt.hs`, `allowedSkewSeconds`)."""
+_KEY_NAMES: Final = ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY")
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
@@ -205,10 +206,11 @@ def _key_of(settings: Settings) -> str:
 
 
 def _refused(settings: Settings, why: str) -> Finding:
-    names = ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY")
-    name = next((each for each in names if os.environ.get(each)), names[0])
+    # From .env or a secrets directory it may have either name.
+    in_environment = [name for name in _KEY_NAMES if os.environ.get(name)]
+    names = in_environment[:1] or _KEY_NAMES
     remedy = "Copy the service_role key (or a secret key) again from the project's API settings."
-    command = f"export {name}=…"
+    command = f"export {names[0]}=…"
     role = role_of(_key_of(settings))
     if role not in ("service_role", "anon", "authenticated") and settings.gateway_key is None:
         remedy = (
@@ -216,4 +218,4 @@ def _refused(settings: Settings, why: str) -> Finding:
             "key or a publishable key."
         )
         command = "export PRIORITYD_GATEWAY_KEY=…"
-    return Finding(_KEY, "failed", f"{name}: {why}", remedy, command, ExitCode.KEY_REFUSED)
+    return Finding(_KEY, "failed", f"{' or '.join(names)}: {why}", remedy, command, ExitCode.KEY_REFUSED)
