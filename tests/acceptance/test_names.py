@@ -113,7 +113,7 @@ async def test_pinning_says_what_has_become_of_it(stack: Stack, web: UUID) -> No
     assert await said("pin", "acme/web", "low") == "is pinned to low already"
     stack.app.add(stack.app.workspace(), web)
     assert await said("pin", str(web), "medium") == (
-        "is pinned to medium, and high as long as a workspace holds it"
+        "is pinned to medium, but high as long as a workspace holds it"
     )
     assert await said("unpin", str(web)) == "is no longer pinned to medium"
     _, out, _ = await stack.priorityd("unpin", "acme/web", "--json")

@@ -56,7 +56,7 @@ def test_no_advice_makes_the_application_s_deletes_fail(world: World) -> None:
 def test_deletes_that_fail_because_a_table_is_published_are_told(world: World) -> None:
     world.execute(TAKE_KEY)
     (finding,) = findings(world)
-    assert finding.text.endswith("; as it is published, its updates and deletes fail")
+    assert finding.text.endswith("; because it is published, its updates and deletes fail")
     obey(world, finding)
     assert [finding.outcome for finding in findings(world)] == ["ok"]
 
@@ -91,7 +91,7 @@ def test_a_partitioned_table_is_found_by_sweeps_whatever_the_publication_says(wo
     )
     (finding,) = findings(world)
     assert finding.outcome == "warning"
-    assert finding.text.startswith("workspace_repositories is partitioned, and wal2json")
+    assert finding.text.startswith("workspace_repositories is partitioned, and Realtime's decoder, wal2json")
 
 
 def test_a_stream_that_stays_silent_is_explained_by_a_decoder_that_is_refused(world: World) -> None:
