@@ -249,7 +249,7 @@ def url_of(host: str, port: int) -> str:
 
 def load_settings() -> Settings:
     """Read the settings. Raises `ConfigurationError` naming each setting that is missing or out of range."""
-    secrets = _secrets_directory()
+    secrets = secrets_directory()
     try:
         with warnings.catch_warnings():
             # For example, of a secret that is a directory.
@@ -291,7 +291,11 @@ def shown(default: object) -> str:
     return f"{default:g}" if isinstance(default, float) and default < 1_000_000 else str(default)
 
 
-def _secrets_directory() -> Path | None:
+def secrets_directory() -> Path | None:
+    """The directory of secrets that is read, None if there is none.
+
+    Raises `ConfigurationError` if a variable names one that can't be read.
+    """
     for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
         if directory := os.environ.get(variable):
             return _checked_directory(variable, Path(directory))

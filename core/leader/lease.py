@@ -1,14 +1,15 @@
-"""The lease on timer work: which of several daemons may sweep and resync by timer, as one of them sees it.
+"""The lease on timer work (periodic sweeps and resyncs), from the point of view of one daemon.
 
-The database gives it to one daemon at a time, for `LEASE_SECONDS`; its holder renews it well before that, the
-others ask when it may expire. It saves work and protects nothing: what is done under it is computed from the
-rows as they are, so losing it halfway, or two daemons that both believe they hold it, do no harm.
+The database grants it to one daemon at a time, for `LEASE_SECONDS`. Its holder renews it well before that,
+and the others ask for it when it may expire. It saves work but protects nothing: timer work computes
+everything from the current rows, so losing the lease halfway, or two daemons that both believe they hold it,
+do no harm.
 
-The others still know whether anybody holds it: if the end of a lease does not move, nobody renews it. After
-the database's clock was set back, they would wait for it in vain.
+The others can tell whether any daemon renews it: if the end of the lease does not move, none does. They would
+wait in vain for a lease from before the database's clock was set back.
 
-Times are seconds of one monotonic clock. A daemon counts from before it asked, so it gives up its lease
-before the database gives it to another, whatever the wall clocks say and however long the answer took.
+Times are seconds of a monotonic clock. A daemon counts from before its request, so its lease ends before the
+database grants it to another, whatever the wall clocks say and however long the answer took.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ from priorityd.core.backoff import delay_after
 LEASE_SECONDS: Final = 14.0
 """With the margin below, the longest that timer work pauses when the leader is gone."""
 ASK_AFTER_SECONDS: Final = 12.0
-"""Leaves the holder two seconds for an answer; more often would only cost calls."""
+"""Leaves the holder two seconds for an answer; asking more often would only cost calls."""
 _EXPIRY_MARGIN_SECONDS: Final = 0.1
 _RENEWED_BY_SECONDS: Final = ASK_AFTER_SECONDS / 2
-"""What the end of a lease has to move by to have been renewed: the same end seems to move with the time that
+"""How far the end of a lease must move to count as renewed; an unchanged end seems to move with the time that
 answers take."""
 _LONGEST_SECONDS: Final = 60.0
-"""No daemon asks for a longer one; so what ends later is of before the database's clock was set back."""
+"""No daemon asks for more, so a lease that ends later is from before the database's clock was set back."""
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LONGEST_RETRY_SECONDS: Final = 10.0
-"""After an outage of any length there is a leader again within this time."""
+"""There is a leader again within this time after an outage of any length."""
 
 
 @dataclass(slots=True)
 class Lease:
     """What is known about the lease.
 
-    `next_ask_at` is when to ask for it again, `failures` how many requests in a row failed,
-    `unled_seconds` for how long, by the last answer, no daemon had renewed it, this one or another.
+    `next_ask_at` is when to ask for it again, and `failures` how many requests in a row have failed.
+    `unled_seconds` is for how long no daemon had renewed it at the time of the last answer.
     """
 
     next_ask_at: float
@@ -49,7 +50,7 @@ class Lease:
     _renewed_until: float = 0.0
 
     def answered(self, asked_at: float, *, held: bool, expires_in_seconds: float) -> None:
-        """The database has answered a request sent at `asked_at`."""
+        """Take the database's answer to a request sent at `asked_at`."""
         self.failures = 0
         self._see(asked_at, asked_at + expires_in_seconds, held=held)
         if held:
@@ -57,11 +58,11 @@ class Lease:
             self.next_ask_at = asked_at + ASK_AFTER_SECONDS
         else:
             self._held_until = 0.0
-            # Not only when it expires: each call writes a heartbeat row as well.
+            # Not only when it may expire, because each call writes a heartbeat row as well.
             self.next_ask_at = asked_at + min(ASK_AFTER_SECONDS, expires_in_seconds + _EXPIRY_MARGIN_SECONDS)
 
     def failed(self, now: float) -> None:
-        """The request failed; what was known stays true until it expires."""
+        """Take note that a request failed; a lease that is held stays so until it expires."""
         self.failures += 1
         self.next_ask_at = now + delay_after(self.failures, _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
 
@@ -69,7 +70,7 @@ class Lease:
         is_of_now = asked_at < ends_at < asked_at + _LONGEST_SECONDS
         if held or (is_of_now and ends_at > self._renewed_until + _RENEWED_BY_SECONDS):
             self._renewed_at, self._renewed_until = asked_at, ends_at
-        # What was never renewed is as old as the first answer.
+        # A lease that was never seen to be renewed counts from the first answer.
         self._renewed_at = asked_at if self._renewed_at is None else self._renewed_at
         self.unled_seconds = asked_at - self._renewed_at
 

@@ -1,1 +1,1 @@
-"""What an application calls in its own process."""
+"""The part of the library that decides: what an application calls in its own process."""

@@ -1,4 +1,4 @@
-"""A cache of look-ups by repository, invalidated by age and by change."""
+"""A cache of look-ups by repository, invalidated by age and by changes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 TTL_SECONDS: Final = 300.0
-"""Five minutes: the longest a look-up may be stale if no change was heard."""
+"""Five minutes: how stale a look-up may be if its change was not received."""
 MAX_ENTRIES: Final = 100_000
 
 Value = TypeVar("Value")
 
 
 class MembershipCache(Generic[Value]):
-    """Remembers a value per repository for `ttl_seconds`; the oldest go when it is full.
+    """Keeps a value per repository for `ttl_seconds`, and drops the oldest when it is full.
 
-    A look-up that was under way when its repository changed must not be remembered: take `generation`
-    before asking and hand it to `put`. Times are seconds of one monotonic clock.
+    A look-up during which the repository changed must not be cached: read `generation` before the look-up and
+    pass it to `put`. Times are seconds of a monotonic clock.
     """
 
     def __init__(self, ttl_seconds: float = TTL_SECONDS, max_entries: int = MAX_ENTRIES) -> None:
@@ -38,14 +38,14 @@ class MembershipCache(Generic[Value]):
         return entry[1]
 
     def get_all(self, repository_ids: Iterable[UUID], now: float) -> dict[UUID, Value]:
-        """What is cached for these."""
+        """The values cached for these repositories."""
         if not self._entries:
             return {}
         found = ((key, self.get(key, now)) for key in repository_ids)
         return {key: value for key, value in found if value is not None}
 
     def put(self, repository_id: UUID, value: Value, now: float, generation: int) -> None:
-        """Cache a value that was asked for at `generation`; dropped if anything has changed since."""
+        """Cache a value looked up at `generation`, unless anything has changed since."""
         if generation != self.generation:
             return
         self._entries[repository_id] = (now + self._ttl_seconds, value)
@@ -54,6 +54,6 @@ class MembershipCache(Generic[Value]):
             self._entries.popitem(last=False)
 
     def drop(self, repository_id: UUID) -> None:
-        """A change for this repository arrived."""
+        """Drop a repository, because it has changed."""
         self.generation += 1
         self._entries.pop(repository_id, None)

@@ -1,8 +1,8 @@
-"""Priorities as a library: what an application calls where it used to call the TypeScript service.
+"""Priorities as a library: what an application calls instead of the TypeScript service.
 
-Every write goes through one SQL function that computes the right values from the rows as they are. So there
-is no "set it to high" here: `mark_as_workspace_repo` and `mark_as_tracked_only` both mean "sync this
-repository now", and marking a repository as tracked-only while a workspace still holds it changes nothing.
+Every write goes through one SQL function that computes the right values from the current rows. So nothing
+here means "set it to high": `mark_as_workspace_repo` and `mark_as_tracked_only` both mean "sync this
+repository now". Marking a repository as tracked-only while a workspace still holds it changes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IDS_PAGE_SIZE: Final = 10_000
 
 
 class PriorityStore(Protocol):
-    """The SQL functions, one method each. Each may raise any `core.errors.PriorityError`."""
+    """The SQL functions, one method each. Each may raise any `priorityd.core.errors.PriorityError`."""
 
     async def sync(
         self, repository_ids: Sequence[UUID], trigger: Trigger, *, dry_run: bool = False
@@ -41,8 +41,8 @@ class PriorityStore(Protocol):
 class WorkspacePrioritySync:
     """Reads and repairs priorities.
 
-    `clock` returns seconds of a monotonic clock; look-ups are cached for five minutes. A caller that learns
-    of changes calls `forget`.
+    `clock` returns seconds of a monotonic clock. Look-ups are cached for five minutes; call `forget` when a
+    repository has changed.
     """
 
     def __init__(self, store: PriorityStore, clock: Callable[[], float]) -> None:
@@ -61,31 +61,34 @@ class WorkspacePrioritySync:
     ) -> SyncResult:
         """Sync every tracked repository, page by page; `on_answer` gets each page's answer.
 
-        The first page has `page_size` rows, the others as many as take half a second. A page that fails ends
-        the walk: the pages before it are done, nothing is half-applied, and the message is in `errors`.
-        Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
+        The first page has `page_size` rows; the size of the others is adjusted to take half a second. A page
+        that fails ends the sync: earlier pages stay applied, the failed one is not, and the message is in
+        `errors`. Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
         """
 
-        async def make_page_right(after: UUID | None, limit: int) -> SyncAnswer:
+        async def sync_page(after: UUID | None, limit: int) -> SyncAnswer:
             answer = await self._store.resync_page(after, limit, trigger, dry_run=dry_run)
             on_answer(answer)
             self._forget_changed(answer)
             return answer
 
-        return await walk(make_page_right, self._clock, page_size)
+        return await walk(sync_page, self._clock, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` on failure."""
-        await self._make_right(repository_id)
+        await self._sync_one(repository_id)
 
     async def mark_as_tracked_only(self, repository_id: UUID) -> None:
-        """Call after a repository was removed from a workspace; harmless while another one holds it."""
-        await self._make_right(repository_id)
+        """Call after a repository was removed from a workspace, even if another one still holds it.
+
+        Raises `PriorityError` on failure.
+        """
+        await self._sync_one(repository_id)
 
     async def get_workspace_repository_ids(self) -> list[UUID]:
         """Every repository that is in at least one workspace, in order, each once.
 
-        Raises rather than return a part of them.
+        Raises `PriorityError` rather than return only some of them.
         """
         repository_ids: list[UUID] = []
         after: UUID | None = None
@@ -97,7 +100,7 @@ class WorkspacePrioritySync:
                 return repository_ids
 
     async def is_in_workspace(self, repository_id: UUID) -> bool:
-        """Whether at least one workspace holds the repository. Raises rather than guess."""
+        """Whether at least one workspace holds the repository. Raises `PriorityError` rather than guess."""
         now = self._clock()
         count = self._counts.get(repository_id, now)
         if count is None:
@@ -107,9 +110,9 @@ class WorkspacePrioritySync:
         return count > 0
 
     async def get_repository_priority(self, repository_id: UUID) -> Priority:
-        """The priority to queue a job with: medium for an unknown repository or when the look-up fails.
+        """The priority to queue a job with: medium if the repository is unknown or the look-up fails.
 
-        For queueing only. Nothing is ever written because of this answer.
+        Use it for queueing only, and never write it back.
         """
         now = self._clock()
         known = self._priorities.get(repository_id, now)
@@ -131,7 +134,7 @@ class WorkspacePrioritySync:
         self._counts.drop(repository_id)
         self._priorities.drop(repository_id)
 
-    async def _make_right(self, repository_id: UUID) -> None:
+    async def _sync_one(self, repository_id: UUID) -> None:
         self.forget(repository_id)
         answer = await self._store.sync([repository_id], "manual")
         self.forget(repository_id)

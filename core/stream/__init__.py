@@ -1,1 +1,1 @@
-"""What a change says, and what the listener does next."""
+"""Interprets changes, and decides what the listener does next."""

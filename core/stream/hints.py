@@ -1,13 +1,12 @@
-"""What a Realtime change says about repositories.
+"""Which repositories a Realtime change is about.
 
-A change is a hint: it names keys that may be wrong now, and nothing in it is used as data. Facts that shape
-this, all about Supabase Realtime's `postgres_changes`:
+A change is a hint: it names keys whose rows may be wrong now, and nothing in it is used as data. These facts
+about Supabase Realtime's `postgres_changes` shape the code:
 
-- With row level security on, a DELETE carries only primary-key columns, for service_role too, so it does
-  not say which repository left its workspace: a sweep has to find it. The same goes for the old side of an
-  UPDATE.
-- Rows above 1 MiB come without most of their values, and an unchanged TOAST column is absent.
-- `commit_timestamp` is the database's clock, in UTC.
+- With row level security on, a DELETE carries only primary-key columns, even for service_role. So it does not
+  say which repository left its workspace, and a sweep must find it. The same is true of an UPDATE's old row.
+- Rows above 1 MiB arrive without most of their values, and an unchanged TOAST column is absent.
+- `commit_timestamp` is from the database's clock, in UTC.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class MalformedChangeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What to look at because of one change.
+    """What may be wrong because of one change.
 
     `needs_sweep`: the change concerns a repository that it does not name. `beat_at` is set for the daemon's
     own heartbeat row. `membership_id` is the key of the changed membership, `held_repository_id` its
@@ -59,7 +58,7 @@ def read_change(data: Mapping[str, object]) -> Hint:
         raise MalformedChangeError(f"unexpected table {table!r:.80}")
     if not isinstance(operation, str) or operation not in OPERATIONS:
         raise MalformedChangeError(f"unexpected operation {operation!r:.80}")
-    # The client gives an enum member: it equals its value, but a metric's label would differ.
+    # The client passes an enum member, which equals its value but would be another label of a metric.
     operation = OPERATIONS[OPERATIONS.index(operation)]
     committed_at = _time(data.get("commit_timestamp"))
     if committed_at is None:

@@ -1,4 +1,4 @@
-"""The listener's states, and the one function that moves between them.
+"""The listener's states, and the function that decides the transitions between them.
 
                                                   ┌─ renewal ─┐
                                                   ▼           │
@@ -9,20 +9,20 @@
 - *connecting*: the WebSocket handshake is under way.
 - *joining*: the channel is being joined. The server's reply to the join (`SUBSCRIBED`) is not enough: rows
   flow only after the `system` message `extension=postgres_changes, status=ok`. Either may never arrive.
-- *live*: the server says that rows flow. Each `system` ok, the first or any other, means that there was a gap
-  before it. It does not prove that there is a slot (Realtime v2.129.8 sends it while creating one fails, and
-  while its poller sleeps); the first heartbeat row that comes back *confirms* the connection.
-- *stale*: the connection looks healthy but the daemon's own heartbeat row did not come back through it.
-- *backing_off*: waiting before the next attempt; longer after each failure, up to a limit, indefinitely.
+- *live*: the server says that rows flow. Each `system` ok, whether the first or a later one, means that there
+  was a gap before it. It does not prove that there is a slot (Realtime v2.129.8 sends it while creating one
+  fails, and while its poller sleeps); the first heartbeat row that comes back *confirms* the connection.
+- *stale*: the connection looks healthy, but the daemon's heartbeat row did not come back through it.
+- *backing_off*: waiting before the next attempt, longer after each failure, up to a limit, without giving up.
 - *stopped*: final.
 
-Renewal: a hosted connection without user authentication may be closed after 24 hours, and what is committed
-between that and the next `system` ok is lost to the stream. So before that a successor is opened beside the
-live connection, and takes over when its own rows flow. The old one is heard for a while longer, to deliver
-what was committed before. A successor that fails changes nothing and is retried later. A changed key triggers
-the renewal at once, or another attempt where nothing is live yet.
+Renewal: a hosted connection without user authentication may be closed after 24 hours, and changes committed
+between that and the next `system` ok are lost to the stream. So a successor is opened in time, beside the
+live connection, and takes over when its own rows flow. The old connection is kept open for a while to deliver
+what was committed before. A successor that fails changes nothing, and is retried later. A changed key
+triggers a renewal at once, or a new attempt if nothing is live yet.
 
-A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of one monotonic clock.
+A failure is forgotten after `HEALTHY_AFTER_SECONDS` of being live. Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ JOIN_TIMEOUT_SECONDS: Final = 15.0
 """From the opened socket to the `system` ok; a cold server took up to 3.9 s."""
 BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 10.0
-"""With the time-out of a join under way, the longest until changes are heard again."""
+"""With the time-out of a join, this is the longest until changes are received again after an outage."""
 HEALTHY_AFTER_SECONDS: Final = 60.0
 RENEW_AFTER_SECONDS: Final = 23 * 3600.0
-"""The age at which a live connection is renewed, less up to a twentieth, to spread many daemons."""
+"""The age at which a live connection is renewed, minus up to a twentieth to spread daemons over time."""
 RENEWAL_RETRY_SECONDS: Final = 300.0
-"""After a successor that failed; leaves several attempts before the 24 hours are over."""
+"""The delay after a successor has failed; it leaves several attempts before the 24 hours are over."""
 
 NO_BEAT: Final = "the heartbeat row did not come back"
 
@@ -104,7 +104,7 @@ class SuccessorFailed:
 
 @dataclass(frozen=True, slots=True)
 class BeatSeen:
-    """The heartbeat row came back: rows do flow."""
+    """The heartbeat row came back, so rows do flow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,12 @@ class BeatOverdue:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed: `ListenerState.deadline` may have been reached."""
+    """Time has passed, so `ListenerState.deadline` may have been reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """The key has changed: connections opened with the old one are to be replaced."""
+    """The key has changed, so connections opened with the old one must be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,29 +142,29 @@ Input: TypeAlias = (
 
 
 class Action(Enum):
-    """What the listener has to do after a transition, in the order given."""
+    """What the listener must do after a transition, in the order given."""
 
     OPEN = auto()
     """Open a WebSocket and join."""
     CLOSE = auto()
-    """Close the socket and its successor, if any, and ignore what they still deliver."""
+    """Close the socket and its successor, if any, and ignore whatever they still deliver."""
     OPEN_SUCCESSOR = auto()
     """Open another WebSocket beside the live one and join."""
     CLOSE_SUCCESSOR = auto()
-    """Close the successor; the live connection goes on."""
+    """Close the successor; the live connection stays."""
     PROMOTE_SUCCESSOR = auto()
-    """The successor is live now. Close the other when it has delivered what was committed before."""
+    """Use the successor, and close the old connection when it has delivered what was committed before."""
     ASK_FOR_SWEEP = auto()
-    """Rows may have been missed."""
+    """Request a sweep, because rows may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
-    """Where the listener is. `deadline` is when a `Tick` matters next, None for never.
+    """The listener's state. `deadline` is when a `Tick` matters next, None for never.
 
-    `confirmed`: live, and a heartbeat row has come back. `renewing`: live, with a successor being opened.
-    `renew_after_seconds` is how old a live connection may get, `backoff_max_seconds` the longest wait before
-    another attempt.
+    `confirmed`: live, and a heartbeat row has come back. `renewing`: live, while a successor is being opened.
+    `renew_after_seconds` is how old a live connection may get, and `backoff_max_seconds` the longest wait
+    before another attempt.
     """
 
     name: State
@@ -184,7 +184,7 @@ def initial(
     renew_after_seconds: float = RENEW_AFTER_SECONDS,
     backoff_max_seconds: float = BACKOFF_MAX_SECONDS,
 ) -> tuple[ListenerState, list[Action]]:
-    """A listener's first state and actions."""
+    """The initial state and actions."""
     state = ListenerState(
         "connecting",
         now,
@@ -197,10 +197,10 @@ def initial(
 def transition(
     state: ListenerState, event: Input, now: float, jitter: float
 ) -> tuple[ListenerState, list[Action]]:
-    """The state after `event`, and the actions it asks for.
+    """The state after `event`, and the actions to take.
 
-    `jitter` in [0, 1) spreads the back-off of many daemons. Events that do not fit the state, such as the
-    late answer of an abandoned connection, change nothing.
+    `jitter` in [0, 1) spreads the back-off of many daemons. Events that do not apply to the state, such as a
+    late answer on an abandoned connection, change nothing.
     """
     if isinstance(event, Stop):
         return ListenerState("stopped", now), [Action.CLOSE]
@@ -216,15 +216,15 @@ def transition(
         case "live", BeatSeen() if not state.confirmed:
             return replace(state, confirmed=True), [Action.ASK_FOR_SWEEP]
         case "live", BeatOverdue():
-            # No back-off: the server answers, so a fresh connection is tried at once. If that delivers
-            # nothing either, it is a failure like any other.
+            # The server answers, so a new connection is tried at once, without back-off. If that delivers
+            # nothing either, it counts as a failure.
             if not state.confirmed:
                 new, actions = _backing_off(state, Failed("stale", NO_BEAT), now, jitter)
                 return new, [*actions, Action.ASK_FOR_SWEEP]
             new = replace(state, name="stale", since=now, deadline=now, confirmed=False, renewing=False)
             return new, [Action.CLOSE, Action.ASK_FOR_SWEEP]
         case "live", SuccessorSubscribed() if state.renewing:
-            # Confirmed as before: the one slot feeds all connections, and the old one is still heard.
+            # Still confirmed: one slot feeds all connections, and the old one stays open for now.
             return _live(replace(state, failures=0), now, jitter), [Action.PROMOTE_SUCCESSOR]
         case "live", SuccessorFailed(failure) if state.renewing:
             return _renew_later(state, failure, now)
@@ -278,7 +278,7 @@ def _renew_later(state: ListenerState, failure: Failed, now: float) -> tuple[Lis
 
 
 def _connecting(state: ListenerState, now: float) -> tuple[ListenerState, list[Action]]:
-    # The margin lets the connection's own time-out fire first: it knows more.
+    # The margin lets the connection's own time-out fire first, because its error says more.
     deadline = now + CONNECT_TIMEOUT_SECONDS + 1.0
     return replace(state, name="connecting", since=now, deadline=deadline, confirmed=False), [Action.OPEN]
 

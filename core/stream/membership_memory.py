@@ -1,10 +1,10 @@
-"""Remembers the repository of each membership row, so that its removal can be named.
+"""Remembers the repository of each membership row, so that the repository is known when the row is deleted.
 
-With row level security on, a DELETE has only the row's primary key, and so has the old side of an UPDATE. For
-a row whose insert was seen the repository is known; for any other a sweep has to find it.
+With row level security on, a DELETE has only the row's primary key, and so has the old row of an UPDATE. The
+repository is known if the row's insert was seen; otherwise a sweep must find it.
 
-What is remembered is a hint like everything else: it is forgotten whenever changes may have been missed, and
-if it is wrong nevertheless, the next periodic sweep finds the row.
+The memory is only a hint: it is cleared whenever changes may have been missed, and if it is wrong
+nevertheless, the next periodic sweep finds the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import UUID
 from priorityd.core.stream.hints import Hint
 
 MAX_ROWS: Final = 10_000
-"""Some four megabytes; the rows seen last are the most likely to be removed soon."""
+"""About four megabytes; the rows seen last are the most likely to be removed soon."""
 
 
 class MembershipMemory:
@@ -39,15 +39,15 @@ class MembershipMemory:
         if not hint.needs_sweep or before is None:
             return hint
         named = tuple(dict.fromkeys((*hint.repository_ids, before)))
-        # If the change is no removal, its new side may be the one that is not named.
+        # If the change is an UPDATE, it may be the new row that does not name its repository.
         return replace(hint, repository_ids=named, needs_sweep=hint.operation != "DELETE" and after is None)
 
     def __len__(self) -> int:
-        """How many rows are remembered."""
+        """The number of rows remembered."""
         return len(self._repositories)
 
     def clear(self) -> None:
-        """Changes may have been missed."""
+        """Forget everything, because changes may have been missed."""
         self._repositories.clear()
 
     def _remember(self, row_id: str, repository_id: UUID) -> None:

@@ -1,20 +1,19 @@
-"""`priorityd explain`: why a repository has the priority it has, in two sentences, and then the evidence."""
+"""`priorityd explain`: why a repository has its priority, in two sentences, and the evidence."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
 from priorityd.core.names import known_as
 from priorityd.core.priorities import DEFAULT_PRIORITY
-from priorityd.daemon.cli.repositories import Words, find_repository
+from priorityd.daemon.cli.output import listed, print_json
+from priorityd.daemon.cli.repositories import IdOrName, find_repository
 from priorityd.daemon.database.rows import Explanation, TrackedRow
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.settings import Settings
@@ -22,12 +21,12 @@ from priorityd.daemon.settings import Settings
 _NAMED_WORKSPACES = 3
 
 
-async def explain_command(_: Settings, store: Store, *, repository: Words, as_json: bool) -> ExitCode:
+async def explain_command(_: Settings, store: Store, *, repository: IdOrName, as_json: bool) -> ExitCode:
     """Explain one repository."""
     explanation = await store.explain((await find_repository(store, repository)).repository_id)
     answer = f"{_why(explanation)} {_what_else(explanation)}"
     if as_json:
-        click.echo(json.dumps(to_jsonable_python({"answer": answer, **asdict(explanation)})))
+        print_json({"answer": answer, **asdict(explanation)})
         return ExitCode.DONE
     click.echo(answer)
     for line in _evidence(explanation):
@@ -36,7 +35,7 @@ async def explain_command(_: Settings, store: Store, *, repository: Words, as_js
 
 
 def _why(explanation: Explanation) -> str:
-    row = _telling(explanation)
+    row = _relevant_row(explanation)
     if row is None:
         return f"Repository {_subject(explanation)} has no priority, because it is not tracked."
     subject = f"Repository {_subject(explanation)} is {row.priority or 'without priority'}"
@@ -47,8 +46,8 @@ def _why(explanation: Explanation) -> str:
     return f"{subject} because {_cause(explanation, row)}."
 
 
-def _telling(explanation: Explanation) -> TrackedRow | None:
-    """The row to speak of: one that is wrong, else the one that means most."""
+def _relevant_row(explanation: Explanation) -> TrackedRow | None:
+    """The row to explain: the first one that is wrong, otherwise the most relevant one."""
     return next((row for row in explanation.rows if not row.correct), explanation.tracked)
 
 
@@ -57,7 +56,7 @@ def _subject(explanation: Explanation) -> str:
 
 
 def _what_else(explanation: Explanation) -> str:
-    row = _telling(explanation)
+    row = _relevant_row(explanation)
     if row is None:
         return f"{_holders(explanation).capitalize()}; it gets a priority as soon as it has a tracked row."
     if not row.correct:
@@ -68,7 +67,7 @@ def _what_else(explanation: Explanation) -> str:
     if counting and row.expected_priority != "high":
         return f"Workspaces don't lower it: {_holders(explanation)}."
     if counting:
-        return _without_them(_it(counting), row)
+        return _without_them("that workspace" if counting == 1 else "these workspaces", row)
     if row.expected_priority == "critical":
         return "Workspaces don't lower it."
     change = "stays high when" if row.expected_priority == "high" else "becomes high as soon as"
@@ -86,7 +85,7 @@ def _cause(explanation: Explanation, row: TrackedRow) -> str:
     holders = _holders(explanation)
     counting = explanation.expected.workspace_count
     if counting and row.expected_priority != "high":
-        return f"somebody has set it to {row.expected_priority}"
+        return f"it was set to {row.expected_priority}"
     if counting:
         return holders
     if row.manual_priority:
@@ -99,16 +98,11 @@ def _holders(explanation: Explanation) -> str:
     if not count:
         return "no workspace holds it"
     names = [workspace.name or workspace.id for workspace in explanation.workspaces]
-    more = f" and {count - _NAMED_WORKSPACES} more" if count > _NAMED_WORKSPACES else ""
-    listed = ", ".join(names[:_NAMED_WORKSPACES]) + more
+    named = listed(names, total=count, shown=_NAMED_WORKSPACES)
     counted = (
         "" if counting == count else f", of which {counting or 'none'} count{'s' if counting < 2 else ''}"
     )
-    return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({listed}){counted}"
-
-
-def _it(count: int) -> str:
-    return "that workspace" if count == 1 else "these workspaces"
+    return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({named}){counted}"
 
 
 def _evidence(explanation: Explanation) -> Iterator[str]:
@@ -128,9 +122,9 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
     yield from _more(explanation.changes_in_all - len(explanation.last_changes), "older change")
 
 
-def _more(count: int, what: str) -> Iterator[str]:
+def _more(count: int, noun: str) -> Iterator[str]:
     if count > 0:
-        yield f"and {count} more {what}{'s' if count > 1 else ''}"
+        yield f"and {count} more {noun}{'s' if count > 1 else ''}"
 
 
 def _change(change: dict[str, Any]) -> str:

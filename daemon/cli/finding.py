@@ -15,7 +15,7 @@ _SPECIAL: Final = re.compile(r'([\\"$`])')
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step's outcome; `remedy` says what to do about it, `command` what to type for that."""
+    """The outcome of one step. `remedy` says what to do about it, and `command` is what to type."""
 
     step: str
     outcome: Outcome
@@ -26,11 +26,11 @@ class Finding:
 
 
 def from_error(step: str, error: PriorityError, remedy: str, command: str) -> Finding:
-    """A step that failed with this error."""
+    """The finding of a step that failed with this error."""
     return Finding(step, "failed", str(error), remedy, command, error.exit_code)
 
 
 def psql(statement: str) -> str:
-    """What to type into a shell to run a statement."""
+    """A shell command that runs a statement."""
     quoted = _SPECIAL.sub(r"\\\1", statement)
     return f'psql "$DATABASE_URL" -c "{quoted}"'

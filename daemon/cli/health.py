@@ -1,4 +1,4 @@
-"""`priorityd health`: asks the daemon's own probe, for a container's HEALTHCHECK and for scripts."""
+"""`priorityd health`: asks the daemon's probe, for a container's HEALTHCHECK and for scripts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TIMEOUT_SECONDS: Final = 5.0
 
 
 def health_command(*, ready: bool) -> ExitCode:
-    """0 if the daemon at the configured address is alive (or ready); else 1, and its reasons on stderr.
+    """0 if the daemon at the configured address is alive (or ready); else 1, with the reasons on stderr.
 
-    What answers must be a priorityd, and the one of the project in the settings.
+    It fails, too, if what answers is not priorityd, or belongs to a project other than that of the settings.
     """
     settings = load_settings()
     project = urlsplit(settings.supabase_url).netloc
@@ -45,8 +45,8 @@ def _reasons_against(host: str, port: int, path: str, project: str) -> list[str]
 
 
 def _stranger(response: HTTPResponse, project: str) -> str | None:
-    """What it is that answers, if it is not the daemon of this project."""
+    """What answers, if it is not the daemon of this project."""
     server = response.headers.get("Server", "")
     if not server.startswith("priorityd/"):
-        return f"no priorityd but {server!r}" if server else "no priorityd"
-    return None if server.endswith(f"({project})") else f"a priorityd of another project, {server},"
+        return f"not priorityd but {server!r}" if server else "something that is not priorityd"
+    return None if server.endswith(f"({project})") else f"the priorityd of another project, {server},"

@@ -1,11 +1,11 @@
-"""What `priorityd queue` is to queue: read from arguments, or from lines, and its names looked up."""
+"""Reads what `priorityd queue` is to queue, from arguments or lines, and looks the names up."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO
 from uuid import UUID, uuid4
 
 import click
@@ -14,30 +14,28 @@ from priorityd.core.errors import PermanentError
 from priorityd.core.jobs.events import Job
 from priorityd.core.jobs.validation import MAX_LEVELS, why_data_refused
 from priorityd.core.vocabulary import JobType
+from priorityd.daemon.cli.output import listed
 from priorityd.daemon.cli.parameters import repository
-from priorityd.daemon.cli.repositories import Words, find_repositories
+from priorityd.daemon.cli.repositories import IdOrName, find_repositories
 from priorityd.daemon.database.store import Store
-
-_SHOWN: Final = 5
-"""Of many alike, so many are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """What is to be queued, as it was typed: repositories, each id with a name of the caller's if it has one.
+    """What to queue, as typed: repositories, and with an id optionally a name from the caller.
 
     `batch_id` is part of every event's id.
     """
 
     job_type: JobType
     batch_id: str
-    named: Sequence[tuple[Words, str | None]]
+    named: Sequence[tuple[IdOrName, str | None]]
     data: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """What is to be queued: each repository once."""
+    """What to queue, each repository once."""
 
     job_type: JobType
     batch_id: str
@@ -47,16 +45,16 @@ class JobList:
 
 def read_jobs(
     job_type: JobType,
-    repositories: Iterable[Words],
+    repositories: Iterable[IdOrName],
     lines: BinaryIO | None,
     data: str | None,
     batch_id: str | None,
 ) -> JobOrder:
-    """The jobs that the arguments and, if given, the lines name.
+    """Read the repositories from the arguments and the lines, if given, and the jobs' data.
 
-    Raises `click.UsageError` for what can't be read, before anything is queued.
+    Raises `click.UsageError` for anything that can't be read, before anything is queued.
     """
-    named: list[tuple[Words, str | None]] = [(word, None) for word in repositories]
+    named: list[tuple[IdOrName, str | None]] = [(each, None) for each in repositories]
     if lines is not None:
         named += _read_lines(lines)
     elif not named:
@@ -65,17 +63,16 @@ def read_jobs(
 
 
 async def look_up_names(store: Store, order: JobOrder) -> JobList:
-    """The jobs. Raises `PermanentError` for a name that is unknown or not unique.
+    """Replace names by ids. Raises `PermanentError` for a name that is unknown or ambiguous.
 
-    Ids are taken as they are: a job of a repository that nobody knows is queued, too.
+    Ids are not looked up: a job is queued even if the repository is unknown.
     """
-    words = list(dict.fromkeys(word for word, _ in order.named if isinstance(word, str)))
-    ids = dict(
-        zip(words, (each.repository_id for each in await find_repositories(store, words)), strict=True)
-    )
+    typed = list(dict.fromkeys(each for each, _ in order.named if isinstance(each, str)))
+    found = await find_repositories(store, typed)
+    ids = {name: each.repository_id for name, each in zip(typed, found, strict=True)}
     names: dict[UUID, str | None] = {}
-    for word, name in order.named:
-        key, own = (word, name) if isinstance(word, UUID) else (ids[word], word)
+    for each, name in order.named:
+        key, own = (each, name) if isinstance(each, UUID) else (ids[each], each)
         names[key] = names.get(key) or own
     jobs = [
         Job(order.job_type, key, name, order.data, f"{order.batch_id}:{order.job_type}:{key}")
@@ -84,8 +81,8 @@ async def look_up_names(store: Store, order: JobOrder) -> JobList:
     return JobList(order.job_type, order.batch_id, jobs, len(order.named) - len(names))
 
 
-def _read_lines(lines: BinaryIO) -> Iterator[tuple[Words, str | None]]:
-    read: list[tuple[Words, str | None]] = []
+def _read_lines(lines: BinaryIO) -> Iterator[tuple[IdOrName, str | None]]:
+    read: list[tuple[IdOrName, str | None]] = []
     bad = []
     text = lines.read().decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), 1):
@@ -96,17 +93,16 @@ def _read_lines(lines: BinaryIO) -> Iterator[tuple[Words, str | None]]:
         except click.BadParameter:
             bad.append(f"line {number}: {line.strip()!r:.80}")
     if bad:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise click.UsageError(f"No repository in {', '.join(bad[:_SHOWN])}{more}. Nothing was queued.")
+        raise click.UsageError(f"No repository in {listed(bad)}. Nothing was queued.")
     return iter(read)
 
 
-def _read_line(line: str) -> tuple[Words, str | None]:
+def _read_line(line: str) -> tuple[IdOrName, str | None]:
     first, *rest = line.split(maxsplit=1)
     try:
         return UUID(first), rest[0] if rest else None
     except ValueError:
-        # A name may have blanks in it.
+        # A name may contain spaces.
         return repository(line), None
 
 
@@ -114,7 +110,7 @@ def _read_data(job_type: JobType, data: str | None) -> dict[str, object]:
     try:
         fields = json.loads(data or "{}")
     except ValueError as error:
-        raise click.UsageError(f"--data is no JSON: {error}") from None
+        raise click.UsageError(f"--data is not JSON: {error}") from None
     except RecursionError:
         raise click.UsageError(f"--data: nested deeper than {MAX_LEVELS} levels.") from None
     if not isinstance(fields, dict):

@@ -1,8 +1,7 @@
-"""`priorityd jobs`: what waits in order and where, and cancelling it."""
+"""`priorityd jobs`: lists and cancels ordered jobs."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,20 +10,18 @@ from typing import Final
 from uuid import UUID
 
 import click
-from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
 from priorityd.core.names import known_as
 from priorityd.core.priorities import PRIORITIES
-from priorityd.daemon.cli.repositories import Words, find_repository
+from priorityd.daemon.cli.output import SHOWN, print_json
+from priorityd.daemon.cli.repositories import IdOrName, find_repository
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.ordered_jobs import JobCounts, ListedJob, cancel_jobs, list_jobs
 from priorityd.daemon.settings import Settings
 
-_SHOWN: Final = 5
-"""Of many alike, so many are named."""
 _ASKS_SECONDS: Final = 90.0
-"""A daemon that releases asks every second, and once a minute while Inngest takes nothing."""
+"""A daemon that releases jobs asks for them every second, or every minute while Inngest accepts none."""
 
 
 async def list_command(
@@ -32,7 +29,7 @@ async def list_command(
     store: Store,
     *,
     job_type: str | None,
-    repository: Words | None,
+    repository: IdOrName | None,
     limit: int,
     as_json: bool,
 ) -> ExitCode:
@@ -40,12 +37,12 @@ async def list_command(
     found = await find_repository(store, repository) if repository else None
     answer = await list_jobs(store, job_type, found.repository_id if found else None, limit)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python(asdict(answer))))
+        print_json(asdict(answer))
         return ExitCode.DONE
     for job in answer.jobs:
         click.echo(_line(job))
     if not answer.jobs:
-        click.echo("No jobs wait in order, and none is in flight.", err=True)
+        click.echo("No ordered jobs are waiting or in flight.", err=True)
     elif answer.found > len(answer.jobs):
         click.echo(f"… and {answer.found - len(answer.jobs):,} more.", err=True)
     if any(job.state == "waiting" for job in answer.jobs) and (
@@ -56,7 +53,7 @@ async def list_command(
 
 
 def why_none_is_released(asked_seconds: float | None) -> str | None:
-    """What to tell of jobs that wait if no daemon has asked for any lately; None if one has."""
+    """A warning for waiting jobs if no daemon has asked for any lately; None if one has."""
     if asked_seconds is None:
         since = "no daemon has ever asked for one"
     elif asked_seconds > _ASKS_SECONDS:
@@ -64,8 +61,8 @@ def why_none_is_released(asked_seconds: float | None) -> str | None:
     else:
         return None
     return (
-        f"Nobody releases them: {since}. A daemon does that has INNGEST_EVENT_KEY (or INNGEST_DEV), "
-        "unless PRIORITYD_RELEASE_JOBS is off."
+        f"Nothing releases them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) is "
+        "set for it and PRIORITYD_RELEASE_JOBS is not off."
     )
 
 
@@ -83,7 +80,7 @@ async def cancel_command(
     store: Store,
     *,
     job_ids: Sequence[UUID],
-    repository: Words | None,
+    repository: IdOrName | None,
     job_type: str | None,
     as_json: bool,
 ) -> ExitCode:
@@ -91,20 +88,20 @@ async def cancel_command(
     found = await find_repository(store, repository) if repository else None
     answer = await cancel_jobs(store, job_ids or None, found.repository_id if found else None, job_type)
     if as_json:
-        click.echo(json.dumps(to_jsonable_python(asdict(answer))))
+        print_json(asdict(answer))
     else:
         jobs = "1 job" if answer.cancelled == 1 else f"{answer.cancelled:,} jobs"
         click.echo(f"{jobs} {f'of {found.shown_as} ' if found else ''}cancelled")
-    for refused in answer.refused[:_SHOWN]:
+    for refused in answer.refused[:SHOWN]:
         click.echo(f"Not cancelled: job {refused.job_id}: {refused.reason}", err=True)
-    if len(answer.refused) > _SHOWN:
-        click.echo(f"… and {len(answer.refused) - _SHOWN:,} more.", err=True)
+    if len(answer.refused) > SHOWN:
+        click.echo(f"… and {len(answer.refused) - SHOWN:,} more.", err=True)
     if answer.in_flight:
         verb = "is" if answer.in_flight == 1 else "are"
-        click.echo(f"{answer.in_flight:,} {verb} in flight, and can't be called back.", err=True)
+        click.echo(f"{answer.in_flight:,} {verb} in flight and can't be recalled.", err=True)
     others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused)
     if not found and others > 0:
-        click.echo(f"Neither waiting nor in flight: {others:,} of the jobs that were named.", err=True)
+        click.echo(f"{others:,} of the jobs named are neither waiting nor in flight.", err=True)
     if answer.refused:
         return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
@@ -121,10 +118,10 @@ def count_lines(counts: JobCounts) -> Iterator[str]:
     lost = sum(each.lost for each in counted)
     oldest = max((each.oldest_seconds for each in counted), default=0.0)
     since = f", the oldest for {oldest:,.0f} s" if waiting.total() else ""
-    yield f"{waiting.total():>10}  jobs that wait in order{_by_priority(waiting)}{since}"
+    yield f"{waiting.total():>10}  ordered jobs waiting{_by_priority(waiting)}{since}"
     yield f"{in_flight.total():>10}  ordered jobs in flight{_by_priority(in_flight)}"
     if lost:
-        yield f"{lost:>10}  ordered jobs that nobody has reported on"
+        yield f"{lost:>10}  ordered jobs lost: no end was reported in time"
     if waiting.total() and (why := why_none_is_released(counts.asked_seconds)):
         yield why
 

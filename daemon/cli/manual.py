@@ -1,6 +1,6 @@
-"""The manual page, made from the commands' help and the settings.
+"""Generates the manual page from the commands' help and the settings, with the macros of man(7).
 
-`python -m priorityd.daemon.cli.manual > man/priorityd.1` regenerates it; the macros are those of man(7).
+`python -m priorityd.daemon.cli.manual > man/priorityd.1` writes it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from priorityd.daemon.settings import Settings, shown, variable_name
 _ESCAPES: Final = {"\\": "\\e", "-": "\\-"}
 _WIDTH: Final = 72
 _SECRETS: Final = (
-    "Settings, each in a file named like its variable. $CREDENTIALS_DIRECTORY (systemd's) or "
-    "$PRIORITYD_SECRETS_DIR, where set, is read instead."
+    "Settings, one per file, each file named after its variable. If $CREDENTIALS_DIRECTORY (systemd's) or "
+    "$PRIORITYD_SECRETS_DIR is set, that directory is read instead."
 )
 EXAMPLES: Final = {
-    "priorityd sandbox": "A first look at everything, on this machine alone.",
-    "priorityd check": "Whether all is set up as it has to be, and what to type where it is not.",
-    "priorityd sync --dry-run": "What a sync would change; the exit code is 10 if it would change anything.",
-    "priorityd explain acme/web": "Why this repository has its priority.",
-    "priorityd pin acme/web low": "What it is to have whenever no workspace holds it.",
-    """priorityd queue recent-prs acme/web acme/api --data '{"days": 7}'""": "A job for each of both.",
-    "priorityd queue reviews --stdin --mode ordered < repositories.txt": "One for each repository of a list, "
-    "to be released in strict order.",
-    "priorityd jobs list --repository acme/web": "Where its jobs stand in the order.",
-    "priorityd status --json": "How all is, for a script.",
+    "priorityd sandbox": "Try everything on this machine.",
+    "priorityd check": "Test the set-up, and show what to type to fix it.",
+    "priorityd sync --dry-run": "Show what a sync would change; the exit code is 10 if there is anything.",
+    "priorityd explain acme/web": "Explain why this repository has its priority.",
+    "priorityd pin acme/web low": "Set the priority that it has whenever no workspace holds it.",
+    """priorityd queue recent-prs acme/web acme/api --data '{"days": 7}'""": "Queue a job for each.",
+    "priorityd queue reviews --stdin --mode ordered < repositories.txt": "Queue a job for each repository in "
+    "a file, to be released in strict order.",
+    "priorityd jobs list --repository acme/web": "Show the positions of its jobs.",
+    "priorityd status --json": "Print the state of everything, for a script.",
 }
 _SIGNALS: Final = {
-    "SIGHUP": "The daemon reads the key again and looks at every row; several during one run lead to one "
-    "more.",
-    "SIGTERM, SIGINT": "It takes no more changes, finishes what is waiting within PRIORITYD_DRAIN_SECONDS, "
-    "gives its lease back and ends with 0. A second one ends it at once, with 1 if work was left. Nothing is "
-    "lost either way: the next start looks at every row.",
+    "SIGHUP": "The daemon reads the key again and starts a full resync. Several signals during one resync "
+    "lead to one more.",
+    "SIGTERM, SIGINT": "The daemon takes no more changes, finishes waiting work within "
+    "PRIORITYD_DRAIN_SECONDS, releases its lease and exits with 0. A second signal ends it at once, with 1 "
+    "if work was left. Nothing is lost either way: the next start checks every row.",
 }
 _KEEP_LINES: Final = "\b"
-"""How click marks a paragraph that is not to be filled."""
+"""How click marks a paragraph whose line breaks are kept."""
 
 
 def manual() -> str:
@@ -75,7 +75,7 @@ def _lines() -> Iterator[str]:
 
 
 def _each(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    """The commands with their names; instead of a group those in it."""
+    """The commands with their full names; groups are replaced by their commands."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from _each(command, f"{before}{name} ")
@@ -127,7 +127,7 @@ def _filled(text: str) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Plain text as roff: nothing in it is a command, and everything is ASCII."""
+    """Plain text escaped for roff, in ASCII."""
     escaped = "".join(
         _ESCAPES.get(character, character if character.isascii() else f"\\[u{ord(character):04X}]")
         for character in text

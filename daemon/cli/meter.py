@@ -1,4 +1,4 @@
-"""How far long work has come, on stderr: a bar on a terminal, else a plain line now and then."""
+"""Progress of long commands, on stderr: a bar on a terminal, elsewhere a plain line now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from priorityd.daemon.clock import monotonic
 
 _LINE_SECONDS: Final = 5.0
-"""Between two plain lines: a kept log stays short, and a hang is noticed."""
+"""Between two plain lines: seldom enough for a log, often enough to notice a hang."""
 _CLEAR_LINE: Final = "\r\x1b[2K"
 
 Advance = Callable[[int], None]
@@ -28,26 +28,26 @@ class Meter:
 
 @contextmanager
 def meter(label: str, total: int | None) -> Iterator[Meter]:
-    """A meter over `total` items (None: unknown, or not to be shown)."""
+    """A meter over `total` items; None shows nothing."""
     if total is None:
         yield Meter(lambda _: None, lambda: None)
     elif sys.stderr.isatty():
         with click.progressbar(length=max(1, total), label=label, file=sys.stderr, show_pos=True) as bar:
             yield Meter(bar.update, lambda: click.echo(_CLEAR_LINE, nl=False, err=True))
-            # Rows that were deleted meanwhile do not come; the bar ends full all the same.
+            # Rows deleted meanwhile are never counted, so the bar is filled at the end.
             bar.update(max(0, total - bar.pos))
     else:
         yield Meter(_plain_lines(label, total), lambda: None)
 
 
 def _plain_lines(label: str, total: int) -> Advance:
-    done, told_at = 0, monotonic()
+    done, printed_at = 0, monotonic()
 
     def advance(items: int) -> None:
-        nonlocal done, told_at
+        nonlocal done, printed_at
         done += items
-        if monotonic() - told_at >= _LINE_SECONDS:
-            told_at = monotonic()
+        if monotonic() - printed_at >= _LINE_SECONDS:
+            printed_at = monotonic()
             click.echo(f"{label}: {done} of {total}", err=True)
 
     return advance

@@ -1,4 +1,4 @@
-"""`priorityd migrations`: writes into a project's migrations what they lack of ours."""
+"""`priorityd migrations`: adds priorityd's migrations to those of a project."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from priorityd.core import __version__
 from priorityd.core.database.migrations import WRITTEN_FILES, Package, SqlFile, gather, plan
 from priorityd.core.database.schema import MIGRATION_SET
 from priorityd.core.errors import ExitCode, PriorityError
+from priorityd.daemon.cli.output import say
 from priorityd.daemon.migration_files import migration_files
 
 if TYPE_CHECKING:
@@ -19,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def migrations_command(directory: Path, *, check: bool) -> ExitCode:
-    """Write what the directory lacks of this version's migrations, or only say whether it lacks anything."""
+    """Write the migrations that the directory lacks, or with `check` only report whether any are missing."""
     texts = gather([read_file(file) for file in migration_files()])
     return bring_up_to_date(directory, Package(__version__, MIGRATION_SET, texts), check=check)
 
 
 def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitCode:
-    """Written paths to stdout, messages to stderr; 0 if the directory is up to date now."""
+    """Print the paths written to stdout, messages to stderr. 0 if the directory is up to date now."""
     try:
         names = [] if _is_yet_to_be_made(directory) else [each.name for each in directory.iterdir()]
         written = [read_file(file) for file in sorted(directory.glob(WRITTEN_FILES))]
         todo = plan(names, written, package, datetime.now(UTC))
-        for word in todo.words:
-            _say(f"{directory}: {word}")
+        for message in todo.words:
+            say(f"{directory}: {message}")
         if check and todo.new:
-            _say(
+            say(
                 f"{directory} lacks migrations of set {package.migration_set}: "
                 f"run priorityd migrations --into {directory}"
             )
@@ -46,12 +47,12 @@ def bring_up_to_date(directory: Path, package: Package, *, check: bool) -> ExitC
     except OSError as error:
         raise PriorityError(f"{error.filename or directory}: {error.strerror}") from error
     if todo.new:
-        _say("next, apply them: supabase db push --linked")
+        say("next, apply them: supabase db push --linked")
     return ExitCode.DONE if todo.new or todo.up_to_date else ExitCode.FAILED
 
 
 def _is_yet_to_be_made(directory: Path) -> bool:
-    """`supabase init` makes no directory for migrations."""
+    """`supabase init` does not create the migrations directory."""
     return not directory.exists() and directory.parent.is_dir()
 
 
@@ -61,7 +62,7 @@ def read_file(file: Path) -> SqlFile:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a whole file or none, and never over another one."""
+    """Write the file atomically, and never overwrite one."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as file:
@@ -72,7 +73,3 @@ def _write(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _say(text: str) -> None:
-    click.echo(f"priorityd: {text}", err=True)

@@ -1,21 +1,20 @@
-"""What the operators' commands have in common, and the shortest of them: a connection, a call, an answer."""
+"""Runs commands that need settings and a store, and holds the shortest of them: pin, unpin and rollback."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
 
 import anyio
 import click
-from pydantic_core import to_jsonable_python
 
 from priorityd.core.database.schema import missing_schema
 from priorityd.core.errors import ExitCode, PriorityError, TransientError, first_of
 from priorityd.core.priorities import Label
 from priorityd.daemon.cli.finding import psql
-from priorityd.daemon.cli.repositories import Words, find_repository
+from priorityd.daemon.cli.output import print_json, say
+from priorityd.daemon.cli.repositories import IdOrName, find_repository
 from priorityd.daemon.cli.sync import show_changes
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import PinAnswer
@@ -24,9 +23,9 @@ from priorityd.daemon.logs import configure_logs
 from priorityd.daemon.settings import Settings, load_settings, proxy_passwords
 
 _MAY_STILL_RUN: Final = (
-    "{}. The rollback may still be running, and does all or nothing: as long as it runs, this shows it: "
+    "{}. The rollback may still be running, in one transaction. This shows it while it runs: "
     + psql("select now() - query_start from pg_stat_activity where query like '%rollback_workspace_p%'")
-    + ". Then priorityd status tells by its counts whether it was done; to repeat it does no harm."
+    + ". When it has ended, the counts of priorityd status show whether it succeeded. It is safe to repeat."
 )
 """A gateway may give up long before the database does."""
 Command = Callable[..., Awaitable[ExitCode]]
@@ -40,13 +39,13 @@ def operate(command: Command, options: dict[str, Any]) -> int:
         return anyio.run(_with_store, command, settings, options)
     except* PriorityError as group:
         error = _explained(first_of(group))
-        click.echo(f"priorityd: {error}", err=True)
+        say(str(error))
         exit_code = error.exit_code
     return exit_code
 
 
 def _explained(error: PriorityError) -> PriorityError:
-    # For a command that runs once, a function unknown after several attempts is one that is not there.
+    # A command runs once: a function still unknown after several attempts does not exist.
     if isinstance(error, TransientError) and error.reason == "schema_cache":
         return missing_schema()
     return error
@@ -59,14 +58,13 @@ async def _with_store(command: Command, settings: Settings, options: dict[str, A
 
 
 async def pin_command(
-    _: Settings, store: Store, *, repository: Words, priority: Label | None, as_json: bool
+    _: Settings, store: Store, *, repository: IdOrName, priority: Label | None, as_json: bool
 ) -> ExitCode:
     """`priorityd pin` and `priorityd unpin`."""
     found = await find_repository(store, repository)
     answer = await store.set_manual_priority(found.repository_id, priority)
     if as_json:
-        facts = {"repository_id": found.repository_id, "name": found.name, **asdict(answer)}
-        click.echo(json.dumps(to_jsonable_python(facts)))
+        print_json({"repository_id": found.repository_id, "name": found.name, **asdict(answer)})
         return ExitCode.DONE
     show_changes([change for change in answer.changes if change.old_priority != change.new_priority])
     click.echo(f"{found.shown_as} {_pinned(answer)}")
@@ -79,7 +77,7 @@ def _pinned(answer: PinAnswer) -> str:
         return "was not pinned" if old is None else f"is no longer pinned to {old}"
     again = " already" if old == new else ""
     held = answer.workspace_repos > 0 and new in ("medium", "low")
-    return f"is pinned to {new}{again}" + (", and high as long as a workspace holds it" if held else "")
+    return f"is pinned to {new}{again}" + (", but high as long as a workspace holds it" if held else "")
 
 
 async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitCode:
@@ -91,10 +89,10 @@ async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitC
             raise
         raise TransientError(_MAY_STILL_RUN.format(error), reason="timeout") from None
     if as_json:
-        click.echo(json.dumps(to_jsonable_python(asdict(answer))))
+        print_json(asdict(answer))
     else:
         click.echo(f"{answer.changed} repositories rolled back")
     if answer.locked:
-        click.echo(f"{answer.locked} are being changed by other transactions: roll back again", err=True)
+        click.echo(f"{answer.locked} rows are locked by other transactions: roll back again", err=True)
         return ExitCode.FAILED
     return ExitCode.DONE

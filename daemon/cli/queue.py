@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 import click
 
@@ -20,15 +18,13 @@ from priorityd.core.priorities import PRIORITIES, score
 from priorityd.core.vocabulary import QueueMode
 from priorityd.daemon.cli.job_order import JobList, JobOrder, look_up_names
 from priorityd.daemon.cli.jobs import why_none_is_released
+from priorityd.daemon.cli.output import SHOWN, print_json
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.direct_queue import open_queue
 from priorityd.daemon.jobs.ordered_jobs import count_jobs
 from priorityd.daemon.jobs.queueing import JobsNotSentError, QueuedJob, QueueResult
 from priorityd.daemon.settings import Settings
-
-_SHOWN: Final = 5
-"""Of many alike, so many are named."""
 
 
 async def queue_command(
@@ -37,7 +33,7 @@ async def queue_command(
     """`priorityd queue`."""
     mode = mode or settings.queue_mode
     jobs = await look_up_names(store, order)
-    # What was imported never becomes garbage; looking through it in mid-work would take a tenth of a second.
+    # Imported modules never become garbage; a collection that scanned them would take a tenth of a second.
     gc.disable()
     async with open_queue(settings, store, mode) as queue:
         started_at = monotonic()
@@ -48,16 +44,18 @@ async def queue_command(
             except JobsNotSentError as error:
                 result, why = error.result, error
             except BaseException:
-                _say(f"Interrupted after {progress.sent:,} of {len(jobs.jobs):,} jobs. {_go_on(jobs)}")
+                _say(
+                    f"Interrupted after {progress.sent:,} of {len(jobs.jobs):,} jobs. {_how_to_resume(jobs)}"
+                )
                 raise
         seconds = monotonic() - started_at
-    _show_words(jobs, result, seconds)
+    _summarise(jobs, result, seconds)
     if why is not None:
-        _say(f"priorityd: {why}\n{_go_on(jobs)}")
+        _say(f"priorityd: {why}\n{_how_to_resume(jobs)}")
     if as_json:
-        click.echo(json.dumps(_as_json(jobs, result, why, seconds)))
+        print_json(_as_json(jobs, result, why, seconds))
     else:
-        _list_left(result)
+        _list_not_queued(result)
     if mode == "ordered" and result.sent and (idle := await _why_none_is_released(store)):
         _say(idle)
     if why is not None:
@@ -73,7 +71,7 @@ async def _why_none_is_released(store: Store) -> str | None:
 
 
 class _Progress:
-    """How many jobs Inngest has accepted; `draw` gets how many more, and the total."""
+    """Counts the jobs accepted so far; `draw` gets how many are new, and the count."""
 
     def __init__(self, draw: Callable[[int, int], None]) -> None:
         self._draw = draw
@@ -98,38 +96,40 @@ def _progress(total: int) -> Iterator[_Progress]:
         yield _Progress(lambda newly, _: bar.update(newly))
 
 
-def _say(words: str) -> None:
-    click.echo(words, err=True)
+def _say(message: str) -> None:
+    click.echo(message, err=True)
 
 
-def _go_on(jobs: JobList) -> str:
+def _how_to_resume(jobs: JobList) -> str:
     return (
-        f"To go on, repeat the command with --batch-id {jobs.batch_id} within 24 hours: "
-        "what Inngest has already is not run twice."
+        f"To resume, repeat the command with --batch-id {jobs.batch_id} within 24 hours: "
+        "jobs that Inngest already has do not run twice."
     )
 
 
-def _show_words(jobs: JobList, result: QueueResult, seconds: float) -> None:
+def _summarise(jobs: JobList, result: QueueResult, seconds: float) -> None:
     if not jobs.jobs:
         _say("The list is empty: nothing was queued.")
         return
     if jobs.duplicates:
-        _say(f"{jobs.duplicates:,} of the names were repetitions: each repository is queued once.")
-    priorities = ", ".join(f"{count:,} {word}" for word, count in _by_priority(result.sent).items() if count)
-    which = f": {priorities}" if priorities else ""
-    _say(f"{len(result.sent):,} of {len(jobs.jobs):,} jobs queued in {seconds:.1f} s{which}")
+        _say(f"Duplicates ignored: {jobs.duplicates:,}. Each repository is queued once.")
+    counts = ", ".join(f"{count:,} {name}" for name, count in _by_priority(result.sent).items() if count)
+    _say(
+        f"{len(result.sent):,} of {len(jobs.jobs):,} jobs queued in {seconds:.1f} s"
+        + (f": {counts}" if counts else "")
+    )
     unknown = Counter(queued.look_up for queued in result.sent if not _found(queued))
     if unknown["untracked"]:
-        _say(f"Of these, {unknown['untracked']:,} at medium for want of a tracked row.")
+        _say(f"Of these, {unknown['untracked']:,} at medium, having no tracked row.")
     if unknown["failed"]:
         _say(
             f"Of these, {unknown['failed']:,} at medium because their priority could not be looked up: "
             f"{result.look_up_errors[0]}"
         )
-    for refused in result.refused[:_SHOWN]:
+    for refused in result.refused[:SHOWN]:
         _say(f"Refused: {_shown(refused.job)}: {refused.reason}")
-    if len(result.refused) > _SHOWN:
-        _say(f"… and {len(result.refused) - _SHOWN:,} more were refused.")
+    if len(result.refused) > SHOWN:
+        _say(f"… and {len(result.refused) - SHOWN:,} more were refused.")
 
 
 def _shown(job: Job) -> str:
@@ -145,8 +145,8 @@ def _by_priority(sent: Sequence[QueuedJob]) -> dict[str, int]:
     return {priority: counted[priority] for priority in PRIORITIES}
 
 
-def _list_left(result: QueueResult) -> None:
-    """In the form that --stdin reads."""
+def _list_not_queued(result: QueueResult) -> None:
+    """List them in the form that --stdin reads."""
     for job in [refused.job for refused in result.refused] + result.not_sent:
         click.echo(f"{job.repository_id}\t{job.repository_name or ''}".rstrip())
 

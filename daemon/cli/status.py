@@ -1,22 +1,21 @@
-"""`priorityd status`: the priorities as a whole, from the database, and what `/status` says of the daemon.
+"""`priorityd status`: a summary of the priorities, from the database, and the daemon's `/status`.
 
-Each part of `/status` has its line in `_PARTS`; what a daemon of another version does not say is left out.
+Each part of `/status` has a line in `_PARTS`; parts that a daemon of another version lacks are left out.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
 import httpx
-from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
 from priorityd.core.names import known_as
 from priorityd.daemon.cli.jobs import count_lines
+from priorityd.daemon.cli.output import print_json
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.ordered_jobs import count_jobs
@@ -31,15 +30,9 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
     counted = await count_jobs(store)
     daemon = await _ask_daemon(settings)
     if as_json:
-        answer = {
-            "snapshot": asdict(snapshot),
-            "ordered_jobs": asdict(counted),
-            "daemon": daemon,
-        }
-        click.echo(json.dumps(to_jsonable_python(answer)))
+        print_json({"snapshot": asdict(snapshot), "ordered_jobs": asdict(counted), "daemon": daemon})
     else:
-        lines = (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(settings, daemon))
-        for line in lines:
+        for line in (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(settings, daemon)):
             click.echo(line)
     return ExitCode.DONE
 
@@ -58,10 +51,10 @@ def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
         kind = "workspace" if row.is_workspace_repo else "tracked only"
         yield f"{row.count:>10}  {kind:<13} {row.priority or 'no priority'}"
     yield f"{snapshot.held:>10}  repositories in a workspace"
-    yield f"{snapshot.inversions:>10}  of them not high"
+    yield f"{snapshot.inversions:>10}  of these not high"
     yield f"{snapshot.untracked:>10}  repositories in a workspace without a tracked row"
-    yield f"{snapshot.outbox_pending:>10}  changes that wait to be announced to Inngest"
-    yield f"{snapshot.outbox_abandoned:>10}  changes that Inngest refused"
+    yield f"{snapshot.outbox_pending:>10}  changes waiting to be announced to Inngest"
+    yield f"{snapshot.outbox_abandoned:>10}  changes refused by Inngest"
     yield f"Migrations: set {snapshot.schema_version}"
 
 
@@ -76,9 +69,9 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
         yield f"Known: {_known(daemon['known'])}"
     for problem in daemon.get("problems", ()):
         yield f"  {problem['severity']}: {problem['text']}"
-    for label, part, words in _PARTS:
+    for label, part, describe in _PARTS:
         if part in daemon:
-            yield f"{label}: {words(daemon[part])}"
+            yield f"{label}: {describe(daemon[part])}"
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
         yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
     for row in daemon.get("queue", {}).get("refused_rows", ()):
@@ -94,7 +87,7 @@ def _ready(daemon: Facts) -> str:
 def _known(known: Facts) -> str:
     ages = {
         "database answered": known["database_seconds"],
-        "stream heard": known["stream_seconds"],
+        "heartbeat received": known["stream_seconds"],
         "repositories counted": known["repositories_seconds"],
     }
     return ", ".join(
@@ -131,9 +124,9 @@ def _last_change(change: Facts) -> str:
     return _time(change["at"]) + (f", applied after {latency:.3f} s" if latency is not None else "")
 
 
-def _latency(history: Facts) -> str:
+def _changes(history: Facts) -> str:
     measured = [
-        f"{priority}: half within {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
+        f"{priority}: median {latency['p50_seconds']:.3f} s, 95 % within {latency['p95_seconds']:.3f} s"
         for priority, latency in history["latency"].items()
         if latency["count"]
     ]
@@ -142,7 +135,7 @@ def _latency(history: Facts) -> str:
 
 def _outbox(outbox: Facts) -> str:
     if not outbox["dispatching"]:
-        return "announcing nothing"
+        return "disabled"
     if outbox["last_error"]:
         return f"can't announce changes ({outbox['last_error']})"
     return f"announcing changes, {outbox['pending'] or 0} waiting, last sent {_time(outbox['last_sent_at'])}"
@@ -159,7 +152,7 @@ def _jobs(jobs: Facts) -> str:
     least = "" if jobs["queued_whole"] else "at least "
     held = jobs["held_back_by"]
     behind = f"; the count waits for {_holder(held)}" if held else ""
-    return f"waiting: {least}{queued}; {jobs['inversions']} overtook a more urgent one{behind}"
+    return f"queued: {least}{queued}; {jobs['inversions']} overtook a more urgent one{behind}"
 
 
 def _holder(held: Facts) -> str:
@@ -169,11 +162,11 @@ def _holder(held: Facts) -> str:
 
 def _ordered_jobs(jobs: Facts) -> str:
     if not jobs["releasing"]:
-        return "releasing none"
+        return "not released by this daemon"
     if jobs["held_back_because"]:
         return f"held back ({jobs['held_back_because']})"
     in_flight = ", ".join(f"{priority} {count}" for priority, count in jobs["in_flight"].items())
-    waiting = "some wait" if jobs["waiting"] else "none waits"
+    waiting = "jobs waiting" if jobs["waiting"] else "no jobs waiting"
     lost = f"; {jobs['lost']} lost" if jobs["lost"] else ""
     return f"{waiting}; in flight: {in_flight}{lost}; last sent {_time(jobs['last_sent_at'])}"
 
@@ -193,10 +186,10 @@ _PARTS: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("Sweep", "sweep", _sweep),
     ("Full resync", "resync", _resync),
     ("Last change", "last_change", _last_change),
-    ("Changes", "history", _latency),
+    ("Changes", "history", _changes),
     ("Outbox", "outbox", _outbox),
     ("Sync function", "sync_function", _sync_function),
     ("Jobs", "jobs", _jobs),
     ("Ordered jobs", "ordered_jobs", _ordered_jobs),
 )
-"""What `priorityd status` calls each part of `/status`, its key there, and its words."""
+"""For each part of `/status`: its label, its key, and the function that describes it."""

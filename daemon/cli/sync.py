@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import click
-from pydantic_core import to_jsonable_python
 
 from priorityd.core.call_size import CallSize
 from priorityd.core.database.answers import PriorityUpdate, RefusedRow, SyncAnswer, SyncResult
@@ -17,7 +15,8 @@ from priorityd.core.database.schema import demand_version
 from priorityd.core.errors import ExitCode, TransientError
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.cli.meter import Meter, meter
-from priorityd.daemon.cli.repositories import Words, find_repositories
+from priorityd.daemon.cli.output import print_json, say
+from priorityd.daemon.cli.repositories import IdOrName, find_repositories
 from priorityd.daemon.clock import monotonic
 from priorityd.daemon.database.rows import FoundRepository
 from priorityd.daemon.database.store import Store
@@ -30,9 +29,9 @@ _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "
 
 
 async def sync_command(
-    settings: Settings, store: Store, *, dry_run: bool, repositories: Sequence[Words], as_json: bool
+    settings: Settings, store: Store, *, dry_run: bool, repositories: Sequence[IdOrName], as_json: bool
 ) -> ExitCode:
-    """Sync all (or these) repositories; with `dry_run` say what that would change."""
+    """Sync all repositories, or those named; with `dry_run`, report what that would change."""
     started_at = monotonic()
     changes: list[PriorityUpdate] = []
     try:
@@ -48,8 +47,7 @@ async def sync_command(
             raise
         result = SyncResult(errors=[str(error)], unavailable=True)
     if as_json:
-        facts = {**asdict(result), "dry_run": dry_run, "changes": [asdict(change) for change in changes]}
-        click.echo(json.dumps(to_jsonable_python(facts)))
+        print_json({**asdict(result), "dry_run": dry_run, "changes": [asdict(change) for change in changes]})
     else:
         report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
     return _exit_code(result, dry_run=dry_run)
@@ -81,7 +79,7 @@ async def _sync(
     result, left = SyncResult(), [each.repository_id for each in chosen]
     for each in chosen:
         if not each.tracked:
-            result.fail(f"{each.shown_as} is not tracked: it has no row that could have a priority")
+            result.fail(f"{each.shown_as} is not tracked: it has no row in tracked_repositories")
     size = CallSize(min(_FIRST_BATCH_SIZE, settings.batch_size), settings.batch_size, _AIM_SECONDS)
     while left:
         batch, started_at = left[: size.rows], monotonic()
@@ -100,7 +98,7 @@ async def _sync(
 
 @dataclass
 class _Report:
-    """The report for people: each change if requested, and how many of each kind there were."""
+    """The report for people: each change, if requested, and how many there were of each kind."""
 
     progress: Meter
     shows_changes: bool
@@ -119,18 +117,16 @@ class _Report:
                 click.echo(f"{number:>10}  {kind}")
         verb = "would change" if dry_run else "changed"
         click.echo(
-            f"{result.priority_changes} {verb} of {result.examined} looked at in {seconds:.1f} s: "
+            f"{result.priority_changes} of {result.examined} {verb}: "
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
-            f"{result.untracked} in workspaces but untracked"
+            f"{result.untracked} in workspaces but untracked ({seconds:.1f} s)"
         )
-        for line in _refusals(result.refused):
-            click.echo(f"priorityd: {line}", err=True)
-        for error in result.errors:
-            click.echo(f"priorityd: {error}", err=True)
+        for message in (*_refusals(result.refused), *result.errors):
+            say(message)
 
 
 def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
-    """Each refused row by name, unless many are refused for one reason."""
+    """Each refused row by name, up to a limit for each reason."""
     by_reason: dict[str, list[RefusedRow]] = {}
     for row in rows:
         by_reason.setdefault(row.reason, []).append(row)
@@ -142,7 +138,7 @@ def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
 
 
 def show_changes(changes: Sequence[PriorityUpdate]) -> None:
-    """One line for each: what it was, what it is (or would be), and why."""
+    """One line for each change: the old priority, the new one, and the number of workspaces."""
     for change in changes:
         old, new = change.old_priority or "none", change.new_priority
         arrow = f"{old} → {click.style(new, fg=_COLOURS.get(new))}" if old != new else f"{old} as before"
@@ -157,5 +153,5 @@ def _where(change: PriorityUpdate) -> str:
 
 def _kind(change: PriorityUpdate) -> str:
     if change.old_priority == change.new_priority:
-        return f"{change.new_priority} as before, but with another flag or number of workspaces"
+        return f"{change.new_priority} as before, with a different flag or workspace count"
     return f"{change.old_priority or 'none'} → {change.new_priority}"

@@ -1,1 +1,1 @@
-"""Asks for the lease."""
+"""Decides which daemon does the timer work."""

@@ -1,8 +1,8 @@
-"""The elector: asks for the lease on timer work, so that one of several daemons does it.
+"""The elector: requests the lease on timer work, which one daemon at a time holds.
 
-`core.leader.lease` decides what the answers mean. Another daemon takes over when it next asks after the lease
-has expired or was given up. The call also writes the daemon's heartbeat row, so it is made at once when a new
-connection of the stream needs one.
+`core.leader.lease` interprets the answers. Another daemon takes over with its first request after the lease
+has expired or was released. The call also writes the daemon's heartbeat row, so it is made at once when a new
+stream connection needs one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _RELEASE_SECONDS: Final = 2.0
 
 
 class Elector(Agent):
-    """See the module's docstring. It writes the answers to `leadership`.
+    """See the module's docstring. The answers are recorded in `leadership`.
 
-    `answered_at` is when the database last answered (monotonic seconds), None for never; `failure` is the
+    `answered_at` is when the database last answered (monotonic seconds), None if never. `failure` is the
     error of the last call, None if it succeeded.
     """
 
@@ -60,12 +60,12 @@ class Elector(Agent):
         metrics.watch(leadership.is_held)
 
     def ask_now(self) -> None:
-        """Ask without waiting until it is time to."""
+        """Make the next request now."""
         self._wanted = True
         self.wake()
 
     async def turn(self) -> float:
-        """Ask if it is time to."""
+        """Make the request if it is due."""
         if self._wanted or monotonic() >= self._lease.next_ask_at:
             self._wanted = False
             await self._ask()
@@ -73,7 +73,7 @@ class Elector(Agent):
         return 0.0 if self._wanted else self._lease.next_ask_at - monotonic()
 
     async def at_end(self) -> None:
-        """Give up the lease: another daemon need not wait for it to expire."""
+        """Release the lease, so that another daemon need not wait for it to expire."""
         if not self._leadership.is_held():
             return
         try:
@@ -90,10 +90,9 @@ class Elector(Agent):
         except (TransientError, PermanentError) as error:
             self.failure = error
             self._lease.failed(monotonic())
-            # Once per outage: that the database does not answer is reported by the agents that have work for
-            # it.
-            tell = log.warning if self._lease.failures == 1 else log.debug
-            tell("lease_renewal_failed", leader=self._leadership.is_held(), error=str(error))
+            # Once per outage: agents that need the database report that it does not answer.
+            write = log.warning if self._lease.failures == 1 else log.debug
+            write("lease_renewal_failed", leader=self._leadership.is_held(), error=str(error))
             return
         self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)

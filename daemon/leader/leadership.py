@@ -1,4 +1,4 @@
-"""Whether this daemon is the leader: written by the elector, read by every part that works by timer."""
+"""Whether this daemon is the leader: set by the elector, read by the agents that do timer work."""
 
 from __future__ import annotations
 

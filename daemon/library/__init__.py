@@ -1,1 +1,1 @@
-"""What an application calls right after it has changed a workspace."""
+"""The part of the library that an application calls right after it has changed a workspace."""

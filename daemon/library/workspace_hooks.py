@@ -1,8 +1,7 @@
-"""What a Python application calls after it has changed a workspace, to have the priority right at once.
+"""Hooks that a Python application calls after it has changed a workspace, to have the priority right at once.
 
-A hook is a convenience and never a condition: the workspace operation has already succeeded. So it raises
-nothing and takes no longer than its time-out; what it could not do is left to the change stream and to the
-sweeps, which do the same a moment later.
+The workspace operation has already succeeded, so a hook must not make it fail: it raises nothing and takes no
+longer than its time-out. If it fails, the change stream or a sweep does the same a moment later.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ DEFAULT_TIMEOUT_SECONDS: Final = 2.0
 class WorkspaceHooks:
     """Syncs priorities after changes to workspaces.
 
-    `timeout_seconds` is the longest that a hook takes. `on_change` gets the repository whether it worked or
-    not, to invalidate caches of priorities (`DirectQueue.forget`).
+    `timeout_seconds` is the longest that a hook may take. `on_change` is called with the repository, whether
+    the sync succeeded or not, to invalidate caches of priorities (`DirectQueue.forget`).
     """
 
     def __init__(
@@ -43,21 +42,24 @@ class WorkspaceHooks:
     async def repository_added(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
         """Call after a repository was added to a workspace.
 
-        True if its priority is right now, False if that is left to the stream. Raises nothing but the
-        caller's own cancellation.
+        True if the priority is right now, False if that is left to the stream. Raises nothing, except when
+        the caller is cancelled.
         """
-        return await self._tell("added", workspace_id, repository_id, self._service.mark_as_workspace_repo)
+        return await self._call("added", workspace_id, repository_id, self._service.mark_as_workspace_repo)
 
     async def repository_removed(self, workspace_id: UUID | str, repository_id: UUID | str) -> bool:
-        """Call after a repository was removed from a workspace, even if others still hold it. As above."""
-        return await self._tell("removed", workspace_id, repository_id, self._service.mark_as_tracked_only)
+        """Call after a repository was removed from a workspace, even if others still hold it.
 
-    async def _tell(
+        Returns and raises what `repository_added` does.
+        """
+        return await self._call("removed", workspace_id, repository_id, self._service.mark_as_tracked_only)
+
+    async def _call(
         self,
         operation: str,
         workspace_id: UUID | str,
         repository_id: UUID | str,
-        make_right: Callable[[UUID], Awaitable[None]],
+        sync: Callable[[UUID], Awaitable[None]],
     ) -> bool:
         facts = {
             "operation": operation,
@@ -65,9 +67,9 @@ class WorkspaceHooks:
             "repository_id": str(repository_id),
         }
         try:
-            await self._make_right(UUID(str(repository_id)), make_right)
+            await self._sync(UUID(str(repository_id)), sync)
         except Exception as error:  # noqa: BLE001 - the workspace operation has succeeded anyway
-            # Not even a log that can't be written may harm the operation.
+            # Not even a failure to write the log may harm the operation.
             with suppress(Exception):
                 log.warning("workspace_hook_deferred", error=str(error) or type(error).__name__, **facts)
             return False
@@ -75,10 +77,10 @@ class WorkspaceHooks:
             log.info("workspace_hook_done", **facts)
         return True
 
-    async def _make_right(self, repository_id: UUID, make_right: Callable[[UUID], Awaitable[None]]) -> None:
+    async def _sync(self, repository_id: UUID, sync: Callable[[UUID], Awaitable[None]]) -> None:
         try:
             with anyio.move_on_after(self._timeout_seconds) as scope:
-                await make_right(repository_id)
+                await sync(repository_id)
             if scope.cancelled_caught:
                 raise TimeoutError(f"not done within {self._timeout_seconds:g} s")
         finally:

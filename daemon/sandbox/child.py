@@ -1,4 +1,4 @@
-"""The daemon as a child process of the sandbox: the real command, with a real project's settings."""
+"""The daemon as a child process of the sandbox: the real command, with the settings of a real project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_LINE = 1024 * 1024
 
 
 class DaemonProcess:
-    """`priorityd run` against the sandbox; its log lines are reported as they come."""
+    """`priorityd run` against the sandbox; its log lines are reported as they are written."""
 
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         self._process = process
@@ -30,14 +30,14 @@ class DaemonProcess:
 
     @classmethod
     async def start(cls, supabase_url: str, key: str, http_port: int) -> DaemonProcess:
-        """Start it; what the environment says about the daemon otherwise holds for it too."""
+        """Start it; other settings from the environment apply, too."""
         environment = os.environ | {
             "SUPABASE_URL": supabase_url,
             "SUPABASE_SERVICE_ROLE_KEY": key,
             "PRIORITYD_HTTP_PORT": str(http_port),
             "PRIORITYD_LOG_FORMAT": "json",
         }
-        # In a session of its own: Ctrl-C is for the sandbox, which ends the daemon before what it depends on.
+        # In its own session: Ctrl-C is for the sandbox, which stops the daemon before what it depends on.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -53,20 +53,20 @@ class DaemonProcess:
         return cls(process, f"http://127.0.0.1:{http_port}")
 
     async def follow(self, report: Callable[[dict[str, Any]], None]) -> int:
-        """Report its log lines until it ends; returns its exit code."""
+        """Report its log lines until it ends, and return its exit code."""
         lines = self._process.stdout
         while lines is not None and (line := await lines.readline()):
             report(_as_event(line.decode(errors="replace").rstrip()))
         return await self._process.wait()
 
     async def ready(self) -> None:
-        """Return when `/readyz` says so."""
+        """Return when `/readyz` says that it is ready."""
         async with httpx.AsyncClient(timeout=_REQUEST_SECONDS, trust_env=False) as http:
             while not await _answers_well(http, f"{self.url}/readyz"):  # noqa: ASYNC110 - it is another process
                 await asyncio.sleep(_POLL_SECONDS)
 
     async def stop(self) -> None:
-        """Ask it to end; after its deadline for draining, insist."""
+        """Ask it to end, and kill it after its deadline for draining."""
         if self._process.returncode is not None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -77,8 +77,8 @@ class DaemonProcess:
             self._process.kill()
             await self._process.wait()
 
-    def insist(self) -> None:
-        """End it without waiting for anything."""
+    def kill(self) -> None:
+        """End it at once."""
         if self._process.returncode is None:
             self._process.kill()
 

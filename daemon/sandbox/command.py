@@ -1,9 +1,9 @@
-"""`priorityd sandbox`: everything from nothing to a daemon that keeps priorities, and nothing left behind.
+"""`priorityd sandbox`: starts everything up to a running daemon, and leaves nothing behind.
 
-Order matters both ways. Up: ports (so that a busy one is known before anything is started), PostgreSQL,
-schema and data, REST and Realtime, the daemon, traffic. Down: the same backwards, each given the time to end
-in order. SIGINT, SIGTERM and SIGHUP (the terminal is gone) end it at any point; a second one does not wait
-for the daemon to drain.
+The order of starting is: ports (so that a busy one is noticed before anything is started), PostgreSQL, schema
+and data, REST and Realtime, the daemon, traffic. They are stopped in reverse order, each being given time to
+end properly. SIGINT, SIGTERM and SIGHUP (the terminal is gone) end the sandbox at any point; a second signal
+kills the daemon instead of waiting until it has drained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from priorityd.daemon.sandbox.postgres import DataDirError, EmbeddedPostgres, em
 from priorityd.daemon.sandbox.pulse import watch
 from priorityd.daemon.sandbox.seed import InstallationRefusedError, prepare_database
 from priorityd.daemon.sandbox.server import (
-    DEFAULT_PORT,
     PortError,
     SandboxServer,
     reserve_port,
@@ -28,7 +27,7 @@ from priorityd.daemon.sandbox.server import (
 )
 from priorityd.daemon.sandbox.traffic import Traffic
 from priorityd.daemon.sandbox.view import Facts, View, choose_view
-from priorityd.daemon.sandbox.worlds import PLAIN, OtherWorldError
+from priorityd.daemon.sandbox.worlds import OtherWorldError
 
 if TYPE_CHECKING:
     import socket
@@ -44,26 +43,26 @@ class SandboxOptions:
     """The options of the command.
 
     Attributes:
-        port: where REST and Realtime are served, on loopback; 0 takes any free port.
-        with_daemon: run the daemon against it.
-        http_port: where the daemon serves its metrics; 0 takes any free port.
-        world: which schema the application has (`priorityd.daemon.sandbox.worlds`).
-        empty: do not put demo data in. Without any repositories there is no traffic either.
+        port: port of REST and Realtime, on loopback; 0 takes any free one.
+        with_daemon: run the daemon as well.
+        http_port: port of the daemon's endpoints; 0 takes any free one.
+        world: the application's schema (`priorityd.daemon.sandbox.worlds`).
+        empty: insert no demo data. Without repositories there is no traffic either.
         data_dir: where PostgreSQL keeps its data; None for a temporary directory.
         traffic: demo changes, and as many jobs, per second; 0 for none.
     """
 
-    port: int = DEFAULT_PORT
-    with_daemon: bool = True
-    http_port: int = 9815
-    world: str = PLAIN
-    empty: bool = False
-    data_dir: Path | None = None
-    traffic: float = 1.0
+    port: int
+    with_daemon: bool
+    http_port: int
+    world: str
+    empty: bool
+    data_dir: Path | None
+    traffic: float
 
 
 async def run_sandbox(options: SandboxOptions) -> int:
-    """Run until a signal; returns the exit code."""
+    """Run until a signal, and return the exit code."""
     with choose_view() as view, _stop_on_signals() as stop:
         try:
             listener = reserve_port(options.port)
@@ -80,7 +79,7 @@ async def run_sandbox(options: SandboxOptions) -> int:
 
 
 class _Stop:
-    """Whether the end is wanted, and how urgently."""
+    """Whether the sandbox is to end, and whether urgently."""
 
     def __init__(self) -> None:
         self.wanted = asyncio.Event()
@@ -115,7 +114,7 @@ class _Sandbox:
         self._stop = stop
 
     async def run(self) -> int:
-        """Bring everything up, wait for the end, bring everything down."""
+        """Start everything, wait for a signal or a failure, and stop everything."""
         try:
             async with AsyncExitStack() as stack:
                 return await self._run(stack)
@@ -124,11 +123,11 @@ class _Sandbox:
             return FAILED
         except OtherWorldError as error:
             self._view.say(
-                f"the data is of the world {error}: ask for that with --world, or choose another --data-dir"
+                f"the data directory holds the world {error}: use --world {error}, or another --data-dir"
             )
             return FAILED
         except InstallationRefusedError as error:
-            self._view.say(f"the migrations refuse this world: {error}")
+            self._view.say(f"the migrations can't be applied to this world: {error}")
             return FAILED
         except subprocess.CalledProcessError:
             # Ctrl-C on a terminal also reaches the programs that set PostgreSQL up.
@@ -149,8 +148,8 @@ class _Sandbox:
             self._view.step("priorityd")
             if not await self._first_of(daemon.process.ready(), daemon):
                 return self._verdict(daemon)
-        self._view.ready(_facts(server, postgres.url(), daemon), _doors(postgres, daemon))
-        self._start_show(stack, postgres.url(), daemon)
+        self._view.ready(_facts(server, postgres.url(), daemon), _places(postgres, daemon))
+        self._start_activities(stack, postgres.url(), daemon)
         await self._first_of(server.ended.wait(), daemon)
         return self._verdict(daemon)
 
@@ -171,14 +170,15 @@ class _Sandbox:
         stack.push_async_callback(followed.end, self._stop.urgent)
         return followed
 
-    def _start_show(self, stack: AsyncExitStack, url: str, daemon: _Daemon | None) -> None:
-        shows: list[Coroutine[Any, Any, None]] = []
+    def _start_activities(self, stack: AsyncExitStack, url: str, daemon: _Daemon | None) -> None:
+        """Start the traffic and the updates of the screen."""
+        activities: list[Coroutine[Any, Any, None]] = []
         if self._options.traffic > 0:
-            shows.append(Traffic(url, self._options.traffic, self._report_traffic).run())
+            activities.append(Traffic(url, self._options.traffic, self._report_traffic).run())
         if self._view.is_live:
-            shows.append(watch(url, daemon.process.url if daemon else None, self._view.pulse))
-        for show in shows:
-            stack.push_async_callback(_cancel, asyncio.create_task(show))
+            activities.append(watch(url, daemon.process.url if daemon else None, self._view.pulse))
+        for activity in activities:
+            stack.push_async_callback(_cancel, asyncio.create_task(activity))
 
     def _report_traffic(self, event: dict[str, Any]) -> None:
         self._view.event({"source": "traffic"} | event)
@@ -196,13 +196,13 @@ class _Sandbox:
         return waiting in done and not done & others
 
     def _verdict(self, daemon: _Daemon | None) -> int:
-        """The exit code: it is a failure if anything but a signal has ended it."""
+        """The exit code: a failure unless a signal has ended it."""
         if self._stop.wanted.is_set():
             return DONE
         if daemon is not None and daemon.followed.done():
-            self._view.say(f"the daemon ended by itself, with exit code {daemon.followed.result()}")
+            self._view.say(f"the daemon exited unexpectedly with code {daemon.followed.result()}")
         else:
-            self._view.say("REST and Realtime have failed")
+            self._view.say("the servers for REST and Realtime have failed")
         return FAILED
 
 
@@ -214,20 +214,20 @@ class _Daemon:
     followed: asyncio.Task[int]
 
     async def end(self, urgent: asyncio.Event) -> None:
-        """Let it drain, unless it becomes urgent; its log is read to the end."""
+        """Stop it and read its log to the end. It may drain until `urgent` is set."""
         stopping = asyncio.create_task(self.process.stop())
-        hurry = asyncio.create_task(urgent.wait())
-        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        if hurry.done():
-            self.process.insist()
+        is_urgent = asyncio.create_task(urgent.wait())
+        await asyncio.wait({stopping, is_urgent}, return_when=asyncio.FIRST_COMPLETED)
+        if is_urgent.done():
+            self.process.kill()
         await stopping
-        await _cancel(hurry)
+        await _cancel(is_urgent)
         await self.followed
 
 
 @asynccontextmanager
 async def _postgres(data_dir: Path | None) -> AsyncIterator[EmbeddedPostgres]:
-    """`embedded_postgres` without holding up the event loop."""
+    """`embedded_postgres`, without blocking the event loop."""
     manager = embedded_postgres(data_dir)
     postgres = await asyncio.to_thread(manager.__enter__)
     try:
@@ -243,7 +243,7 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 def _free_port(port: int) -> int:
-    """The port, or a free one for 0. It is free now; the daemon takes it later."""
+    """The port, or a free one for 0. The daemon takes it later."""
     with reserve_port(port) as reserved:
         return int(reserved.getsockname()[1])
 
@@ -258,7 +258,7 @@ def _facts(server: SandboxServer, database_url: str, daemon: _Daemon | None) -> 
     )
 
 
-def _doors(postgres: EmbeddedPostgres, daemon: _Daemon | None) -> list[tuple[str, str]]:
-    """Where a person can look, beside the facts for programs."""
+def _places(postgres: EmbeddedPostgres, daemon: _Daemon | None) -> list[tuple[str, str]]:
+    """Where a person can look, besides the facts for programs."""
     page = [("Status page", f"{daemon.process.url}/")] if daemon else []
     return [*page, ("SQL", postgres.psql_line())]

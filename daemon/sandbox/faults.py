@@ -1,4 +1,4 @@
-"""Where the stand-in can fail on request. This one never does: a test serves it with one of its own."""
+"""Points at which the stand-in can fail on request. `Faults` never fails; tests pass a subclass that does."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.rest.errors import ApiError
 
 Fault = Literal["silence", "refuse", "limit", "private", "deny", "withhold", "slotless", "disable"]
-"""Changes are dropped; joins are not answered, or too many, or of public channels; subscriptions are refused,
-or never begin; there is no slot, and subscriptions begin all the same; the project may not use Realtime."""
+"""What fails:
+
+- silence: changes are dropped;
+- refuse, limit, private: joins are not answered, are too many, or are refused because the channel is public;
+- deny, withhold: subscriptions are refused, or never start;
+- slotless: there is no slot, though subscriptions start;
+- disable: Realtime is switched off for the project.
+"""
 
 
 class Faults:
     """Asked before each step that may fail."""
 
     def is_on(self, fault: Fault, /) -> bool:  # noqa: ARG002 - for those who fail
-        """Whether this is in force now."""
+        """Whether this fault is on now."""
         return False
 
     def events_per_second(self, usual: float, /) -> float:
-        """The quota of changes that counts now."""
+        """The quota of changes now."""
         return usual
 
     def delays(self) -> list[float]:
-        """When to send a change: one entry for each time that it is to be sent, in seconds from now."""
+        """Delays in seconds after which to send a change: one entry for each time to send it."""
         return [0.0]
 
     def rpc_failure(self, function: str, /) -> ApiError | None:  # noqa: ARG002 - as above
-        """What a call of this function is answered instead of being made."""
+        """The error to answer instead of calling this function, None to call it."""
         return None

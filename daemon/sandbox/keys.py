@@ -1,11 +1,11 @@
-"""The sandbox's API keys: those of a project, both kinds of them.
+"""The sandbox's API keys, of both kinds that a project has.
 
-The legacy ones, `anon` and `service_role`, are HS256 JSON web tokens. The others (`sb_publishable_…` and
-`sb_secret_…`) are no tokens: the gateway looks them up and puts a token of their role in their place. There
-may be several secret keys, and deleting one of them leaves the others valid; that is how keys are rotated.
+The legacy keys, `anon` and `service_role`, are HS256 JSON web tokens. The newer ones (`sb_publishable_…` and
+`sb_secret_…`) are not tokens: the gateway looks them up and replaces them by a token of their role. There may
+be several secret keys, and deleting one leaves the others valid; that is how keys are rotated.
 
-The signing secret is regenerated at each start and only in memory, so a key of one run is worth
-nothing in the next and none can leak into a project by being copied.
+The signing secret is generated at each start and kept in memory only, so the keys of one run are useless in
+the next, or in a real project.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Keys:
-    """The signing secret, the two keys made with it, and the other kind; none shows in a traceback."""
+    """The signing secret, the two legacy keys made with it, and the newer keys; none shows in a traceback."""
 
     secret: str = field(repr=False)
     anon: str = field(repr=False)
@@ -68,7 +68,7 @@ class Keys:
         )
 
     def sign(self, claims: dict[str, Any]) -> str:
-        """A token with exactly these claims, for what the two keys are not enough for."""
+        """A token with exactly these claims."""
         return _sign(self.secret, claims)
 
     def create_secret_key(self) -> str:
@@ -78,17 +78,17 @@ class Keys:
         return key
 
     def delete_secret_key(self, key: str) -> None:
-        """Accept this key no longer."""
+        """Stop accepting this key."""
         self.secret_keys.remove(key)
 
     def token_of(self, api_key: str) -> str | None:
         """The token that an API key stands for, None if it is not a key of this project.
 
-        The gateway compares keys, it does not verify them.
+        Like the gateway, this compares keys and does not verify them.
         """
         tokens = {self.anon: self.anon, self.service_role: self.service_role, self.publishable: self.anon}
         tokens |= dict.fromkeys(self.secret_keys, self.service_role)
-        # Without the time that a comparison takes telling how much of a key was right.
+        # In constant time, so that the time does not reveal how much of a key was right.
         matching = [key for key in tokens if secrets.compare_digest(api_key.encode(), key.encode())]
         return tokens[matching[0]] if matching else None
 
@@ -105,14 +105,14 @@ class Keys:
         return claims
 
     def verify(self, token: str) -> Claims:
-        """The claims of a token as Realtime wants them: `role` and `exp` are required.
+        """The claims of a token, as Realtime requires them: with `role` and `exp`.
 
         Raises `InvalidToken`.
         """
         return _checked(self.decode(token))
 
 
-# `exp` is compared by hand below, to be able to say which value has expired.
+# `exp` is compared below, so that the error can say which value has expired.
 _CHECK_SIGNATURE_ONLY: Any = {
     "verify_exp": False,
     "verify_nbf": False,
@@ -138,7 +138,7 @@ def _standard_claims(role: str) -> dict[str, Any]:
 
 
 def is_opaque(token: str) -> bool:
-    """Whether this has the form of a key that is no token."""
+    """Whether this looks like a key that is not a token."""
     return token.startswith("sb_")
 
 

@@ -27,16 +27,16 @@ _COLOURS = {"high": "bold red", "medium": "yellow", "low": "dim", "live": "green
 
 
 class _Terminal:
-    """stdout. When its terminal is gone, what is drawn is lost; the SIGHUP that comes ends the sandbox."""
+    """stdout, ignoring errors when the terminal is gone; the SIGHUP that follows ends the sandbox."""
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write the text if possible."""
         with suppress(OSError):
             sys.stdout.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
+        """Flush if possible."""
         with suppress(OSError):
             sys.stdout.flush()
 
@@ -45,7 +45,7 @@ class _Terminal:
 
 
 class LiveView(View):
-    """Progress with ticks, the facts, and then a picture that is redrawn."""
+    """Progress with ticks, the facts, and then a display that is redrawn."""
 
     is_live = True
 
@@ -58,7 +58,7 @@ class LiveView(View):
         self._events: deque[Text] = deque(maxlen=_SHOWN_EVENTS)
 
     def step(self, text: str) -> None:
-        """Tick off the last step and show this one."""
+        """Tick off the previous step and show this one."""
         self._tick()
         self._step = text
         if self._status is None:
@@ -66,22 +66,22 @@ class LiveView(View):
             self._status.start()
         self._status.update(text)
 
-    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
-        """The facts and doors, as lines to copy, and the live picture below them."""
+    def ready(self, facts: Facts, places: Sequence[tuple[str, str]]) -> None:
+        """Print the facts and places as lines to copy, and start the live display below them."""
         self._tick()
         self._end_progress()
         self._console.print(f"\n{STAND_IN}", style="bold")
         for name, value in _lines(facts):
             self._console.print(Text.assemble((f"{name}=", "cyan"), value), soft_wrap=True)
-        for name, place in doors:
+        for name, place in places:
             self._console.print(Text.assemble((f"{name}: ", "cyan"), place), soft_wrap=True)
         self._console.print("Ctrl-C ends it.\n", style="dim")
         self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
         self._live.start()
 
     def event(self, event: dict[str, Any]) -> None:
-        """Keep it if it is worth a line."""
-        text = _words(event)
+        """Show the event if it is worth a line."""
+        text = _describe(event)
         if text is not None:
             # The id comes last: a narrow terminal cuts it off.
             identity = (f"  {event['repository_id']}", "dim") if event.get("repository_id") else ""
@@ -90,12 +90,12 @@ class LiveView(View):
             self._draw()
 
     def pulse(self, pulse: Pulse) -> None:
-        """Show how things are."""
+        """Show the current state."""
         self._pulse = pulse
         self._draw()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Release the terminal."""
         self._end_progress()
         if self._live is not None:
             self._live.stop()
@@ -156,8 +156,8 @@ def _where(event: dict[str, Any]) -> str:
     return ", in no workspace" if not count else f", in {count} workspace{'s' if count != 1 else ''}"
 
 
-def _words(event: dict[str, Any]) -> Text | None:
-    """An event as a line, None if it is not worth one."""
+def _describe(event: dict[str, Any]) -> Text | None:
+    """The event as a line, None if it is not worth one."""
     match event:
         case {"event": "added" | "removed" as action, "repository": repository, "workspace": workspace}:
             preposition = "to" if action == "added" else "from"

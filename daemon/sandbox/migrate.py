@@ -1,4 +1,4 @@
-"""Applies the project's own migrations, unchanged: the same files that a Supabase project gets.
+"""Applies the migrations unchanged: the same files that a Supabase project gets.
 
 Production uses `supabase db push --linked` or psql; this is for the sandbox and the tests.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
-    """Apply all migrations, each in a transaction of its own, and return their file names.
+    """Apply all migrations, each file in its own transaction, and return their file names.
 
     Applying again is harmless, so no history is kept.
     """
@@ -32,7 +32,7 @@ def apply_migrations(connection: psycopg.Connection[Any]) -> list[str]:
 
 @contextmanager
 def as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Act as the owner of the application's tables, as when migrations are applied to a project."""
+    """Act as the owner of the application's tables, like someone who applies migrations to a project."""
     row = connection.execute(
         "select pg_get_userbyid(relowner) from pg_class where oid = 'public.tracked_repositories'::regclass"
     ).fetchone()
@@ -45,12 +45,12 @@ def as_owner(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 def undo_migrations(connection: psycopg.Connection[Any]) -> None:
-    """Take out everything that the migrations have brought."""
+    """Remove everything that the migrations have created."""
     run_file(connection, migrations_dir() / "rollback" / "uninstall.sql")
 
 
 def run_file(connection: psycopg.Connection[Any], file: Path) -> None:
     """Run a file of SQL in one transaction."""
     with connection.transaction():
-        # Bytes without parameters: sent as they are, several statements at once, and % means nothing.
+        # Bytes without parameters are sent as they are: several statements at once, and % has no meaning.
         connection.execute(file.read_bytes())

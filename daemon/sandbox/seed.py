@@ -1,4 +1,4 @@
-"""What a sandbox database has before the servers start: Supabase's part, the application's, and demo data."""
+"""Prepares a sandbox database: Supabase's part, the application's tables, the migrations, and demo data."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 class InstallationRefusedError(Exception):
-    """The migrations refuse the application's tables as they are; the text is what the database said."""
+    """The migrations refuse the application's tables; the text is the database's message."""
 
 
 def prepare_database(
     url: str, *, world: str = PLAIN, with_demo_data: bool, step: Callable[[str], None]
 ) -> None:
-    """Make the database what a Supabase project with the application on it would be.
+    """Set the database up like that of a Supabase project with the application on it.
 
-    All of it is idempotent, for a data directory that is kept. `step` is called with what is being done.
-    Raises `InstallationRefusedError`, and `OtherWorldError` where the data is of another world.
+    Everything is idempotent, because a data directory may be kept. `step` is called with a description of
+    each step. Raises `InstallationRefusedError`, and `OtherWorldError` if the data is of another world.
     """
     with psycopg.connect(url, autocommit=True) as connection:
-        step("Roles and publication of Supabase")
+        step("Supabase's roles and publication")
         connection.execute((files(__package__) / "schema" / "roles.sql").read_bytes())
-        step("Tables of the application" if world == PLAIN else f"World {world}: {reason(world)}")
+        step("The application's tables" if world == PLAIN else f"World {world}: {reason(world)}")
         build(connection, world)
-        step("Migrations of priorityd")
+        step("priorityd's migrations")
         try:
             with as_owner(connection):
                 apply_migrations(connection)

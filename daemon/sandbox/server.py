@@ -1,4 +1,4 @@
-"""The sandbox's one port: REST and Realtime, in the current event loop.
+"""Serves REST and Realtime on the sandbox's one port, in the current event loop.
 
     async with serve_sandbox(database_url) as server:
         client = await acreate_client(server.url, server.service_role_key)
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 54321
 _BACKLOG = 256
 _GRACE_SECONDS = 2
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -43,9 +42,9 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 class SandboxServer:
     """A running server; `url` and the keys are what a client needs.
 
-    What a test uses to disturb it: `faults`, `realtime`, `abort_sockets`. `rest_ready` returns when calls are
-    answered, which is a while after the database is back.
-    `ended` is set when a part of it has failed; leaving the block then raises the error.
+    Tests disturb it with `faults`, `realtime` and `abort_sockets`. `rest_ready` returns when calls are
+    answered, which takes a while after the database is back. `ended` is set when a part of it has failed;
+    leaving the block then raises the error.
     """
 
     url: str
@@ -68,7 +67,7 @@ class SandboxServer:
 
     @property
     def secret_key(self) -> str:
-        """A key of the other kind for the same role: the first of them."""
+        """The first secret key (`sb_secret_…`) of the role `service_role`."""
         return self.keys.secret_keys[0]
 
 
@@ -76,15 +75,15 @@ class PortError(OSError):
     """Something else listens on the port, or it is for root alone."""
 
 
-def reserve_port(port: int = DEFAULT_PORT) -> socket.socket:
+def reserve_port(port: int) -> socket.socket:
     """A socket that listens on the port (0: any free one).
 
-    Raises `PortError` naming the port. Reserving it lets the caller fail before it starts a database.
+    Raises `PortError` naming the port. This lets the caller fail before it starts a database.
     """
-    # With the protocol named, asyncio turns Nagle's algorithm off: it would cost some answers 40 ms.
+    # asyncio disables Nagle's algorithm, which delays some answers by 40 ms, only if the protocol is named.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # A port that was left a moment ago may be taken again at once.
+        # A port that was released a moment ago may be reused at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(_BACKLOG)
@@ -108,8 +107,8 @@ async def serve_sandbox(
 ) -> AsyncIterator[SandboxServer]:
     """Serve the database for the length of the block.
 
-    `database_url` is a superuser's; `listener` (from `reserve_port`) wins over `port`.
-    Raises `PortError`. When the block ends, WebSockets are closed with 1012, as a restarting server does.
+    `database_url` must be a superuser's; `listener` (from `reserve_port`) takes precedence over `port`.
+    Raises `PortError`. When the block ends, WebSockets are closed with 1012, as by a restarting server.
     """
     keys = keys or Keys.create()
     listener = listener or reserve_port(port)
@@ -118,7 +117,7 @@ async def serve_sandbox(
     rest = Rest(database_url, keys, faults)
     server = _Server(_app(realtime, rest))
     url = f"http://{HOST}:{listener.getsockname()[1]}"
-    # Not a task group: it would wrap what the caller's block raises, and could not be left from another task.
+    # Not a task group: it would wrap what the caller's block raises, and must be left by the same task.
     parts = [asyncio.create_task(part) for part in (realtime.run(), rest.run())]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ended = asyncio.Event()
@@ -135,7 +134,7 @@ async def serve_sandbox(
 
 
 async def _start(server: _Server, rest: Rest, parts: list[asyncio.Task[None]]) -> None:
-    """Return when requests can be answered. A part that ends before that has failed: its error is raised."""
+    """Return when requests can be answered. A part that ends before has failed, and its error is raised."""
     starting = asyncio.create_task(_ready(server, rest))
     try:
         done, _ = await asyncio.wait([starting, *parts], return_when=asyncio.FIRST_COMPLETED)
@@ -159,7 +158,7 @@ async def _cancel(parts: list[asyncio.Task[None]]) -> None:
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """Uvicorn's, which takes a handshake that was answered with a refusal for one that was not answered."""
+    """Uvicorn's, corrected: it takes a handshake answered with a refusal for one that was not answered."""
 
     async def send(self, message: ASGISendEvent) -> None:
         """Pass a message on to the client."""
@@ -169,14 +168,14 @@ class _WebSocket(WebSocketsSansIOProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn as a guest in an event loop: it says when it has started and leaves signals to its host."""
+    """Uvicorn within a running event loop: it signals when it has started, and handles no signals."""
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(_config(app))
         self.has_started = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and set `has_started`."""
         await super().startup(sockets)
         self.has_started.set()
 
@@ -200,9 +199,8 @@ def _config(app: Starlette) -> uvicorn.Config:
         log_config=None,
         log_level="warning",
         access_log=False,
-        # The real server sends no pings; heartbeats are the client's affair.
+        # The real server sends no pings, leaving heartbeats to the client, and does not compress.
         ws_ping_interval=None,
-        # Nor does it compress.
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -1,7 +1,7 @@
-"""Demo changes: repositories come to workspaces and go, and now and then a whole workspace is deleted.
+"""Demo changes and demo jobs.
 
-And demo jobs, as many as changes: queued with their repository's priority, run by workers that take the most
-urgent first, and a few of them fail.
+Repositories join and leave workspaces, and now and then a whole workspace is deleted. As many jobs are queued
+with their repository's priority, and run by workers that take the most urgent ones first; a few fail.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ADDED, _REMOVED = 55, 43
 _RETRY_SECONDS = 1.0
 _JOB_PERIOD_SECONDS = 1.0
 _BURST_CHANCE = 0.2
-# A quarter of what runs ends each period: with four for each job a second they would just do.
+# A quarter of the running jobs ends each period, so four workers for each job per second would just suffice.
 _WORKERS_PER_JOB = 5
 
 
 class Traffic:
-    """Makes `per_second` changes until cancelled and reports each."""
+    """Makes `per_second` changes per second until cancelled, and reports each."""
 
     def __init__(self, url: str, per_second: float, report: Callable[[dict[str, Any]], None]) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class Traffic:
         self._random = random.Random()  # noqa: S311 - a demonstration
 
     async def run(self) -> None:
-        """Make changes and jobs, over any number of lost connections."""
+        """Make changes and jobs, reconnecting as often as necessary."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._connected(self._change_for_ever))
             tasks.create_task(self._connected(self._work_for_ever))
@@ -56,7 +56,7 @@ class Traffic:
         while True:
             await asyncio.sleep(_JOB_PERIOD_SECONDS)
             owed += self._per_second * _JOB_PERIOD_SECONDS
-            # In bursts, so that a queue comes and goes.
+            # In bursts, so that a queue builds up and drains.
             if self._random.random() < _BURST_CHANCE:
                 await connection.execute(query("traffic_queue_jobs"), (int(owed),))
                 owed -= int(owed)

@@ -1,7 +1,7 @@
-"""What the sandbox shows: progress, then facts to copy, then what happens.
+"""What the sandbox shows: progress, then facts to copy, then events.
 
-On a terminal that is a live view; with stdout redirected it is one JSON line with the facts, then one JSON
-line per event, and the progress goes to stderr as words.
+On a terminal this is a live view. With stdout redirected it is one JSON line with the facts, then one JSON
+line per event; progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from priorityd.daemon.sandbox.pulse import Pulse
 
-STAND_IN = "A development stand-in for a Supabase project, on this machine alone: not for production."
+STAND_IN = "A stand-in for a Supabase project, for development on this machine only: not for production."
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a user of the sandbox needs."""
+    """What a user of the sandbox needs to connect to it."""
 
     supabase_url: str
     service_role_key: str
@@ -35,7 +35,7 @@ class Facts:
 
 
 class View(ABC):
-    """Where the sandbox reports what it does; a context manager for the length of its life."""
+    """Where the sandbox reports what it does; a context manager that closes itself."""
 
     is_live = False
 
@@ -49,49 +49,49 @@ class View(ABC):
 
     @abstractmethod
     def step(self, text: str) -> None:
-        """Something is being done on the way to being ready."""
+        """Show a step of the start."""
 
     @abstractmethod
-    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
-        """Everything is up; `doors` are places where a person can look: names and URLs or lines to type."""
+    def ready(self, facts: Facts, places: Sequence[tuple[str, str]]) -> None:
+        """Show that everything is up. `places` are where a person can look: names, and URLs or commands."""
 
     @abstractmethod
     def event(self, event: dict[str, Any]) -> None:
-        """Something has happened; `event` and `source` say what and where."""
+        """Show an event; its keys `event` and `source` say what happened and where."""
 
     @abstractmethod
     def pulse(self, pulse: Pulse) -> None:
-        """How things are now."""
+        """Show the current state."""
 
     def say(self, text: str) -> None:
-        """Words for a person, on stderr; nowhere once the terminal is gone."""
+        """Print a message to stderr, or nowhere if the terminal is gone."""
         with contextlib.suppress(OSError):
             sys.stderr.write(f"priorityd sandbox: {text}\n")
             sys.stderr.flush()
 
     @abstractmethod
     def close(self) -> None:
-        """Leave the output in order; safe to repeat."""
+        """Finish the output; safe to repeat."""
 
 
 class JsonView(View):
     """JSON lines on stdout.
 
-    The facts are the first line, whatever happens before they are known: events wait for them. If they never
-    come, the events go to stderr: they say why.
+    The facts are always the first line, so events that happen before are held back. If the sandbox fails
+    before it has any facts, these events go to stderr, because they say why.
     """
 
     def __init__(self) -> None:
         self._waiting: list[dict[str, Any]] | None = []
 
     def step(self, text: str) -> None:
-        """Progress, as words."""
+        """Print the step to stderr."""
         self.say(text)
 
-    def ready(self, facts: Facts, doors: Sequence[tuple[str, str]]) -> None:
-        """The one line that a caller waits for; the doors are words."""
+    def ready(self, facts: Facts, places: Sequence[tuple[str, str]]) -> None:
+        """Print the line that a caller waits for; the places go to stderr."""
         self.say(STAND_IN)
-        for name, place in doors:
+        for name, place in places:
             self.say(f"{name}: {place}")
         self._write(asdict(facts))
         for event in self._waiting or []:
@@ -99,17 +99,17 @@ class JsonView(View):
         self._waiting = None
 
     def event(self, event: dict[str, Any]) -> None:
-        """One line."""
+        """Print one line."""
         if self._waiting is not None:
             self._waiting.append(event)
         else:
             self._write(event)
 
     def pulse(self, pulse: Pulse) -> None:
-        """Not shown: a reader of events can ask the database."""
+        """Not shown: a program that reads events can query the database."""
 
     def close(self) -> None:
-        """Every line is out, or there were no facts to wait for."""
+        """Print the events that were held back, if there were never any facts."""
         for event in self._waiting or []:
             self.say(json.dumps(event))
         self._waiting = None
@@ -119,7 +119,7 @@ class JsonView(View):
             sys.stdout.write(json.dumps(value) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has what it wanted (`| head -1`); the sandbox goes on without being heard.
+            # The reader has what it wanted (`| head -1`); the sandbox goes on without output.
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,1 +1,1 @@
-"""Receives changes: the connection to Realtime, and the listener that keeps it."""
+"""Receives changes: the connection to Realtime, and the listener that maintains it."""

@@ -1,9 +1,9 @@
-"""One connection to Supabase Realtime, used once and thrown away.
+"""One connection to Supabase Realtime, used once and then discarded.
 
 The `realtime` package keeps connections alive in its own tasks, which give up after some attempts and never
 check heartbeat replies; a callback that raises kills its listening task. So it is used for one connection at
-a time, without its reconnect: the listener decides when to open the next one, and the callbacks here only
-pass on and never raise.
+a time, with its reconnecting disabled: the listener decides when to open the next one, and the callbacks here
+only pass events on and never raise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = structlog.stdlib.get_logger()
 _TOPIC: Final = "priorityd"
 _KEY_STATUSES: Final = (401, 403)
 _CLIENT_LOGGER: Final = logging.getLogger("realtime._async.client")
-_SENTENCES: Final = ("message", "error", "reason")
+_MESSAGE_FIELDS: Final = ("message", "error", "reason")
 _UNREADABLE: Final = "Unrecognized message format"
 
 OnChange = Callable[[Mapping[str, object]], None]
@@ -78,7 +78,7 @@ class ChangeStream:
         self._channel = self._bind(daemon_id)
 
     async def open(self) -> None:
-        """Connect and join. Never raises: a failure is an event like any other."""
+        """Connect and join. Never raises: failures are reported as events."""
         _CLIENT_LOGGER.addHandler(self._unreadable)
         with self._opening:
             try:
@@ -89,13 +89,13 @@ class ChangeStream:
                 self._tell(self._connect_failure(error))
 
     def abandon(self) -> None:
-        """Ignore this connection from now on; `close` it when there is time."""
+        """Ignore this connection from now on; it can be closed later."""
         self._abandoned = True
         self._opening.cancel()
         _CLIENT_LOGGER.removeHandler(self._unreadable)
 
     async def close(self) -> None:
-        """Close the socket; takes up to ten seconds or so if the peer is gone."""
+        """Close the socket; takes up to about ten seconds if the peer is gone."""
         self.abandon()
         self._channel.rejoin_timer.reset()
         try:
@@ -119,7 +119,7 @@ class ChangeStream:
             self._on_change(payload["data"])
 
     def _on_system(self, payload: Any) -> None:
-        # Other extensions send `system` ok as well; only this one means that rows flow.
+        # Other extensions send `system` ok, too; only this one means that rows flow.
         if payload.extension == "postgres_changes":
             self._tell(Subscribed())
 
@@ -139,19 +139,20 @@ class ChangeStream:
             code = error.rcvd.code if error.rcvd else "no close frame"
             return Failed("closed", f"the server closed the connection ({code})")
         reason: ReconnectReason = "subscription_error" if self._joined else "join_failed"
-        return Failed(reason, self._without_key(_said(str(error)) or str(error)))
+        return Failed(reason, self._without_key(_message_in(str(error)) or str(error)))
 
     def _connect_failure(self, error: Exception) -> Failed:
         if isinstance(error, InvalidStatus):
-            status, said = error.response.status_code, _said(error.response.body)
-            detail = f"the WebSocket handshake was answered with {status}" + (f": {said}" if said else "")
+            status, message = error.response.status_code, _message_in(error.response.body)
+            detail = f"the WebSocket handshake was answered with {status}"
+            detail += f": {message}" if message else ""
             return Failed(
                 "refused" if status in _KEY_STATUSES else "connect_failed", self._without_key(detail)
             )
         return Failed("connect_failed", self._without_key(f"{type(error).__name__}: {error}"))
 
     def _without_key(self, text: str) -> str:
-        # The key is part of the socket's URL, which errors like to quote.
+        # The key is part of the socket's URL, which error texts often quote.
         return redact(text.replace(self._key, "[redacted]"))[:500]
 
     def _handle_unreadable(self) -> None:
@@ -163,22 +164,24 @@ class ChangeStream:
             self._on_input(event)
 
 
-def _said(body: str | bytes | None) -> str | None:
-    """The sentence in what the server says: its gateway, its handshake, a join and a channel name it each
-    in their own way. None if it is not theirs."""
+def _message_in(body: str | bytes | None) -> str | None:
+    """The message in an answer; the gateway, the handshake, joins and channels use different fields for it.
+
+    None if there is none.
+    """
     try:
         found = json.loads(body or "")
     except (ValueError, RecursionError):
         return None
-    texts = [found.get(name) for name in _SENTENCES] if isinstance(found, dict) else []
+    texts = [found.get(name) for name in _MESSAGE_FIELDS] if isinstance(found, dict) else []
     return next((text for text in texts if isinstance(text, str)), None)
 
 
 class _UnreadableFrames(logging.Handler):
-    """Catches frames that the client could not read: it only logs and drops them.
+    """Notices frames that the client could not read, which it only logs and drops.
 
-    The real server sends one when the key's role may no longer read a table ("Error 401: Unauthorized", with
-    no commit time), so those changes would be lost silently.
+    The real server sends such a frame when the key's role may no longer read a table ("Error 401:
+    Unauthorized", without a commit time). Without this, those changes would be lost silently.
     """
 
     def __init__(self, on_unreadable: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
-"""The listener: keeps one live subscription to the change stream and turns changes into work.
+"""The listener: maintains a live subscription to the change stream and turns changes into work.
 
-`core.stream.listener_state` decides what it does next, `core.stream.hints` what a change means, and the
-heartbeat row whether a connection that looks healthy really delivers.
+`core.stream.listener_state` decides what it does next, and `core.stream.hints` what a change means. A
+heartbeat row that comes back shows that a connection which looks healthy really delivers.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from priorityd.daemon.wakeup import Wakeup
 log = structlog.stdlib.get_logger()
 
 MISSES_LOGGED_SECONDS: Final = 10.0
-"""One line for all unreadable changes in so many seconds: a server may send nothing else."""
+"""At most one log line about unreadable changes in this time: a server may send nothing else."""
 _CLOSE_SECONDS: Final = 2.0
 _DOUBTFUL: Final = ("refused", "join_failed", "subscription_error")
-"""Reasons that an expired or revoked key may have."""
+"""Failures that an expired or revoked key may cause."""
 
 
 class Listener:
     """See the module's docstring.
 
-    `on_hint` gets what each change says; `on_gap` is called when changes may have been missed.
+    `on_hint` gets the hint in each change; `on_gap` is called when changes may have been missed.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Listener:
             renew_after_seconds=timings.renew_after_seconds,
             backoff_max_seconds=timings.backoff_max_seconds,
         )
-        # With the connection of each: its meaning depends on that connection's role by then.
+        # Each with its connection: what it means depends on the connection's role when it is handled.
         self._inputs: list[tuple[ChangeStream | None, Input]] = []
         self._wakeup = Wakeup()
         self._memory = MembershipMemory()
@@ -103,7 +103,7 @@ class Listener:
 
     @property
     def state(self) -> ListenerState:
-        """Where the listener is now."""
+        """The current state."""
         return self._state
 
     @property
@@ -117,9 +117,9 @@ class Listener:
         return self._heartbeat.seen_at
 
     def whole_since(self) -> float | None:
-        """Since when no connection has failed visibly (monotonic seconds); None while there is no live one.
+        """Since when no connection has failed visibly (monotonic seconds); None while none is live.
 
-        One discarded as deaf does not count as failed: what it did not deliver is lost.
+        A connection discarded as stale does not count as failed: changes that it did not deliver are lost.
         """
         return self._whole_since
 
@@ -140,7 +140,7 @@ class Listener:
         self._tell(Stop())
 
     def renew(self) -> None:
-        """Open another connection; a live one is heard until its successor is live."""
+        """Open another connection; a live one stays in use until its successor is live."""
         self._tell(Renew())
 
     def _tell(self, event: Input, source: ChangeStream | None = None) -> None:
@@ -242,7 +242,7 @@ class Listener:
         return stream
 
     def _receive(self, data: Mapping[str, object]) -> None:
-        # Called from the client's own task, which an exception would end silently.
+        # Called from the client's task, which an exception would end silently.
         try:
             hint = read_change(data)
             self._metrics.events.labels(hint.table, hint.operation).inc()
@@ -258,7 +258,7 @@ class Listener:
             self._report_gap("event")
 
     def _see_heartbeat(self, hint: Hint) -> None:
-        # Without `beat_at` it is a DELETE: older servers apply no filter to those, so it may be any daemon's.
+        # Without `beat_at` it is a DELETE. Older servers do not filter those, so it may be any daemon's.
         if hint.beat_at is not None:
             now = self._database_clock.now() or utc_now()
             lag_seconds = max(0.0, (now - hint.beat_at).total_seconds())
@@ -303,7 +303,7 @@ class Listener:
                 log.info("stream_state_changed", state=new.name)
 
     def _doubt_key(self, failure: Failed) -> None:
-        # A call finds out whether the key is still good; here only the next connection matters.
+        # A call to the database tests the key; this only lets the next connection use a newer one.
         if failure.reason in _DOUBTFUL:
             self._api_key.reload()
 

@@ -8,7 +8,7 @@ from priorityd.daemon.metrics import MetricRegistry
 
 
 class StreamMetrics:
-    """The listener's."""
+    """The listener's metrics."""
 
     def __init__(self, made: MetricRegistry) -> None:
         self.events = made.counter(

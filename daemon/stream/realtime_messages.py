@@ -1,11 +1,11 @@
-"""Lets the `realtime` package read a change in a fraction of the time.
+"""Makes the `realtime` package parse changes in a fraction of the time.
 
-It tries one model after the other for every message, though each kind names itself in the field `event`, and
-it formats every message for a debug log that is usually off: most of the cost of a change between the socket
-and the work queue. Here the same models are selected by that field, and a change is formatted briefly. What
-is accepted and what is refused stays the same.
+For every message the package tries one model after another, although the field `event` names the kind, and
+formats the message for a debug log that is usually off. That is most of the cost of a change between the
+socket and the work queue. Here the same models are selected by that field, and a change has a short `repr`.
+The package accepts and refuses the same messages as before.
 
-The package keeps its parser in a module variable; there is no public way to replace it.
+It keeps its parser in a module variable; there is no public way to replace it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _KINDS: Final[Any] = tuple(
     _Change if kind is PostgresChangesMessage else kind for kind in get_args(ServerMessage)
 )
 MESSAGES_BY_EVENT: Final[TypeAdapter[ServerMessage]] = TypeAdapter(
-    Annotated[Union[_KINDS], Field(discriminator="event")]  # noqa: UP007 - there is no other way to name a union of these
+    Annotated[Union[_KINDS], Field(discriminator="event")]  # noqa: UP007 - a union of types in a tuple can't be written otherwise
 )
 
 
 def read_messages_by_event() -> None:
-    """Install it for every client of this process."""
+    """Install this parser for every client in the process."""
     vars(client)["ServerMessageAdapter"] = MESSAGES_BY_EVENT

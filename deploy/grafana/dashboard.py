@@ -1,7 +1,7 @@
 """The Grafana dashboard as code. `python deploy/grafana/dashboard.py` regenerates `priorityd.json`.
 
-Five rows, in the order in which somebody asks: is it right, is it fast, is it healthy, what do the jobs do,
-what waits to be announced. Whatever the daemon exposes is on it, or an alert looks at it.
+Its rows: correctness, speed, health, jobs by priority, ordered jobs, outbox. Every metric that the daemon
+exposes is on it or used by an alert.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def rate(name: str, by: str, labels: str = "") -> str:
 
 def is_it_right() -> Row:
     """Priorities against membership."""
-    return "Is it right", [
+    return "Correctness", [
         number("Inversions", f"max({m('inversions')})", "Workspace repositories whose priority is not high."),
         number("Parked", f"max({m('parked_repositories')})", "Repositories whose row can't be written."),
         number("Untracked", f"max({m('untracked_repositories')})", "In a workspace without a tracked row."),
@@ -168,7 +168,7 @@ def is_it_right() -> Row:
 
 def is_it_fast() -> Row:
     """From a change to its priority."""
-    return "Is it fast", [
+    return "Speed", [
         heat(
             "Latency of changes",
             "From the commit of a change to its priority being applied, by the database's clock.",
@@ -194,7 +194,7 @@ def is_it_fast() -> Row:
 
 def is_it_healthy() -> Row:
     """The daemon itself."""
-    return "Is it healthy", [
+    return "Health", [
         lines(
             "Ready, and problems",
             "1 for each daemon that keeps priorities right, and for each problem that it knows.",
@@ -312,7 +312,7 @@ def jobs() -> Row:
 
 def ordered_jobs() -> Row:
     """Jobs that wait in the database and are released in order."""
-    return "Jobs in order", [
+    return "Ordered jobs", [
         lines(
             "In flight",
             "Released and not over, of all daemons.",

@@ -16,7 +16,7 @@ async def test_check_finds_a_good_set_up_good(stack: Stack) -> None:
     code, out, _ = await stack.priorityd("check", "--json", PRIORITYD_HTTP_PORT=free_port())
     report = json.loads(out)
     assert (code, report["ok"]) == (0, True)
-    assert (report["verdict"], report["next"]) == ("All is good.", "priorityd run")
+    assert (report["verdict"], report["next"]) == ("All is well.", "priorityd run")
     assert {finding["outcome"] for finding in report["findings"]} == {"ok"}
     assert [finding["step"] for finding in report["findings"]] == [
         "settings",
@@ -44,7 +44,7 @@ async def test_check_names_what_is_wrong_and_ends_with_what_to_do(stack: Stack) 
     )
     assert "FAILED   change stream" in out
     assert out.endswith(
-        "\n\nNot good: publication, change stream. Begin with publication, then check again.\n"
+        "\n\nFailed: publication, change stream. Start with publication, then check again.\n"
         '         $ psql "$DATABASE_URL" -c "alter publication supabase_realtime add table'
         ' public.workspace_repositories"\n'
     )

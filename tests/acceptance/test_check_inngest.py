@@ -63,7 +63,7 @@ async def test_an_expression_without_effect_is_named_with_the_one_that_has(innge
     finding = findings["run priority"]
     assert (code, finding["outcome"]) == (0, "warning")
     assert finding["text"] == (
-        "priorities do not decide in app/sync ('event.data.priority' gives a decimal number, which Inngest"
+        "priorities have no effect in app/sync ('event.data.priority' gives a decimal number, which Inngest"
         " takes for 0), app/comments (it has no priority.run)"
     )
     assert finding["remedy"].endswith(good)

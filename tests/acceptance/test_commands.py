@@ -26,14 +26,14 @@ async def test_a_dry_run_shows_what_would_change_and_changes_nothing(stack: Stac
     assert (code, err) == (10, "")
     assert f"{repository}  medium → high  in 1 workspace\n" in out
     assert str(other) not in out
-    assert "1 would change of 2 looked at" in out
+    assert "1 of 2 would change" in out
     assert app.row(repository) == ("medium", False, 0)
     code, out, _ = await stack.priorityd("sync", "--dry-run", "--json")
     assert (code, json.loads(out)["priority_changes"]) == (10, 1)
     assert (await stack.priorityd("sync"))[0] == 0
     code, out, _ = await stack.priorityd("sync", "--dry-run")
     assert code == 0
-    assert out.startswith("0 would change of 2 looked at")
+    assert out.startswith("0 of 2 would change")
 
 
 async def test_a_dry_run_that_can_not_see_everything_fails_rather_than_show_a_part(stack: Stack) -> None:
@@ -52,7 +52,7 @@ async def test_a_dry_run_tells_apart_what_is_only_counted_anew(stack: Stack) -> 
     app.add(second, repository)
     _, out, _ = await stack.priorityd("sync", "--dry-run")
     assert f"{repository}  high as before  in 2 workspaces\n" in out
-    assert "         1  high as before, but with another flag or number of workspaces\n" in out
+    assert "         1  high as before, with a different flag or workspace count\n" in out
 
 
 async def test_a_long_sync_draws_a_bar_on_a_terminal_and_none_elsewhere(stack: Stack) -> None:
@@ -101,7 +101,7 @@ async def test_a_sync_names_the_rows_that_are_refused(stack: Stack) -> None:
     )
     code, out, err = await stack.priorityd("sync")
     assert code == 1
-    assert "0 changed of 3" in out
+    assert "0 of 3 changed" in out
     assert f"priorityd: acme/web ({named}): frozen (42501)\n" in err
     assert f"priorityd: the tracked row {nameless}, which has no repository: frozen (42501)\n" in err
     code, out, _ = await stack.priorityd("sync", "--json")
@@ -162,8 +162,8 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
         "Full resync: last done 20",
         "Last change: 20",
         "Changes: 1 in the last hour",
-        "Outbox: announcing nothing\n",
-        "Jobs: waiting: high 0, medium 0, low 0",
+        "Outbox: disabled\n",
+        "Jobs: queued: high 0, medium 0, low 0",
     ):
         assert f"\n{line}" in words
     assert status["snapshot"]["repositories"] == [{"is_workspace_repo": True, "priority": "high", "count": 1}]

@@ -132,7 +132,7 @@ async def test_without_inngest_the_record_is_an_audit_trail_and_no_backlog(stack
         assert await daemon.metric("outbox_pending") == 0
     code, shown, _ = await stack.priorityd("status")
     assert code == 0
-    assert "         0  changes that wait to be announced" in shown
+    assert "         0  changes waiting to be announced" in shown
 
 
 async def test_switched_on_later_it_begins_from_now_on(stack: Stack, inngest: Inngest) -> None:
@@ -163,7 +163,7 @@ async def test_inngest_down_holds_nothing_up_and_loses_nothing(stack: Stack) -> 
             code, shown, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
             assert code == 0
             assert "can't announce changes" in shown
-            assert "        40  changes that wait to be announced" in shown
+            assert "        40  changes waiting to be announced" in shown
             async with start_inngest(int(inngest.url.rpartition(":")[2])) as again:
                 await eventually(lambda: again.has(CHANGED, *repositories))
                 await eventually(lambda: unfinished(stack) == 0)

@@ -67,7 +67,7 @@ async def test_a_fourth_priority_can_be_pinned_and_is_explained(stack: Stack) ->
     await stack.priorityd("sync")
     _, out, _ = await stack.priorityd("explain", str(repository))
     assert out.splitlines()[0] == (
-        f"Repository {repository} is critical because somebody has set it to critical. "
+        f"Repository {repository} is critical because it was set to critical. "
         "Workspaces don't lower it: 1 workspace holds it (Acme)."
     )
     app.connection.execute("alter type repository_priority add value 'urgent'")

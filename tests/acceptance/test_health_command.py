@@ -34,12 +34,12 @@ async def test_health_fails_where_another_answers(stack: Stack) -> None:
     stranger = stack.server.url.rpartition(":")[2]
     code, _, err = await stack.priorityd("health", PRIORITYD_HTTP_PORT=stranger)
     assert code == 1
-    assert "no priorityd" in err
+    assert "not priorityd" in err
     async with stack.daemon() as daemon:
         other = {"PRIORITYD_HTTP_PORT": daemon.port, "SUPABASE_URL": "https://another.supabase.co"}
         code, _, err = await stack.priorityd("health", **other)
         assert code == 1
-        assert f"a priorityd of another project, priorityd/{__version__} (" in err
+        assert f"the priorityd of another project, priorityd/{__version__} (" in err
 
 
 async def test_health_fails_where_nobody_listens(stack: Stack) -> None:

@@ -71,7 +71,7 @@ async def test_a_name_that_is_unknown_or_not_unique_is_said_to_be(
     first, second = sorted(map(str, (web, other)))
     assert (code, out) == (1, "")
     assert err == (
-        f"priorityd: acme/web is the name of 2 repositories, {first}, {second}: say by its id which one\n"
+        f"priorityd: acme/web is the name of 2 repositories; use the id of one: {first}, {second}\n"
     )
 
 
@@ -80,9 +80,9 @@ async def test_a_sync_of_what_nobody_knows_or_tracks_is_told(stack: Stack, web: 
     code, out, err = await stack.priorityd("sync", "--repository", str(unknown), "--repository", str(web))
     assert (code, out, err) == (1, "", f"priorityd: no repository has the id {unknown}\n")
     code, out, err = await stack.priorityd("sync", "--repository", "acme/api", "--repository", "acme/web")
-    assert (code, "of 1 looked at" in out) == (1, True)
+    assert (code, "of 1 changed" in out) == (1, True)
     assert err == (
-        f"priorityd: acme/api ({untracked}) is not tracked: it has no row that could have a priority\n"
+        f"priorityd: acme/api ({untracked}) is not tracked: it has no row in tracked_repositories\n"
     )
     code, out, _ = await stack.priorityd("sync", "--json", "--repository", "acme/api")
     assert (code, len(json.loads(out)["errors"])) == (1, 1)
@@ -113,7 +113,7 @@ async def test_pinning_says_what_has_become_of_it(stack: Stack, web: UUID) -> No
     assert await said("pin", "acme/web", "low") == "is pinned to low already"
     stack.app.add(stack.app.workspace(), web)
     assert await said("pin", str(web), "medium") == (
-        "is pinned to medium, and high as long as a workspace holds it"
+        "is pinned to medium, but high as long as a workspace holds it"
     )
     assert await said("unpin", str(web)) == "is no longer pinned to medium"
     _, out, _ = await stack.priorityd("unpin", "acme/web", "--json")

@@ -192,14 +192,14 @@ async def seen_by_all(stack: Stack) -> list[dict[str, int]]:
     _, status, _ = await stack.priorityd("status", "--json")
     _, words, _ = await stack.priorityd("status")
     counted = {each["priority"]: each["waiting"] for each in json.loads(status)["ordered_jobs"]["jobs"]}
-    (line,) = re.findall(r"jobs that wait in order: (.*), the oldest", words)
+    (line,) = re.findall(r"ordered jobs waiting: (.*), the oldest", words)
     told = {word: int(number) for number, word in re.findall(r"(\d+) (\w+)", line)}
     return [dict(Counter(job["priority"] for job in json.loads(listed)["jobs"])), counted, told]
 
 
 async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
     repository = str(stack.app.repository())
-    never = "Nobody releases them: no daemon has ever asked for one."
+    never = "Nothing releases them: no daemon has ever asked for one."
     code, _, err = await stack.priorityd("queue", "reviews", repository, "--mode", "ordered")
     assert (code, never in err) == (0, True)
     assert never in (await stack.priorityd("jobs", "list"))[2]
@@ -208,7 +208,7 @@ async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
     await queue(stack, stack.app.repository())
     for command in (["jobs", "list"], ["status"]):
         _, out, err = await stack.priorityd(*command)
-        assert "Nobody releases" not in out + err
+        assert "Nothing releases" not in out + err
     ago = "update priorityd.release_state set released_until = released_until - interval '2 h'"
     stack.app.connection.execute(ago)
     assert "no daemon has asked for one for 7,20" in (await stack.priorityd("jobs", "list"))[2]
@@ -234,7 +234,7 @@ async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> No
     code, out, _ = await stack.priorityd("jobs", "list", "--repository", str(first))
     assert (code, out.split()[:2]) == (0, ["1", "medium"])
     code, out, _ = await stack.priorityd("status")
-    assert "jobs that wait in order: 1 medium" in out
+    assert "ordered jobs waiting: 1 medium" in out
     assert "ordered jobs in flight: 1 high" in out
     code, out, err = await stack.priorityd("jobs", "cancel", "--repository", str(second))
     assert (code, "1 is in flight" in err) == (1, True)

@@ -66,7 +66,7 @@ async def test_queues_a_job_for_each_id_with_its_priority(shell: Shell) -> None:
     assert (code, out) == (0, "")
     assert "3 of 3 jobs queued" in err
     assert "1 high, 2 medium" in err
-    assert "Of these, 1 at medium for want of a tracked row." in err
+    assert "Of these, 1 at medium, having no tracked row." in err
     assert {event["name"] for event in shell.api.accepted} == {"capture/repository.sync.graphql"}
     assert [(each["repositoryId"], each["priority"], each["days"]) for each in shell.data] == [
         (str(held), 100, 7),
@@ -80,7 +80,7 @@ async def test_reads_ids_and_names_however_the_lines_end(shell: Shell) -> None:
     lines = f"\ufeff{first}\tacme/web\r\n\r\n  {str(second).upper()}   acme/my api \n{first}\n{third}"
     code, out, err = await shell.queue("reviews", "--stdin", "--json", stdin=lines)
     assert code == 0
-    assert "1 of the names were repetitions: each repository is queued once." in err
+    assert "Duplicates ignored: 1. Each repository is queued once." in err
     report = json.loads(out)
     assert (report["queued"], report["duplicates"], report["look_ups"]) == (3, 1, 1)
     assert [

@@ -8,10 +8,10 @@ from tests.checks.situation import Act, Place, Situation, sql
 from tests.support.repository import ROOT
 from tests.support.standby import pair_of_servers
 
-_AGAIN = "Apply the migrations again: what is right stays as it is."
+_AGAIN = "Apply the migrations again: whatever is up to date is left as it is."
 _APPLY_AGAIN = 'priorityd migrations --into "$dir"'
 _PUSH = "priorityd migrations --into supabase/migrations && supabase db push"
-_LACKS = "Give the role what it lacks."
+_LACKS = "Grant the role what it lacks."
 
 
 def _uninstall(place: Place) -> None:
@@ -128,7 +128,7 @@ SITUATIONS = [
         76,
         "Upgrade priorityd on this machine",
         "priorityd --version",
-        mend=_upgrade,
+        fix=_upgrade,
     ),
     Situation(
         "a function is gone",
@@ -140,7 +140,7 @@ SITUATIONS = [
         _APPLY_AGAIN,
     ),
     Situation(
-        "a unit that is needed was not applied",
+        "a required unit was not applied",
         _without("20250103000800 functions"),
         "migrations",
         "but only in part: 20250103000800 functions is missing",
@@ -149,7 +149,7 @@ SITUATIONS = [
         _APPLY_AGAIN,
     ),
     Situation(
-        "half of a line was applied",
+        "an optional part was half applied",
         _without("20250103001100 functions"),
         "migrations",
         "but only in part: 20250103001100 functions is missing",
@@ -158,17 +158,17 @@ SITUATIONS = [
         _APPLY_AGAIN,
     ),
     Situation(
-        "a line was left out",
+        "an optional part was left out",
         _without("20250103001100%"),
         "migrations",
         "without 20250103001100_add_priority_outbox.sql",
         0,
-        "What these are for is off.",
+        "These features are off.",
         _APPLY_AGAIN,
         outcome="warning",
     ),
     Situation(
-        "a step fails: an internal function is gone",
+        "an internal function is gone, so a step fails",
         sql("drop function priorityd.missing_functions"),
         "key and functions",
         "function priorityd.missing_functions() does not exist (42883)",
@@ -191,12 +191,12 @@ SITUATIONS = [
         "indexes",
         "missing or invalid: idx_tracked_repos_priority_drift",
         0,
-        "they make nobody wait",
+        "without blocking reads or writes",
         "priorityd.missing_indexes(true)",
         outcome="warning",
     ),
     Situation(
-        "the planner can't see through the definition of memberships",
+        "the planner can't inline the definition of memberships",
         sql(
             """create or replace function priorityd.memberships()
                returns table (workspace_id uuid, repository_id uuid) language plpgsql stable as $$
@@ -205,11 +205,11 @@ SITUATIONS = [
                end $$"""
         ),
         "memberships",
-        "because the planner can't see through priorityd.memberships()",
+        "because the planner can't inline priorityd.memberships()",
         0,
-        "Make it one select in a SQL function that is STABLE",
+        "Make it a single select in a SQL function that is STABLE",
         "pg_get_functiondef('priorityd.memberships()'::regprocedure)",
-        mend=sql(
+        fix=sql(
             """create or replace function priorityd.memberships()
                returns table (workspace_id uuid, repository_id uuid) language sql stable as $$
                select wr.workspace_id, wr.repository_id from public.workspace_repositories wr $$"""
@@ -217,7 +217,7 @@ SITUATIONS = [
         outcome="warning",
     ),
     Situation(
-        "no right to read workspace_repositories",
+        "no privilege to read workspace_repositories",
         sql("revoke select on workspace_repositories from service_role"),
         "key and functions",
         "permission denied for table workspace_repositories",
@@ -226,7 +226,7 @@ SITUATIONS = [
         "grant select on public.workspace_repositories to service_role",
     ),
     Situation(
-        "no right to change tracked_repositories",
+        "no privilege to update tracked_repositories",
         sql("revoke update on tracked_repositories from service_role"),
         "privileges",
         "the role service_role may not write tracked_repositories",
@@ -235,7 +235,7 @@ SITUATIONS = [
         "grant update (priority, is_workspace_repo, workspace_count, manual_priority)",
     ),
     Situation(
-        "a right to change one column only",
+        "a privilege to update one column only",
         sql(
             "revoke update on tracked_repositories from service_role;"
             "grant update (priority) on tracked_repositories to service_role"
@@ -247,7 +247,7 @@ SITUATIONS = [
         "update (priority, is_workspace_repo, workspace_count, manual_priority)",
     ),
     Situation(
-        "no right to call a function",
+        "no privilege to call a function",
         sql("revoke execute on function sweep_workspace_priorities from service_role"),
         "privileges",
         "lacks a privilege on function sweep_workspace_priorities(",
@@ -256,7 +256,7 @@ SITUATIONS = [
         "select priorityd.grant_access()",
     ),
     Situation(
-        "no right to use the schema priorityd",
+        "no privilege to use the schema priorityd",
         sql("revoke usage on schema priorityd from service_role"),
         "key and functions",
         "permission denied for schema priorityd",
@@ -272,39 +272,39 @@ SITUATIONS = [
         1,
         "no restrictive one",
         "select * from pg_policies",
-        mend=sql("drop policy mine on workspace_repositories"),
+        fix=sql("drop policy mine on workspace_repositories"),
         makes_role=True,
     ),
     Situation(
         "a policy refuses every write",
         _forbid,
         "writes",
-        "that is the restrictive policy frozen",
+        "the cause is the restrictive policy frozen",
         1,
-        "Let it allow the role to change every tracked row.",
+        "Change it so that the role may update every tracked row.",
         "select * from pg_policies where tablename = 'tracked_repositories'",
-        mend=sql("drop policy frozen on tracked_repositories"),
+        fix=sql("drop policy frozen on tracked_repositories"),
         makes_role=True,
     ),
     Situation(
-        "the database is held up",
+        "the database is blocked",
         _hold,
         "key and functions",
         "canceling statement due to statement timeout (57014)",
         69,
-        "this shows which transactions are open, and who waits for whom",
+        "this command shows the open transactions and who waits for whom",
         "pg_blocking_pids(pid)",
-        mend=_let_go,
+        fix=_let_go,
     ),
     Situation(
-        "the database is a standby, which can only be read",
+        "the database is a read-only standby",
         _fail_over,
         "key and functions",
         "(0A000); the database takes no writes",
         69,
-        "It is a standby, or was made read-only",
+        "It is a standby, or it was made read-only",
         "pg_is_in_recovery()",
-        mend=_promote,
+        fix=_promote,
     ),
     Situation(
         "the disk is full",
@@ -312,8 +312,8 @@ SITUATIONS = [
         "key and functions",
         "No space left (53100); the database takes no writes",
         69,
-        "which Supabase does when a disk is full",
+        "which Supabase does when the disk is full",
         "default_transaction_read_only",
-        mend=sql('drop trigger "full" on tracked_repositories'),
+        fix=sql('drop trigger "full" on tracked_repositories'),
     ),
 ]

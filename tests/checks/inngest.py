@@ -12,7 +12,7 @@ from tests.support.event_api import EVENT_KEY, EventApi, serve_asgi
 from tests.support.inngest_functions import SIGNING_KEY, RestApi, function
 
 _EVENT_KEY = "export INNGEST_EVENT_KEY=…"
-_HALF = "no events are sent: that takes INNGEST_EVENT_KEY or INNGEST_DEV"
+_HALF = "no events are sent without INNGEST_EVENT_KEY or INNGEST_DEV"
 _HEEDS = "Set priority.run of these functions to: "
 
 
@@ -65,7 +65,7 @@ SITUATIONS = [
         "Inngest",
         "INNGEST_SIGNING_KEY and INNGEST_BASE_URL (http://127.0.0.1:",
         0,
-        "Set it to have jobs queued and changes announced",
+        "Set it to queue jobs and announce changes",
         _EVENT_KEY,
         outcome="warning",
     ),
@@ -75,22 +75,22 @@ SITUATIONS = [
         "Inngest",
         _HALF,
         0,
-        "Set it to have jobs queued and changes announced",
+        "Set it to queue jobs and announce changes",
         _EVENT_KEY,
         outcome="warning",
     ),
     Situation(
-        "Inngest's event key alone: functions are not looked at",
+        "Inngest's event key alone, so functions can't be checked",
         _inngest(INNGEST_SIGNING_KEY=None),
         "run priority",
-        "is not asked for the functions' priority.run: that takes INNGEST_SIGNING_KEY",
+        "the functions' priority.run can't be checked without INNGEST_SIGNING_KEY",
         0,
-        "Set it to have that looked at as well.",
+        "Set it to have that checked as well.",
         "export INNGEST_SIGNING_KEY=…",
         outcome="skipped",
     ),
     Situation(
-        "a nonsensical signing key",
+        "a malformed signing key",
         _inngest(INNGEST_SIGNING_KEY="nonsense"),
         "settings",
         "INNGEST_SIGNING_KEY: must look like signkey-prod-0123abcd…",
@@ -108,10 +108,10 @@ SITUATIONS = [
         _EVENT_KEY,
     ),
     Situation(
-        "the signing key in the place of the event key",
+        "the signing key instead of the event key",
         _inngest(INNGEST_EVENT_KEY=SIGNING_KEY),
         "Inngest event key",
-        "INNGEST_EVENT_KEY: it is a signing key, and events want an event key",
+        "INNGEST_EVENT_KEY: it is a signing key, not an event key",
         77,
         "Copy the event key from Inngest's dashboard",
         _EVENT_KEY,
@@ -126,24 +126,24 @@ SITUATIONS = [
         "export INNGEST_SIGNING_KEY=…",
     ),
     Situation(
-        "nobody at Inngest's URL",
+        "nothing at Inngest's URL",
         _away,
         "Inngest event key",
         "Inngest can't be reached at http://127.0.0.1:",
         69,
-        "Is that the address of Inngest? INNGEST_BASE_URL says so.",
+        "Is that the address of Inngest? It comes from INNGEST_BASE_URL.",
         "priorityd check",
-        mend=_right_url,
+        fix=_right_url,
     ),
     Situation(
         "a function without priority.run",
         _without_priority,
         "run priority",
-        "priorities do not decide in app/sync (it has no priority.run)",
+        "priorities have no effect in app/sync (it has no priority.run)",
         0,
         _HEEDS,
         "priorityd check",
-        mend=_heed,
+        fix=_heed,
         outcome="warning",
     ),
     Situation(
@@ -154,18 +154,18 @@ SITUATIONS = [
         0,
         _HEEDS,
         "priorityd check",
-        mend=_heed,
+        fix=_heed,
         outcome="warning",
     ),
     Situation(
         "a function whose priority.run is misspelt",
         _inngest("int(event.data.priorty)"),
         "run priority",
-        "priorities do not decide in app/sync ('int(event.data.priorty)'",
+        "priorities have no effect in app/sync ('int(event.data.priorty)'",
         0,
         _HEEDS,
         "priorityd check",
-        mend=_heed,
+        fix=_heed,
         outcome="warning",
     ),
 ]

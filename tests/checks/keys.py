@@ -53,6 +53,11 @@ def _deleted(place: Place) -> None:
     place.set(SUPABASE_SERVICE_ROLE_KEY=None, SUPABASE_SECRET_KEY=key)
 
 
+def _anon_in_env_file(place: Place) -> None:
+    place.set(SUPABASE_SERVICE_ROLE_KEY=None)
+    (place.directory / ".env").write_text(f"SUPABASE_SECRET_KEY={place.stack.server.keys.anon}\n")
+
+
 def use_own_role(place: Place) -> None:
     place.execute(_ROLE_SQL)
     place.open.callback(place.execute, _UNDO_SQL)
@@ -66,6 +71,11 @@ def _situation(name: str, wrong: Act, says: str, remedy: str = _COPY, command: s
 
 SITUATIONS = [
     _situation("the anon key", _key("anon"), "it is the anon key, which is for browsers"),
+    _situation(
+        "the anon key, in .env",
+        _anon_in_env_file,
+        "SUPABASE_SERVICE_ROLE_KEY or SUPABASE_SECRET_KEY: it is the anon key",
+    ),
     _situation("a publishable key", _key("publishable"), "it is a publishable key, which is for browsers"),
     _situation(
         "a personal access token",
@@ -93,7 +103,7 @@ SITUATIONS = [
         command="export SUPABASE_SECRET_KEY=…",
     ),
     _situation(
-        "no key at all",
+        "something that is not a key",
         _literal("super-secret-jwt-token-with-at-least-32-characters"),
         "it has the form of neither a secret key (sb_secret_…) nor a service_role key (eyJ…)",
     ),
@@ -101,7 +111,7 @@ SITUATIONS = [
         "a role's own token without a gateway key",
         use_own_role,
         "it has the form of a key for the role priorityd",
-        "The token of a role of your own, priorityd, needs one of the project's keys beside it",
+        "The token of your own role, priorityd, must be accompanied by one of the project's keys",
         "export PRIORITYD_GATEWAY_KEY=…",
     ),
 ]

@@ -11,7 +11,7 @@ from tests.support.repository import ROOT
 PAGE: Final = ROOT / "docs" / "check.md"
 _MARK: Final = "<!-- What follows is written by `python -m tests.checks.page`. -->\n"
 _HEAD: Final = """\
-| situation | step | it says, among other words | exit code | remedy |
+| situation | step | message (excerpt) | exit code | remedy |
 |---|---|---|---|---|"""
 _PARTS: Final = {
     "Settings": settings.SITUATIONS,
@@ -35,7 +35,7 @@ def page() -> str:
 
 def _line(situation: Situation) -> str:
     says = f"{situation.outcome}: {situation.says.strip(' :;')}".replace("|", "\\|")
-    remedy = "a command" if situation.mend == TYPED else "words"
+    remedy = "a command" if situation.fix == TYPED else "an instruction"
     return f"| {situation.name} | {situation.step} | {says} | {situation.code} | {remedy} |"
 
 

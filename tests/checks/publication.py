@@ -10,8 +10,8 @@ _TAKE_KEY = f"alter table {_TABLE} drop constraint {_TABLE}_pkey"
 _ADD = f"alter publication supabase_realtime add table public.{_TABLE}"
 _MISSING = f"not in the publication supabase_realtime: public.{_TABLE}"
 _KEYLESS = "create table notes (word text); alter publication supabase_realtime add table notes;"
-_MORE = "nobody waits for that, but whoever else listens hears more"
-_SUBSTITUTE = "At least give it a replica identity: that locks the table for a moment"
+_MORE = "this blocks no reads or writes, but other subscribers will receive more"
+_SUBSTITUTE = "give it a replica identity: this locks the table for a moment"
 
 
 def _deletes_work(place: Place) -> None:
@@ -30,7 +30,7 @@ SITUATIONS = [
         "publication",
         "there is no publication supabase_realtime, so nothing is streamed",
         1,
-        "Create it with the tables that are followed.",
+        "Create it with the tables that priorityd follows.",
         "create publication supabase_realtime for table",
         after=_deletes_work,
     ),
@@ -40,7 +40,7 @@ SITUATIONS = [
         "publication",
         _MISSING,
         1,
-        "to whom it belongs. It makes nobody wait.",
+        "This blocks no reads or writes.",
         _ADD,
         after=_deletes_work,
     ),
@@ -50,7 +50,7 @@ SITUATIONS = [
         "publication",
         _MISSING,
         1,
-        "Add what is missing, as authenticator, to whom it belongs.",
+        "Add the tables, as its owner authenticator.",
         _ADD,
         after=_deletes_work,
     ),
@@ -58,7 +58,7 @@ SITUATIONS = [
         "only inserts are published",
         sql("alter publication supabase_realtime set (publish = 'insert')"),
         "publication",
-        "not all comes through supabase_realtime: updates, deletes are not published",
+        "come through supabase_realtime: updates, deletes are not published",
         0,
         _MORE,
         "set (publish = 'insert, update, delete')",
@@ -77,14 +77,14 @@ SITUATIONS = [
         after=_deletes_work,
     ),
     Situation(
-        "deletes are not published, and would fail in a table of the application's",
+        "deletes are not published, and would fail in one of the application's tables",
         sql("alter publication supabase_realtime set (publish = 'insert')", _KEYLESS),
         "publication",
         "updates, deletes are not published",
         0,
-        "has a primary key or a replica identity, or their updates and deletes fail: notes",
+        "otherwise updates and deletes of these would fail: notes",
         "select * from pg_publication_tables",
-        mend=_publish_deletes,
+        fix=_publish_deletes,
         outcome="warning",
         after=sql("insert into notes values ('a'); delete from notes where word = 'a'"),
     ),
@@ -92,7 +92,7 @@ SITUATIONS = [
         "a row filter leaves rows out",
         sql(_TAKE_OUT, f"alter publication supabase_realtime add table {_TABLE} where (id is not null)"),
         "publication",
-        f"of {_TABLE} not all comes through supabase_realtime: a row filter leaves rows out",
+        f"not all changes of {_TABLE} come through supabase_realtime: a row filter leaves rows out",
         0,
         _MORE,
         f"drop table public.{_TABLE}; {_ADD}",
@@ -114,7 +114,7 @@ SITUATIONS = [
         "a table without a primary key that is not published",
         sql(_TAKE_OUT, _TAKE_KEY),
         "publication",
-        "it is not published, or its updates and deletes would fail",
+        "it is not published, because its updates and deletes would fail",
         1,
         _SUBSTITUTE,
         f"set lock_timeout = '2s'; alter table public.{_TABLE} replica identity full; {_ADD}",
@@ -124,17 +124,17 @@ SITUATIONS = [
         "a table without a primary key that is published",
         sql(_TAKE_KEY),
         "publication",
-        "as it is published, its updates and deletes fail",
+        "because it is published, its updates and deletes fail",
         1,
         _SUBSTITUTE,
         f"alter table public.{_TABLE} replica identity full",
         after=_deletes_work,
     ),
     Situation(
-        "a table that was told to have no replica identity",
+        "a table whose replica identity is NOTHING",
         sql(f"alter table {_TABLE} replica identity nothing"),
         "publication",
-        "as it is published, its updates and deletes fail",
+        "because it is published, its updates and deletes fail",
         1,
         _SUBSTITUTE,
         f"alter table public.{_TABLE} replica identity full",

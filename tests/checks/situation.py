@@ -59,7 +59,7 @@ Act = Callable[[Place], Awaitable[None] | None]
 class Situation:
     """What `wrong` does must be found in `step`, with the text `says` and the exit code `code`.
 
-    `remedy` is part of the words that must be printed, `command` of the command. `mend` is `TYPED` if that
+    `remedy` is part of the words that must be printed, `command` of the command. `fix` is `TYPED` if that
     command mends it, else what somebody does who follows the words. `after` looks at what must be so then.
     `makes_role`: it makes the restricted role, which is the server's, so that there can be one at a time.
     """
@@ -71,7 +71,7 @@ class Situation:
     code: int
     remedy: str
     command: str
-    mend: Literal["typed"] | Act = TYPED
+    fix: Literal["typed"] | Act = TYPED
     outcome: Outcome = "failed"
     after: Act | None = None
     makes_role: bool = False

@@ -63,9 +63,9 @@ def _straight(place: Place) -> None:
 
 
 def _situation(
-    name: str, wrong: Act, says: str, remedy: str, mend: Act, command: str = "priorityd check"
+    name: str, wrong: Act, says: str, remedy: str, fix: Act, command: str = "priorityd check"
 ) -> Situation:
-    return Situation(name, wrong, "change stream", says, 1, remedy, command, mend=mend)
+    return Situation(name, wrong, "change stream", says, 1, remedy, command, fix=fix)
 
 
 SITUATIONS = [
@@ -93,7 +93,7 @@ SITUATIONS = [
         "pg_replication_slots",
     ),
     _situation(
-        "WebSockets are not passed on",
+        "WebSockets are not forwarded",
         _no_websockets,
         "the WebSocket handshake was answered with 404",
         "pass WebSockets to /realtime/v1/websocket",
@@ -109,7 +109,7 @@ SITUATIONS = [
     _situation(
         "Realtime is another project's, which has the same keys",
         _mixed,
-        "it is joined but rows do not come",
+        "the channel is joined, but rows do not arrive",
         _SAME,
         _straight,
         "pg_replication_slots",

@@ -29,7 +29,7 @@ def as_line(row: Row) -> str:
     """A row of it. A remedy that was typed is shown as it was printed, one that was followed in its words."""
     finding = row.finding
     said = f"{finding['step']}: {finding['text']}" if finding else "not as it must be"
-    typed = row.situation.mend == TYPED
+    typed = row.situation.fix == TYPED
     remedy = f"`{finding.get('command')}`" if typed else finding.get("remedy", "")
     after = ("yes, typed" if typed else "yes, by hand") if row.good_after else "no"
     cells = (row.situation.name, said, remedy, str(row.code), after)

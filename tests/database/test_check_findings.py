@@ -56,7 +56,7 @@ def test_no_advice_makes_the_application_s_deletes_fail(world: World) -> None:
 def test_deletes_that_fail_because_a_table_is_published_are_told(world: World) -> None:
     world.execute(TAKE_KEY)
     (finding,) = findings(world)
-    assert finding.text.endswith("; as it is published, its updates and deletes fail")
+    assert finding.text.endswith("; because it is published, its updates and deletes fail")
     obey(world, finding)
     assert [finding.outcome for finding in findings(world)] == ["ok"]
 
@@ -66,8 +66,8 @@ def test_what_a_publication_leaves_out_is_told(world: World) -> None:
     (finding,) = findings(world)
     assert finding.outcome == "warning"
     assert finding.text == (
-        "of tracked_repositories, workspace_priority_heartbeats, workspace_repositories not all comes through"
-        " supabase_realtime: deletes are not published"
+        "not all changes of tracked_repositories, workspace_priority_heartbeats, workspace_repositories come"
+        " through supabase_realtime: deletes are not published"
     )
 
 
@@ -75,7 +75,7 @@ def test_no_advice_publishes_more_of_a_table_that_can_t_name_its_rows(world: Wor
     world.execute("alter publication supabase_realtime set (publish = 'insert')")
     world.execute("create table notes (word text); alter publication supabase_realtime add table notes")
     (finding,) = findings(world)
-    assert finding.remedy.endswith("or their updates and deletes fail: notes.")
+    assert finding.remedy.endswith("updates and deletes of these would fail: notes.")
     obey(world, finding)
     world.execute("insert into notes values ('a'); delete from notes where word = 'a'")
 
@@ -91,7 +91,7 @@ def test_a_partitioned_table_is_found_by_sweeps_whatever_the_publication_says(wo
     )
     (finding,) = findings(world)
     assert finding.outcome == "warning"
-    assert finding.text.startswith("workspace_repositories is partitioned, and wal2json")
+    assert finding.text.startswith("workspace_repositories is partitioned, and Realtime's decoder, wal2json")
 
 
 def test_a_stream_that_stays_silent_is_explained_by_a_decoder_that_is_refused(world: World) -> None:
@@ -103,5 +103,5 @@ def test_a_stream_that_stays_silent_is_explained_by_a_decoder_that_is_refused(wo
     found = replace(checked(world), refuses_wal2json=False)
     assert explained(silent, found) == silent
     refused = explained(silent, replace(found, refuses_wal2json=True))
-    assert refused.text == "it is joined; PostgreSQL refuses wal2json, by which Realtime reads"
+    assert refused.text == "it is joined; PostgreSQL refuses wal2json, which Realtime needs"
     assert "output_plugin_libraries" in refused.remedy

@@ -72,11 +72,11 @@ def test_labels_are_those_of_the_metrics(expression: str) -> None:
 def test_panels_lie_in_rows_without_overlapping() -> None:
     rows = [panel["title"] for panel in PANELS if panel["type"] == "row"]
     assert rows == [
-        "Is it right",
-        "Is it fast",
-        "Is it healthy",
+        "Correctness",
+        "Speed",
+        "Health",
         "Jobs by priority",
-        "Jobs in order",
+        "Ordered jobs",
         "Outbox",
     ]
     taken: set[tuple[int, int]] = set()

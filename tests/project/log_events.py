@@ -29,7 +29,7 @@ _COMPUTED: Final = {
     ("jobs/releaser.py", "event"): ("job_release_failed", "job_releases_held_back"),
 }
 _SEVERAL_LEVELS: Final = {
-    ("leader/elector.py", "tell"): {"lease_renewal_failed": {"warning", "debug"}},
+    ("leader/elector.py", "write"): {"lease_renewal_failed": {"warning", "debug"}},
     ("repair/resyncer.py", "log.log"): {"resync_done": {"info"}, "resync_failed": {"warning"}},
 }
 _UNPACKED: Final = {"facts": ("operation", "workspace_id", "repository_id")}

@@ -81,7 +81,7 @@ def test_fails_when_the_daemon_dies() -> None:
         daemon.kill()
         _, words = sandbox.process.communicate(timeout=PATIENCE_SECONDS)
         assert sandbox.process.returncode == 1
-        assert "the daemon ended by itself" in words
+        assert "the daemon exited unexpectedly" in words
         assert sandbox.left_behind() == []
 
 

@@ -224,7 +224,7 @@ async def test_what_is_not_served_says_so_in_a_sentence(
     told = response.json()
     assert (response.status_code, told["code"]) == (400, "PGRST127")
     assert told["message"] == "Feature not implemented"
-    assert told["details"].startswith("This sandbox has no ")
+    assert told["details"].startswith("This sandbox does not support ")
 
 
 @pytest.mark.filterwarnings("ignore:The '(timeout|verify)' parameter is deprecated:DeprecationWarning")

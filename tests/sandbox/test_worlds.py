@@ -69,13 +69,13 @@ def test_the_command_starts_a_world_and_knows_it_again() -> None:
                 assert session.execute("select count(*) from users").fetchone() == (1,)
         done = command(*options)
         assert done.returncode == 1
-        assert "the data is of the world strict" in done.stderr
+        assert "the data directory holds the world strict" in done.stderr
 
 
 def test_the_command_says_why_a_world_is_refused_and_which_there_are() -> None:
     done = command("--no-daemon", "--world", "policies_hidden")
     assert done.returncode == 1
-    assert "the migrations refuse this world: row level security may hide rows" in done.stderr
+    assert "the migrations can't be applied to this world: row level security may hide rows" in done.stderr
     done = command("--world", "nowhere")
     assert done.returncode == 2
     assert "words_bigint" in done.stderr

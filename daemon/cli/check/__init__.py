@@ -1,9 +1,9 @@
-"""`priorityd check`: tests the set-up one step at a time, each in words, with what to do about it.
+"""`priorityd check`: tests the set-up step by step, and says how to fix what is wrong.
 
-Steps test effects: a row is written and taken back, another one must come through the stream. Each part is
-a module of its own. Whatever happens in one is a finding of it, so there are always words, a verdict, and
-what to type next. No command that is printed makes the application's reads or writes fail, and where one
-takes a lock that others notice, that is said.
+The steps test effects: some rows are written and rolled back, and another must come back through the stream.
+Each part is a module. An error in a part becomes one of its findings, so the check always ends with a
+verdict and a command to type next. No command that it prints makes the application's reads or writes fail,
+and if one takes a lock that others would notice, the text says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MARKS: Final = {"ok": "ok", "skipped": "skipped", "warning": "warning", "failed
 
 
 def check_command(*, as_json: bool) -> ExitCode:
-    """Run every step that makes sense after the ones before it; the first that failed gives the exit code."""
+    """Run each step that makes sense after the previous ones. The exit code is that of the first failure."""
     findings = anyio.run(_run, not as_json)
     failed = [finding for finding in findings if finding.outcome == "failed"]
     verdict, command = _verdict(findings)
@@ -76,14 +76,14 @@ def _show(finding: Finding) -> None:
 
 
 def _verdict(findings: Sequence[Finding]) -> tuple[str, str]:
-    """How it stands, and what to type next."""
+    """A summary, and the command to type next."""
     failed = [finding for finding in findings if finding.outcome == "failed"]
     warnings = [finding for finding in findings if finding.outcome == "warning"]
     if failed:
         steps = ", ".join(dict.fromkeys(finding.step for finding in failed))
-        todo = f"Begin with {failed[0].step}" if len(failed) > 1 else "Do what is said there"
-        return f"Not good: {steps}. {todo}, then check again.", failed[0].command or "priorityd check"
+        todo = f"Start with {failed[0].step}" if len(failed) > 1 else "Follow the advice above"
+        return f"Failed: {steps}. {todo}, then check again.", failed[0].command or "priorityd check"
     if warnings:
         steps = ", ".join(dict.fromkeys(finding.step for finding in warnings))
         return f"It works, with warnings: {steps}.", "priorityd run"
-    return "All is good.", "priorityd run"
+    return "All is well.", "priorityd run"

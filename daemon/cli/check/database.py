@@ -1,4 +1,4 @@
-"""What `priorityd check` says about the database, from one answer of it."""
+"""The part of `priorityd check` about the database, based on one answer from it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from priorityd.daemon.cli.check.guard import APPLY, APPLY_AGAIN, from_call
 from priorityd.daemon.cli.check.publication import publication_findings
 from priorityd.daemon.cli.check.writes import writes_findings
 from priorityd.daemon.cli.finding import Finding, from_error, psql
+from priorityd.daemon.cli.output import listed
 from priorityd.daemon.database.rows import DatabaseCheck
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.migration_files import migration_files
@@ -20,26 +21,26 @@ _MEMBERSHIPS: Final = "select pg_get_functiondef('priorityd.memberships()'::regp
 _MISSING_INDEXES: Final = "select unnest(statements) from priorityd.missing_indexes(true)"
 _UNIT: Final = re.compile(r"start_unit\(\s*'([^']+)'")
 _FIRST_OPTIONAL: Final = "20250103001100"
-"""Outbox, ordered jobs and job telemetry may be left out; what comes before is needed."""
-_AGAIN: Final = "Apply the migrations again: what is right stays as it is."
+"""Outbox, ordered jobs and job telemetry may be left out; the files before them are required."""
+_AGAIN: Final = "Apply the migrations again: whatever is up to date is left as it is."
 
 
 def too_old_or_new(version: SchemaVersion, error: ContractError) -> Finding:
-    """The database and this version do not fit together."""
+    """The finding if the database and this version are not compatible."""
     if version.works_from > MIGRATION_SET:
-        remedy = "Upgrade priorityd on this machine, as it was installed: deploy/upgrade.md."
+        remedy = "Upgrade priorityd on this machine, the way it was installed: see deploy/upgrade.md."
         return from_error("migrations", error, remedy, "priorityd --version")
     return from_error("migrations", error, APPLY, APPLY_MIGRATIONS)
 
 
 def in_part(version: SchemaVersion, error: PriorityError) -> Finding:
-    """The function that describes the database is not there, though others are."""
+    """The finding if the function that describes the database is missing, though others are there."""
     text = f"the database is at set {version.set}, but only in part: {error}"
     return Finding("migrations", "failed", text, _AGAIN, APPLY_AGAIN, ExitCode.SCHEMA)
 
 
 def migrations_finding(database: DatabaseCheck) -> Finding:
-    """Whether the set is there as a whole."""
+    """Whether the set is complete."""
     step, version = "migrations", database.schema_version
     text = f"the database is at set {version.set}"
     left_out = version.lacks(tuple(file.name for file in migration_files()))
@@ -54,13 +55,13 @@ def migrations_finding(database: DatabaseCheck) -> Finding:
             ExitCode.SCHEMA,
         )
     if left_out:
-        remedy = f"What these are for is off. To have it: {_AGAIN[:1].lower()}{_AGAIN[1:]}"
+        remedy = f"These features are off. To switch them on: {_AGAIN[:1].lower()}{_AGAIN[1:]}"
         return Finding(step, "warning", f"{text}, without {', '.join(left_out)}", remedy, APPLY_AGAIN)
     return Finding(step, "ok", text)
 
 
 def _missing_units(version: SchemaVersion, left_out: tuple[str, ...]) -> Iterator[str]:
-    """Units of files that are needed, or applied in part."""
+    """The missing units of files that are required, or were applied in part."""
     for file in migration_files():
         if file.name in left_out and file.name >= _FIRST_OPTIONAL:
             continue
@@ -69,7 +70,7 @@ def _missing_units(version: SchemaVersion, left_out: tuple[str, ...]) -> Iterato
 
 
 async def database_findings(store: Store, database: DatabaseCheck) -> AsyncIterator[Finding]:
-    """One finding for each thing that the database has to have."""
+    """One finding for each thing that the database must have."""
     yield _role(database)
     if not database.hidden:
         yield await _privileges(store, database)
@@ -78,7 +79,7 @@ async def database_findings(store: Store, database: DatabaseCheck) -> AsyncItera
 
 
 def catalog_findings(database: DatabaseCheck) -> Iterator[Finding]:
-    """Those for which that one answer is enough."""
+    """The findings that follow from that one answer."""
     yield _memberships(database)
     yield _indexes(database)
     yield from writes_findings(database)
@@ -96,13 +97,12 @@ async def _privileges(store: Store, database: DatabaseCheck) -> Finding:
         return Finding(
             step,
             "failed",
-            f"the role {database.role} lacks a privilege on {', '.join(database.ungranted[:5])}"
-            + (f" and {len(database.ungranted) - 5} more" if len(database.ungranted) > 5 else ""),
-            "Give the role what it lacks.",
+            f"the role {database.role} lacks a privilege on {listed(database.ungranted)}",
+            "Grant the role what it lacks.",
             psql(f"grant usage on schema priorityd to {database.role}; select priorityd.grant_access()"),
             ExitCode.SCHEMA,
         )
-    return Finding(step, "ok", "the key's role may read and write what it has to")
+    return Finding(step, "ok", "the key's role may read and write everything that it needs to")
 
 
 def _role(database: DatabaseCheck) -> Finding:
@@ -113,8 +113,8 @@ def _role(database: DatabaseCheck) -> Finding:
             "failed",
             f"row level security may hide rows of {', '.join(database.hidden)} from the key's role, "
             f"{database.role}: nothing is written",
-            "Use the service_role key; or give the role policies that let every row through, and no "
-            "restrictive one. This lists them.",
+            "Use the service_role key, or give the role policies that let every row through, and no "
+            "restrictive one. This command lists them.",
             psql("select * from pg_policies where schemaname = 'public'"),
             ExitCode.FAILED,
         )
@@ -123,19 +123,19 @@ def _role(database: DatabaseCheck) -> Finding:
 
 def _memberships(database: DatabaseCheck) -> Finding:
     step, found = "memberships", database.memberships
-    whose = "as an operator has defined them" if found.own else "as installed"
+    whose = "by your own definition" if found.own else "by the installed definition"
     text = (
         f"{found.memberships:,} count, {whose}; "
-        f"asking takes {found.one_ms:.1f} ms for one repository, {found.all_ms:.0f} ms for all"
+        f"a query takes {found.one_ms:.1f} ms for one repository, {found.all_ms:.0f} ms for all"
     )
     if found.inlined:
         return Finding(step, "ok", text)
     return Finding(
         step,
         "warning",
-        f"{text}, because the planner can't see through priorityd.memberships()",
-        "Make it one select in a SQL function that is STABLE, without SET and SECURITY DEFINER. "
-        "This shows it.",
+        f"{text}, because the planner can't inline priorityd.memberships()",
+        "Make it a single select in a SQL function that is STABLE and has neither SET nor SECURITY DEFINER. "
+        "This command shows it.",
         psql(_MEMBERSHIPS),
     )
 
@@ -148,7 +148,7 @@ def _indexes(database: DatabaseCheck) -> Finding:
         step,
         "warning",
         f"missing or invalid: {', '.join(database.missing_indexes)}",
-        "Run the statements that this prints, outside a transaction; they make nobody wait.",
+        "This command creates them without blocking reads or writes.",
         f'{psql(_MISSING_INDEXES)} -At | psql "$DATABASE_URL"',
     )
 
@@ -162,5 +162,5 @@ def _deletes(database: DatabaseCheck) -> Finding:
     return Finding(
         "removals",
         "ok",
-        f"{facts}: a removal does not name its repository, so each one asks for a sweep, which finds it",
+        f"{facts}: a removal does not name its repository, so each requests a sweep, which finds it",
     )

@@ -1,4 +1,4 @@
-"""What keeps a step that fails from ending the check without words."""
+"""Turns errors into findings, so that a step that fails does not end the check."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ APPLY_AGAIN: Final = (
     'dir=$(mktemp -d) && priorityd migrations --into "$dir" && '
     'cat "$dir"/*.sql | psql "$DATABASE_URL" -v ON_ERROR_STOP=1'
 )
-"""Applies all of the set, whatever a project's directory and history say is applied."""
+"""Applies the whole set, whatever a project's directory and history say has been applied."""
 APPLY: Final = (
-    "Apply the migrations. For the first time they lock tracked_repositories, for seconds if it has a "
-    "million rows: for a large table see deploy/upgrade.md before."
+    "Apply the migrations. The first time, they lock tracked_repositories, for seconds if it has a million "
+    "rows: for a large table, read deploy/upgrade.md first."
 )
 _WHO_HOLDS: Final = psql(
     "select pid, usename, state, now() - xact_start as since, pg_blocking_pids(pid) as waits_for, "
@@ -27,37 +27,37 @@ _TAKES_WRITES: Final = psql(
     "select pg_is_in_recovery() as standby, current_setting('default_transaction_read_only') as read_only"
 )
 _OTHER_VERSION: Final = (
-    "The functions in the database are of another version: apply the migrations again, what is right stays "
-    "as it is."
+    "The functions in the database are of another version: apply the migrations again. Whatever is up to "
+    "date is left as it is."
 )
 _BY_REASON: Final[Mapping[str, tuple[str, str]]] = {
     "timeout": (
-        "Something holds the database up: this shows which transactions are open, and who waits for whom.",
+        "Something blocks the database: this command shows the open transactions and who waits for whom.",
         _WHO_HOLDS,
     ),
-    "contention": ("Others hold what this needs: this shows who, and since when.", _WHO_HOLDS),
+    "contention": ("Other transactions hold locks that this needs: this command shows them.", _WHO_HOLDS),
     "rate_limited": ("Too many calls: try again in a minute.", "priorityd check"),
     "bad_answer": (_OTHER_VERSION, APPLY_AGAIN),
 }
 
 
 async def guarded(step: str, findings: AsyncIterator[Finding]) -> AsyncIterator[Finding]:
-    """The findings, and whatever ends them before their time as one of this step."""
+    """The findings, and an error that ends them early as a finding of this step."""
     try:
         async for finding in findings:
             yield finding
     except PriorityError as error:
         yield from_call(step, error)
-    except Exception as error:  # noqa: BLE001 - it is told, and the other parts go on
-        text = redact(f"this could not be looked at: {type(error).__name__}: {error}")[:500]
-        remedy = "This is a fault of priorityd's own: please report it with these words."
+    except Exception as error:  # noqa: BLE001 - it is reported, and the other parts go on
+        text = redact(f"this could not be tested: {type(error).__name__}: {error}")[:500]
+        remedy = "This is a bug in priorityd: please report it with this text."
         yield Finding(step, "failed", text, remedy, "priorityd --version", ExitCode.FAILED)
 
 
 def from_call(step: str, error: PriorityError) -> Finding:
-    """What a call of the database that failed means, and what to do about it."""
+    """What a failed call to the database means, and what to do about it."""
     if isinstance(error, MissingGrantError):
-        return from_error(step, error, "Give the role what it lacks.", psql(error.statements))
+        return from_error(step, error, "Grant the role what it lacks.", psql(error.statements))
     if isinstance(error, KeyRefusedError):
         return from_error(step, error, "Copy the key again.", "export SUPABASE_SERVICE_ROLE_KEY=…")
     if isinstance(error, TransientError):
@@ -65,14 +65,14 @@ def from_call(step: str, error: PriorityError) -> Finding:
             return from_error(step, missing_schema(), APPLY, APPLY_MIGRATIONS)
         if "takes no writes" in str(error):
             remedy = (
-                "It is a standby, or was made read-only, which Supabase does when a disk is full: look at "
-                "the project's database page. This shows which."
+                "It is a standby, or it was made read-only, which Supabase does when the disk is full: see "
+                "the project's database page. This command shows which."
             )
             return from_error(step, error, remedy, _TAKES_WRITES)
         remedy, command = _BY_REASON.get(error.reason, ("Try again in a minute.", "priorityd check"))
         return from_error(step, error, remedy, command)
     remedy = (
-        "What the database said tells what is wrong. If something of priorityd's is missing there: apply the "
-        "migrations again, what is right stays as it is."
+        "The database's message says what is wrong. If something of priorityd's is missing, apply the "
+        "migrations again: whatever is up to date is left as it is."
     )
     return from_error(step, error, remedy, APPLY_AGAIN)

@@ -1,4 +1,4 @@
-"""The part of `priorityd check` about Inngest: the event key, and whether functions heed priorities."""
+"""The part of `priorityd check` about Inngest: the keys, and whether functions honour priorities."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _AGAIN: Final = "Try again in a minute."
 
 
 async def inngest_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """Nothing is looked at, and nothing said, without settings for Inngest."""
+    """No findings if nothing is set for Inngest."""
     if not settings.inngest_sends:
         half = [name for name, value in _half_set(settings).items() if value]
         if half:
-            text = f"{_and(half)} set, but no events are sent: that takes INNGEST_EVENT_KEY or INNGEST_DEV"
-            remedy = "Set it to have jobs queued and changes announced, or take the other settings away."
+            text = f"{_and(half)} set, but no events are sent without INNGEST_EVENT_KEY or INNGEST_DEV"
+            remedy = "Set it to queue jobs and announce changes, or remove the other settings."
             yield Finding("Inngest", "warning", text, remedy, "export INNGEST_EVENT_KEY=…")
         return
     async with open_inngest_api(settings) as api:
@@ -37,7 +37,7 @@ async def inngest_findings(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def _half_set(settings: Settings) -> dict[str, object]:
-    """What is of no use without a key for events; URLs are shown, keys are not."""
+    """The settings that have no effect without an event key, with the values of those that are not secret."""
     shown = {
         "INNGEST_BASE_URL": settings.inngest_base_url,
         "INNGEST_API_BASE_URL": settings.inngest_api_base_url,
@@ -53,14 +53,14 @@ def _and(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
 
 
-def _where_from(settings: Settings, own: str) -> str:
-    """Which setting says where Inngest is."""
+def _address_question(settings: Settings, own: str) -> str:
+    """A question about the setting from which Inngest's address comes."""
     names = {own: getattr(settings, own.lower()), "INNGEST_BASE_URL": settings.inngest_base_url}
-    said = next((name for name, value in names.items() if value), None)
-    if said:
-        return f"Is that the address of Inngest? {said} says so."
+    used = next((name for name, value in names.items() if value), None)
+    if used:
+        return f"Is that the address of Inngest? It comes from {used}."
     if settings.inngest_is_dev:
-        return "Is the development server running? INNGEST_DEV says where."
+        return "Is the development server running? The address comes from INNGEST_DEV."
     return _AGAIN
 
 
@@ -68,17 +68,17 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
     step, url = "Inngest event key", settings.inngest_event_api_url
     key = settings.inngest_event_key
     if key is not None and key.get_secret_value().startswith(_SIGNING_KEY):
-        text = "INNGEST_EVENT_KEY: it is a signing key, and events want an event key"
+        text = "INNGEST_EVENT_KEY: it is a signing key, not an event key"
         remedy = "Copy the event key from Inngest's dashboard; the signing key is for INNGEST_SIGNING_KEY."
         return Finding(step, "failed", text, remedy, "export INNGEST_EVENT_KEY=…", ExitCode.KEY_REFUSED)
     try:
         await api.check_event_key()
     except InngestKeyRefusedError as error:
         text = f"{error}, at {url}"
-        remedy = "Copy the event key again from Inngest's dashboard, of the environment of your functions."
+        remedy = "Copy the event key again from Inngest's dashboard, in the environment of your functions."
         return Finding(step, "failed", text, remedy, "export INNGEST_EVENT_KEY=…", error.exit_code)
     except PriorityError as error:
-        remedy = _where_from(settings, "INNGEST_EVENT_API_BASE_URL")
+        remedy = _address_question(settings, "INNGEST_EVENT_API_BASE_URL")
         text = str(error) if url in str(error) else f"{error}, at {url}"
         return Finding(step, "failed", text, remedy, "priorityd check", error.exit_code)
     return Finding(step, "ok", f"{url} accepts it")
@@ -86,8 +86,8 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
 
 async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[Finding]:
     if settings.inngest_signing_key is None and not settings.inngest_is_dev:
-        text = "Inngest is not asked for the functions' priority.run: that takes INNGEST_SIGNING_KEY"
-        remedy = "Set it to have that looked at as well."
+        text = "the functions' priority.run can't be checked without INNGEST_SIGNING_KEY"
+        remedy = "Set it to have that checked as well."
         yield Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
         return
     key = "Inngest signing key"
@@ -95,12 +95,12 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[
         functions = await api.functions()
     except InngestKeyRefusedError as error:
         text = f"{error}, at {settings.inngest_api_url}"
-        remedy = "Copy the signing key again from Inngest's dashboard, of the environment of your functions."
+        remedy = "Copy the signing key again from Inngest's dashboard, in the environment of your functions."
         yield Finding(key, "failed", text, remedy, "export INNGEST_SIGNING_KEY=…", error.exit_code)
     except PermanentError as error:
         yield Finding(_STEP, "skipped", str(error), "Compare priority.run with docs/application.md by hand.")
     except PriorityError as error:
-        remedy = _where_from(settings, "INNGEST_API_BASE_URL")
+        remedy = _address_question(settings, "INNGEST_API_BASE_URL")
         yield Finding(_STEP, "skipped", str(error), remedy, "priorityd check")
     else:
         if settings.inngest_signing_key is not None:
@@ -109,13 +109,13 @@ async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[
 
 
 def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
-    """Whether those that our jobs start have a `priority.run` that starts them in the order of priorities."""
+    """Whether the functions that our jobs start have a `priority.run` that starts them by priority."""
     ours = [each for each in functions if set(each.events) & set(EVENT_NAMES.values())]
     if not ours:
         names = ", ".join(sorted(EVENT_NAMES.values()))
-        text = f"no function of Inngest's is started by a job of ours ({names})"
+        text = f"no Inngest function is triggered by the events of jobs ({names})"
         remedy = (
-            "Have a function triggered by these events, and sync its app with Inngest: docs/application.md."
+            "Have a function triggered by these events, and sync its app with Inngest (docs/application.md)."
         )
         return Finding(_STEP, "warning", text, remedy, "priorityd check")
     events = _events(form)
@@ -126,11 +126,12 @@ def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
         return Finding(
             _STEP,
             "warning",
-            f"priorities do not decide in {', '.join(idle)}",
+            f"priorities have no effect in {', '.join(idle)}",
             f"Set priority.run of these functions to: {run_priority_expression()}",
             "priorityd check",
         )
-    return Finding(_STEP, "ok", f"{len(ours)} functions take jobs, each with a priority.run that works")
+    count = "1 function takes jobs" if len(ours) == 1 else f"{len(ours)} functions take jobs"
+    return Finding(_STEP, "ok", f"{count}, with a priority.run that works")
 
 
 def _events(form: PriorityForm) -> dict[Priority, dict[str, Any]]:

@@ -16,7 +16,7 @@ _STEP: Final = "metrics port"
 
 
 async def port_finding(settings: Settings) -> AsyncIterator[Finding]:
-    """Whether the daemon can listen there, or does already."""
+    """Whether the daemon can listen there, or already does."""
     address = f"{settings.http_host}:{settings.http_port}"
     if await _own_daemon(settings):
         yield Finding(_STEP, "ok", f"{address} is served by a running priorityd")
@@ -24,18 +24,18 @@ async def port_finding(settings: Settings) -> AsyncIterator[Finding]:
     try:
         listen(settings.http_host, settings.http_port).close()
     except ConfigurationError as error:
-        yield _not_to_be_had(settings, error)
+        yield _unavailable(settings, error)
         return
     yield Finding(_STEP, "ok", f"{address} is free")
 
 
-def _not_to_be_had(settings: Settings, error: ConfigurationError) -> Finding:
+def _unavailable(settings: Settings, error: ConfigurationError) -> Finding:
     try:
         listen(settings.http_host, 0).close()
     except ConfigurationError:
-        remedy = "Set PRIORITYD_HTTP_HOST to an address of this machine; 0.0.0.0 stands for all of them."
+        remedy = "Set PRIORITYD_HTTP_HOST to an address of this machine; 0.0.0.0 means all of them."
         return from_error(_STEP, error, remedy, "export PRIORITYD_HTTP_HOST=127.0.0.1")
-    remedy = "Set PRIORITYD_HTTP_PORT to a free port; with 0 any free one is taken, and the log names it."
+    remedy = "Set PRIORITYD_HTTP_PORT to a free port; 0 takes any free one, and the log says which."
     return from_error(_STEP, error, remedy, "export PRIORITYD_HTTP_PORT=0")
 
 

@@ -1,7 +1,7 @@
-"""What `priorityd check` says of the publication that Realtime reads.
+"""The part of `priorityd check` about the publication that Realtime reads.
 
-Publishing a table that has no primary key and no replica identity makes its updates and deletes fail. So no
-command here publishes such a table, or more of a publication that holds one.
+Publishing a table without a primary key or replica identity makes its updates and deletes fail. So no command
+here publishes such a table, or adds operations to a publication that contains one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IDENTIFY: Final = "set lock_timeout = '2s'; alter table public.{} replica ident
 
 
 def publication_findings(publication: PublicationCheck) -> Iterator[Finding]:
-    """What keeps changes from coming, and nothing that would make the application's writes fail."""
+    """What keeps changes from arriving; no remedy makes the application's writes fail."""
     findings = [
         *_unpublished(publication),
         *(_unidentified(publication, table) for table in publication.unidentified),
@@ -42,33 +42,33 @@ def _unpublished(publication: PublicationCheck) -> Iterator[Finding]:
         yield _found(
             "failed",
             "there is no publication supabase_realtime, so nothing is streamed",
-            "Create it with the tables that are followed. It makes nobody wait.",
+            "Create it with the tables that priorityd follows. This blocks no reads or writes.",
             psql("create publication supabase_realtime" + (f" for table {tables}" if tables else "")),
         )
     elif tables:
         yield _found(
             "failed",
             f"not in the publication supabase_realtime: {tables}",
-            f"Add what is missing, as {publication.owner}, to whom it belongs. It makes nobody wait.",
+            f"Add the tables, as its owner {publication.owner}. This blocks no reads or writes.",
             psql(_ADD.format(tables)),
         )
 
 
 def _unidentified(publication: PublicationCheck, table: str) -> Finding:
-    """Given an identity, a table can be published: the same command does both."""
+    """A table without a replica identity. Once it has one it can be published: one command does both."""
     partitioned = table in publication.partitioned
-    effect = "it is not published, or its updates and deletes would fail"
+    effect = "it is not published, because its updates and deletes would fail"
     statements = [_IDENTIFY.format(table)]
     if table not in publication.missing:
-        effect = "as it is published, its updates and deletes fail"
+        effect = "because it is published, its updates and deletes fail"
     elif publication.exists:
         statements.append(_ADD.format(f"public.{table}"))
     remedy = (
-        "A primary key is best. At least give it a replica identity: that locks the table for a moment, for "
-        "which this waits no longer than 2 s, and has each change log the whole row."
+        "A primary key is best. If it can't have one, give it a replica identity: this locks the table for a "
+        "moment, waits no longer than 2 s for the lock, and makes each change log the whole row."
     )
     if partitioned:
-        remedy = "Give each partition a primary key or a replica identity; then apply the migrations again."
+        remedy = "Give each partition a primary key or a replica identity, then apply the migrations again."
     return _found(
         "failed",
         f"{table} has no primary key and no replica identity{' in each partition' if partitioned else ''}; "
@@ -79,7 +79,7 @@ def _unidentified(publication: PublicationCheck, table: str) -> Finding:
 
 
 def _flawed(publication: PublicationCheck) -> Iterator[Finding]:
-    """What does not come through of published tables; one finding for those of which the same is true."""
+    """Published tables whose changes do not all come through; one finding for tables with the same flaws."""
     together: dict[tuple[tuple[str, ...], str, bool], list[str]] = {}
     for table in sorted(publication.flaws):
         alike = publication.flaws[table], publication.repairs.get(table, ""), table in publication.tables
@@ -90,22 +90,22 @@ def _flawed(publication: PublicationCheck) -> Iterator[Finding]:
 
 def _flaw(publication: PublicationCheck, tables: Sequence[str], flaws: Sequence[str]) -> Finding:
     repair = publication.repairs.get(tables[0])
-    remedy = "What does not come is found by sweeps. "
+    remedy = "Sweeps find the changes that do not come through. "
     if repair:
         remedy += (
-            "To have it streamed, publish all of it: nobody waits for that, but whoever else listens hears "
-            "more, as far as policies let them."
+            "To stream them, publish everything: this blocks no reads or writes, but other subscribers will "
+            "receive more as well, as far as policies let them."
         )
     elif publication.unsafe:
         remedy += (
-            "Leave the publication as it is until each of its tables has a primary key or a replica "
-            f"identity, or their updates and deletes fail: {', '.join(publication.unsafe)}."
+            "Do not change the publication before each of its tables has a primary key or replica identity; "
+            f"otherwise updates and deletes of these would fail: {', '.join(publication.unsafe)}."
         )
     else:
-        remedy += "This lists what is published."
+        remedy += "This command lists what is published."
     return _found(
         "warning" if tables[0] in publication.tables else "failed",
-        f"of {', '.join(tables)} not all comes through supabase_realtime: {'; '.join(flaws)}",
+        f"not all changes of {', '.join(tables)} come through supabase_realtime: {'; '.join(flaws)}",
         remedy,
         psql(repair) if repair else _LIST,
     )
@@ -115,8 +115,8 @@ def _partitioned(table: str) -> Finding:
     # eulerto/wal2json, issue 259: "This is not supported."
     return _found(
         "warning",
-        f"{table} is partitioned, and wal2json, by which Realtime reads, names its partitions instead: "
-        "its changes are found by sweeps",
+        f"{table} is partitioned, and Realtime's decoder, wal2json, reports its partitions instead: sweeps "
+        "find its changes",
         "If that is too slow, shorten PRIORITYD_SWEEP_INTERVAL_SECONDS.",
         "export PRIORITYD_SWEEP_INTERVAL_SECONDS=5",
     )

@@ -1,4 +1,4 @@
-"""The part of `priorityd check` about the change stream: a row is written that must come through it."""
+"""The part of `priorityd check` about the change stream: a row is written, and must come back through it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _STEP: Final = "change stream"
 _BEAT_SECONDS: Final = 15.0
 _SLOTS: Final = psql("select slot_name, active, wal_status from pg_replication_slots")
 _PRIVATE_ONLY: Final = "PrivateOnly"
-"""How the refusal begins (supabase/realtime 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`)."""
+"""How this refusal begins (supabase/realtime 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`)."""
 _SWITCHED_OFF: Final = "Realtime was disabled"
-"""The same of a handshake (`lib/realtime_web/channels/user_socket.ex`)."""
-_BY_SWEEPS: Final = "The daemon works by sweeps alone meanwhile."
+"""How the refusal of a handshake begins (`lib/realtime_web/channels/user_socket.ex`)."""
+_BY_SWEEPS: Final = "Until then the daemon relies on sweeps alone."
 
 
 async def stream_findings(
     settings: Settings, store: Store, database: DatabaseCheck
 ) -> AsyncIterator[Finding]:
-    """Whether the subscription goes live and a row comes through."""
-    yield explained(await _Stream(settings, store).try_it(), database)
+    """Test whether the subscription goes live and a row comes through."""
+    yield explained(await _Trial(settings, store).run(), database)
 
 
-class _Stream:
-    """One connection, and what came of it."""
+class _Trial:
+    """One connection, opened to see whether it delivers."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
@@ -53,14 +53,14 @@ class _Stream:
             on_input=self._on_input,
         )
 
-    async def try_it(self) -> Finding:
+    async def run(self) -> Finding:
         try:
-            return await self._try_it()
+            return await self._run()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._stream.close()
 
-    async def _try_it(self) -> Finding:
+    async def _run(self) -> Finding:
         with anyio.move_on_after(JOIN_TIMEOUT_SECONDS + 10):
             await self._stream.open()
             await self._subscribed.wait()
@@ -76,10 +76,10 @@ class _Stream:
         if self._seen.is_set():
             return Finding(_STEP, "ok", "the subscription is live and a row came through")
         return _failed(
-            "it is joined but rows do not come",
+            "the channel is joined, but rows do not arrive",
             "If the publication was changed in the last minute, check again in a minute. Do /rest/v1 and "
             "/realtime/v1 lead to the same project? If so, restart Realtime in the project's settings, and "
-            "see that its replication slot is not blocked.",
+            "make sure that its replication slot is not blocked.",
             _SLOTS,
         )
 
@@ -107,36 +107,36 @@ def _not_live(failure: Failed) -> Finding:
     if _PRIVATE_ONLY in failure.detail:
         return _failed(
             text,
-            'Switch on "Allow public access" in the project\'s Realtime settings: changes of rows come '
-            "through public channels only. Who hears of which row is decided by policies all the same.",
+            'Switch on "Allow public access" in the project\'s Realtime settings: row changes come through '
+            "public channels only. Row level security still decides who receives which row.",
             "priorityd check",
         )
     if failure.reason == "refused" and _SWITCHED_OFF not in failure.detail:
         return _failed(
             text,
-            "Realtime refuses the key that /rest/v1 takes: do both lead to the same project?",
+            "Realtime refuses the key that /rest/v1 accepts: do both lead to the same project?",
             "priorityd check",
         )
     if failure.reason == "connect_failed":
         return _failed(
             text,
-            "Let whatever stands on the way pass WebSockets to /realtime/v1/websocket.",
+            "Configure the proxy or gateway in between to pass WebSockets to /realtime/v1/websocket.",
             "priorityd check",
         )
     return _failed(text, "Is Realtime enabled for the project?", _SLOTS)
 
 
 def explained(finding: Finding, database: DatabaseCheck) -> Finding:
-    """A stream that brings nothing, with the reason for it that the database has."""
+    """The finding, with the reason for its failure as far as the database knows it."""
     if finding.outcome != "failed" or _PRIVATE_ONLY in finding.text:
         return finding
     publication = database.publication
     if database.refuses_wal2json:
         return _failed(
-            f"{finding.text}; PostgreSQL refuses wal2json, by which Realtime reads",
-            "Have wal2json added to output_plugin_libraries, which lists what PostgreSQL may load.",
+            f"{finding.text}; PostgreSQL refuses wal2json, which Realtime needs",
+            "Add wal2json to output_plugin_libraries, the list of output plugins that PostgreSQL may load.",
             psql("show output_plugin_libraries"),
         )
     if not publication.exists or publication.missing or len(publication.tables) < len(publication.flaws):
-        return _failed(finding.text, "Mend the publication first, as said above.", "priorityd check")
+        return _failed(finding.text, "Fix the publication first, as described above.", "priorityd check")
     return finding

@@ -1,4 +1,4 @@
-"""The part of `priorityd check` about Supabase: the URL, the key, and what lies behind them."""
+"""The part of `priorityd check` about Supabase: the URL, the key, then the database and the stream."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _URL: Final = "Supabase URL"
 _KEY: Final = "key and functions"
 _PATIENCE_SECONDS: Final = 10.0
 _SKEW_SECONDS: Final = 30
-"""As much as PostgREST forgives in a token (14.9, `Auth/Jwt.hs`, `allowedSkewSeconds`)."""
+"""The clock skew that PostgREST allows in tokens (14.9, `Auth/Jwt.hs`, `allowedSkewSeconds`)."""
+_KEY_NAMES: Final = ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY")
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]*)", re.IGNORECASE)
 
 
 async def supabase_findings(settings: Settings) -> AsyncIterator[Finding]:
-    """One step after the other, as far as each makes sense after the one before."""
+    """One step after the other, until one fails that the rest depend on."""
     reached = True
     async for finding in guarded(_URL, _address_findings(settings)):
         yield finding
@@ -95,15 +96,15 @@ async def _address_findings(settings: Settings) -> AsyncIterator[Finding]:
     fault = judge_address(url)
     if fault is None:
         try:
-            # Without the key: what is there may be a stranger's.
+            # Without the key: the server there may not be Supabase's.
             async with httpx.AsyncClient(timeout=_PATIENCE_SECONDS) as client:
                 response = await client.get(f"{url}/rest/v1/rpc/{VERSION_FUNCTION}")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             yield _unreachable(url, error)
             return
         except ValueError:
-            # Without its words, which quote the URL, with the password.
-            yield _no_proxy()
+            # The error's own text quotes the URL, password included.
+            yield _bad_proxy()
             return
         fault = _judged(url, response)
     if fault:
@@ -116,7 +117,7 @@ async def _address_findings(settings: Settings) -> AsyncIterator[Finding]:
             "clock",
             "warning",
             f"this machine's clock is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} Supabase's",
-            "Have it set by the network: certificates, tokens and the times in the log go by it.",
+            "Synchronise it over the network: certificates, tokens and times in the log depend on it.",
             "timedatectl set-ntp true",
         )
 
@@ -144,30 +145,30 @@ def _faulty(settings: Settings, fault: Fault) -> Finding:
 
 def _unreachable(url: str, error: Exception) -> Finding:
     host = httpx.URL(url).host
-    said = str(error) or type(error).__name__
+    why = str(error) or type(error).__name__
     remedy = "Compare SUPABASE_URL with the project's API settings; behind a proxy, set HTTPS_PROXY."
     if isinstance(error, httpx.TimeoutException):
-        said = f"no answer within {_PATIENCE_SECONDS:.0f} s"
+        why = f"no answer within {_PATIENCE_SECONDS:.0f} s"
     elif isinstance(error, httpx.ConnectError) and _is_unknown(host):
-        said = f"the name {host} is not known"
+        why = f"the host name {host} does not exist"
         remedy = (
-            "Compare SUPABASE_URL with the project's API settings; a project that was deleted loses its name."
+            "Compare SUPABASE_URL with the project's API settings; the name of a deleted project is gone."
         )
-    elif "CERTIFICATE_VERIFY_FAILED" in said:
-        remedy = "For a certificate authority of your own, name its certificate in SSL_CERT_FILE."
+    elif "CERTIFICATE_VERIFY_FAILED" in why:
+        remedy = "If you have your own certificate authority, set SSL_CERT_FILE to its certificate."
     elif isinstance(error, httpx.RemoteProtocolError):
-        said = f"something listens there that does not speak {httpx.URL(url).scheme}: {said}"
-    text = f"{url} can't be reached: {said}"
+        why = f"the server there does not speak {httpx.URL(url).scheme}: {why}"
+    text = f"{url} can't be reached: {why}"
     return Finding(_URL, "failed", text, remedy, _curl(url), ExitCode.UNAVAILABLE)
 
 
-def _no_proxy() -> Finding:
+def _bad_proxy() -> Finding:
     names = " ".join(sorted(name for name in os.environ if name.lower() in _PROXIES))
     return Finding(
         _URL,
         "failed",
-        f"a proxy is named that can't be used: look at {names}",
-        "It must look like http://HOST:PORT. Correct it, or take it away.",
+        f"the proxy's URL is not valid: see {names}",
+        "It must look like http://HOST:PORT. Correct it or unset it.",
         f"unset {names}",
         ExitCode.CONFIGURATION,
     )
@@ -186,7 +187,7 @@ def _curl(url: str) -> str:
 
 
 def _skew_seconds(response: httpx.Response) -> float:
-    """How far this machine's clock is ahead; 0 where the answer has no time."""
+    """How far this machine's clock is ahead; 0 if the answer has no date."""
     try:
         there = parsedate_to_datetime(response.headers["Date"])
         age = float(response.headers.get("Age", 0))
@@ -205,15 +206,16 @@ def _key_of(settings: Settings) -> str:
 
 
 def _refused(settings: Settings, why: str) -> Finding:
-    names = ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY")
-    name = next((each for each in names if os.environ.get(each)), names[0])
+    # From .env or a secrets directory it may have either name.
+    in_environment = [name for name in _KEY_NAMES if os.environ.get(name)]
+    names = in_environment[:1] or _KEY_NAMES
     remedy = "Copy the service_role key (or a secret key) again from the project's API settings."
-    command = f"export {name}=…"
+    command = f"export {names[0]}=…"
     role = role_of(_key_of(settings))
     if role not in ("service_role", "anon", "authenticated") and settings.gateway_key is None:
         remedy = (
-            f"The token of a role of your own, {role}, needs one of the project's keys beside it: the anon "
-            "key, or a publishable key."
+            f"The token of your own role, {role}, must be accompanied by one of the project's keys: the anon "
+            "key or a publishable key."
         )
         command = "export PRIORITYD_GATEWAY_KEY=…"
-    return Finding(_KEY, "failed", f"{name}: {why}", remedy, command, ExitCode.KEY_REFUSED)
+    return Finding(_KEY, "failed", f"{' or '.join(names)}: {why}", remedy, command, ExitCode.KEY_REFUSED)

@@ -1,4 +1,4 @@
-"""What `priorityd check` says of writes that were tried on tracked rows and taken back."""
+"""The part of `priorityd check` about writes: some were tried on tracked rows and rolled back."""
 
 from __future__ import annotations
 
@@ -19,46 +19,45 @@ _OWN_TABLE: Final = re.compile(r"permission denied for table tracked_repositorie
 
 
 def writes_findings(database: DatabaseCheck) -> Iterator[Finding]:
-    """One for each way in which rows are refused; none where nothing could be tried."""
+    """One finding for each reason for which rows are refused; none if nothing could be tried."""
     writes = database.writes
     if writes is None:
         return
     if not writes.rows:
-        text = "there is no tracked row yet on which one could be tried"
+        text = "there is no tracked row yet to try one on"
         yield Finding(_STEP, "skipped", text, "Check again when there is one.", "priorityd check")
         return
     yield from (_refused(each, writes.rows, database.role) for each in writes.refused)
     if not writes.refused:
         rows = "one row" if writes.rows == 1 else f"{writes.rows} rows"
-        yield Finding(_STEP, "ok", f"{rows} could be written, and what was tried was taken back")
+        yield Finding(_STEP, "ok", f"{rows} could be written; the writes were rolled back")
 
 
 def _refused(write: RefusedWrite, tried: int, role: str) -> Finding:
     every = write.rows == tried
-    rows = "no row" if every else f"{write.rows} of {tried} rows that were tried"
-    can = "can" if every else "can't"
-    said = f"{write.message} ({write.sqlstate})" if write.sqlstate else write.message
-    by = f"; that is {' or '.join(write.culprits)}" if write.culprits else ""
+    rows = "no row can" if every else f"{write.rows} of the {tried} rows tried can't"
+    why = f"{write.message} ({write.sqlstate})" if write.sqlstate else write.message
+    by = f"; the cause is {' or '.join(write.culprits)}" if write.culprits else ""
     outcome, code = ("failed", ExitCode.FAILED) if every else ("warning", ExitCode.DONE)
     remedy, statement = _remedy(write, role)
     command = psql(statement) if statement else "priorityd check --json"
-    return Finding(_STEP, outcome, f"{rows} {can} be written: {said}{by}", remedy, command, code)  # type: ignore[arg-type]
+    return Finding(_STEP, outcome, f"{rows} be written: {why}{by}", remedy, command, code)  # type: ignore[arg-type]
 
 
 def _remedy(write: RefusedWrite, role: str) -> tuple[str, str]:
     if write.sqlstate == _DENIED and _OWN_TABLE.search(write.message):
         columns = "priority, is_workspace_repo, workspace_count, manual_priority"
         return (
-            "Give the role what it lacks.",
+            "Grant the role what it lacks.",
             f"grant select, update ({columns}) on public.tracked_repositories to {role}",
         )
     if write.sqlstate in _UNKNOWN_NAMES:
         remedy = (
-            "The API writes with the search path public, extensions, as the application's own calls do: "
-            "write that name with its schema in the function, which this shows."
+            "The API writes with the search path public, extensions, as the application's own calls do. "
+            "Qualify that name with its schema in the function, which this command shows."
         )
     elif write.sqlstate == _DENIED:
-        remedy = "Let it allow the role to change every tracked row. This shows it."
+        remedy = "Change it so that the role may update every tracked row. This command shows it."
     else:
-        remedy = f"Let it pass changes of {_WRITTEN}. This shows it."
+        remedy = f"Change it so that it accepts changes of {_WRITTEN}. This command shows it."
     return remedy, write.look or ""

@@ -1,4 +1,4 @@
-"""What a channel asks for: `postgres_changes` bindings, read as Realtime reads them. Pure."""
+"""The `postgres_changes` bindings of a channel, parsed like Realtime does. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERYTHING = "*"
 
 
 class BadBinding(ValueError):  # noqa: N818 - named by what it is
-    """A binding that cannot be subscribed; the text is sent to the client."""
+    """A binding that can't be subscribed to; the text is sent to the client."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class Target:
-    """What a binding means: tables (`*` for all of a schema), rows, and a kind of change (`*` for all)."""
+    """What a binding selects: tables (`*` for all of a schema), rows, and a kind of change (`*` for all)."""
 
     schema: str
     table: str
@@ -50,8 +50,8 @@ class Target:
     event: str = EVERYTHING
 
 
-def words(goal: Target) -> str:
-    """What was asked for, as an error message lists it."""
+def description(goal: Target) -> str:
+    """The target as error messages describe it."""
     filters = ""
     if goal.filter is not None:
         parts = (goal.filter.column, goal.filter.operator, goal.filter.value)
@@ -62,26 +62,26 @@ def words(goal: Target) -> str:
 
 
 def read_bindings(config: Any) -> list[Binding]:
-    """The bindings of a join payload's `config`; anything that is not an object is not a binding."""
+    """The bindings in a join payload's `config`; entries that are not objects are ignored."""
     entries = config.get("postgres_changes") if isinstance(config, dict) else None
     return [_binding(entry) for entry in entries or [] if isinstance(entry, dict)]
 
 
 def wants_presence(config: Any) -> bool:
-    """Whether a join payload's `config` turns presence on, which it is not by itself."""
+    """Whether a join payload's `config` turns presence on; it is off by default."""
     presence = config.get("presence") if isinstance(config, dict) else None
     return isinstance(presence, dict) and presence.get("enabled") in (True, "true", "True")
 
 
 def _binding(config: dict[str, Any]) -> Binding:
-    # As with Realtime, the id is a hash of the configuration, the same on every join, below 2^27.
+    # As in Realtime, the id is a hash of the configuration below 2^27, so it is the same on every join.
     return Binding(zlib.crc32(to_json(config).encode()) & 0x7FFFFFF, config)
 
 
 def target(binding: Binding) -> Target:
-    """What the binding means. Raises `BadBinding`."""
+    """What the binding selects. Raises `BadBinding`."""
     event = binding.config.get("event")
-    event = event if event in EVENTS else EVERYTHING  # an unknown word is as good as none
+    event = event if event in EVENTS else EVERYTHING  # an unknown event means all
     match binding.config:
         case {"schema": str(schema), "table": str(table), "filter": str(text)}:
             return Target(schema, table, _filter(text), event)

@@ -1,14 +1,14 @@
-"""From row changes to what each subscriber receives.
+"""Turns row changes into what each subscriber receives.
 
-The rules are those of Realtime's SQL side, which is called walrus:
+The rules are those of Realtime's SQL side, called walrus:
 
-- Per role: the columns that it may select; an error instead of the row if it may not select the whole primary
-  key (401) or there is none (400); DELETEs are exempt.
-- With row security on, an INSERT or UPDATE is told only if the role sees the row now; a DELETE is told to
+- A role gets the columns that it may select. It gets an error instead of the row if it may not select the
+  whole primary key (401) or there is none (400), except for DELETEs.
+- With row security on, an INSERT or UPDATE is sent only if the role sees the row now; a DELETE is sent to
   everyone, with the primary key only.
-- A filter must pass: on INSERT and UPDATE the new row, on DELETE what the replica identity tells of the old.
-- A change of more than 1 MiB is told with an error and only the values of at most 64 bytes.
-- The order is the log's: transactions as they committed, rows as they were written.
+- A filter must pass: for INSERT and UPDATE on the new row, for DELETE on the replica identity of the old one.
+- A change of more than 1 MiB is sent with an error, and with only the values of at most 64 bytes.
+- The order is that of the log: transactions as they were committed, rows as they were written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOG = logging.getLogger(__name__)
 
 _MOST_BYTES = 1024 * 1024
 _MOST_BYTES_OF_A_VALUE = 64
-# Rows that are turned into frames before other work gets a turn.
+# How many rows are turned into frames before other tasks run.
 _CHUNK = 250
 
 Audience = Sequence[tuple["Subscription", list["Interest"]]]
@@ -47,7 +47,7 @@ Audience = Sequence[tuple["Subscription", list["Interest"]]]
 
 @dataclass
 class _Row:
-    """A change with its images as JSON values and the filters that it passes."""
+    """A change with its row images as JSON values, and the filters that it passes."""
 
     change: RowChange
     new: dict[str, Any] | None = None
@@ -60,7 +60,7 @@ class _Row:
 async def publish(
     connection: AsyncConnection[Any], changes: Sequence[RowChange], subscriptions: Iterable[Subscription]
 ) -> int:
-    """Tell these subscriptions about these changes; returns how many bindings were told, each time."""
+    """Send these changes to these subscriptions, and return to how many bindings, summed over the changes."""
     audiences = _audiences(subscriptions)
     wanted = [change for change in changes if _is_wanted(change, audiences.get(change.relation.oid, ()))]
     if not wanted:
@@ -76,7 +76,7 @@ def _is_wanted(change: RowChange, audience: Audience) -> bool:
 
 
 def _audiences(subscriptions: Iterable[Subscription]) -> dict[int, Audience]:
-    """For each table, who is interested and by which bindings."""
+    """For each table, the subscriptions that want its changes, and by which bindings."""
     found: dict[int, list[tuple[Subscription, list[Interest]]]] = defaultdict(list)
     for subscription in subscriptions:
         by_table: dict[int, list[Interest]] = defaultdict(list)
@@ -97,18 +97,19 @@ async def _publish_chunk(
     by_table: dict[int, list[_Row]] = defaultdict(list)
     for row in rows:
         by_table[row.change.relation.oid].append(row)
-    told: set[int] = set()
+    readable: set[int] = set()
     for oid, table in tables.items():
         if oid in by_table and await _read(connection, table, by_table[oid], audiences[oid]):
-            told.add(oid)
-    heard = [row for row in rows if row.change.relation.oid in told]
+            readable.add(oid)
     return sum(
-        _tell(row, tables[row.change.relation.oid], audiences[row.change.relation.oid]) for row in heard
+        _send(row, tables[row.change.relation.oid], audiences[row.change.relation.oid])
+        for row in rows
+        if row.change.relation.oid in readable
     )
 
 
 async def _read(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> bool:
-    """Fill in the rows; False if the table has changed so much since that it is not possible any more."""
+    """Fill in the rows; False if the table has changed so much since then that this is impossible."""
     try:
         await _convert(connection, table, rows, audience)
         if table.row_security and table.primary_key:
@@ -144,7 +145,7 @@ def _size(image: Image) -> int:
 
 
 async def _hide(connection: AsyncConnection[Any], table: Table, rows: list[_Row], audience: Audience) -> None:
-    """Record which rows row security hides from whom."""
+    """Record from which subscriptions row security hides which rows."""
     checked = [(row, new_image(row.change) or {}) for row in rows if row.change.kind is not Kind.DELETE]
     images = [image for _, image in checked]
     seen: dict[str, set[int]] = {}
@@ -160,9 +161,9 @@ async def _hide(connection: AsyncConnection[Any], table: Table, rows: list[_Row]
                 row.hidden_from.add(subscription)
 
 
-def _tell(row: _Row, table: Table, audience: Audience) -> int:
+def _send(row: _Row, table: Table, audience: Audience) -> int:
     texts: dict[str, str] = {}
-    told = 0
+    sent = 0
     for subscription, interests in audience:
         role = subscription.claims.role
         error = table.error_for(role) if row.change.kind is not Kind.DELETE else None
@@ -175,8 +176,8 @@ def _tell(row: _Row, table: Table, audience: Audience) -> int:
             if role not in texts:
                 texts[role] = _error_text(row, error) if error else _text(row, table, role)
             subscription.deliver(texts[role], ids)
-            told += len(ids)
-    return told
+            sent += len(ids)
+    return sent
 
 
 def _passes(row: _Row, interest: Interest) -> bool:
@@ -212,7 +213,7 @@ def _readable(row: _Row, values: dict[str, Any], table: Table, role: str) -> dic
 
 
 def _is_small(value: Any) -> bool:
-    # A null has no size in SQL, so it is left out as well.
+    # Null has no size in SQL, so it is left out as well.
     return value is not None and len(to_json(value).encode()) <= _MOST_BYTES_OF_A_VALUE
 
 

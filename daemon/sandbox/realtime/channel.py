@@ -8,11 +8,11 @@ join ── bad token, or database unreachable ─▶ reply error after 5 s
                       ├────── at once (no changes meanwhile) ────────┘ the publication changed    │
                       └────── after 1 to 3 s (changes still flow) ────────────────────────────────┘
 
-Whoever asks for presence gets an empty `presence_state` after the reply.
+A client that asks for presence gets an empty `presence_state` after the reply.
 
-The channel ends by a leave, another join of the topic, a token that expires or is refused, or too many
-messages (all with `phx_close`; the socket stays open), or with its socket. Its subscription is gone before
-anything else happens.
+The channel ends with a leave, another join of the topic, a token that expires or is refused, or too many
+messages (all with `phx_close`, while the socket stays open), or with its socket. Its subscription is removed
+before anything else happens.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = (5.0, 10.0)
 _RESUBSCRIBE_SECONDS = (1.0, 3.0)
-# The event loop's clock and the wall clock need not agree to the millisecond about when a token has expired.
+# The event loop's clock and the wall clock may differ by milliseconds when a token expires.
 _EXPIRY_MARGIN_SECONDS = 0.05
-# Of 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`.
+# From 2.129.8, `lib/realtime_web/channels/realtime_channel.ex`.
 PRIVATE_ONLY = "PrivateOnly: This project only allows private channels"
 _TOO_MANY_MESSAGES = "Too many messages per second"
 
@@ -78,7 +78,7 @@ class Channel:
 
     @property
     def join_ref(self) -> str | None:
-        """The `join_ref` of the join that made it."""
+        """The `join_ref` of its join."""
         return self._framer.join_ref
 
     def start(
@@ -89,9 +89,10 @@ class Channel:
         replication: Replication,
         old: Channel | None,
     ) -> None:
-        """Answer the join (message `ref`), then subscribe, in a task of these until the channel is over.
+        """Answer the join (message `ref`) and subscribe, in one of these tasks, until the channel ends.
 
-        `old` is the channel that this join displaces; it learns of its end after the reply, as in Phoenix.
+        `old` is the channel that this join replaces. Its client is told of its end after the reply, as in
+        Phoenix.
         """
         self._subscriptions = subscriptions
         self._task = tasks.create_task(self._run(ref, subscriptions, replication, old))
@@ -111,7 +112,7 @@ class Channel:
         await self._stay(subscriptions, replication)
 
     def drop(self) -> None:
-        """End without a word: nothing of it goes on, whatever it was waiting for. Safe to repeat."""
+        """End silently, and cancel whatever it was waiting for. Safe to repeat."""
         self.is_over = True
         if self._subscription is not None and self._subscriptions is not None:
             self._subscriptions.remove(self._subscription)
@@ -133,7 +134,7 @@ class Channel:
         self._end_with(_TOO_MANY_MESSAGES)
 
     def change_token(self, token: object, keys: Keys) -> None:
-        """Take a pushed access token; a bad one ends the channel. New-style keys are no tokens: ignored."""
+        """Use a pushed access token; a bad one ends the channel. Keys that are not tokens are ignored."""
         if not isinstance(token, str) or token == self._token or is_opaque(token):
             return
         try:
@@ -145,7 +146,7 @@ class Channel:
         self._subscribe_again(_RESUBSCRIBE_SECONDS)
 
     def renew(self) -> None:
-        """Subscribe once more, and tell the client."""
+        """Subscribe again, and notify the client."""
         self._subscribe_again(None)
 
     def _subscribe_again(self, after: tuple[float, float] | None) -> None:
@@ -179,7 +180,7 @@ class Channel:
                     self._end_with(at_expiry(self._claims.expires_at))
 
     async def _subscribe(self, subscriptions: Subscriptions, replication: Replication) -> None:
-        """Try until it works, it never will, or it is to be tried anew."""
+        """Try until it succeeds, fails for good, or is to be started over."""
         if self._faults.is_on("withhold"):
             return
         while not self._again.is_set():
@@ -193,7 +194,7 @@ class Channel:
                 self._say_refused(DATABASE_AWAY)
                 await self._pause(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - jitter
             else:
-                # From here to the end without waiting: nothing may come between the ok and the changes.
+                # Nothing is awaited from here on, so that no change can overtake the ok.
                 self._replace(Subscription(self._claims, interests, self._deliver, self.renew), subscriptions)
                 self._say_subscribed()
                 return

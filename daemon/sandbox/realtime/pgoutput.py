@@ -1,10 +1,10 @@
-"""Decoder of PostgreSQL's `pgoutput` messages (protocol version 1), pure.
+"""Decodes PostgreSQL's `pgoutput` messages (protocol version 1). Pure.
 
-The format is PostgreSQL's manual, "Logical Replication Message Formats". A transaction comes as Begin, the
-Relations not yet described in this decoding session, row messages, Commit. Values are text as the type's
-output function writes them. A value that was stored out of line and not touched by an UPDATE is not in the
-log: it is `UNCHANGED` here, which is not null. Truncate, Origin, Type and Message carry no rows and are
-skipped.
+The format is described in PostgreSQL's manual, "Logical Replication Message Formats". A transaction consists
+of Begin, the Relations not yet described in this decoding session, row messages, and Commit. Values are text
+as written by the type's output function. A value that is stored out of line and was not changed by an UPDATE
+is not in the log: it is `UNCHANGED`, which differs from null. Truncate, Origin, Type and Message carry no
+rows and are skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Value = str | None | Unchanged
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the log describes it; `is_key` if it belongs to the replica identity."""
+    """A column as described in the log; `is_key` if it belongs to the replica identity."""
 
     name: str
     type_oid: int
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Relation:
-    """A table as the log describes it."""
+    """A table as described in the log."""
 
     oid: int
     schema: str
@@ -63,8 +63,8 @@ class Kind(Enum):
 class RowChange:
     """One row message.
 
-    `old` is the whole old row if the replica identity is full, the key columns if they changed or the row was
-    deleted (`old_is_key_only`), and None if the log has nothing.
+    `old` is the whole old row if the replica identity is full, only the key columns if they changed or the
+    row was deleted (`old_is_key_only`), and None if the log has nothing.
     """
 
     kind: Kind
@@ -125,7 +125,7 @@ class _Reader:
 
 
 class Decoder:
-    """Decodes the messages of one decoding session, which describes each relation before its first row."""
+    """Decodes the messages of one decoding session, in which each relation is described before its rows."""
 
     def __init__(self) -> None:
         self._relations: dict[int, Relation] = {}
@@ -159,7 +159,7 @@ class Decoder:
     def _relation(self, reader: _Reader) -> None:
         oid, schema, table, identity = reader.uint32(), reader.string(), reader.string(), reader.char()
         columns = tuple(_column(reader) for _ in range(reader.int16()))
-        # pg_catalog travels as an empty schema name.
+        # An empty schema name means pg_catalog.
         self._relations[oid] = Relation(oid, schema or "pg_catalog", table, identity, columns)
 
     def _insert(self, reader: _Reader) -> RowChange:

@@ -1,9 +1,9 @@
-"""Frames of the Phoenix channel protocol as Supabase Realtime speaks it, pure.
+"""Frames of the Phoenix channel protocol as used by Supabase Realtime. Pure.
 
-Version 1.0.0 is a JSON object: `topic`, `event`, `payload`, `ref` (and from clients `join_ref`; the server
-does not send it back). Version 2.0.0 is an array: `[join_ref, ref, topic, event, payload]`. A push carries no
-`ref`; a reply carries the one of the message that it answers; `phx_close` carries the join's. Keys are in
-alphabetical order, as Elixir's small maps are.
+In version 1.0.0 a frame is a JSON object: `topic`, `event`, `payload`, `ref`, and from clients also
+`join_ref`, which the server does not send back. In version 2.0.0 it is an array: `[join_ref, ref, topic,
+event, payload]`. A push has no `ref`; a reply has that of the message that it answers; `phx_close` has that
+of the join. Keys are in alphabetical order, like those of Elixir's small maps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VERSIONS = (OBJECTS, ARRAYS)
 
 
 class MalformedFrame(ValueError):  # noqa: N818 - named by what it is
-    """A frame that the server does not understand, which ends the connection with 1011."""
+    """A frame that can't be understood; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Message:
 
 
 def decode(text: str, version: str) -> Message:
-    """A client's frame. Raises `MalformedFrame`."""
+    """Parse a client's frame. Raises `MalformedFrame`."""
     try:
         frame = json.loads(text)
     except ValueError as error:
@@ -64,7 +64,7 @@ def to_json(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Framer:
-    """Writes the server's frames about one topic in the client's version."""
+    """Writes the server's frames for one topic, in the client's version."""
 
     version: str
     topic: str
@@ -75,7 +75,7 @@ class Framer:
         return self._frame("phx_reply", f'{{"response":{response},"status":"{status}"}}', ref)
 
     def push(self, event: str, payload: str) -> str:
-        """A message of the server's own; `payload` is JSON text."""
+        """A message that is not an answer; `payload` is JSON text."""
         return self._frame(event, payload, None)
 
     def close(self) -> str:
@@ -83,7 +83,7 @@ class Framer:
         return self._frame("phx_close", "{}", self.join_ref)
 
     def system(self, extension: str, status: str, message: str) -> str:
-        """A `system` push: how a subscription or a token fares."""
+        """A `system` push, about a subscription or a token."""
         channel = self.topic.removeprefix("realtime:")
         payload = {"channel": channel, "extension": extension, "message": message, "status": status}
         return self.push("system", to_json(payload))

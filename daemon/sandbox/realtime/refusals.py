@@ -1,4 +1,4 @@
-"""The words in which Realtime refuses tokens, at each of the three places where it looks at them. Pure.
+"""The messages with which Realtime refuses tokens, at each of the three places where it checks them. Pure.
 
 Source: `user_socket.ex`, `realtime_channel.ex` and `channels_authorization.ex` of supabase/realtime v2.129.8.
 """
@@ -42,7 +42,7 @@ def at_join(flaw: InvalidToken) -> str:
 
 
 def after_join(flaw: InvalidToken) -> str:
-    """The message that ends a channel to which the token was pushed."""
+    """The message that ends a channel after a bad token was pushed to it."""
     match flaw.flaw:
         case Flaw.SIGNATURE:
             return ":signature_error"
@@ -55,5 +55,5 @@ def after_join(flaw: InvalidToken) -> str:
 
 
 def at_expiry(expires_at: int | None) -> str:
-    """The message that ends a channel whose token expires, or has expired then."""
+    """The message about an expired token."""
     return f"Token has expired {max(0, int(time.time()) - (expires_at or 0))} seconds ago"

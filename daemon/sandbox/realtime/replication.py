@@ -1,20 +1,21 @@
-"""The reader of the write-ahead log: one temporary logical slot, polled as Realtime polls it.
+"""Reads the write-ahead log through one temporary logical slot, polled like Realtime does.
 
-That is at most 100 changes at a time or one transaction, of all published tables together; at once again
-after changes that somebody had subscribed to, after 150 to 200 ms after any others, else after 500 ms.
+A poll takes at most 100 changes, or one transaction, of all published tables together. The next one follows
+at once after changes that had subscribers, after 150 to 200 ms if there were other changes, and after 500 ms
+if there were none.
 
-The slot belongs to the connection's backend. When that ends, for whatever reason, the slot is gone, and what
-is committed until the next one exists is never seen; nobody is told. That is how the real one works and what
-the daemon's sweep is for.
+The slot belongs to the connection's backend. When that ends, for whatever reason, the slot is gone, and
+whatever is committed before the next one exists is never seen, without notice to anybody. The real server
+works like that, and the daemon's sweep is there for it.
 
-It starts with the first subscription: on a cold server there is a moment between the join's reply and the
-`system` ok in which rows are lost.
+Reading starts with the first subscription: on a cold server, rows committed between the reply to the join and
+the `system` ok are lost.
 
-Once a minute it looks at the publication. If its tables are others, all subscriptions are dropped and every
-channel subscribes again, which its client is told. While none is published there is no slot, and what is
-published then is heard of only when it next looks, though subscriptions are said to have started.
+The publication is checked once a minute. If its tables have changed, all subscriptions are dropped and every
+channel subscribes again, which notifies its client. While no table is published there is no slot, though
+subscriptions are reported as started; tables published then are noticed at the next check.
 
-Over the quota what is polled is dropped.
+Changes polled while over the quota are dropped.
 
 Source: `replication_poller.ex`, `subscription_manager.ex` of supabase/realtime v2.129.8.
 """
@@ -73,17 +74,17 @@ class Replication:
         self._renews = False
 
     async def live(self) -> None:
-        """Return when there is a slot, or nothing to have one for; at once if nobody is to know of none."""
+        """Return when there is a slot, or no table to have one for; at once with the fault `slotless`."""
         self._wanted.set()
         if not self._faults.is_on("slotless"):
             await self._prepared.wait()
 
     def lose_slot(self, seconds: float) -> None:
-        """Be without a slot for this long, then have all channels subscribe again."""
+        """Have no slot for this long, then make all channels subscribe again."""
         self._lost_until, self._renews = time.monotonic() + seconds, True
 
     async def run(self) -> None:
-        """Read until cancelled, over any number of lost connections."""
+        """Read until cancelled, reconnecting as often as necessary."""
         await self._wanted.wait()
         retry_seconds = _FIRST_RETRY_SECONDS
         while True:
@@ -102,7 +103,7 @@ class Replication:
             retry_seconds = min(retry_seconds * 2, _LONGEST_RETRY_SECONDS)
 
     async def _read_log(self) -> None:
-        # Prepared statements would outlive the shape of the tables that they are about.
+        # Prepared statements would become invalid when the tables change.
         connection = await AsyncConnection.connect(
             self._database_url, autocommit=True, prepare_threshold=None, application_name="realtime_rls"
         )
@@ -115,7 +116,7 @@ class Replication:
                 await _drop(connection, slot)
 
     async def _follow(self, connection: AsyncConnection[Any], slot: str) -> None:
-        """Poll as long as there is something published, and look from time to time for what is."""
+        """Poll while any table is published, and check from time to time which ones are."""
         published, has_slot = await _published(connection), False
         while not self._is_interrupted():
             if published and not has_slot:
@@ -140,7 +141,7 @@ class Replication:
         return time.monotonic() < self._lost_until or self._faults.is_on("slotless")
 
     async def _poll(self, connection: AsyncConnection[Any], slot: str) -> float:
-        """Publish what was committed since the last poll; returns how long to wait for the next."""
+        """Publish what was committed since the last poll, and return how long to wait before the next."""
         changes = await self._changes(connection, slot)
         allowed = self._faults.events_per_second(self._settings.events_per_second)
         is_over = self._quota.is_over(time.monotonic(), allowed)
@@ -148,15 +149,15 @@ class Replication:
             return _IDLE_POLL_SECONDS
         if is_over or self._faults.is_on("silence"):
             return 0.0
-        told = await publish(connection, changes, list(self._subscriptions))
-        self._quota.count(told)
-        return 0.0 if told else random.uniform(*_UNWANTED_POLL_SECONDS)  # noqa: S311 - jitter
+        sent = await publish(connection, changes, list(self._subscriptions))
+        self._quota.count(sent)
+        return 0.0 if sent else random.uniform(*_UNWANTED_POLL_SECONDS)  # noqa: S311 - jitter
 
     async def _changes(self, connection: AsyncConnection[Any], slot: str) -> list[RowChange]:
         cursor = connection.cursor(binary=True)
         await cursor.execute(query("poll_changes"), {"slot": slot, "rows": _ROWS_PER_POLL})
         messages = [message async for (message,) in cursor]
-        # Each call is a decoding session of its own: it describes every relation again.
+        # Each call is its own decoding session, which describes every relation again.
         return list(Decoder().decode(messages))
 
 
@@ -166,14 +167,14 @@ async def _published(connection: AsyncConnection[Any]) -> set[int]:
 
 
 def _is_connection_loss(error: Error) -> bool:
-    """Whether the server or the way to it went away, rather than a publication or a setting being wrong."""
+    """Whether the connection or the server failed, rather than a publication or a setting being wrong."""
     return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 async def _drop(connection: AsyncConnection[Any], slot: str) -> None:
-    """Drop the slot now, if the connection still can: its backend would be a moment late.
+    """Drop the slot now, if the connection still works; its backend would drop it a moment later.
 
-    The database may be dropped next, which an active slot prevents.
+    The database may be dropped next, which an active slot would prevent.
     """
     with suppress(Error, TimeoutError):
         async with asyncio.timeout(_DROP_SECONDS):

@@ -1,8 +1,8 @@
-"""Row images: from the log's text to JSON values, and who may see the row. In sets, by PostgreSQL itself.
+"""Converts row images from the log's text to JSON values, and finds out who may see a row.
 
-An image is a dict from column name to text (or None for null); what the log does not have is absent. The
-conversion casts each text to its column's type and takes `to_jsonb` of it, as Realtime does, so every type
-comes out the same.
+PostgreSQL does both, for many rows at a time. An image is a dict from column names to text (None for null);
+values that the log does not have are absent. Each text is cast to its column's type and converted with
+`to_jsonb`, as in Realtime, so every type looks the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Image = dict[str, str | None]
 
 
 def new_image(change: RowChange) -> Image | None:
-    """The row after the change; what an UPDATE did not touch is taken from the old row if that is there."""
+    """The row after the change; values that an UPDATE left alone come from the old row, if that is logged."""
     if change.new is None:
         return None
     image = _image(change, change.new)
@@ -37,13 +37,13 @@ def new_image(change: RowChange) -> Image | None:
 
 
 def old_image(change: RowChange) -> Image | None:
-    """The row before the change, as far as the replica identity tells: all of it or the key."""
+    """The row before the change, as far as it is in the replica identity: all of it, or the key."""
     if change.kind is Kind.INSERT:
         return None
     if change.old is not None and not change.old_is_key_only:
         return _image(change, change.old)
     key = _key_names(change)
-    # An UPDATE that leaves the key alone logs no old key: it is the same as the new one.
+    # An UPDATE that does not change the key logs no old key, because it equals the new one.
     values = change.old if change.old is not None else change.new or ()
     return {name: value for name, value in _image(change, values).items() if name in key}
 
@@ -111,7 +111,7 @@ def _present(values: dict[str, Any], image: Image) -> dict[str, Any]:
 
 
 def _payload(columns: Sequence[TableColumn], images: Sequence[Image]) -> sql.Literal:
-    """The images as a JSON literal: a query with parameters would trip over a % in a name or a filter."""
+    """The images as a JSON literal, because a query with parameters can't have a % in a name or filter."""
     names = [column.name for column in columns]
     cells = (
         {"n": n} | {f"c{i}": image.get(name) for i, name in enumerate(names)}

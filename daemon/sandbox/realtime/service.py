@@ -1,7 +1,7 @@
 """The Realtime side of the sandbox: the WebSocket route and what runs behind it.
 
-A handshake is refused by the gateway, which looks the API key up, or by Realtime, which reads the token that
-the key stands for and takes its time to say no.
+A handshake can be refused by the gateway, which looks the API key up, or by Realtime, which checks the token
+that the key stands for and refuses it after a delay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNKNOWN_KEY = "Invalid authentication credentials"
 
 
 class Realtime:
-    """Accepts sockets and feeds them; `run` has to run for changes to flow."""
+    """Accepts sockets; changes flow to them while `run` runs."""
 
     def __init__(self, database_url: str, keys: Keys, faults: Faults, settings: RealtimeSettings) -> None:
         self._keys = keys
@@ -49,12 +49,12 @@ class Realtime:
             socket.close(code)
 
     def end_channels(self) -> None:
-        """End every channel as over the quota of messages."""
+        """End every channel as if it were over the quota of messages."""
         for socket in self._sockets:
             socket.overrun()
 
     def resubscribe(self, seconds: float) -> None:
-        """Be without a slot for this long, then have every channel subscribe once more."""
+        """Have no slot for this long, then make every channel subscribe again."""
         self._replication.lose_slot(seconds)
 
     async def endpoint(self, websocket: WebSocket) -> None:
@@ -82,7 +82,7 @@ class Realtime:
             self._sockets.discard(socket)
 
     def _refusal(self, token: str) -> JSONResponse | None:
-        """What Realtime itself says to the token, None if nothing."""
+        """Realtime's own refusal of the token, None if it accepts it."""
         if self._faults.is_on("disable"):
             return JSONResponse({"error": _DISABLED}, 403)
         try:

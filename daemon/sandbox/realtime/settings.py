@@ -1,4 +1,4 @@
-"""What a server of Realtime is set to, or has fixed in its source; the defaults are those of v2.129.8."""
+"""Settings and constants of a Realtime server; the defaults are those of v2.129.8."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RealtimeSettings:
-    """`events_per_second` is the quota of changes, of all subscriptions together; Supabase's plans differ.
+    """`events_per_second` is the quota of changes for all subscriptions together; it depends on the plan.
 
-    A refused handshake and a refused join are answered after their `…_refusal_seconds`. The publication is
-    looked at every `publication_seconds`.
+    A refused handshake or join is answered after its `…_refusal_seconds`. The publication is checked every
+    `publication_seconds`.
     """
 
     events_per_second: float = 100.0

@@ -1,7 +1,7 @@
 """One WebSocket connection: its channels, and a bounded queue between them and the network.
 
-Senders queue frames and never await them, so a client that does not read holds up
-nobody; one that falls too far behind is cut off.
+Senders queue frames without waiting, so a client that does not read delays only itself; one that falls too
+far behind is disconnected.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOST_QUEUED_CHARACTERS = 64 * 1024 * 1024
 
 
 class Socket:
-    """A client's connection, already accepted; `token` is the key that opened it, or what it stands for."""
+    """A client's connection, already accepted; `token` is that of the key with which it was opened."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Socket:
         self._writer: asyncio.Task[None] | None = None
 
     def close(self, code: int) -> None:
-        """End the connection with this code, as soon as the client has read what is being written."""
+        """Close the connection with this code, after the frame that is being written."""
         self._close_code = self._close_code or code
         self._wake.set()
 
     def overrun(self) -> int:
-        """End its channels as the server does over its quota of messages; returns how many."""
+        """End its channels like a server over its quota of messages, and return how many there were."""
         open_channels = [channel for channel in self._channels.values() if not channel.is_over]
         for channel in open_channels:
             channel.overrun()
@@ -91,7 +91,7 @@ class Socket:
         self._queue.append(frame)
         self._queued_characters += len(frame)
         if self._queued_characters > _MOST_QUEUED_CHARACTERS and self._writer is not None:
-            # A polite close would have to wait for the client as well.
+            # A closing handshake would have to wait for the client as well.
             self._writer.cancel()
         self._wake.set()
 
@@ -118,7 +118,7 @@ class Socket:
                 return
             text = frame.get("text")
             if text is None and self._version == ARRAYS:
-                continue  # binary frames are broadcasts, which are not served
+                continue  # binary frames are broadcasts, which the sandbox does not serve
             try:
                 message = decode(text or "", self._version)
             except MalformedFrame:
@@ -155,7 +155,7 @@ class Socket:
         if self._faults.is_on("refuse"):
             return
         if self._faults.is_on("limit"):
-            # The reason would be in the reply, which comes later than the end of the socket.
+            # The reply has the reason, but would come after the socket's end.
             self.close(_TOO_MANY_JOINS)
             return
         if self._faults.is_on("private"):
@@ -192,7 +192,7 @@ class Socket:
     def _leave(self, message: Message, channel: Channel | None) -> None:
         if channel is None:
             self._send(self._framer(message, message.join_ref).reply(message.ref, "ok", "{}"))
-        # A leave that names another join has lost a race with it: Phoenix ignores it.
+        # A leave with another join_ref has lost a race with a new join; Phoenix ignores it.
         elif channel.join_ref == message.join_ref:
             channel.leave(message.ref)
 
@@ -201,7 +201,7 @@ class Socket:
         return None if channel is None or channel.is_over else channel
 
     def _displace(self, topic: str) -> Channel | None:
-        """Take the topic's channel away, silently; it is returned if it was still alive."""
+        """End the topic's channel silently, and return it if it was still alive."""
         channel = self._channel(topic)
         if channel is not None:
             channel.drop()

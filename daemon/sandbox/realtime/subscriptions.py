@@ -1,10 +1,10 @@
-"""The subscriptions: which client listens to what.
+"""The subscriptions: which client is subscribed to what.
 
-A subscription is made in two steps. `Subscriptions.check` asks the database whether each binding is possible:
+A subscription is made in two steps. `Subscriptions.check` asks the database whether each binding is valid:
 the role exists, the tables are in the publication, the filter's column can be read and its value has the
-column's type. It raises `BadBinding` in Realtime's words for the first that is not, so one bad binding
-spoils all. `activate` then makes it count; it does not wait, so that the caller can queue the `system`
-message in the same step and no change can get in front of it.
+column's type. It raises `BadBinding` with Realtime's message for the first that is not, so one bad binding
+spoils all. `activate` then puts the subscription into effect. It does not await anything, so the caller can
+queue the `system` message in the same step, and no change can overtake it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from priorityd.daemon.sandbox.realtime.bindings import (
     Binding,
     Filter,
     Target,
+    description,
     target,
-    words,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Interest:
     event: str
 
     def is_in(self, kind: Kind) -> bool:
-        """Whether it is interested in this kind of change."""
+        """Whether this kind of change is wanted."""
         return self.event in (EVERYTHING, kind.value)
 
 
@@ -55,8 +55,8 @@ class Interest:
 class Subscription:
     """A channel's interests under one token, and where its changes go.
 
-    `deliver(data, ids)` gets a change as JSON text and the ids of the bindings that it matches; `renew` has
-    the channel subscribe once more.
+    `deliver(data, ids)` is called with a change as JSON text and the ids of the bindings that it matches;
+    `renew` makes the channel subscribe again.
     """
 
     claims: Claims
@@ -66,7 +66,7 @@ class Subscription:
 
 
 class Subscriptions:
-    """The active subscriptions, and the check that a new one has to pass."""
+    """The active subscriptions, and the check that a new one must pass."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
@@ -76,15 +76,15 @@ class Subscriptions:
         return iter(self._active)
 
     def activate(self, subscription: Subscription) -> None:
-        """Let changes reach it from now on."""
+        """Deliver changes to it from now on."""
         self._active[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
-        """Let no more changes reach it; removing twice is harmless."""
+        """Deliver no more changes to it; removing it twice is harmless."""
         self._active.pop(subscription, None)
 
     def renew(self) -> None:
-        """Drop all of them at once and have each channel subscribe again, which tells its client."""
+        """Drop all at once and make each channel subscribe again, which notifies its client."""
         dropped, self._active = list(self._active), {}
         for subscription in dropped:
             subscription.renew()
@@ -101,7 +101,7 @@ class Subscriptions:
     async def check(self, bindings: list[Binding], claims: Claims) -> tuple[Interest, ...]:
         """The interests that these bindings mean for this token.
 
-        Raises `BadBinding` with the reason; `psycopg.OperationalError` without a database.
+        Raises `BadBinding` with the reason, and `psycopg.OperationalError` if the database is unavailable.
         """
         wanted = [(binding, target(binding)) for binding in bindings]
         async with await self._connect() as connection:
@@ -129,18 +129,18 @@ async def _interests(
     except Error as error:
         raise BadBinding(
             "Unable to subscribe to changes with given parameters. An exception happened so please check "
-            f"your connect parameters: {words(goal)}. Exception: {_words(error)}"
+            f"your connect parameters: {description(goal)}. Exception: {_postgrex_message(error)}"
         ) from error
     if not tables:
         raise BadBinding(
             "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the "
-            f"given connect parameters: {words(goal)}"
+            f"given connect parameters: {description(goal)}"
         )
     return [Interest(binding.id, oid, goal.filter, goal.event) for oid in tables]
 
 
 async def _tables(connection: AsyncConnection, goal: Target, role: str) -> list[int]:
-    # Raises 42704 for a role that there is not, before anything else is looked at.
+    # Raises 42704 if the role does not exist, before anything else is checked.
     await connection.execute("select quote_ident(%s::text)::regrole", [role])
     column = goal.filter.column if goal.filter else None
     parameters = {"column": column, "role": role, "schema": goal.schema or EVERYTHING, "table": goal.table}
@@ -153,7 +153,7 @@ async def _tables(connection: AsyncConnection, goal: Target, role: str) -> list[
 async def _try_filter(
     connection: AsyncConnection, row_filter: Filter | None, column: str | None, column_type: str | None
 ) -> None:
-    """Raises the error that the filter would meet on a row."""
+    """Raise the error that the filter would cause for a row."""
     if row_filter is None:
         return
     if column is None or column_type is None:
@@ -170,12 +170,12 @@ def filter_value(row_filter: Filter, column_type: str) -> sql.Composed:
 
 
 def type_sql(type_name: str) -> sql.SQL:
-    """A type's name as SQL: it comes from format_type(), which quotes what needs it."""
+    """A type's name as SQL. It comes from format_type(), which quotes names as necessary."""
     return sql.SQL(type_name)
 
 
 def filter_condition(row_filter: Filter, column: sql.Composable, column_type: str) -> sql.Composed:
-    """Whether a value of the column passes; a null passes nothing."""
+    """Whether a value of the column passes the filter; null passes none."""
     operator = sql.SQL(OPERATORS[row_filter.operator])
     value = filter_value(row_filter, column_type)
     return sql.SQL("coalesce({} {} ({}), false)").format(column, operator, value)
@@ -185,8 +185,8 @@ class _RefusedError(Error):
     """Raised where Realtime's own check raises an exception inside the database."""
 
 
-def _words(error: Error) -> str:
-    """An exception as Postgrex words it: `ERROR 22P02 (invalid_text_representation) invalid input …`."""
+def _postgrex_message(error: Error) -> str:
+    """An error as Postgrex formats it: `ERROR 22P02 (invalid_text_representation) invalid input …`."""
     if isinstance(error, _RefusedError):
         return f"ERROR P0001 (raise_exception) {error}"
     condition = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

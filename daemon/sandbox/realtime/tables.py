@@ -1,6 +1,6 @@
-"""What the catalog says now about the tables whose changes are being delivered.
+"""The catalog's current description of the tables whose changes are being delivered.
 
-Reloaded for every poll that has changes: row security, grants and columns may have changed since the last.
+It is read again for every poll that has changes, because row security, grants and columns may have changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column; `type` is for casts, `type_name` is what clients are told, `readers` may select it."""
+    """A column; `type` is for casts, `type_name` is sent to clients, and `readers` may select it."""
 
     name: str
     type_name: str
@@ -45,11 +45,11 @@ class Table:
 
     @cached_property
     def primary_key(self) -> tuple[TableColumn, ...]:
-        """The columns of the primary key, none if there is none."""
+        """The columns of the primary key; empty if there is none."""
         return tuple(column for column in self.columns if column.is_primary_key)
 
     def columns_json(self, role: str) -> str:
-        """The `columns` of a change: the names and types that the role may select."""
+        """The `columns` of a change: names and types of those that the role may select."""
         if role not in self._columns_json:
             readable = [{"name": c.name, "type": c.type_name} for c in self.columns if role in c.readers]
             self._columns_json[role] = to_json(readable)
@@ -60,7 +60,7 @@ class Table:
         return {}
 
     def error_for(self, role: str) -> str | None:
-        """Why the role gets an error instead of rows, if so (DELETEs are exempt from it)."""
+        """The error that the role gets instead of rows, if any (not for DELETEs)."""
         if not self.primary_key:
             return "Error 400: Bad Request, no primary key"
         if not all(role in column.readers for column in self.primary_key):
@@ -71,7 +71,7 @@ class Table:
 async def read_tables(
     connection: AsyncConnection[Any], oids: Iterable[int], roles: Iterable[str]
 ) -> dict[int, Table]:
-    """These tables by oid; one that was dropped meanwhile is missing."""
+    """These tables by oid; those dropped meanwhile are missing."""
     parameters = {"tables": list(oids), "roles": list(roles)}
     rows = await (await connection.execute(query("table_columns"), parameters)).fetchall()
     columns: dict[tuple[int, bool, str, str], list[TableColumn]] = {}

@@ -1,7 +1,7 @@
-"""Errors as PostgREST answers them: a body of code, message, details and hint, and the HTTP status.
+"""Errors as PostgREST answers them: a body with code, message, details and hint, and the HTTP status.
 
-The table from SQLSTATE to status is PostgREST's ("HTTP Status Codes" in its manual's page on errors, and the
-few special cases of its source).
+The mapping from SQLSTATE to status is PostgREST's ("HTTP Status Codes" on its manual's page about errors, and
+a few special cases in its source).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from http import HTTPStatus
 from psycopg import Error
 from starlette.responses import JSONResponse, Response
 
-# The first entry whose prefix fits decides, so exact codes come before their class.
+# The first entry whose prefix matches counts, so exact codes come before their class.
 _STATUS_BY_SQLSTATE: tuple[tuple[str, int], ...] = (
     ("08", 503),
     ("09", 500),
@@ -47,8 +47,7 @@ _STATUS_BY_SQLSTATE: tuple[tuple[str, int], ...] = (
 )
 
 
-# PostgREST adds to every 503 how long it will wait before it reconnects, and never sets that number: it is
-# always 0.
+# PostgREST adds its delay before reconnecting to every 503, but never sets that number: it is always 0.
 _NEXT_DELAY = "0"
 
 
@@ -93,7 +92,7 @@ class ApiError(Exception):
 
 
 def from_database(error: Error, role: str) -> ApiError:
-    """A database error as an answer to this role."""
+    """The answer to a request of this role that failed with a database error."""
     if error.sqlstate is None:
         return connection_lost(error)
     message = error.diag.message_primary or str(error)
@@ -102,7 +101,7 @@ def from_database(error: Error, role: str) -> ApiError:
 
 
 def status_of(sqlstate: str, message: str, role: str) -> int:
-    """The HTTP status of a SQLSTATE; what is forbidden to anon is 401 for it: it might log in."""
+    """The HTTP status of a SQLSTATE; for anon, a missing privilege is 401, because logging in might help."""
     if sqlstate == "42501" and role == "anon":
         return 401
     if sqlstate == "22023" and message.startswith("role") and message.endswith("does not exist"):
@@ -139,5 +138,5 @@ def no_schema_cache() -> ApiError:
 
 
 def gateway_refusal(message: str, hint: str) -> JSONResponse:
-    """Supabase's API gateway refuses a key before PostgREST sees the request, in its own form."""
+    """The answer of Supabase's API gateway, which refuses a key before PostgREST sees the request."""
     return JSONResponse({"message": message, "hint": hint}, 401)

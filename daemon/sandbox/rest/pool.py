@@ -1,4 +1,4 @@
-"""A bounded pool of database connections that work as `authenticator`, PostgREST's login role."""
+"""A bounded pool of database connections, logged in as `authenticator` like PostgREST's."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CONNECT_SECONDS = 5
 
 
 def as_authenticator(database_url: str) -> str:
-    """Where PostgREST logs in: as nobody for whom the last connection slots are kept."""
+    """The URL with PostgREST's login role, for which no connection slots are reserved."""
     return make_conninfo(database_url, user="authenticator")
 
 
 class Pool:
-    """At most `size` connections at a time; waiting longer than `acquire_seconds` for one is an error."""
+    """At most `size` connections; waiting longer than `acquire_seconds` for one is an error."""
 
     def __init__(self, database_url: str, size: int = 10, acquire_seconds: float = 10.0) -> None:
         self._database_url = database_url
@@ -33,7 +33,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection outside any transaction. Raises `ApiError` when there is none to be had."""
+        """A connection outside any transaction. Raises `ApiError` if none is available."""
         await self._acquire()
         try:
             connection = await self._take()
@@ -78,7 +78,7 @@ class Pool:
 
     async def _give_back(self, connection: AsyncConnection[Any]) -> None:
         if connection.closed:
-            # What broke one has most likely broken all: discard them.
+            # Whatever broke this one has most likely broken all: discard them.
             await self.close()
         else:
             self._idle.append(connection)

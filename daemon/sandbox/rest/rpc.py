@@ -1,4 +1,4 @@
-"""One call of a function: one transaction, as the caller's role."""
+"""Calls a function, in one transaction with the caller's role."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from priorityd.daemon.sandbox.rest.pool import Pool
     from priorityd.daemon.sandbox.rest.schema_cache import Function
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 _ISOLATION_LEVELS = {
     "read uncommitted": IsolationLevel.READ_COMMITTED,
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -26,7 +26,7 @@ _ISOLATION_LEVELS = {
 
 @dataclass(frozen=True)
 class Call:
-    """What to call, with which JSON arguments, for whom."""
+    """The function to call, its JSON arguments, and the caller."""
 
     function: Function
     arguments: dict[str, Any]
@@ -37,28 +37,28 @@ class Call:
 
     @property
     def isolation(self) -> str:
-        """The function's own setting wins over the role's, and both over the database's."""
+        """The isolation level: the function's setting, otherwise the role's, otherwise the default."""
         settings = self.settings | self.function.hoisted_settings
         return settings.get("default_transaction_isolation", "read committed").lower()
 
 
 @dataclass(frozen=True)
 class Result:
-    """The answer as JSON text, and how many rows it has; no text for a function that returns nothing."""
+    """The answer as JSON text and its number of rows; no text for a function that returns nothing."""
 
     text: str | None
     rows: int
 
 
 async def execute(pool: Pool, call: Call) -> Result:
-    """Call the function. Raises `ApiError`; then nothing has happened."""
+    """Call the function. Raises `ApiError`, in which case nothing was changed."""
     async with pool.connection() as connection:
         row = None
         while row is None:
             try:
                 row = await _try(connection, call)
             except (SerializationFailure, DeadlockDetected):
-                # Indefinitely, and as fast as possible, whether the client still waits or not.
+                # PostgREST retries without end or pause, even if the client has left.
                 continue
             except Error as error:
                 raise from_database(error, call.role) from error
@@ -67,7 +67,7 @@ async def execute(pool: Pool, call: Call) -> Result:
 
 
 async def _try(connection: AsyncConnection[Any], call: Call) -> tuple[str | None, int]:
-    # What BEGIN names wins over default_transaction_read_only, and makes it fail on a standby.
+    # BEGIN with READ WRITE overrides default_transaction_read_only, and fails on a standby.
     await connection.set_isolation_level(_ISOLATION_LEVELS[call.isolation])
     await connection.set_read_only(call.read_only)
     async with connection.transaction():
@@ -83,7 +83,7 @@ async def become(
     role_settings: dict[str, str],
     own_settings: dict[str, str],
 ) -> None:
-    """Go on as this role, with its settings and those of what is called, which win."""
+    """Switch to this role, with its settings; the settings of the function called take precedence."""
     settings = {
         "search_path": '"public", "extensions"',
         **role_settings,
@@ -91,14 +91,14 @@ async def become(
         "request.jwt.claims": json.dumps(claims),
         **own_settings,
     }
-    # All in one statement, in this order, as PostgREST does it: each one more would be a round trip.
+    # All in one statement and in this order, as in PostgREST: each further statement would be a round trip.
     one = sql.SQL("set_config({}, {}, true)")
     each = [one.format(sql.Literal(name), sql.Literal(value)) for name, value in settings.items()]
     await connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(each)))
 
 
 def _statement(function: Function, arguments: dict[str, Any]) -> sql.Composed:
-    """A query of one row: the result as JSON text and its number of rows."""
+    """A query that returns one row: the result as JSON text, and its number of rows."""
     template = {
         (False, False): "select coalesce(to_json(f.r)::text, 'null'), 1 from {source} as f(r)",
         (False, True): "select to_json(f)::text, 1 from {source} as f",
@@ -107,11 +107,11 @@ def _statement(function: Function, arguments: dict[str, Any]) -> sql.Composed:
         (True, True): "select coalesce(json_agg(t), '[]')::text, count(*) from ("
         "select f.* from {source} as f limit {limit}) t",
     }[function.returns_set, function.returns_rows]
-    return sql.SQL(template).format(source=_source(function, arguments), limit=MOST_ROWS)
+    return sql.SQL(template).format(source=_source(function, arguments), limit=MAX_ROWS)
 
 
 def _source(function: Function, arguments: dict[str, Any]) -> sql.Composed:
-    """The call in a FROM clause, after a record that turns the JSON arguments into the function's types."""
+    """The call in a FROM clause, after a record that casts the JSON arguments to the function's types."""
     name = sql.Identifier("public", function.name)
     if not arguments:
         return sql.SQL("{}()").format(name)
@@ -122,7 +122,7 @@ def _source(function: Function, arguments: dict[str, Any]) -> sql.Composed:
     named = sql.SQL(", ").join(
         sql.SQL("{0} => sandbox_args.{0}").format(sql.Identifier(argument)) for argument in arguments
     )
-    # The values as a literal: a query with parameters would trip over a % in an argument's name.
+    # The values are a literal, because a query with parameters can't have a % in an argument's name.
     return sql.SQL("json_to_record({}::json) as sandbox_args({}), lateral {}({})").format(
         sql.Literal(json.dumps(arguments)), columns, name, named
     )

@@ -1,9 +1,9 @@
-"""The functions that can be called, as they were when the cache was last loaded.
+"""The functions that can be called, as of the last time the cache was loaded.
 
-Like PostgREST's, it is loaded at the start and again on `NOTIFY pgrst`, when the listening connection has to
-be rebuilt, and after each answer of 503: a function created meanwhile is unknown until then, and a dropped
-one is still called. While it can't be loaded nothing can be called, and each attempt comes twice as long
-after the last: after a long outage PostgREST is back up to 32 s later than PostgreSQL.
+Like PostgREST's, the cache is loaded at the start, on `NOTIFY pgrst`, when the listening connection has to be
+rebuilt, and after each 503. Until then a new function is unknown, and a dropped one is still called. While
+the cache can't be loaded, nothing can be called; the delay between attempts doubles each time, so after a
+long outage PostgREST is back up to 32 s later than PostgreSQL.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _CONNECT_SECONDS = 5
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 32.0
 _HOISTED = ("statement_timeout", "plan_filter.statement_cost_limit", "default_transaction_isolation")
-# How alike a name has to be to be suggested instead.
-_ALIKE = 0.75
+_MIN_SIMILARITY = 0.75
+"""How similar a name must be to be suggested."""
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function as the catalog had it; arguments from `required` on have defaults."""
+    """A function according to the catalog; arguments from index `required` on have defaults."""
 
     name: str
     returns_set: bool
@@ -48,7 +48,7 @@ class Function:
     settings: list[str]
 
     def takes(self, names: set[str]) -> bool:
-        """Whether these are all arguments that it needs and none that it has not."""
+        """Whether it can be called with exactly these arguments."""
         return set(self.names[: self.required]) <= names <= set(self.names)
 
     @property
@@ -58,14 +58,14 @@ class Function:
 
     @property
     def hoisted_settings(self) -> dict[str, str]:
-        """Its own settings that PostgREST applies to the whole transaction."""
+        """Those of its settings that PostgREST applies to the whole transaction."""
         pairs = dict(setting.split("=", 1) for setting in self.settings)
         return {name: value for name, value in pairs.items() if name.lower() in _HOISTED}
 
 
 @dataclass
 class SchemaCache:
-    """The cache and what keeps it fresh; `run` has to run."""
+    """The cache, which `run` keeps up to date."""
 
     database_url: str
     _functions: dict[str, list[Function]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class SchemaCache:
     _retry_seconds: float = _FIRST_RETRY_SECONDS
 
     async def run(self) -> None:
-        """Load, and load again whenever told to, until cancelled."""
+        """Load the cache, and reload it when notified, until cancelled."""
         while True:
             self._doubted.clear()
             try:
@@ -88,12 +88,12 @@ class SchemaCache:
                 self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
 
     def doubt(self) -> None:
-        """Load it by a new connection: an answer says that the database is not there."""
+        """Reload it over a new connection, because an answer says that the database is unavailable."""
         if self._loaded.is_set():
             self._doubted.set()
 
     async def loaded(self) -> None:
-        """Return when it has been loaded once."""
+        """Return when it is loaded."""
         await self._loaded.wait()
 
     def find(self, name: str, arguments: set[str]) -> Function:
@@ -127,14 +127,14 @@ class SchemaCache:
                 if not listens:
                     await asyncio.sleep(_FIRST_RETRY_SECONDS)
                     return
-                if await self._told_or_doubted(connection):
+                if await self._wait_for_news(connection):
                     return
 
-    async def _told_or_doubted(self, connection: AsyncConnection[Any]) -> bool:
-        """Wait for a notification, or for doubt; whether it is doubt."""
+    async def _wait_for_news(self, connection: AsyncConnection[Any]) -> bool:
+        """Wait for a notification or a call of `doubt`; true for the latter."""
 
         async def notified() -> None:
-            # One at a time: the connection cannot be used for anything else while it listens.
+            # Only one: the connection can't be used for anything else while it listens.
             async for _ in connection.notifies(stop_after=1):
                 pass
 
@@ -183,12 +183,12 @@ class SchemaCache:
             candidates = {f"({', '.join(sorted(function.names))})": name for function in overloads}
             close = difflib.get_close_matches(wanted, candidates, 1, score)
             return f"Perhaps you meant to call the function public.{name}{close[0]}" if close else None
-        close = difflib.get_close_matches(name, self._functions, 1, _ALIKE)
+        close = difflib.get_close_matches(name, self._functions, 1, _MIN_SIMILARITY)
         return f"Perhaps you meant to call the function public.{close[0]}" if close else None
 
 
 async def _listens(connection: AsyncConnection[Any]) -> bool:
-    """A standby refuses to; calls are served from the cache all the same, and listening is tried again."""
+    """Listen for notifications. False on a standby, which refuses; calls are still served from the cache."""
     try:
         await connection.execute("listen pgrst")
     except ReadOnlySqlTransaction:

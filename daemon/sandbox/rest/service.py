@@ -1,4 +1,4 @@
-"""The REST side of the sandbox: gateway, token, function, answer."""
+"""The REST service of the sandbox: from the gateway and the token to the answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _READING = ("GET", "HEAD")
 
 
 class Rest:
-    """Answers `/rest/v1/*`; `run` has to run for the schema cache to be there."""
+    """Answers `/rest/v1/*`; functions can be called while `run` keeps the schema cache."""
 
     def __init__(self, database_url: str, keys: Keys, faults: Faults) -> None:
         self._keys = keys
@@ -72,7 +72,7 @@ class Rest:
             return error.response()
 
     async def anything_else(self, request: Request) -> Response:
-        """What the sandbox has no stand-in for."""
+        """Any other path under `/rest/v1`."""
         refusal = self._gateway(request)
         if refusal is not None:
             return refusal
@@ -119,10 +119,10 @@ class Rest:
             raise
 
     def _caller(self, request: Request) -> tuple[str, dict[str, Any]]:
-        """Whose call it is; without a token it is anon's.
+        """The caller's role and claims; anon without a token.
 
-        For a key that is no token the gateway puts one in, unless the caller brings a token of its own. A key
-        in the place of a token is passed on as it is, and refused, as the page on API keys has it.
+        If the key is not a token, the gateway adds one, unless the caller sends its own. Such a key in place
+        of a token is passed on and refused, as Supabase's page on API keys says.
         """
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if not scheme and is_opaque(key := request.headers.get("apikey", "")):
@@ -169,7 +169,7 @@ def _body(content_type: str, body: bytes) -> dict[str, Any]:
 
 
 def _typed(function: Function, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments from a query string are text; a json one has to be parsed to be more than a JSON string."""
+    """Arguments from a query string are text, so those of type json must be parsed."""
     types = function.type_of
     return {
         name: _parsed(value, types[name]) if types[name] in {"json", "jsonb"} else value

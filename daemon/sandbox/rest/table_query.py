@@ -1,10 +1,10 @@
-"""What a request wants of a table: its query string and its `Prefer` header, read.
+"""Parses a request for a table: its query string and its `Prefer` header.
 
-The grammar is PostgREST's as far as it goes here: columns to select, with aliases; the filters `eq` and `in`;
-`order`; `limit`; of preferences `return` and `count=exact`. What PostgREST can do and this can't is answered
-with PostgREST's own error for a feature that is missing (PGRST127), what neither understands with the one for
-query strings (PGRST100). Source: `src/library/PostgREST/ApiRequest/QueryParams.hs`,
-`ApiRequest/Preferences.hs` and `Error.hs` at commit 4834678 (version 17 in the making).
+It supports part of PostgREST's grammar: columns to select, with aliases; the filters `eq` and `in`; `order`;
+`limit`; and the preferences `return` and `count=exact`. What only PostgREST supports is answered with
+PostgREST's error for missing features (PGRST127), and anything else with its error for query strings
+(PGRST100). Source: `src/library/PostgREST/ApiRequest/QueryParams.hs`, `ApiRequest/Preferences.hs` and
+`Error.hs` at commit 4834678 (in development for version 17).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _KNOWN_PREFERENCES = {"return", "count", "resolution", "missing", "tx", "max-aff
 _COLUMN = re.compile(r'\w+|"(?:[^"\\]|\\.)+"')
 _ORDER = re.compile(r"(?P<column>[\w ]+?)(?:\.(?P<way>asc|desc))?(?:\.(?P<nulls>nullsfirst|nullslast))?")
 _SELECTED = re.compile(r"(?:(?P<alias>\w+):)?(?P<column>\w+|\*)")
-# A value in a list, quoted (with backslashes before quotes and backslashes) or not, and what ends it.
+# A value in a list, quoted (with quotes and backslashes escaped) or not, and the separator after it.
 _LISTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^",]*))(,|$)')
 
 
 @dataclass(frozen=True)
 class Filter:
-    """`column` is one of `values`; `several` tells `in` from `eq`."""
+    """`column` is one of `values`; `several` distinguishes `in` from `eq`."""
 
     column: str
     values: tuple[str, ...]
@@ -46,7 +46,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Order:
-    """One key of the order; `nulls` is first, last, or what PostgreSQL does."""
+    """One key of the order; `nulls` is None for PostgreSQL's default."""
 
     column: str
     descending: bool
@@ -57,8 +57,8 @@ class Order:
 class TableQuery:
     """A request without its table and its body.
 
-    `select` has the columns and the names that they get in the answer; `columns` are those of the body that
-    count, None where all of them do.
+    `select` has the columns and their names in the answer; `columns` are the columns of the body to use, None
+    for all.
     """
 
     select: tuple[tuple[str, str | None], ...]
@@ -72,7 +72,7 @@ class TableQuery:
 
     @classmethod
     def read(cls, parameters: Iterable[tuple[str, str]], headers: Headers) -> TableQuery:
-        """Raises `ApiError`."""
+        """Parse it. Raises `ApiError`."""
         everything = list(parameters)
         reserved = {name: value for name, value in everything if name in _RESERVED}
         preferences = _preferences(headers)
@@ -81,7 +81,7 @@ class TableQuery:
             select=tuple(_selected(each) for each in reserved.get("select", "*").split(",")),
             filters=tuple(_filter(name, value) for name, value in everything if name not in _RESERVED),
             order=tuple(_order(each) for each in reserved["order"].split(",")) if "order" in reserved else (),
-            # PostgREST takes what is no number for no limit.
+            # PostgREST ignores a limit that is not a number.
             limit=int(limit) if limit is not None and limit.isdecimal() else None,
             columns=_columns(reserved["columns"]) if "columns" in reserved else None,
             wants_rows="return=representation" in preferences,
@@ -91,8 +91,8 @@ class TableQuery:
 
 
 def not_served(what: str) -> ApiError:
-    """The answer to what PostgREST can do and this can't."""
-    details = f"This sandbox has no {what}; use SQL on its database_url, or a real project."
+    """The answer to a request for what PostgREST supports and this does not."""
+    details = f"This sandbox does not support {what}; use SQL on its database_url, or a real project."
     return ApiError(400, "PGRST127", "Feature not implemented", details)
 
 
@@ -105,24 +105,22 @@ def _unreadable(kind: str, value: str, expected: str) -> ApiError:
 def _selected(text: str) -> tuple[str, str | None]:
     found = _SELECTED.fullmatch(text.strip())
     if found is None:
-        raise not_served(
-            f"select of {text.strip()!r}: it knows columns and aliases, nothing embedded or cast"
-        )
+        raise not_served(f"select of {text.strip()!r}, only columns and aliases, without embedding or casts")
     return found["column"], found["alias"]
 
 
 def _filter(name: str, value: str) -> Filter:
     if name in _NOT_SERVED:
-        raise not_served(f"parameter {name!r}")
+        raise not_served(f"the parameter {name!r}")
     if not _COLUMN.fullmatch(name):
-        raise not_served(f"filter on {name!r}: it knows columns")
+        raise not_served(f"filters on {name!r}, only on columns")
     operator, _, operand = value.partition(".")
     if operator.partition("(")[0] not in _OPERATORS:
         raise _unreadable("filter", value, '"not" or operator (eq, gt, ...)')
     if operator == "in":
         return Filter(_unquoted(name), _listed(value, operand), several=True)
     if operator != "eq":
-        raise not_served(f"filter {operator!r}: it knows eq and in")
+        raise not_served(f"the filter {operator!r}, only eq and in")
     return Filter(_unquoted(name), (operand,), several=False)
 
 
@@ -142,7 +140,7 @@ def _listed(value: str, operand: str) -> tuple[str, ...]:
 def _order(text: str) -> Order:
     found = _ORDER.fullmatch(text)
     if found is None:
-        raise not_served(f"order by {text!r}: it knows columns, asc, desc, nullsfirst and nullslast")
+        raise not_served(f"order by {text!r}, only columns with asc, desc, nullsfirst and nullslast")
     return Order(found["column"], found["way"] == "desc", found["nulls"])
 
 
@@ -157,9 +155,9 @@ def _unquoted(name: str) -> str:
 def _preferences(headers: Headers) -> list[str]:
     preferences = [each.strip() for line in headers.getlist("prefer") for each in line.split(",")]
     for preference in preferences:
-        # PostgREST is lenient with what it does not know, so only what it does know is refused.
+        # PostgREST ignores preferences that it does not know, so only those that it knows are refused.
         if preference.partition("=")[0] in _KNOWN_PREFERENCES and preference not in _PREFERENCES:
-            raise not_served(f"preference {preference!r}")
+            raise not_served(f"the preference {preference!r}")
     if "range" in headers:
-        raise not_served("header Range: it knows limit")
+        raise not_served("the header Range, only limit")
     return preferences

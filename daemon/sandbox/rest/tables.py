@@ -1,13 +1,13 @@
-"""`/rest/v1/<table>`: select, insert, update and delete, each one transaction as the key's role.
+"""`/rest/v1/<table>`: select, insert, update and delete, each in one transaction with the key's role.
 
-So row level security and grants are PostgreSQL's own. The statements, statuses and headers follow PostgREST:
-`src/library/PostgREST/Response.hs`, `Query/QueryBuilder.hs`, `ApiRequest/Payload.hs` and `RangeQuery.hs` at
-commit 4834678 (version 17 in the making). Unlike there, what is known of tables is looked up for each
-request: a new table is served at once.
+So PostgreSQL itself enforces row level security and grants. Statements, statuses and headers follow
+PostgREST: `src/library/PostgREST/Response.hs`, `Query/QueryBuilder.hs`, `ApiRequest/Payload.hs` and
+`RangeQuery.hs` at commit 4834678 (in development for version 17). Unlike there, tables are looked up for each
+request, so a new table is served at once.
 
-On Supabase the role that PostgREST logs in as loads `safeupdate` (supabase/postgres,
+On Supabase, PostgREST's login role loads `safeupdate` (supabase/postgres,
 `migrations/db/migrations/20260413000000_fix-authenticator-session-preload-libraries.sql`), which refuses an
-UPDATE or DELETE without WHERE; here it is refused in its words.
+UPDATE or DELETE without WHERE; here it is refused with the same message.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from priorityd.daemon.sandbox.queries import query
 from priorityd.daemon.sandbox.rest.errors import ApiError, from_database
-from priorityd.daemon.sandbox.rest.rpc import MOST_ROWS, become
+from priorityd.daemon.sandbox.rest.rpc import MAX_ROWS, become
 from priorityd.daemon.sandbox.rest.table_query import TableQuery, not_served
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _READING = ("GET", "HEAD")
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose transaction it is, and the settings of that role."""
+    """The role and claims of a request, and the settings of that role."""
 
     role: str
     claims: dict[str, Any]
@@ -63,7 +63,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The answer as JSON text, how many rows it has, and how many there are in all if that was asked for."""
+    """The answer as JSON text, its number of rows, and the total number if the request asked for it."""
 
     text: str
     rows: int
@@ -71,12 +71,12 @@ class _Rows:
 
 
 async def use_table(pool: Pool, caller: Caller, request: Request) -> Response:
-    """Answer one request. Raises `ApiError`; then nothing has happened."""
+    """Answer one request. Raises `ApiError`, in which case nothing was changed."""
     if request.method == "PUT":
-        raise not_served("upsert of one row (PUT)")
+        raise not_served("an upsert of one row (PUT)")
     wanted = TableQuery.read(request.query_params.multi_items(), request.headers)
     if request.method not in _READING and wanted.limit is not None:
-        raise not_served("limit for changes")
+        raise not_served("a limit for changes")
     body = await request.body()
     single = _SINGLE_OBJECT in request.headers.get("accept", "")
     async with pool.connection() as connection:
@@ -90,7 +90,7 @@ async def use_table(pool: Pool, caller: Caller, request: Request) -> Response:
                 row = await (await connection.execute(statement)).fetchone()
                 found = _Rows(*(row or ("[]", 0, None)))
                 if single and found.rows != 1 and (wanted.wants_rows or request.method in _READING):
-                    # Inside, so that the change is undone.
+                    # Raised inside the transaction, so that the change is rolled back.
                     raise _not_single(found.rows)
         except Error as error:
             raise from_database(error, caller.role) from error
@@ -107,7 +107,7 @@ async def _look_up(connection: AsyncConnection[Any], name: str) -> _Table:
 
 
 def _statement(request: Request, table: _Table, wanted: TableQuery, body: bytes) -> sql.Composed:
-    """A query of one row: the answer as JSON text, its number of rows, and the number of all."""
+    """A query that returns one row: the answer as JSON text, its number of rows, and the total number."""
     change: sql.Composed | None
     match request.method:
         case "GET" | "HEAD":
@@ -117,7 +117,7 @@ def _statement(request: Request, table: _Table, wanted: TableQuery, body: bytes)
         case "PATCH":
             change = _update(table, wanted, *_payload(request, wanted, body))
         case "DELETE":
-            where = _demanded_where(table, wanted, "DELETE")
+            where = _required_where(table, wanted, "DELETE")
             change = sql.SQL("delete from {} {}").format(table.identifier, where)
         case method:
             raise ApiError(405, "PGRST117", f"Unsupported HTTP method: {method}")
@@ -125,24 +125,24 @@ def _statement(request: Request, table: _Table, wanted: TableQuery, body: bytes)
 
 
 def _read(table: _Table, wanted: TableQuery) -> sql.Composed:
-    most = min(MOST_ROWS, wanted.limit if wanted.limit is not None else MOST_ROWS)
+    limit = min(MAX_ROWS, wanted.limit if wanted.limit is not None else MAX_ROWS)
     where = _where(table, wanted.filters)
     counted = sql.SQL("(select count(*) from {} {})").format(table.identifier, where)
     return sql.SQL(
         "select coalesce(json_agg(t), '[]')::text, count(*), {total} from ("
-        "select {columns} from {table} {where} {order} limit {most}) t"
+        "select {columns} from {table} {where} {order} limit {limit}) t"
     ).format(
         total=counted if wanted.wants_count else sql.SQL("null::bigint"),
         columns=_selected(table, wanted),
         table=table.identifier,
         where=where,
         order=_order(table.column, wanted.order),
-        most=most,
+        limit=limit,
     )
 
 
 def _changed(table: _Table, wanted: TableQuery, change: sql.Composed | None) -> sql.Composed:
-    """The change, and what it returns. Rows are read only if they are wanted: that takes policies too."""
+    """The change and the rows that it returns, if wanted; reading them needs the privileges and policies."""
     returned = _selected(table, wanted) if wanted.wants_rows else sql.SQL("1")
     if change is None:
         changed = sql.SQL("select {} from {} where false").format(returned, table.identifier)
@@ -167,7 +167,7 @@ def _insert(table: _Table, columns: list[str], rows: list[Any]) -> sql.Composed:
 
 
 def _update(table: _Table, wanted: TableQuery, columns: list[str], rows: list[Any]) -> sql.Composed | None:
-    """None where the body sets nothing: then nothing is changed, whatever the filters say."""
+    """None if the body sets nothing, in which case nothing is changed."""
     if not columns:
         return None
     assigned = sql.SQL(", ").join(sql.SQL("{0} = body.{0}").format(sql.Identifier(each)) for each in columns)
@@ -175,7 +175,7 @@ def _update(table: _Table, wanted: TableQuery, columns: list[str], rows: list[An
         table.identifier,
         assigned,
         _records(table, columns, rows[:1]),
-        _demanded_where(table, wanted, "UPDATE"),
+        _required_where(table, wanted, "UPDATE"),
     )
 
 
@@ -199,7 +199,7 @@ def _where(table: _Table, filters: tuple[Filter, ...]) -> sql.Composable:
     return sql.SQL("where {}").format(sql.SQL(" and ").join(_condition(table, each) for each in filters))
 
 
-def _demanded_where(table: _Table, wanted: TableQuery, command: str) -> sql.Composable:
+def _required_where(table: _Table, wanted: TableQuery, command: str) -> sql.Composable:
     if not wanted.filters:
         raise ApiError(400, "21000", f"{command} requires a WHERE clause")
     return _where(table, wanted.filters)
@@ -265,7 +265,7 @@ def _answer(request: Request, wanted: TableQuery, found: _Rows, *, single: bool)
     reading = request.method in _READING
     if not reading and not wanted.wants_rows:
         return Response(status_code=201 if request.method == "POST" else 204, headers=headers)
-    # Without its brackets a list of one is that one, to the last digit.
+    # Stripping the brackets of a one-element list leaves the element unchanged, to the last digit.
     text = found.text[1:-1] if single else found.text
     partial = reading and found.total is not None and found.rows < found.total
     status = 206 if partial else 201 if request.method == "POST" else 200

@@ -1,7 +1,7 @@
-"""What PostgREST makes of a token, which is less than Supabase's other services ask for.
+"""Checks tokens like PostgREST, which requires less of them than Supabase's other services.
 
-Neither an expiry nor a role is needed: without a role it is anon's. `exp`, `nbf` and `iat`, where they are,
-must be numbers, and are compared with 30 s of grace. (PostgREST 14.9, `Auth/Jwt.hs`, `checkForErrors` and
+Neither an expiry nor a role is required; without a role, it is anon. `exp`, `nbf` and `iat`, if present, must
+be numbers, and are compared with 30 s of tolerance. (PostgREST 14.9, `Auth/Jwt.hs`, `checkForErrors` and
 `parseClaims`.)
 """
 
@@ -21,7 +21,7 @@ _ANONYMOUS = "anon"
 
 
 def caller(keys: Keys, token: str) -> tuple[str, dict[str, Any]]:
-    """The role and the claims of this token. Raises `ApiError`."""
+    """The role and the claims of the token. Raises `ApiError`."""
     try:
         claims = keys.decode(token)
     except InvalidToken as flaw:

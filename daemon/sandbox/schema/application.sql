@@ -1,6 +1,6 @@
--- The tables of the application that priorityd works for, as far as priorities concern it.
--- Row level security is on everywhere and there are no policies: only service_role sees rows.
--- Every column but the keys is nullable or has a default, so rows can be added by their keys alone.
+-- The application's tables, as far as priorities concern them.
+-- Row level security is on everywhere and there are no policies, so only service_role sees rows.
+-- Every column except the keys is nullable or has a default, so a row can be inserted with its keys alone.
 do $$
 begin
     if not exists (

@@ -1,6 +1,6 @@
--- What a Supabase project's database has before the application adds anything:
--- the API roles (service_role ignores row level security) and the publication that Realtime reads.
--- Idempotent: a kept data directory runs it at every start.
+-- What the database of a Supabase project has before the application adds anything:
+-- the API roles (service_role bypasses row level security) and the publication that Realtime reads.
+-- Idempotent, because it runs at every start on a data directory that is kept.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'anon') then
@@ -12,7 +12,7 @@ begin
     if not exists (select from pg_roles where rolname = 'service_role') then
         create role service_role nologin noinherit bypassrls;
     end if;
-    -- The role that PostgREST logs in as; it may only become one of the three above.
+    -- The role that PostgREST logs in as. It can only switch to one of the three above.
     if not exists (select from pg_roles where rolname = 'authenticator') then
         create role authenticator login noinherit;
     end if;
@@ -24,7 +24,7 @@ $$;
 
 grant anon, authenticated, service_role to authenticator;
 
--- Hosted projects give authenticator 8 s, anon 3 s; a function may carry its own limit.
+-- Hosted projects give authenticator 8 s and anon 3 s; a function may set its own limit.
 alter role authenticator set statement_timeout = '8s';
 alter role authenticator set lock_timeout = '8s';
 alter role anon set statement_timeout = '3s';

@@ -1,5 +1,5 @@
--- The columns of a table or view in public, none if there is none of this name.
--- Types are qualified by their schema as far as it is not on the search path, which is empty here.
+-- The columns of a table or view in public; no rows if it does not exist.
+-- Types are qualified by their schema, because the search path is empty.
 select a.attname::text, format_type(a.atttypid, a.atttypmod)
 from pg_class c
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped

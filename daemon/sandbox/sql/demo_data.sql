@@ -1,4 +1,5 @@
--- Demo data, the same every time: ids are derived from names, but for those of workspaces, whose type is the world's. Nothing happens where there is any repository.
+-- Demo data, the same every time: ids are derived from names, except those of workspaces, whose type depends on the world.
+-- Nothing is inserted if there are any repositories.
 with numbers as (
     select n from generate_series(1, 48) n where not exists (select from public.repositories)
 ),

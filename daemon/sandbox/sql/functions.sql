@@ -1,5 +1,5 @@
 -- The schema cache: every function that can be called by name, with its input arguments in order.
--- Types are qualified by their schema as far as it is not on the search path, which is empty here.
+-- Types are qualified by their schema, because the search path is empty.
 select
     p.proname::text as name,
     p.proretset as returns_set,

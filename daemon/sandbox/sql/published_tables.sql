@@ -1,5 +1,5 @@
--- The tables of the publication that a binding names ('*' means any), and whether its filter is possible:
--- the filter's column as the role may read it, with its type. %(column)s is null without a filter.
+-- The tables of the publication that a binding names ('*' means any), and whether its filter can be applied:
+-- the filter's column, if the role may read it, with its type. %(column)s is null without a filter.
 select
     c.oid::bigint as table_oid,
     a.attname::text as column_name,

@@ -1,4 +1,4 @@
--- Tracked repositories by kind, each with the number of all memberships.
+-- Tracked repositories by flag and priority, each row with the number of all memberships.
 select
     coalesce(is_workspace_repo, false),
     coalesce(priority::text, 'none'),

@@ -1,5 +1,5 @@
--- What `alter role … set …` says for the API roles; PostgREST applies it in each transaction, as nobody logs in
--- as them. Only settings that any user may change.
+-- The settings made by `alter role … set …` for the API roles, as far as any user may change them. Nobody logs in as these
+-- roles, so PostgREST applies the settings in each transaction.
 select r.rolname::text, split_part(pair, '=', 1), substr(pair, strpos(pair, '=') + 1)
 from pg_db_role_setting s
 join pg_roles r on r.oid = s.setrole

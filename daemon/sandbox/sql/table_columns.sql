@@ -1,4 +1,4 @@
--- What delivering changes of these tables needs to know, as the catalog is now: one row per column.
+-- What is needed to deliver changes of these tables, according to the catalog now: one row per column.
 -- %(tables)s: oid[], %(roles)s: text[].
 select
     c.oid::bigint as table_oid,

@@ -1,4 +1,4 @@
--- Ends a quarter of the running jobs, by chance; some fail.
+-- Ends about a quarter of the running jobs, chosen at random; some fail.
 update public.background_jobs j
 set status = chosen.status,
     completed_at = case when chosen.status = 'completed' then clock_timestamp() end,

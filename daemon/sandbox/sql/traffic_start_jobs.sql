@@ -1,4 +1,4 @@
--- Starts the most urgent queued jobs, the oldest first among equals, while fewer than so many are running.
+-- Starts the most urgent queued jobs, the oldest first among equals, until the given number are running.
 update public.background_jobs j
 set status = 'processing', started_at = clock_timestamp()
 from (

@@ -1,4 +1,4 @@
--- Deletes a random workspace, memberships and all (cascade).
+-- Deletes a random workspace, and its memberships by cascade.
 with gone as (
     delete from public.workspaces w
     where w.id = (select id from public.workspaces order by random() limit 1)

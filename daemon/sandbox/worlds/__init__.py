@@ -1,8 +1,8 @@
-"""Worlds: the schemas that real applications have, small, each with its reason in the comment atop its file.
+"""Worlds: small versions of the schemas that real applications have.
 
-A world is the sandbox's plain schema and what its file changes in it; `_BASES` names those that go on from
-another. The migrations are applied by the owner of the application's tables, as on Supabase. Which world a
-database holds is written in the comment of its schema public.
+A world is the sandbox's plain schema with the changes of its file, whose first comment gives the reason;
+`_BASES` names those that build on another world. The migrations are applied by the owner of the application's
+tables, as on Supabase. The comment of the schema public records which world a database holds.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ WORLDS: Final = (
 
 
 class OtherWorldError(Exception):
-    """The database holds another world than the requested one."""
+    """The database holds a world other than the requested one."""
 
 
 def reason(world: str) -> str:
-    """The purpose of the world, in words."""
+    """The reason for the world: the first comment of its file."""
     comment = takewhile(lambda line: line.startswith("--"), _sql(world).decode().splitlines())
     return " ".join(line.removeprefix("--").strip() for line in comment)
 
 
 def build(connection: psycopg.Connection[Any], world: str) -> None:
-    """Make the application's tables, in a database that has Supabase's part, unless they are there.
+    """Create the application's tables, unless they exist, in a database that already has Supabase's part.
 
-    Raises `OtherWorldError` naming the world that the database holds instead.
+    Raises `OtherWorldError` naming the world if the database holds another.
     """
     held = held_by(connection)
     if held is not None:
@@ -50,7 +50,7 @@ def build(connection: psycopg.Connection[Any], world: str) -> None:
             raise OtherWorldError(held)
         return
     with connection.transaction():
-        # Bytes: several statements, sent as they are.
+        # Bytes are sent as they are, several statements at once.
         connection.execute((files("priorityd.daemon.sandbox") / "schema" / "application.sql").read_bytes())
         for name in _with_bases(world):
             connection.execute(_sql(name))
@@ -58,7 +58,7 @@ def build(connection: psycopg.Connection[Any], world: str) -> None:
 
 
 def held_by(connection: psycopg.Connection[Any]) -> str | None:
-    """The world that the database holds, None before there is one."""
+    """The world that the database holds, None if it has none yet."""
     row = connection.execute("select obj_description('public'::regnamespace, 'pg_namespace')").fetchone()
     comment = str(row[0] or "") if row else ""
     return comment.removeprefix(_MARK) if comment.startswith(_MARK) else None

@@ -1,5 +1,5 @@
--- An application that leaves everything to its code: nothing is unique but ids, the keys may be null, a pair may be there
--- twice, two tracked rows may speak of one repository, and a new one has no priority at all.
+-- An application that leaves all checks to its code: only ids are unique, foreign keys may be null, a membership may occur
+-- twice, a repository may have two tracked rows, and a new row has no priority.
 alter table public.repositories drop constraint repositories_owner_name_key;
 alter table public.workspaces drop constraint workspaces_slug_key, alter is_active drop default;
 alter table public.workspace_repositories

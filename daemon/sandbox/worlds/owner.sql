@@ -1,5 +1,5 @@
--- The tables belong to a role that is no superuser, and so does the publication: as on Supabase, where postgres, which
--- applies the migrations, is none.
+-- The tables and the publication belong to a role that is not a superuser, as on Supabase, where postgres applies the
+-- migrations.
 do $$
 declare
     v_statement text;
@@ -7,7 +7,7 @@ begin
     if not exists (select from pg_roles where rolname = 'project_owner') then
         create role project_owner nologin bypassrls;
     end if;
-    -- To give something away, one has to be able to become whom it is given to.
+    -- To transfer ownership, the current user must be a member of the new owner's role.
     execute format('grant project_owner to %I', current_user);
     execute format('grant create on database %I to project_owner', current_database());
     alter schema public owner to project_owner;

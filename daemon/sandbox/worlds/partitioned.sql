@@ -1,6 +1,6 @@
--- Both tables in four partitions by hash, as large applications have them. A unique constraint has to contain the key of
--- the partitions: so nothing keeps a repository from having two tracked rows. Realtime tells changes by the partition's
--- name, so who follows the table hears nothing.
+-- Both tables in four hash partitions, as in large applications. A unique constraint must contain the partition key, so
+-- nothing keeps a repository from having two tracked rows. Realtime reports changes under the partition's name, so
+-- subscribers to the table receive none.
 alter table public.workspace_repositories rename to old_workspace_repositories;
 alter table public.tracked_repositories rename to old_tracked_repositories;
 create table public.workspace_repositories (

@@ -1,1 +1,1 @@
--- The sandbox's own schema, friendlier than most: what the other worlds are measured against.
+-- The sandbox's own schema, simpler than most: the baseline for the other worlds.

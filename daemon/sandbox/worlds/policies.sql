@@ -1,5 +1,5 @@
--- Row level security as strict as it gets, on the tables of the world owner: forced upon their owner, with restrictive
--- policies. service_role is beyond all of it.
+-- Row level security as strict as possible, on the tables of the world owner: forced on the owner too, with restrictive
+-- policies. service_role bypasses all of it.
 create policy everybody on public.workspaces using (true);
 create policy everybody on public.workspace_repositories using (true);
 create policy everybody on public.tracked_repositories using (true);

@@ -1,4 +1,4 @@
--- As in the world policies, but the owner, who applies the migrations, has no BYPASSRLS: it does not see its own rows.
+-- Like the world policies, but the owner, which applies the migrations, has no BYPASSRLS, so it does not see its own rows.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'project_member') then

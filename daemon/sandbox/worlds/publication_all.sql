@@ -1,4 +1,4 @@
--- The publication is FOR ALL TABLES, so tables can be neither added nor taken out, and what has no primary key can't be
+-- The publication is FOR ALL TABLES, so tables can be neither added nor dropped, and tables without a primary key can't be
 -- updated.
 drop publication supabase_realtime;
 create publication supabase_realtime for all tables;

@@ -1,5 +1,5 @@
--- Nothing is ever deleted: a workspace is switched off, a membership has the time of its removal. So the operator says
--- before installing what counts as a membership.
+-- Nothing is ever deleted: a workspace is switched off, and a membership gets the time of its removal. So the operator
+-- defines what counts as a membership before installing priorityd.
 alter table public.workspaces alter is_active set not null;
 alter table public.workspace_repositories
     drop constraint workspace_repositories_workspace_id_repository_id_key,

@@ -1,5 +1,5 @@
--- An application that leaves no column to chance: checks, not-null columns and a table of users behind all of them. A job
--- that ends must have started, and what is archived may not be high: such a row refuses to join a workspace.
+-- An application with constraints on every column: checks, not null, and foreign keys to a table of users. A job that ends
+-- must have started, and an archived repository may not be high, so its row refuses the priority of a workspace.
 create table public.users (
     id uuid primary key default gen_random_uuid(),
     email text unique

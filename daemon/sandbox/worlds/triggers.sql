@@ -1,6 +1,6 @@
--- Triggers on tracked_repositories as applications write them: names without a schema, another table read and written per
--- row, and rows that by their name are refused ('raises SQLSTATE'), kept ('keeps its priority'), swallowed ('vanishes') or
--- slow ('takes 40 ms').
+-- Triggers on tracked_repositories as applications write them: they name tables without a schema, and read and write other
+-- tables for each row. By its name a row is refused ('raises SQLSTATE'), kept as it is ('keeps its priority'), silently
+-- skipped ('vanishes') or slow ('takes 40 ms').
 create table public.repository_activity (
     id bigint generated always as identity primary key,
     repository_id uuid,

@@ -1,4 +1,4 @@
--- Every row of tracked_repositories takes 40 ms to write, as one does whose trigger asks another service.
+-- Every row of tracked_repositories takes 40 ms to write, as if a trigger called another service.
 create function public.take_time() returns trigger language plpgsql as $$
 begin
     perform pg_sleep(0.04);

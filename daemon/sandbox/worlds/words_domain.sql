@@ -1,4 +1,4 @@
--- The priority is a domain over a bounded text: expressions on it have the type beneath it.
+-- The priority is a domain over varchar(10), so expressions on it have the base type.
 create domain public.priority_word as varchar(10) check (value in ('high', 'medium', 'low'));
 alter table public.tracked_repositories
     alter priority drop default,

@@ -1,2 +1,2 @@
--- The enum has a fourth label, above high, which is the application's own.
+-- The enum has a fourth label of the application's own, above high.
 alter type public.repository_priority add value 'critical' before 'high';

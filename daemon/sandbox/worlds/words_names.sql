@@ -1,5 +1,5 @@
--- Names that have to be quoted, in every alphabet: a type in a schema of its own, columns, triggers, and the repositories
--- themselves.
+-- Names that must be quoted, in several alphabets: a type in its own schema, a column, an index, a trigger, and the
+-- repositories themselves.
 create schema "Prioritäten & Co.";
 grant usage on schema "Prioritäten & Co." to anon, authenticated, service_role;
 create type "Prioritäten & Co."."Stufe ""A"" 'b'" as enum ('high', 'medium', 'low');

@@ -1,4 +1,4 @@
--- The priority is a text without a check: no type says which words there are.
+-- The priority is text without a check, so no type says which values are valid.
 alter table public.tracked_repositories
     alter priority drop default,
     alter priority type text using priority::text,
