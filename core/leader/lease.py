@@ -7,8 +7,10 @@ rows as they are, so losing it halfway, or two daemons that both believe they ho
 The others still know whether anybody holds it: if the end of a lease does not move, nobody renews it. After
 the database's clock was set back, they would wait for it in vain.
 
-Times are seconds of one monotonic clock. A daemon counts from before it asked, so it gives up its lease
-before the database gives it to another, whatever the wall clocks say and however long the answer took.
+Times are seconds of one clock that never jumps, and that goes on while the process is stopped or its machine
+sleeps. A daemon counts from before it asked, so its lease is over before the database gives it to another,
+whatever the wall clocks say and however long the answer took. It never stores that it holds the lease, only
+until when: after standing still for longer it is no leader from its first step on.
 """
 
 from __future__ import annotations

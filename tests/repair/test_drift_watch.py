@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from priorityd.core.stream.hints import WORKSPACE_REPOSITORIES, Hint
-from priorityd.daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic, since_boot
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -22,7 +22,7 @@ def app(database: Database) -> Application:
 @pytest.fixture
 def watched(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Parts:
     """The leader, with a stream that has been live for long, and no wait for late announcements."""
-    parts.shared.leadership.lease.answered(monotonic(), held=True, expires_in_seconds=600)
+    parts.shared.leadership.lease.answered(since_boot(), held=True, expires_in_seconds=600)
     monkeypatch.setattr(parts.agents.listener, "_whole_since", monotonic())
     monkeypatch.setattr(parts.shared.drift_judge, "_grace_seconds", -1)
     return parts
