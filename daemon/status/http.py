@@ -43,16 +43,18 @@ _EACH_SECOND: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What the endpoints ask the daemon, always in its event loop.
+    """What the endpoints ask the daemon, in its event loop.
 
     `not_alive` and `not_ready` answer the reasons against, so an empty list is good. `refresh` brings gauges
-    up to date that are read and not counted. `identity` is sent with every answer, as `Server`.
+    up to date that are read and not counted. `identity` is sent with every answer, as `Server`. Only
+    `blocked` is called in the server's own thread: at a scrape while the event loop stands still.
     """
 
     not_alive: Callable[[], list[str]]
     not_ready: Callable[[], list[str]]
     status: Callable[[], Report]
     refresh: Callable[[], None] = lambda: None
+    blocked: Callable[[], None] = lambda: None
     identity: str = "priorityd"
 
 
@@ -179,6 +181,8 @@ class _Endpoints:
         # Late or not: what is counted, and not read, is up to date all the same.
         with suppress(LoopBusyError):
             await self._gate.ask(self._probes.refresh, _FRESH_SECONDS)
+        if self._gate.stalled_seconds():
+            self._probes.blocked()
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._registry), media_type=content_type)
 
