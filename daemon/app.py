@@ -93,6 +93,7 @@ class App:
             not_ready=lambda: list(self._health().not_ready_because),
             status=self._status,
             refresh=self._refresh,
+            blocked=self._means.metrics.health.blocked,
             identity=f"priorityd/{__version__} ({self._sources.project})",
         )
         async with anyio.create_task_group() as root:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.clock import since_boot, utc_now
 
 
 class DatabaseClock:
@@ -15,14 +15,14 @@ class DatabaseClock:
 
     def read(self, at: datetime) -> None:
         """The database has just reported the time `at`."""
-        self._read = at, monotonic()
+        self._read = at, since_boot()
 
     def now(self) -> datetime | None:
         """The time by the database's clock; None before the first reading."""
         if self._read is None:
             return None
         at, read_at = self._read
-        return at + timedelta(seconds=monotonic() - read_at)
+        return at + timedelta(seconds=since_boot() - read_at)
 
     def host_ahead_seconds(self) -> float | None:
         """By how much this host's clock is ahead of the database's (negative: behind), None if unknown."""

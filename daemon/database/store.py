@@ -56,10 +56,21 @@ _TIMEOUT_SECONDS: Final = {
     "beat_workspace_priorities": 10.0,
     "hold_workspace_priority_lease": 5.0,
     "release_workspace_priority_lease": 5.0,
+    "release_ordered_jobs": 22.0,
+    "mark_jobs_sent": 17.0,
+    "return_unsent_jobs": 17.0,
+    "fail_refused_jobs": 17.0,
+    "settle_lost_jobs": 17.0,
+    "check_job_lanes": 20.0,
+    "claim_priority_changes": 12.0,
+    "mark_priority_changes_dispatched": 17.0,
+    "abandon_priority_changes": 17.0,
+    "return_priority_changes": 17.0,
     "rollback_workspace_priorities": 605.0,
 }
 """Just above the functions' own statement_timeout: the database gives up first, and says why. The functions
-that keep priorities in sync have shorter time-outs, because a connection whose peer is gone stays silent."""
+that keep priorities in sync, release jobs and announce changes have shorter time-outs than the rest, because
+a connection whose peer is gone stays silent."""
 _NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
     {
         "sync_workspace_priorities",

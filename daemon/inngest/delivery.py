@@ -34,6 +34,8 @@ log = structlog.stdlib.get_logger()
 
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 60.0
+_LONGEST_DATABASE_RETRY_SECONDS: Final = 10.0
+"""After an outage of the database of any length, what waits in it goes on within this time."""
 _GIVE_BACK_SECONDS: Final = 3.0
 """For returning claims when the process is stopped in the middle of a batch."""
 
@@ -127,6 +129,7 @@ class Delivery(Agent, Generic[Item]):
         super().__init__(liveness)
         self._sender = sender
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
+        self._database_backoff = Backoff(_FIRST_RETRY_SECONDS, _LONGEST_DATABASE_RETRY_SECONDS)
         self._unsettled: Batch[Item] | None = None
         self.last_sent_at: datetime | None = None
 

@@ -15,7 +15,8 @@ nothing is lost, and nothing runs twice within that time. A lost job takes no pl
 is sent again, Inngest is asked about its run, if there is a signing key.
 
 If Inngest fails or is slow, only releases stop. Jobs that could not be sent wait again in their old places,
-where a change of priority still reaches them; then one job at a time is tried, with a growing delay.
+where a change of priority still reaches them; then one job at a time is tried, with a growing delay. While
+the database fails, the delay between calls grows to ten seconds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from uuid import UUID
 import anyio
 import structlog
 
+from priorityd.core.backoff import Backoff
 from priorityd.core.errors import PermanentError, PriorityError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent, Refused
 from priorityd.core.jobs.lost import RunStatus, status_of_runs
@@ -110,9 +112,10 @@ class Releaser(Delivery[ReleasedJob]):
             jobs = await self._settle_lost(release.jobs)
             error = await self.deliver(self._batch(jobs)) if jobs else None
         except (TransientError, PermanentError) as failure:
-            return self._failed(failure, "job_release_failed")
+            return self._failed(self._database_backoff, failure, "job_release_failed")
+        self._database_backoff.worked()
         if error is not None:
-            return self._failed(error, "job_releases_held_back")
+            return self._failed(self._backoff, error, "job_releases_held_back")
         if release.refused and not release.jobs:
             return self._not_written(release)
         self._went_well(release)
@@ -245,7 +248,8 @@ class Releaser(Delivery[ReleasedJob]):
         reason = f"background_jobs takes no writes: {release.refused[0].reason}"
         self.held_back_because = reason
         self._metrics.held_back.set(1)
-        return self._failed(TransientError(reason, reason="unavailable"), "job_releases_held_back")
+        error = TransientError(reason, reason="unavailable")
+        return self._failed(self._backoff, error, "job_releases_held_back")
 
     def _went_well(self, release: Release) -> None:
         if release.jobs or not (release.busy or release.waiting):
@@ -254,7 +258,7 @@ class Releaser(Delivery[ReleasedJob]):
         if self.held_back_because is None:
             self._backoff.worked()
 
-    def _failed(self, error: PriorityError, event: str) -> float:
-        delay = self._backoff.failed(monotonic(), error)
+    def _failed(self, backoff: Backoff, error: PriorityError, event: str) -> float:
+        delay = backoff.failed(monotonic(), error)
         log.warning(event, error=str(error), retry_in_seconds=round(delay, 1))
         return delay

@@ -17,7 +17,7 @@ from priorityd.core.errors import PermanentError, TransientError
 from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.leader.lease import LEASE_SECONDS
 from priorityd.daemon.agent import Agent
-from priorityd.daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic, since_boot
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.leader.metrics import LeaderMetrics
@@ -55,6 +55,7 @@ class Elector(Agent):
         self._heartbeat = heartbeat
         heartbeat.wanted.subscribe(self.ask_now)
         self._wanted = False
+        self._was_leader = False
         self.answered_at: float | None = None
         self.failure: TransientError | PermanentError | None = None
         metrics.watch(leadership.is_held)
@@ -66,11 +67,11 @@ class Elector(Agent):
 
     async def turn(self) -> float:
         """Make the request if it is due."""
-        if self._wanted or monotonic() >= self._lease.next_ask_at:
+        if self._wanted or since_boot() >= self._lease.next_ask_at:
             self._wanted = False
             await self._ask()
         # Wanted meanwhile: the row that was on its way is older than the connection.
-        return 0.0 if self._wanted else self._lease.next_ask_at - monotonic()
+        return 0.0 if self._wanted else self._lease.next_ask_at - since_boot()
 
     async def at_end(self) -> None:
         """Release the lease, so that another daemon need not wait for it to expire."""
@@ -83,20 +84,22 @@ class Elector(Agent):
             log.info("lease_release_failed", error=str(error))
 
     async def _ask(self) -> None:
-        asked_at, was_leader = monotonic(), self._leadership.is_held()
+        sent_at, asked_at, was_leader = monotonic(), since_boot(), self._leadership.is_held()
         try:
             answer = await self._store.hold_lease(self._daemon_id, LEASE_SECONDS)
-            self._heartbeat.written(asked_at)
+            self._heartbeat.written(sent_at)
         except (TransientError, PermanentError) as error:
             self.failure = error
-            self._lease.failed(monotonic())
+            self._lease.failed(since_boot())
             # Once per outage: agents that need the database report that it does not answer.
             write = log.warning if self._lease.failures == 1 else log.debug
             write("lease_renewal_failed", leader=self._leadership.is_held(), error=str(error))
             return
         self.answered_at, self.failure = monotonic(), None
         self._lease.answered(asked_at, held=answer.held, expires_in_seconds=answer.expires_in_seconds)
-        if self._leadership.is_held() != was_leader:
-            log.info("leader_changed", leader=self._leadership.is_held())
-            if self._leadership.is_held():
-                self._leadership.gained.tell()
+        is_leader = self._leadership.is_held()
+        if is_leader != self._was_leader:
+            log.info("leader_changed", leader=is_leader)
+        self._was_leader = is_leader
+        if is_leader and not was_leader:
+            self._leadership.gained.tell()

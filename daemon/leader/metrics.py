@@ -11,9 +11,12 @@ class LeaderMetrics:
     """The elector's metrics."""
 
     def __init__(self, made: MetricRegistry) -> None:
-        self._made = made
         self._leader = made.gauge("leader", "1 if this daemon does the timer work.")
 
     def watch(self, is_leader: Callable[[], bool]) -> None:
-        """Read this before each scrape."""
-        self._made.watch(self._leader, is_leader)
+        """Ask at each scrape whether this daemon is the leader, in the thread that answers the scrape.
+
+        An event loop that is blocked, or has not turned yet after the process was stopped, can't update the
+        gauge, but the lease expires in the meantime.
+        """
+        self._leader.set_function(is_leader)

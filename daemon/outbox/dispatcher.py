@@ -82,17 +82,21 @@ class Dispatcher(Delivery[RecordedChange]):
 
     async def turn(self) -> float:
         """Announce a batch, unless the last one failed a moment ago."""
-        now, stopping = monotonic(), self._stopping
-        more = now >= self._backoff.retry_at and await self._announce()
+        stopping = self._stopping
+        more = monotonic() >= self._retry_at and await self._announce()
         self.tick()
         await self._measure()
         # A turn that started before `stop` may have missed the last recorded changes.
         self._all_sent = stopping and not more
-        return 0.0 if more else max(0.0, self._backoff.retry_at - now) or TICK_SECONDS
+        return 0.0 if more else max(0.0, self._retry_at - monotonic()) or TICK_SECONDS
+
+    @property
+    def _retry_at(self) -> float:
+        return max(self._backoff.retry_at, self._database_backoff.retry_at)
 
     def stop(self) -> None:
         """Send what is pending, if it can be sent, and end."""
-        self._backoff.retry_at = 0.0
+        self._backoff.retry_at = self._database_backoff.retry_at = 0.0
         super().stop()
 
     def has_more(self) -> bool:
@@ -204,11 +208,13 @@ class Dispatcher(Delivery[RecordedChange]):
 
     def _works(self) -> None:
         self._backoff.worked()
+        self._database_backoff.worked()
         self._failing, self.failing_since, self.last_error = None, None, None
 
     def _failed(self, error: NotForNow | PermanentError, where: Literal["database", "inngest"]) -> float:
         self._failing = where
-        delay = self._backoff.failed(monotonic(), error)
+        backoff = self._backoff if where == "inngest" else self._database_backoff
+        delay = backoff.failed(monotonic(), error)
         self.failing_since = (self.failing_since or monotonic()) if where == "inngest" else None
         self.last_error = str(error)
         log.warning("dispatch_failed", error=str(error), retry_in_seconds=round(delay, 1))

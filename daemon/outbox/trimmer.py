@@ -48,7 +48,7 @@ class Trimmer(Agent):
     async def _trim(self) -> None:
         trimmed, after = 0, 0
         try:
-            while not self._stopping:
+            while not self._stopping and self._is_leader():
                 self.tick()
                 page = await self._store.trim(self._keep_days, after, PAGE_SIZE)
                 trimmed += page.trimmed

@@ -26,7 +26,7 @@ from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.clock import monotonic, utc_now
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.leader.leadership import Leadership
-from priorityd.daemon.liveness import Liveness
+from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.repair.drift_watch import DriftWatch
 from priorityd.daemon.repair.runs import Runs
 from priorityd.daemon.wakeup import Wakeup
@@ -40,6 +40,7 @@ _AIM_SECONDS: Final = 1.0
 UNPARK_LIMIT: Final = 50
 """Parked repositories that each sweep retries; each costs a call of its own."""
 _FIRST_RETRY_SECONDS: Final = 0.5
+_BY_TIMER: Final = "sweep"
 
 
 class Sweeper(Agent):
@@ -71,7 +72,7 @@ class Sweeper(Agent):
         self._queue = queue
         self._intake = intake
         self._pace = pace
-        self._is_leader = leadership.is_held
+        self._leadership = leadership
         self._drift_watch = drift_watch
         self._recorder = recorder
         self._runs = runs
@@ -100,8 +101,11 @@ class Sweeper(Agent):
         if now < due_at:
             # Suspects are judged by elapsed time.
             return min(1.0, due_at - now) if self._drift_watch.waits else due_at - now
-        if self._pending_runs or self._is_leader():
-            await self._sweep(self._pending_runs.take() or PendingRun("sweep"))
+        if self._pending_runs or self._leadership.is_held():
+            await self._sweep(self._pending_runs.take() or PendingRun(_BY_TIMER))
+        elif self._trying_since is not None and self._leadership.lease.failures:
+            # The lease has run out in an outage: what failed has not become another daemon's yet.
+            return TICK_SECONDS
         else:
             self._leave_to_leader(now)
         return 0.0
@@ -148,7 +152,7 @@ class Sweeper(Agent):
             answer = await self._call(request, limit)
             self._trying_since = monotonic()
             self._recorder.record(answer, request.trigger, oldest_commit=request.oldest_commit)
-            if request.trigger == "sweep":
+            if request.trigger == _BY_TIMER:
                 self._drift_watch.suspect(answer)
             left |= {*answer.locked, *(row.repository_id or row.id for row in answer.refused)}
             changed += answer.changed
@@ -157,12 +161,16 @@ class Sweeper(Agent):
             self._intake.add(answer.locked)
             self._intake.take_refused(answer.refused, request.oldest_commit)
             # If nothing changed, another round would find the same rows: they are locked or refused.
-            if not answer.more or (answer.changed == 0 and self._size.rows == limit):
+            stuck = answer.changed == 0 and self._size.rows == limit
+            if not answer.more or stuck or not self._may_go_on(request):
                 self._drift_watch.saw(started_at, None if answer.more else frozenset(left))
                 if not answer.more:
                     self._intake.keep_nameless(left)
                 return changed, None if waited else database_seconds
             self.tick()
+
+    def _may_go_on(self, request: PendingRun) -> bool:
+        return request.trigger != _BY_TIMER or self._leadership.is_held()
 
     async def _call(self, request: PendingRun, limit: int) -> SyncAnswer:
         try:
@@ -208,7 +216,9 @@ class Sweeper(Agent):
     def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self.failure = error
         delay = self._backoff.failed(monotonic(), error)
-        self._pending_runs.put_back(request)
+        # One by timer is still due, if it is this daemon's then.
+        if request.trigger != _BY_TIMER:
+            self._pending_runs.put_back(request)
         self._report_failure(request, error, started_at, delay)
 
     def _report_failure(

@@ -44,16 +44,18 @@ _EACH_SECOND: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What the endpoints ask the daemon, always in its event loop.
+    """What the endpoints ask the daemon, in its event loop.
 
     `not_alive` and `not_ready` return the reasons why it is not, so an empty list is good. `refresh` updates
-    the gauges that have to be read. `identity` is sent with every answer, in the header `Server`.
+    the gauges that have to be read. `identity` is sent with every answer, in the header `Server`. Only
+    `blocked` is called in the server's own thread: at a scrape while the event loop stands still.
     """
 
     not_alive: Callable[[], list[str]]
     not_ready: Callable[[], list[str]]
     status: Callable[[], Report]
     refresh: Callable[[], None] = lambda: None
+    blocked: Callable[[], None] = lambda: None
     identity: str = "priorityd"
 
 
@@ -180,6 +182,8 @@ class _Endpoints:
         # Counters are up to date even if the gauges are late.
         with suppress(LoopBusyError):
             await self._gate.ask(self._probes.refresh, _FRESH_SECONDS)
+        if self._gate.stalled_seconds():
+            self._probes.blocked()
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._registry), media_type=content_type)
 

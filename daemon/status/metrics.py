@@ -56,6 +56,10 @@ class HealthMetrics:
             of=("database", "stream", "repositories"),
         )
 
+    def blocked(self) -> None:
+        """The event loop stands still, and with it all that keeps priorities right."""
+        self._ready.set(0)
+
     def show(self, facts: Facts, health: Health) -> None:
         """Show these facts and this verdict."""
         self._ready.set(health.ready)

@@ -50,12 +50,17 @@ async def test_works_by_sweeps_while_joins_are_not_answered(stack: Stack) -> Non
         await eventually(lambda: daemon.answers("/readyz", 200))
         app.add(workspace, repository)
         await eventually(lambda: app.row(repository)[0] == "high")
-        assert (await daemon.status())["listener"]["state"] == "joining"
+        # By turns it waits for an answer and rests.
+        await eventually(lambda: is_joining(daemon))
         await eventually(
             lambda: daemon.logged("stream_state_changed", state="backing_off", reason="join_timeout")
         )
         misbehave(stack.server, "realtime/refuse?seconds=0")
         await eventually(daemon.live)
+
+
+async def is_joining(daemon: Daemon) -> bool:
+    return bool((await daemon.status())["listener"]["state"] == "joining")
 
 
 async def test_a_table_outside_the_publication_is_named_and_retried(stack: Stack) -> None:
@@ -119,8 +124,13 @@ async def test_a_publication_that_gets_another_table_costs_a_sweep(attentive_sta
         app.add(workspace, lost)
         app.connection.execute("alter publication supabase_realtime add table workspaces")
         await eventually(lambda: app.row(lost)[0] == "high")
-        assert (await daemon.status())["sweep"]["last_done_at"] > sweeps
+        # The row is right a moment before the daemon has its answer.
+        await eventually(lambda: has_swept_since(daemon, sweeps))
         assert daemon.logged("stream_state_changed", state="backing_off") == []
+
+
+async def has_swept_since(daemon: Daemon, last_done_at: str) -> bool:
+    return bool((await daemon.status())["sweep"]["last_done_at"] > last_done_at)
 
 
 async def test_over_the_quota_sweeps_go_on_and_the_stream_is_back_by_itself(stack: Stack) -> None:

@@ -39,7 +39,7 @@ class Inngest:
         return {"INNGEST_EVENT_KEY": self.event_key, "INNGEST_EVENT_API_BASE_URL": self.url}
 
     async def fail(self, **faults: object) -> None:
-        async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
             (await client.post(f"{self.url}/stand-in/faults", json=faults)).raise_for_status()
 
     async def accepted(self) -> list[dict[str, Any]]:
@@ -107,9 +107,14 @@ async def test_a_repository_that_joins_a_workspace_is_announced_and_queued_at_on
         assert await inngest.repositories(SYNC) == [str(repository)]
         (sync,) = [event for event in await inngest.accepted() if event["name"] == SYNC]
         assert sync["data"]["priority"] == 100
-        assert await daemon.metric("dispatched_total", event=CHANGED, outcome="sent") == 2
-        assert await daemon.metric("dispatched_total", event=SYNC, outcome="sent") == 1
+        # Inngest has them a moment before the daemon has its answer.
+        await eventually(lambda: counted(daemon, CHANGED, 2))
+        await eventually(lambda: counted(daemon, SYNC, 1))
         assert inngest.event_key not in str(daemon.logs)
+
+
+async def counted(daemon: Daemon, event: str, sent: int) -> bool:
+    return await daemon.metric("dispatched_total", event=event, outcome="sent") == sent
 
 
 async def test_syncing_and_announcing_can_be_switched_off(stack: Stack, inngest: Inngest) -> None:
@@ -141,7 +146,7 @@ async def test_switched_on_later_it_begins_from_now_on(stack: Stack, inngest: In
         stack.app.add(stack.app.workspace(), old)
         await eventually(lambda: stack.app.row(old) == ("high", True, 1))
     async with stack.daemon(**inngest.settings) as daemon:
-        assert daemon.logged("dispatch_started", from_now_on=True)
+        await eventually(lambda: daemon.logged("dispatch_started", from_now_on=True))
         new = stack.app.repository()
         stack.app.add(stack.app.workspace(), new)
         await eventually(lambda: inngest.has(CHANGED, new))

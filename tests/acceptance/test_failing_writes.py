@@ -47,7 +47,7 @@ async def test_a_poisoned_repository_is_parked_and_healed_when_its_cause_is_gone
         app.add(workspace, *repositories)
         await eventually(lambda: app.wrong_rows() == 1)
         await eventually(lambda: daemon.metric("parked_repositories"))
-        assert daemon.logged("repository_parked", repository_id=str(poisoned))
+        await eventually(lambda: daemon.logged("repository_parked", repository_id=str(poisoned)))
 
         async def shown() -> bool:
             # While it is tried again it is parked no more.

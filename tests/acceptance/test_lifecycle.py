@@ -34,14 +34,24 @@ async def test_sighup_forces_a_full_resync_that_is_logged_and_counted(stack: Sta
         assert app.wrong_rows() == 0
 
 
+# Longer than a lock is waited for: nothing but the statement's own time-out ends it.
+WAIT_UNTIL_GO_ON = b"""
+create function wait() returns trigger language plpgsql security definer set search_path = public as $$
+begin
+    while not exists (select from go_on) loop perform pg_sleep(0.01); end loop;
+    return new;
+end $$;
+create trigger wait before update on tracked_repositories for each row execute function wait()
+"""
+
+
 async def test_sighups_during_a_resync_run_exactly_one_more(stack: Stack) -> None:
     app = stack.app
     repository = app.repository()
     async with stack.daemon(**NO_TIMER) as daemon:
-        # A row that is wrong and locked holds each resync up for the functions' lock_timeout.
-        holder = stack.database.connect(autocommit=False)
         app.connection.execute("update tracked_repositories set priority = 'low'")
-        holder.execute("select from tracked_repositories for update")
+        app.connection.execute(b"create table go_on ()")
+        app.connection.execute(WAIT_UNTIL_GO_ON)
         daemon.process.send_signal(signal.SIGHUP)
         await eventually(lambda: daemon.logged("resync_started", trigger="signal"))
         for _ in range(3):
@@ -49,8 +59,8 @@ async def test_sighups_during_a_resync_run_exactly_one_more(stack: Stack) -> Non
             daemon.process.send_signal(signal.SIGHUP)
             await eventually(lambda requested=requested: len(daemon.logged("resync_requested")) > requested)
         assert daemon.logged("resync_done", trigger="signal") == [], "all of them came during the first"
+        app.connection.execute(b"insert into go_on default values")
         await eventually(lambda: len(daemon.logged("resync_done", trigger="signal")) == 2)
-        holder.rollback()
         await eventually(lambda: app.row(repository)[0] == "medium")
         events = [line["event"] for line in daemon.logs if line["event"] in ("resync_started", "resync_done")]
         assert events == ["resync_started", "resync_done"] * 3, (

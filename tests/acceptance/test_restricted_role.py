@@ -50,7 +50,7 @@ async def test_the_daemon_works_as_that_role(stack: Stack, settings: dict[str, o
     app = stack.app
     workspace, (first, second) = app.workspace(), app.repositories(2)
     async with stack.daemon(**NO_TIMER, **settings) as daemon:
-        assert (await daemon.status())["leader"]
+        await eventually(lambda: daemon.metric("leader"))
         app.add(workspace, first, second)
         await eventually(lambda: (app.row(first)[0], app.row(second)[0]) == ("high", "high"))
         assert await daemon.metric("events_total", table="workspace_repositories", operation="INSERT") == 2

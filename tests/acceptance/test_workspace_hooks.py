@@ -18,6 +18,7 @@ from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.library.workspace_hooks import WorkspaceHooks
 from tests.support.answers import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.stack import Stack
 
 
@@ -27,7 +28,7 @@ async def hooks_of(stack: Stack) -> AsyncIterator[WorkspaceHooks]:
         yield hooks(store)
 
 
-def hooks(store: Store, timeout_seconds: float = 5.0) -> WorkspaceHooks:
+def hooks(store: Store, timeout_seconds: float = PATIENCE_SECONDS) -> WorkspaceHooks:
     return WorkspaceHooks(WorkspacePrioritySync(store, time.monotonic), timeout_seconds=timeout_seconds)
 
 
@@ -135,7 +136,8 @@ async def test_whoever_remembers_priorities_is_told_whether_it_worked_or_not(sta
     repository = stack.app.repository()
     async with open_store(stack.server.url, stack.server.service_role_key) as store:
         service = WorkspacePrioritySync(store, time.monotonic)
-        assert await WorkspaceHooks(service, on_change=told.append).repository_added(uuid4(), repository)
+        hook = WorkspaceHooks(service, on_change=told.append, timeout_seconds=PATIENCE_SECONDS)
+        assert await hook.repository_added(uuid4(), repository)
     async with answering(http(401, {"message": "no"})) as (store, _):
         service = WorkspacePrioritySync(store, time.monotonic)
         assert not await WorkspaceHooks(service, on_change=told.append).repository_removed(

@@ -72,9 +72,12 @@ async def flap_once(connection: psycopg.AsyncConnection[Any], repository: UUID, 
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have this done for the length of the block. What fails in it is raised at the end."""
     task = asyncio.create_task(work)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()

@@ -203,6 +203,15 @@ async def test_the_workload_leaves_the_memberships_of_others_alone(empty_databas
         assert left == (others,)
 
 
+async def test_what_fails_in_the_background_is_not_kept_silent() -> None:
+    async def fail() -> None:
+        raise ValueError("the statement is wrong")
+
+    with pytest.raises(ValueError, match="the statement is wrong"):
+        async with in_background(fail()):
+            await asyncio.sleep(0)
+
+
 async def test_a_mode_of_the_proxy_ends_with_its_last_user() -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.read(10))

@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from priorityd.core.errors import KeyRefusedError, MissingGrantError, PermanentError, TransientError
-from priorityd.daemon.database.store import _PRIORITIES, _SYNC, _TIMEOUT_SECONDS
+from priorityd.daemon.database.store import (
+    _PRIORITIES,
+    _SYNC,
+    _TIMEOUT_SECONDS,
+    CALL_TIMEOUT_SECONDS,
+)
 from tests.support.answers import GOOD, Answer, answering, hang_up, http, say_nothing
+from tests.support.database import Database
 from tests.support.effort import tries
 
 
@@ -129,6 +135,29 @@ async def test_a_silent_connection_is_given_up_and_the_next_one_used(monkeypatch
         assert (await store.beat(uuid4())).beat_at.year == 2025
         # On a busy machine the good one may be too slow at first.
         assert set(reasons) == {"timeout"}
+
+
+def test_the_database_gives_up_before_its_caller_and_the_caller_soon_after(database_of_all: Database) -> None:
+    own = dict(
+        database_of_all.connect()
+        .execute(
+            """select p.proname, extract(epoch from split_part(s.setting, '=', 2)::interval)::float
+            from pg_proc p, unnest(p.proconfig) s (setting)
+            where p.pronamespace = 'public'::regnamespace and s.setting like 'statement_timeout=%'"""
+        )
+        .fetchall()
+    )
+    assert set(_TIMEOUT_SECONDS) <= set(own)
+    for function, seconds in own.items():
+        assert seconds < _TIMEOUT_SECONDS.get(function, CALL_TIMEOUT_SECONDS), function
+    for function, limit in _TIMEOUT_SECONDS.items():
+        assert limit <= own[function] + 5, function
+
+
+@pytest.mark.parametrize("function", ["release_ordered_jobs", "mark_jobs_sent", "claim_priority_changes"])
+def test_what_others_wait_for_is_not_held_up_for_long_by_a_silent_connection(function: str) -> None:
+    """One that a router forgot is silent until the time-out, and jobs and announcements wait as long."""
+    assert _TIMEOUT_SECONDS.get(function, CALL_TIMEOUT_SECONDS) < 25
 
 
 async def test_a_very_long_message_is_cut() -> None:

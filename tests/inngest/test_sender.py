@@ -18,6 +18,7 @@ from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
 from tests.support.inngest import StandIn, numbered
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def numbers(events: Sequence[dict[str, object]]) -> list[object]:
@@ -243,7 +244,7 @@ async def test_the_sdk_by_itself_takes_a_failure_without_a_reason_for_a_success(
 
 async def test_the_stand_in_takes_what_the_server_takes(event_api: StandIn) -> None:
     url = f"{event_api.url}/e/{EVENT_KEY}"
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
         assert (await client.post(url, json={"name": "one"})).json()["status"] == 200
         assert (await client.post(url, json=[])).status_code == 200
         assert (await client.post(url, content=b'"text"')).status_code == 400

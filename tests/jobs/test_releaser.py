@@ -29,6 +29,8 @@ from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.event_api import SEEN_SECONDS, Faults
+from tests.support.faults import Faults as ServerFaults
+from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -50,28 +52,30 @@ class Bench:
         *,
         asks: bool = False,
         most_leases: int = 3,
+        runs: bool = True,
     ) -> AsyncIterator[Releaser]:
-        """A releaser that runs for the length of the block."""
+        """A releaser, which runs for the length of the block."""
         self.metrics = Metrics()
         async with (
             open_store(self.server.url, self.server.service_role_key) as store,
             open_event_sender(
                 self.inngest.settings(), max_attempts=1, timeout_seconds=PATIENCE_SECONDS
             ) as sender,
-            open_inngest_api(self.inngest.settings()) as runs,
+            open_inngest_api(self.inngest.settings()) as api,
             anyio.create_task_group() as tasks,
         ):
             releaser = Releaser(
                 OrderedJobs(store, uuid4()),
                 sender,
-                runs if asks else None,
+                api if asks else None,
                 limits=ReleaseLimits(in_flight, 86_400, 3600, most_leases),
                 form=form,
                 is_leader=lambda: leader,
                 metrics=self.metrics.releases,
                 liveness=Liveness(),
             )
-            tasks.start_soon(releaser.run)
+            if runs:
+                tasks.start_soon(releaser.run)
             yield releaser
             tasks.cancel_scope.cancel()
 
@@ -96,16 +100,18 @@ class Bench:
         number: int = row[0]
         return number
 
-    def end(self, *jobs: UUID) -> None:
-        self.app.connection.execute(
-            "update background_jobs set status = 'completed' where id = any (%s)", (list(jobs),)
-        )
+    async def beside(self, statement: bytes, *values: object) -> None:
+        """Execute what may have to wait for a call that the sandbox, in this event loop, has to end."""
+        await anyio.to_thread.run_sync(lambda: self.app.connection.execute(statement, values))
 
-    def lose(self, *jobs: UUID) -> None:
+    async def end(self, *jobs: UUID) -> None:
+        await self.beside(b"update background_jobs set status = 'completed' where id = any (%s)", list(jobs))
+
+    async def lose(self, *jobs: UUID) -> None:
         """Their lease ends."""
-        self.app.connection.execute(
-            "update priorityd.ordered_jobs set lease_until = clock_timestamp() where job_id = any (%s)",
-            (list(jobs),),
+        await self.beside(
+            b"update priorityd.ordered_jobs set lease_until = clock_timestamp() where job_id = any (%s)",
+            list(jobs),
         )
 
     def status(self, job: UUID) -> str:
@@ -126,7 +132,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
-    async with serve_sandbox(database.url) as server:
+    async with serve_sandbox(database.url, faults=ServerFaults()) as server:
         yield Bench(server, Application(database.connect()), event_api)
 
 
@@ -173,7 +179,7 @@ async def test_a_slot_that_is_free_is_used_by_the_next_in_order(bench: Bench) ->
         bench.app.add(bench.app.workspace(), repositories[2])
         bench.app.connection.execute("select sync_workspace_priorities(%s)", ([repositories[2]],))
         for expected in ([jobs[0], jobs[2]], [jobs[0], jobs[2], jobs[1]]):
-            bench.end(bench.sent[-1])
+            await bench.end(bench.sent[-1])
             await eventually(lambda expected=expected: bench.sent == expected)
 
 
@@ -242,10 +248,10 @@ async def test_what_went_past_us_is_found_by_the_leader(bench: Bench) -> None:
     jobs = await bench.queue(*repositories)
     async with bench.releaser(in_flight=1):
         await eventually(lambda: bench.sent == jobs[:1])
-    bench.app.connection.execute(
-        "update tracked_repositories set priority = 'high' where repository_id = %s", (repositories[2],)
+    await bench.beside(
+        b"update tracked_repositories set priority = 'high' where repository_id = %s", repositories[2]
     )
-    bench.end(jobs[0])
+    await bench.end(jobs[0])
     async with bench.releaser(in_flight=1, leader=True):
         await eventually(lambda: bench.sent == [jobs[0], jobs[2]])
 
@@ -263,7 +269,7 @@ async def test_jobs_that_nobody_reports_on_hold_nobody_up_and_fail_in_the_end(be
     async with bench.releaser(in_flight=3, most_leases=2) as releaser:
         await eventually(lambda: bench.state("sent_at is not null") == 3)
         others = await bench.queue(*bench.app.repositories(3))
-        bench.lose(*lost)
+        await bench.lose(*lost)
         await eventually(lambda: bench.sent == [*lost, *others])
         await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
         assert releaser.release is not None
@@ -276,7 +282,7 @@ async def test_jobs_that_nobody_reports_on_hold_nobody_up_and_fail_in_the_end(be
                     "select job_id from priorityd.ordered_jobs where losses = 1 and sent_at is not null"
                 )
             ]
-            bench.lose(again)
+            await bench.lose(again)
             await eventually(lambda again=again: bench.status(again) == "failed")
         await eventually(lambda: bench.metric("jobs_given_up_total") == 3)
         await eventually(lambda: bench.metric("jobs_lost_now") == 0)
@@ -290,7 +296,7 @@ async def test_a_lost_job_ends_as_its_run_did(bench: Bench, status: str) -> None
     async with bench.releaser(asks=True):
         await eventually(lambda: bench.state("sent_at is not null") == 1)
         bench.inngest.api.end_runs(status)
-        bench.lose(job)
+        await bench.lose(job)
         await eventually(lambda: bench.status(job) == status.lower())
     assert len(bench.inngest.api.accepted) == 1
 
@@ -299,7 +305,7 @@ async def test_a_lost_job_that_runs_is_in_flight_again(bench: Bench) -> None:
     (job,) = await bench.queue(bench.app.repository())
     async with bench.releaser(in_flight=1, asks=True):
         await eventually(lambda: bench.state("sent_at is not null") == 1)
-        bench.lose(job)
+        await bench.lose(job)
         await eventually(lambda: len(bench.inngest.api.asked) == 1)
         await eventually(lambda: bench.state("losses = 0 and lease_until > now() + interval '59 min'") == 1)
     assert len(bench.inngest.api.accepted) == 1
@@ -313,10 +319,10 @@ async def test_inngest_is_asked_by_the_id_of_the_first_event(bench: Bench) -> No
             await eventually(
                 lambda losses=losses: bench.state(f"sent_at is not null and losses = {losses}") == 1
             )
-            bench.lose(job)
+            await bench.lose(job)
         await eventually(lambda: bench.state("sent_at is not null and losses = 2") == 1)
     bench.inngest.api.end_runs("Completed")
-    bench.lose(job)
+    await bench.lose(job)
     async with bench.releaser(asks=True, most_leases=5):
         await eventually(lambda: bench.status(job) == "completed")
 
@@ -326,8 +332,25 @@ async def test_a_job_whose_event_inngest_has_forgotten_runs_again(bench: Bench) 
     async with bench.releaser():
         await eventually(lambda: bench.state("sent_at is not null") == 1)
         bench.inngest.api.clock = lambda: time.monotonic() + SEEN_SECONDS
-        bench.lose(job)
+        await bench.lose(job)
         await eventually(lambda: bench.sent == [job, job])
+
+
+async def test_after_an_outage_of_the_database_of_any_length_jobs_go_on_within_ten_seconds(
+    bench: Bench,
+) -> None:
+    (job,) = await bench.queue(bench.app.repository())
+    misbehave(bench.server, "rest/fail?status=400&sqlstate=P0001", seconds=3600)
+    async with bench.releaser(runs=False) as releaser:
+        rests = []
+        for _ in range(12):
+            releaser._next_at = 0.0
+            rests.append(await releaser.turn())
+        assert max(rests) <= 10
+        misbehave(bench.server, "rest/fail", seconds=0)
+        releaser._next_at = 0.0
+        await releaser.turn()
+    assert bench.sent == [job]
 
 
 async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> None:
@@ -341,7 +364,7 @@ async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> No
     async with bench.releaser() as releaser:
         await eventually(lambda: bench.metric("job_releases_held_back") == 1)
         assert releaser.held_back_because == "background_jobs takes no writes: not today (P0001)"
-        bench.app.connection.execute(b"drop trigger refuse on background_jobs")
-        bench.app.connection.execute(b"update priorityd.ordered_jobs set aside_until = now()")
+        await bench.beside(b"drop trigger refuse on background_jobs")
+        await bench.beside(b"update priorityd.ordered_jobs set aside_until = now()")
         await eventually(lambda: set(bench.sent) == set(jobs))
         await eventually(lambda: bench.metric("job_releases_held_back") == 0)

@@ -200,7 +200,8 @@ async def test_a_missing_table_is_said_once_and_found_when_it_comes(store: Store
             await eventually(lambda: it.watcher.off_because == "there is no table background_jobs")
             polls = it.polls
             await eventually(lambda: it.polls > polls + 3)
-            connection.execute(schema_sql("application"))
+            # In a thread: it may have to wait for a call that the sandbox, in this event loop, has to end.
+            await anyio.to_thread.run_sync(connection.execute, schema_sql("application"))
             await eventually(lambda: it.watcher.latest)
             assert it.watcher.off_because is None
             insert(connection, 100, "completed")

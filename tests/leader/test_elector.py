@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from uuid import uuid4
 
 import anyio
+import pytest
 from anyio.abc import SocketStream
 
 from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.leader.lease import ASK_AFTER_SECONDS, LEASE_SECONDS
-from priorityd.daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic, since_boot
 from priorityd.daemon.leader.elector import Elector
 from priorityd.daemon.leader.leadership import Leadership
 from priorityd.daemon.liveness import Liveness
@@ -100,8 +102,35 @@ async def test_a_question_that_fails_takes_nothing_away_before_the_lease_expires
         "create trigger refuse before insert or update on priorityd.leases for each row"
         " execute function refuse()"
     )
-    lease.next_ask_at = monotonic()
+    lease.next_ask_at = since_boot()
     assert await elector.turn() <= 1, "it asks again soon"
     assert parts.shared.leadership.is_held()
     assert elector.failure is not None
     assert "no" in str(elector.failure)
+
+
+async def test_a_scrape_tells_of_no_lease_that_is_over_though_the_loop_has_not_turned(parts: Parts) -> None:
+    """As right after SIGCONT: the event loop, which refreshes what is read and not counted, comes later."""
+    await parts.agents.elector.turn()
+    parts.metrics.refresh()
+    assert parts.metric("leader") == 1
+    parts.shared.leadership.lease.answered(
+        since_boot() - LEASE_SECONDS, held=True, expires_in_seconds=LEASE_SECONDS
+    )
+    assert parts.metric("leader") == 0
+
+
+async def test_in_a_machine_that_slept_it_leads_again_only_when_it_is_given_the_lease(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux's CLOCK_MONOTONIC, by which the event loop goes, stands still meanwhile."""
+    elector, leadership = parts.agents.elector, parts.shared.leadership
+    gained: list[bool] = []
+    leadership.gained.subscribe(lambda: gained.append(leadership.is_held()))
+    await elector.turn()
+    clock = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + LEASE_SECONDS)
+    assert not leadership.is_held()
+    await elector.turn()
+    assert leadership.is_held()
+    assert gained == [True, True]

@@ -28,6 +28,8 @@ from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.event_api import Faults
+from tests.support.faults import Faults as ServerFaults
+from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -96,7 +98,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
-    async with serve_sandbox(database.url) as server:
+    async with serve_sandbox(database.url, faults=ServerFaults()) as server:
         bench = Bench(server, Application(database.connect()), event_api)
         bench.app.connection.execute("select open_priority_outbox()")
         yield bench
@@ -298,6 +300,22 @@ async def test_told_to_stop_it_sends_what_is_pending_first(bench: Bench) -> None
         dispatcher.stop()
         await eventually(lambda: bench.pending() == 0)
     assert len(bench.announced()) == len(repositories)
+
+
+async def test_after_an_outage_of_the_database_of_any_length_changes_are_announced_within_ten_seconds(
+    bench: Bench,
+) -> None:
+    async with bench.dispatcher() as dispatcher:
+        dispatcher.stop()
+        await eventually(lambda: not dispatcher.has_more())
+        bench.change()
+        misbehave(bench.server, "rest/fail?status=400&sqlstate=P0001", seconds=3600)
+        rests = []
+        for _ in range(12):
+            dispatcher._database_backoff.retry_at = 0.0
+            rests.append(await dispatcher.turn())
+        assert max(rests) <= 10
+    assert bench.pending() == 1
 
 
 async def test_told_to_stop_while_inngest_is_down_it_stops(bench: Bench) -> None:

@@ -41,3 +41,16 @@ async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Data
         await eventually(lambda: connection.execute(COUNT).fetchone() == (1,))
         trimmer.stop()
         await eventually(lambda: liveness.stalled() == [])
+
+
+async def test_who_is_no_longer_the_leader_leaves_the_rest_to_the_next(database: Database) -> None:
+    connection = database.connect()
+    connection.execute(OLD, (2 * PAGE_SIZE + 1,))
+    leads = iter([True, True, False])
+    async with (
+        serve_sandbox(database.url) as server,
+        open_store(server.url, server.service_role_key) as store,
+    ):
+        trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: next(leads), liveness=Liveness())
+        await trimmer.turn()
+    assert connection.execute(COUNT).fetchone() == (PAGE_SIZE + 1,)

@@ -11,7 +11,7 @@ from priorityd.core.apply.drift import DriftJudge
 from priorityd.core.history import History
 from priorityd.core.stream.hints import WORKSPACE_REPOSITORIES, Hint
 from priorityd.daemon.backoff import MAX_ATTEMPTS
-from priorityd.daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic, since_boot
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.repair.drift_watch import LOOKED_AT, DriftWatch
 from priorityd.daemon.repair.runs import Runs
@@ -30,7 +30,7 @@ def app(database: Database) -> Application:
 @pytest.fixture
 def watched(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> Parts:
     """The leader, with a stream that has been live for long, and no wait for late announcements."""
-    parts.shared.leadership.lease.answered(monotonic(), held=True, expires_in_seconds=600)
+    parts.shared.leadership.lease.answered(since_boot(), held=True, expires_in_seconds=600)
     monkeypatch.setattr(parts.agents.listener, "_whole_since", monotonic())
     monkeypatch.setattr(parts.shared.drift_judge, "_grace_seconds", -1)
     return parts

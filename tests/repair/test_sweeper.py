@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from priorityd.daemon.clock import monotonic
+from priorityd.daemon.clock import monotonic, since_boot
+from priorityd.daemon.repair.sweeper import FIRST_LIMIT
 from tests.support.application import Application
 from tests.support.database import Database
 from tests.support.parts import Parts
@@ -17,8 +18,13 @@ def app(database: Database) -> Application:
 
 def lead(parts: Parts) -> None:
     """Timer work has become this daemon's."""
-    parts.shared.leadership.lease.answered(monotonic(), held=True, expires_in_seconds=60)
+    parts.shared.leadership.lease.answered(since_boot(), held=True, expires_in_seconds=60)
     parts.shared.leadership.gained.tell()
+
+
+def lose_the_lease(parts: Parts) -> None:
+    """As if this daemon had stood still until it was over."""
+    parts.shared.leadership.lease.answered(since_boot() - 60, held=True, expires_in_seconds=60)
 
 
 async def test_asked_for_it_mends_what_nobody_named(app: Application, parts: Parts) -> None:
@@ -67,3 +73,36 @@ async def test_parked_repositories_get_another_chance_with_each_sweep(app: Appli
     parts.shared.sweeps.add("event")
     await parts.agents.sweeper.turn()
     assert (queue.parked_count, queue.pending) == (0, 1)
+
+
+async def test_who_stood_still_in_a_sweep_by_timer_does_not_go_on_with_it(
+    app: Application, parts: Parts
+) -> None:
+    app.add(app.workspace(), *app.repositories(2 * FIRST_LIMIT))
+    lead(parts)
+    parts.shared.recorded.subscribe(lambda: lose_the_lease(parts))
+    await parts.agents.sweeper.turn()
+    assert app.wrong_rows() == FIRST_LIMIT
+    parts.shared.sweeps.add("reconnect")
+    parts.agents.sweeper._pace.hurry()
+    await parts.agents.sweeper.turn()
+    assert app.wrong_rows() == 0, "what its own stream asks for, each daemon does"
+
+
+async def test_a_sweep_by_timer_that_failed_is_the_next_leaders(
+    app: Application, database: Database, parts: Parts
+) -> None:
+    sweeper = parts.agents.sweeper
+    app.add(app.workspace(), *app.repositories(1))
+    database.connect().execute("alter function sweep_workspace_priorities rename to swept")
+    lead(parts)
+    await sweeper.turn()
+    lose_the_lease(parts)
+    parts.shared.leadership.lease.failed(since_boot())
+    sweeper._backoff.retry_at = 0.0
+    await sweeper.turn()
+    assert sweeper.failure is not None, "nobody can have said whose it is by now"
+    database.connect().execute("alter function swept rename to sweep_workspace_priorities")
+    parts.shared.leadership.lease.answered(since_boot(), held=False, expires_in_seconds=10)
+    await sweeper.turn()
+    assert (sweeper.failure, app.wrong_rows()) == (None, 1)

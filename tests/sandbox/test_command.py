@@ -40,7 +40,7 @@ def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> N
             "Authorization": f"Bearer {facts['service_role_key']}",
         }
         url = f"{facts['supabase_url']}/rest/v1/rpc/workspace_priority_snapshot"
-        assert httpx.post(url, headers=headers, json={}).status_code == 200
+        assert httpx.post(url, headers=headers, json={}, timeout=PATIENCE_SECONDS).status_code == 200
         assert len(sandbox.family) > 1
         assert sandbox.end(number) == 0
         assert sandbox.left_behind() == []
@@ -65,7 +65,8 @@ def test_listens_on_loopback_only_and_with_new_keys_each_time() -> None:
 def test_runs_the_daemon_and_shows_what_happens() -> None:
     with running("--http-port", "0", "--traffic", "20") as sandbox:
         facts = sandbox.facts()
-        assert httpx.get(facts["metrics_url"].replace("/metrics", "/readyz")).status_code == 200
+        readyz = facts["metrics_url"].replace("/metrics", "/readyz")
+        assert httpx.get(readyz, timeout=PATIENCE_SECONDS).status_code == 200
         seen: set[tuple[str, str]] = set()
         while not {("traffic", "added"), ("daemon", "priority_changed")} <= seen:
             event = sandbox.next_line()
@@ -196,7 +197,7 @@ def _at_work_in(directory: Path) -> list[psutil.Process]:
 def test_its_screen_leads_to_the_page_and_to_sql_and_ends_with_its_terminal() -> None:
     with on_a_terminal("--http-port", "0", "--traffic", "20") as (screen, temporary):
         page = screen.expect(r"Status page: \S*http://[\d.:]+/").partition("http")[2]
-        assert httpx.get(f"http{page}").status_code == 200
+        assert httpx.get(f"http{page}", timeout=PATIENCE_SECONDS).status_code == 200
         line = re.search(r"/.*", screen.expect(r"SQL: .*?'[^']+'"))
         assert line is not None
         typed = subprocess.run(f"{line[0]} -Atc 'select 1'", shell=True, capture_output=True, text=True)

@@ -11,6 +11,7 @@ import pytest
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, until_published
 from tests.support import faults
 from tests.support.faults import TIMED_FAULTS, misbehave
+from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from priorityd.daemon.sandbox.server import SandboxServer
@@ -162,7 +163,7 @@ async def test_a_join_is_answered_and_never_confirmed(
 
 async def test_failures_of_different_names_do_not_disturb_each_other(sandbox: SandboxServer) -> None:
     headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
-    async with httpx.AsyncClient(base_url=sandbox.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, headers=headers, timeout=PATIENCE_SECONDS) as http:
         misbehave(sandbox, "rest/fail?name=a&status=503&seconds=60")
         misbehave(sandbox, "rest/fail?name=b&status=429&retry_after=7&sqlstate=&seconds=60")
         assert (await http.post(RPC)).status_code == 503

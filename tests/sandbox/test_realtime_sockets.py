@@ -18,6 +18,7 @@ from priorityd.daemon.sandbox.seed import prepare_database
 from priorityd.daemon.sandbox.server import PortError, reserve_port, serve_sandbox
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, until_published
 from tests.support.faults import misbehave
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plans import ATTENTIVE
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_
         assert (reply["ref"], reply["payload"]["status"]) == (ref, "error")
         assert reply["payload"]["response"]["reason"].startswith("UnableToConnectToProject")
         assert time.monotonic() - started > 4.5
-        async with httpx.AsyncClient(base_url=sandbox.url) as http:
+        async with httpx.AsyncClient(base_url=sandbox.url, timeout=PATIENCE_SECONDS) as http:
             headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
             answer = await http.post("/rest/v1/rpc/workspace_priority_snapshot", headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (503, "PGRST002")

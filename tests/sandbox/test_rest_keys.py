@@ -9,6 +9,7 @@ import httpx
 
 from priorityd.daemon.sandbox.keys import Keys
 from tests.support.daemon_process import PLAIN
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.rest_calls import Api
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: SandboxS
     wrong = await api.call("who", apikey=Keys.create().service_role)
     assert wrong.status_code == 401
     assert wrong.json()["message"] == "Invalid API key"
-    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN, timeout=PATIENCE_SECONDS) as http:
         missing = await http.post("/rest/v1/rpc/who")
     assert (missing.status_code, missing.json()["message"]) == (401, "No API key found in request")
 
@@ -44,7 +45,7 @@ async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
     api: Api, sandbox: SandboxServer
 ) -> None:
     keys = sandbox.keys
-    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN) as http:
+    async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN, timeout=PATIENCE_SECONDS) as http:
 
         async def call(key: str, **headers: str) -> httpx.Response:
             return await http.post("/rest/v1/rpc/who", headers={"apikey": key, **headers})

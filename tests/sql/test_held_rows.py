@@ -94,6 +94,8 @@ def test_a_single_row_is_waited_for(database: Database) -> None:
     world, calling, application = session(database), session(database), session(database, autocommit=False)
     repository = world.tracked()
     world.add(repository)
+    # Else the test would have to be faster than its tenth of a second.
+    world.execute("alter function sync_workspace_priorities set lock_timeout = '60s'")
     application.execute("select from tracked_repositories where repository_id = %s for update", repository)
     running = Background(lambda: calling.sync(repository))
     world.wait_until_blocked(calling.pid)

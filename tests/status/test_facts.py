@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -160,6 +161,16 @@ def test_a_host_clock_that_is_ahead_is_known_without_asking(parts: Parts, source
     assert known(sources).database.clock_ahead_seconds is None
     parts.shared.database_clock.read(utc_now() - timedelta(hours=1))
     assert known(sources).database.clock_ahead_seconds == pytest.approx(3600, abs=60)
+
+
+def test_a_machine_that_slept_is_not_ahead_of_the_database(
+    parts: Parts, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's wall clock is right again at once, and the database's went on meanwhile."""
+    clock, slept = time.clock_gettime, 3600
+    parts.shared.database_clock.read(utc_now() - timedelta(seconds=slept))
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock(which) + slept)
+    assert known(sources).database.clock_ahead_seconds == pytest.approx(0, abs=60)
 
 
 def test_what_is_known_is_exported_with_its_age(parts: Parts, sources: Sources) -> None:

@@ -18,6 +18,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from priorityd.core.priorities import PRIORITIES
+from priorityd.core.status.facts import CountFacts, Facts
+from priorityd.core.status.health import judge
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.loop_gate import STALLED_AFTER_SECONDS
 from priorityd.daemon.status.metrics import Metrics
@@ -76,6 +78,27 @@ async def test_metrics_are_scraped_while_the_event_loop_is_blocked() -> None:
         answer = await while_the_loop_is_blocked(scrape)
         assert answer.status_code == 200
         assert "workspace_priority_job_inversions_total 1.0" in answer.text
+
+
+async def test_while_the_event_loop_stands_still_a_scrape_says_not_ready() -> None:
+    """As `/readyz` does, though the gauge was 1 when the loop last turned."""
+    metrics, facts = Metrics(), Facts(counts=CountFacts(1))
+
+    def refresh() -> None:
+        metrics.health.show(facts, judge(facts))
+
+    async with serving(metrics, refresh=refresh, blocked=metrics.health.blocked) as url:
+
+        def ready() -> bool:
+            return "workspace_priority_ready 1.0" in get(f"{url}/metrics").text
+
+        def ask() -> bool:
+            time.sleep(STALLED_AFTER_SECONDS + 0.2)
+            return ready()
+
+        assert await in_thread(ready)
+        assert not await while_the_loop_is_blocked(ask)
+        await eventually(lambda: in_thread(ready))
 
 
 async def test_the_server_sleeps_while_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +235,10 @@ async def test_endpoints_survive_garbage_and_change_nothing(request_bytes: bytes
                     answer = await client.receive()
                     assert b" 200 " not in answer
             async with httpx.AsyncClient(
-                base_url="http://{}:{}".format(*address), trust_env=False, verify=PLAIN
+                base_url="http://{}:{}".format(*address),
+                trust_env=False,
+                verify=PLAIN,
+                timeout=PATIENCE_SECONDS,
             ) as http:
                 assert (await http.get("/livez")).text == "ok\n"
                 not_ready = await http.get("/readyz")

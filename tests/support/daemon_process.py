@@ -95,21 +95,23 @@ class Daemon:
         return response is not None and response.status_code == status
 
     async def status(self) -> dict[str, Any]:
-        response = await self.get("/status")
-        assert response is not None
-        status: dict[str, Any] = response.json()
+        """What `/status` says, as soon as the event loop is not too busy to answer."""
+        status: dict[str, Any] = await eventually(self._status)
         return status
 
+    async def _status(self) -> dict[str, Any] | None:
+        assert self.process.returncode is None, f"the daemon has ended: {self.logs[-3:]} {self.noise}"
+        response = await self.get("/status")
+        return response.json() if response is not None and response.is_success else None
+
     async def live(self) -> bool:
-        # While it is too busy to answer there is no listener in it.
-        return (await self.status()).get("listener", {}).get("state") == "live"
+        return bool((await self.status())["listener"]["state"] == "live")
 
     async def settled(self) -> bool:
         """Wait until the stream is live and confirmed, and the sweeps that this causes are over."""
-        # While it is too busy to answer there is neither in it.
         status = await self.status()
-        confirmed = status.get("listener", {}).get("confirmed", False)
-        return bool(confirmed and status["sweep"]["last_done_at"] and not status["sweep"]["wanted"])
+        confirmed, sweep = status["listener"]["confirmed"], status["sweep"]
+        return bool(confirmed and sweep["last_done_at"] and not sweep["wanted"])
 
     async def metric(self, name: str, **labels: str) -> float:
         response = await self.get("/metrics")

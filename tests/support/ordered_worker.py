@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import psycopg
 
+from tests.support.patience import PATIENCE_SECONDS
+
 CLAIM = """
 update background_jobs set status = 'processing', started_at = clock_timestamp()
 where id = %s and status = 'queued' returning id
@@ -32,7 +34,7 @@ def main() -> None:
     url, database_url, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
     seen = 0
     with (
-        httpx.Client(base_url=url, trust_env=False) as http,
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS) as http,
         psycopg.connect(database_url, autocommit=True) as database,
     ):
         while not told_to_end():

@@ -16,13 +16,14 @@ from typing import Any
 import httpx
 
 from tests.support.cel import head_start
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Worker:
     """The waiting events, and how many have been seen."""
 
     def __init__(self, url: str, expression: str) -> None:
-        self._http = httpx.Client(base_url=url, trust_env=False)
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_SECONDS)
         self._expression = expression
         self._seen = 0
         self._waiting: list[tuple[float, int, dict[str, Any]]] = []
