@@ -306,6 +306,12 @@ begin
             from priorityd.repository_names(
                 array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
             ) n
+        ),
+        named_rows as (
+            select n.id, n.name
+            from priorityd.row_names(
+                array(select j.id from judged j where (j.changed or j.failed) and j.repository_id is null)
+            ) n
         )
         select jsonb_build_object(
             'examined', count(*),
@@ -316,7 +322,7 @@ begin
                     jsonb_build_object(
                         'id', j.id,
                         'repository_id', j.repository_id,
-                        'name', n.name,
+                        'name', coalesce(n.name, r.name),
                         'old_priority', j.old_priority,
                         'new_priority', j.new_priority,
                         'is_workspace_repo', j.is_workspace_repo,
@@ -338,7 +344,7 @@ begin
                     jsonb_build_object(
                         'id', j.id,
                         'repository_id', j.repository_id,
-                        'name', n.name,
+                        'name', coalesce(n.name, r.name),
                         'sqlstate', j.sqlstate,
                         'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
                     )
@@ -349,6 +355,7 @@ begin
         )
         from judged j
         left join named n on n.repository_id = j.repository_id
+        left join named_rows r on r.id = j.id
     $$;
 
     -- Corrects these rows, and records and returns what changed.

@@ -222,7 +222,7 @@ begin
                     'id', c.id,
                     'tracked_repository_id', c.tracked_repository_id,
                     'repository_id', c.repository_id,
-                    'repository_name', n.name,
+                    'repository_name', coalesce(n.name, r.name),
                     'old_priority', c.old_priority,
                     'new_priority', c.new_priority,
                     'old_is_workspace_repo', c.old_is_workspace_repo,
@@ -240,7 +240,10 @@ begin
         from claimed c
         left join priorityd.repository_names(
             array(select distinct k.repository_id from claimed k where k.repository_id is not null)
-        ) n on n.repository_id = c.repository_id;
+        ) n on n.repository_id = c.repository_id
+        left join priorityd.row_names(
+            array(select distinct k.tracked_repository_id from claimed k where k.repository_id is null)
+        ) r on c.repository_id is null and r.id = c.tracked_repository_id;
         perform priorityd.move_outbox_mark(v_after);
 
         return jsonb_build_object('database_id', v_outbox.database_id, 'changes', v_changes);

@@ -1,7 +1,7 @@
 -- Job telemetry: what ended in public.background_jobs since the daemon last looked, what waits there now, and
 -- which jobs overtook one of a higher priority. The table is the application's and may be missing; everything
 -- here then says so and does nothing: apply this again when the table has been added since. May be left out, this file
--- and the next together.
+-- and the next two together.
 --
 -- *Ended jobs.* Each is to be counted once, over restarts and changes of the daemon that counts, although jobs end in
 -- any order and a commit becomes visible later than the time that its row carries. So the cursor is here and

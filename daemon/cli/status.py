@@ -15,7 +15,7 @@ import httpx
 from pydantic_core import to_jsonable_python
 
 from priorityd.core.errors import ExitCode
-from priorityd.core.names import known_as
+from priorityd.core.names import job_known_as, known_as, row_known_as
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
@@ -23,6 +23,9 @@ from priorityd.daemon.jobs.ordered_jobs import count_jobs
 from priorityd.daemon.settings import Settings
 
 Facts = dict[str, Any]
+
+_PAIRS: Final = 5
+"""Of the jobs that overtook others, so many are shown."""
 
 
 async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
@@ -83,8 +86,18 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
         yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
     for row in daemon.get("queue", {}).get("refused_rows", ()):
-        row_id = row["tracked_repository_id"]
-        yield f"  the tracked row {row_id}, which has no repository: {row['reason']}"
+        yield f"  {row_known_as(row['tracked_repository_id'], row['name'])}: {row['reason']}"
+    for pair in daemon.get("jobs", {}).get("inversion_sample", ())[:_PAIRS]:
+        yield f"  {_pair(pair)}"
+
+
+def _pair(pair: Facts) -> str:
+    early = job_known_as(pair["job_id"], pair["repository_id"], pair["name"])
+    waiting = job_known_as(pair["waiting_job_id"], pair["waiting_repository_id"], pair["waiting_name"])
+    return (
+        f"{early}, {pair['priority']}, started {_time(pair['started_at'])} "
+        f"before {waiting}, {pair['waiting_priority']}"
+    )
 
 
 def _ready(daemon: Facts) -> str:

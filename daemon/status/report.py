@@ -135,7 +135,10 @@ class Change(Part):
     """A row that this daemon changed."""
 
     at: datetime
+    tracked_repository_id: UUID
+    """The row's own id."""
     repository_id: UUID | None
+    """None until the application fills it in."""
     name: str | None
     """`owner/name` where that is known."""
     old_priority: str | None
@@ -245,6 +248,7 @@ class JobReport(Part):
     inversions: int
     """Jobs that were found to have overtaken one of a higher priority, in the last hour."""
     inversion_sample: list[JobInversion]
+    """Some of them, the newest first."""
 
 
 class OrderedJobsReport(Part):

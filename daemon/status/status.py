@@ -151,6 +151,7 @@ def _changes(recorder: Recorder) -> list[Change]:
     return [
         Change(
             at=recent.at,
+            tracked_repository_id=recent.update.id,
             repository_id=recent.update.repository_id,
             name=recent.update.name,
             old_priority=recent.update.old_priority,
@@ -215,7 +216,7 @@ def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobRep
             for priority in PRIORITIES
         },
         inversions=sum(minute.job_inversions for minute in minutes),
-        inversion_sample=list(watcher.inversions),
+        inversion_sample=watcher.inversions_since(minutes[0].at),
     )
 
 

@@ -20,8 +20,10 @@ from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
+from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
+from tests.support.situations import named
 
 
 @pytest.fixture(autouse=True)
@@ -134,16 +136,30 @@ async def test_more_jobs_than_a_page_holds_are_all_counted(
 
 async def test_an_overtaken_job_is_counted_and_both_are_named(store: Store, database: Database) -> None:
     connection = database.connect()
-    async with watching(store) as it:
-        await eventually(lambda: it.watcher.latest)
-        insert(connection, 100, "queued")
-        connection.execute(
-            "insert into background_jobs (status, payload, started_at)"
-            " values ('processing', '{\"priority\": 25}', now())"
-        )
-        await eventually(lambda: it.value("job_inversions_total") == 1)
-        (inversion,) = it.watcher.inversions
-        assert (inversion.priority, inversion.waiting_priority) == ("low", "high")
+    app = Application(connection)
+    (repository,) = named(app, "acme/web")
+    began = utc_now()
+    with capture_logs() as logs:
+        async with watching(store) as it:
+            await eventually(lambda: it.watcher.latest)
+            insert(connection, 100, "queued")
+            connection.execute(
+                "insert into background_jobs (status, payload, started_at, repository_id)"
+                " values ('processing', '{\"priority\": 25}', now(), %s)",
+                (repository,),
+            )
+            await eventually(lambda: it.value("job_inversions_total") == 1)
+            (inversion,) = it.watcher.inversions_since(began)
+            assert it.watcher.inversions_since(utc_now()) == []
+    assert (inversion.priority, inversion.waiting_priority) == ("low", "high")
+    assert (inversion.repository_id, inversion.name) == (repository, "acme/web")
+    (line,) = [line for line in logs if line["event"] == "jobs_inverted"]
+    assert (line["jobs"], line["repository_id"], line["name"]) == (1, str(repository), "acme/web")
+    assert (line["job_id"], line["waiting_job_id"]) == (
+        str(inversion.job_id),
+        str(inversion.waiting_job_id),
+    )
+    assert (line["waiting_repository_id"], line["waiting_name"]) == (None, None)
 
 
 async def test_the_next_daemon_counts_what_ended_meanwhile_and_nothing_twice(

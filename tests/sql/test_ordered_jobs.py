@@ -384,13 +384,15 @@ def test_a_job_at_work_holds_its_place_however_long_it_takes(world: World) -> No
 
 
 def test_what_is_lost_too_often_has_failed(world: World) -> None:
-    (job,) = queue(world, world.tracked())
+    repository = world.tracked()
+    world.execute("update repositories set owner = 'acme', name = 'web'")
+    (job,) = queue(world, repository)
     for expected in ([job], [job], [job], []):
         answer = release(world, p_most_leases=3)
         assert [UUID(each["job_id"]) for each in answer["jobs"]] == expected
         sent(world, *expected)
         pass_time(world, "1 h")
-    assert answer["given_up"] == [str(job)]
+    assert answer["given_up"] == [{"job_id": str(job), "repository_id": str(repository), "name": "acme/web"}]
     row = job_row(world, job)
     assert (row["status"], row["error"]) == ("failed", "nobody reported on it within 3 leases")
     assert world.call("count_ordered_jobs")["jobs"] == []
@@ -712,6 +714,10 @@ REFUSE = """
 def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
     world.execute(REFUSE.format(sqlstate=sqlstate))
     repositories = [world.tracked() for _ in range(5)]
+    for number, each in enumerate(repositories):
+        world.execute(
+            "update repositories set owner = 'acme', name = %s where id = %s", f"service-{number}", each
+        )
     jobs = [
         {"repository_id": str(each), "data": {"refuse": what}}
         for each, what in zip(
@@ -725,11 +731,22 @@ def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlst
 
     answer = release(world, limit=3)
     assert [UUID(each["job_id"]) for each in answer["jobs"]] == [ids[0], ids[2]]
-    assert [(UUID(each["job_id"]), each["reason"]) for each in answer["refused"]] == [(ids[1], why)]
+    assert [(UUID(each["job_id"]), each["name"], each["reason"]) for each in answer["refused"]] == [
+        (ids[1], "acme/service-2", why)
+    ]
     assert world.call("return_unsent_jobs", DAEMON, ids) == {"returned": 2}
 
     answer = world.call("cancel_ordered_jobs", ids)
-    assert (answer["cancelled"], answer["refused"]) == (3, [{"job_id": str(ids[2]), "reason": why}])
+    (refused,) = answer["refused"]
+    assert (answer["cancelled"], refused) == (
+        3,
+        {
+            "job_id": str(ids[2]),
+            "repository_id": str(repositories[3]),
+            "name": "acme/service-3",
+            "reason": why,
+        },
+    )
     assert job_row(world, ids[2])["status"] == "queued"
 
 

@@ -13,6 +13,7 @@ from priorityd.daemon.status.report import Report
 
 NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)
 REPOSITORY = UUID("00000000-0000-4000-8000-000000000001")
+ROW = UUID("00000000-0000-4000-8000-000000000002")
 
 
 def a_report(**changes: Any) -> Report:
@@ -148,6 +149,7 @@ def _well() -> dict[str, Any]:
         "recent_changes": [
             {
                 "at": NOW - timedelta(seconds=12),
+                "tracked_repository_id": ROW,
                 "repository_id": REPOSITORY,
                 "name": "acme/web",
                 "old_priority": "medium",
