@@ -124,8 +124,10 @@ def _listener(listener: Facts) -> str:
 
 def _queue(queue: Facts) -> str:
     oldest = f", the oldest for {queue['oldest_pending_seconds']:.1f} s" if queue["pending"] else ""
+    rows = queue["refused_rows_in_all"]
+    nameless = f", {rows} {'row' if rows == 1 else 'rows'} without a repository refused" if rows else ""
     refused = queue.get("all_refused_because")
-    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked" + (
+    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked{nameless}" + (
         f"; no row can be written ({refused})" if refused else ""
     )
 

@@ -95,8 +95,10 @@ class QueueReport(Part):
     parked: int
     parked_repositories: list[ParkedRepository]
     """Some of them."""
+    refused_rows_in_all: int
+    """Tracked rows without a repository that can't be written."""
     refused_rows: list[RefusedRowReport]
-    """Some of those without a repository."""
+    """Some of them."""
     all_refused_because: str | None
     """Why no row at all can be written; what waits is tried again. None while rows can be."""
 

@@ -130,6 +130,7 @@ def _queue(sources: Sources, facts: Facts) -> QueueReport:
             ParkedRepository(repository_id=key, name=recorder.refused_names.get(key), reason=parked[key])
             for key in list(parked)[:MAX_PARKED_SHOWN]
         ],
+        refused_rows_in_all=len(nameless),
         refused_rows=[
             RefusedRowReport(tracked_repository_id=row.id, name=row.name, reason=row.reason)
             for row in list(nameless.values())[:MAX_PARKED_SHOWN]

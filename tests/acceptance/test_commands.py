@@ -266,6 +266,7 @@ async def test_status_names_what_can_not_be_written_and_which_jobs_overtook_othe
         )
         await knows(daemon, "jobs_overtake", "rows_refused")
         _, words, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
+    assert ", 1 parked, 2 rows without a repository refused\n" in words
     for refused in (
         f"acme/web ({web})",
         f"acme/docs (tracked row {row}, without a repository)",

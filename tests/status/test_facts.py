@@ -107,7 +107,9 @@ async def test_a_row_without_a_repository_that_can_not_be_written_is_told_of_unt
         await look()
         facts = known(sources)
         assert (facts.queue.nameless, facts.queue.refused_because) == (1, "frozen (P0001)")
-        (shown,) = describe(sources, facts, judge(facts)).queue.refused_rows
+        queue = describe(sources, facts, judge(facts)).queue
+        (shown,) = queue.refused_rows
+        assert queue.refused_rows_in_all == 1
         assert (shown.tracked_repository_id, shown.name, shown.reason) == (row, "acme/web", "frozen (P0001)")
     app.connection.execute("drop trigger refuse on tracked_repositories")
     await sweep(parts)

@@ -202,9 +202,9 @@ def test_rows_without_a_repository_are_named_with_them() -> None:
     problem = {"name": "rows_refused", "severity": "critical", "text": text, "alert": "RepositoriesParked"}
     for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web tracked row {ROW}")):
         row = {"tracked_repository_id": ROW, "name": name, "reason": "frozen (P0001)"}
-        queue = {**a_report().queue.model_dump(), "refused_rows": [row]}
+        queue = {**a_report().queue.model_dump(), "refused_rows_in_all": 3, "refused_rows": [row]}
         told = re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline="Else.").text)
-        assert f"frozen (P0001). {shown} What to do" in told
+        assert f"frozen (P0001). {shown} and 2 more What to do" in told
 
 
 def test_a_changed_row_without_a_repository_is_shown_by_its_own_name_and_id() -> None:

@@ -120,6 +120,7 @@ def _well() -> dict[str, Any]:
             "oldest_pending_seconds": 0.1,
             "parked": 0,
             "parked_repositories": [],
+            "refused_rows_in_all": 0,
             "refused_rows": [],
             "all_refused_because": None,
         },
