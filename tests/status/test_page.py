@@ -160,7 +160,7 @@ def test_jobs_that_overtook_others_are_told_by_their_repositories_with_the_ids_b
     text = re.sub(r"\s+", " ", document(jobs=jobs).text)
     waiting = "" if "waiting_repository_id" in changes else f", repository {UUID(int=5)}"
     ids = f"started job {UUID(int=3)} , repository {REPOSITORY} waited job {UUID(int=4)} {waiting}".strip()
-    assert f"2 overtook an older job of a higher priority: {told} {ids}" in text
+    assert f"2 overtook an older job of a higher priority, among them: {told} {ids}" in text
 
 
 def test_problems_stand_above_everything_else_that_is_shown() -> None:
