@@ -89,7 +89,8 @@ class JobWatcher(Agent):
         """Poll if it is time to, while this daemon is the leader."""
         if not self._is_leader():
             self._show(None)
-            self.latest = None
+            # Whoever gets the lead back knows nothing, and reads at once.
+            self.latest, self._next_at = None, monotonic()
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:
             rest = await self._poll()

@@ -192,6 +192,19 @@ async def test_only_the_leader_reads_and_one_that_loses_the_lead_shows_no_queue(
         assert one.value("jobs_total", priority="high", status="completed") == 0
 
 
+async def test_one_that_gets_the_lead_back_reads_at_once(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watcher, "QUIET_POLL_SECONDS", 3600)
+    async with watching(store) as it:
+        await eventually(lambda: it.watcher.latest)
+        it.leads = False
+        it.watcher.wake()
+        await eventually(lambda: it.watcher.latest is None)
+        it.leads = True
+        await eventually(lambda: it.watcher.latest)
+
+
 async def test_what_holds_the_count_back_is_known_by_its_backend(store: Store, database: Database) -> None:
     holder = database.connect(autocommit=False)
     async with watching(store) as it:

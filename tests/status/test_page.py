@@ -200,7 +200,7 @@ def test_rows_that_cant_be_written_are_named_beside_their_problem() -> None:
 def test_rows_without_a_repository_are_named_with_them() -> None:
     text = "The priority of 1 tracked row without a repository can't be written: frozen (P0001)."
     problem = {"name": "rows_refused", "severity": "critical", "text": text, "alert": "RepositoriesParked"}
-    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web tracked row {ROW}")):
+    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web (tracked row) {ROW}")):
         row = {"tracked_repository_id": ROW, "name": name, "reason": "frozen (P0001)"}
         queue = {**a_report().queue.model_dump(), "refused_rows_in_all": 3, "refused_rows": [row]}
         told = re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline="Else.").text)
@@ -208,7 +208,7 @@ def test_rows_without_a_repository_are_named_with_them() -> None:
 
 
 def test_a_changed_row_without_a_repository_is_shown_by_its_own_name_and_id() -> None:
-    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web tracked row {ROW}")):
+    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web (tracked row) {ROW}")):
         change = a_report().recent_changes[0].model_dump() | {"repository_id": None, "name": name}
         told = re.sub(r"\s+", " ", document(recent_changes=[change]).text)
         assert f"at (UTC) {shown} medium → high" in told
