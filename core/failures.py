@@ -112,7 +112,7 @@ def translate(
     is what was called. `is_supabase`: the body has the form of Supabase's answers, with or without a code.
     """
     # Codes of our own functions say nothing that their messages do not.
-    text = message if code and code.startswith(_OUR_CODES) else f"{message} ({code or status})"
+    text = message if code and code.startswith(_OUR_CODES) else f"{message.rstrip('.')} ({code or status})"
     if code in _NO_WRITES:
         text += "; the database takes no writes"
     if code is None:

@@ -201,7 +201,8 @@ class App:
 
     def _summary(self) -> str:
         pending = self._shared.queue.pending
-        return self._health().line + (f" {pending:,} repositories wait." if pending else "")
+        wait = "repository waits" if pending == 1 else "repositories wait"
+        return self._health().line + (f" {pending:,} {wait}." if pending else "")
 
     def _status(self) -> Report:
         # Imported on the first request, by its thread: see `daemon.status.http`.

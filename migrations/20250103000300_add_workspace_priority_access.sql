@@ -284,6 +284,9 @@ begin
         v_named constant record := priorityd.named_tables();
         v_sources text[] := '{}';
     begin
+        if p_repository_ids = '{}' then
+            return;
+        end if;
         if v_named.of_repositories then
             v_sources := v_sources || 'select r.id, 1 as rank, r.owner || ''/'' || r.name as name
                 from public.repositories r where r.id = any ($1)'::text;
@@ -299,6 +302,21 @@ begin
                 'select distinct on (s.id) s.id, s.name from (%s) s where s.name is not null order by s.id, s.rank',
                 array_to_string(v_sources, ' union all ')
             ) using p_repository_ids;
+        end if;
+    end
+    $$;
+
+    -- The tracked rows among these that have no repository yet, by what they say themselves.
+    create or replace function priorityd.row_names(p_ids uuid[])
+    returns table (id uuid, name text)
+    language plpgsql stable as $$
+    begin
+        if p_ids <> '{}' and (priorityd.named_tables()).of_tracked then
+            return query execute
+                'select tr.id, concat_ws(''/'', tr.organization_name, tr.repository_name)
+                from public.tracked_repositories tr
+                where tr.id = any ($1) and tr.repository_id is null and tr.repository_name is not null'
+            using p_ids;
         end if;
     end
     $$;

@@ -59,6 +59,12 @@ begin
             from priorityd.repository_names(
                 array(select j.repository_id from judged j where (j.changed or j.failed) and j.repository_id is not null)
             ) n
+        ),
+        named_rows as (
+            select n.id, n.name
+            from priorityd.row_names(
+                array(select j.id from judged j where (j.changed or j.failed) and j.repository_id is null)
+            ) n
         )
         select
             count(*),
@@ -79,7 +85,7 @@ begin
                     jsonb_build_object(
                         'id', j.id,
                         'repository_id', j.repository_id,
-                        'name', n.name,
+                        'name', c.name,
                         'sqlstate', j.sqlstate,
                         'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
                     )
@@ -89,9 +95,10 @@ begin
             )
         from judged j
         left join named n on n.repository_id = j.repository_id
+        left join named_rows r on r.id = j.id
         cross join lateral (
-            select j.id, j.repository_id, n.name, j.old_priority, j.new_priority, j.is_workspace_repo, j.workspace_count,
-                coalesce(j.old_workspace_count, 0) as old_workspace_count
+            select j.id, j.repository_id, coalesce(n.name, r.name) as name, j.old_priority, j.new_priority,
+                j.is_workspace_repo, j.workspace_count, coalesce(j.old_workspace_count, 0) as old_workspace_count
         ) c
     $$;
 

@@ -241,7 +241,8 @@ begin
     $$;
 
     -- Of tracked rows whose flag disagrees with membership: by how much counting memberships differs from counting flags,
-    -- of all and of those that are not high. The ids are what priorityd.mismatched_between found.
+    -- of all and of those that are not high. The ids are what priorityd.mismatched_between found; a row without a repository
+    -- that has the flag contradicts itself.
     create or replace function priorityd.misflagged(p_repository_ids uuid[], out held bigint, out inversions bigint)
     language sql stable as $$
         select coalesce(sum(d.difference), 0), coalesce(sum(d.difference) filter (where not d.is_high), 0)
@@ -252,6 +253,11 @@ begin
                 (tr.priority::text in ('critical', 'high')) is true as is_high
             from public.tracked_repositories tr
             where tr.repository_id = any (p_repository_ids)
+            union all
+            select -1, (tr.priority::text in ('critical', 'high')) is true
+            from priorityd.tracked_rows() t
+            join public.tracked_repositories tr on tr.id = t.id
+            where t.drifted and t.repository_id is null and t.is_workspace_repo
         ) d
     $$;
 

@@ -222,13 +222,16 @@ begin
         select array(
             select to_jsonb(s)
             from (
-                select c.id, c.tracked_repository_id, c.repository_id, n.name as repository_name, c.old_priority,
+                select c.id, c.tracked_repository_id, c.repository_id, coalesce(n.name, r.name) as repository_name, c.old_priority,
                     c.new_priority, c.old_is_workspace_repo, c.is_workspace_repo, c.workspace_count, c.trigger, c.changed_at,
                     c.attempts
                 from claimed c
                 left join priorityd.repository_names(
                     array(select distinct k.repository_id from claimed k where k.repository_id is not null)
                 ) n on n.repository_id = c.repository_id
+                left join priorityd.row_names(
+                    array(select distinct k.tracked_repository_id from claimed k where k.repository_id is null)
+                ) r on c.repository_id is null and r.id = c.tracked_repository_id
             ) s
             order by s.id
         )

@@ -8,6 +8,29 @@ begin
         return;
     end if;
 
+    -- These jobs, each with its repository and the name of that: what is told to people of single jobs.
+    create or replace function priorityd.named_jobs(p_jobs jsonb[])
+    returns jsonb language plpgsql stable as $$
+    begin
+        if p_jobs = '{}' then
+            return '[]';
+        end if;
+        return (
+            with jobs as materialized (
+                select j.job, j.position,
+                    (select b.repository_id from public.background_jobs b where b.id = (j.job ->> 'job_id')::uuid) as repository_id
+                from unnest(p_jobs) with ordinality j (job, position)
+            )
+            select jsonb_agg(
+                j.job || jsonb_build_object('repository_id', j.repository_id, 'name', n.name) order by j.position
+            )
+            from jobs j
+            left join priorityd.repository_names(array(select k.repository_id from jobs k)) n
+                on n.repository_id = j.repository_id
+        );
+    end
+    $$;
+
     create or replace function priorityd.jobs_in_flight(p_job_ids uuid[])
     returns setof priorityd.ordered_jobs language sql stable as $$
         select o.* from priorityd.ordered_jobs o where o.job_id = any (p_job_ids) and o.released_at is not null
@@ -251,7 +274,7 @@ begin
         perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
         v_ended := priorityd.end_jobs(p_job_ids, p_reasons, 'failed');
         delete from priorityd.ordered_jobs o where o.job_id = any (p_job_ids);
-        return jsonb_build_object('failed', cardinality(v_ended.ended), 'refused', to_jsonb(v_ended.refused));
+        return jsonb_build_object('failed', cardinality(v_ended.ended), 'refused', priorityd.named_jobs(v_ended.refused));
     end
     $$;
 
@@ -291,7 +314,7 @@ begin
         update priorityd.ordered_jobs o
         set losses = 0, sent_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => p_lease_seconds)
         where o.job_id = any (v_ids) and o.released_at is not null;
-        return jsonb_build_object('refused', to_jsonb(v_refused));
+        return jsonb_build_object('refused', priorityd.named_jobs(v_refused));
     end
     $$;
 

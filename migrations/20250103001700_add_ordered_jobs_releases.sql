@@ -330,9 +330,9 @@ begin
             'busy', false,
             'more', v_more,
             'jobs', to_jsonb(v_jobs),
-            'refused', to_jsonb(v_refused),
+            'refused', priorityd.named_jobs(v_refused),
             'lost', v_lost,
-            'given_up', to_jsonb(v_given_up),
+            'given_up', priorityd.named_jobs(array(select jsonb_build_object('job_id', g) from unnest(v_given_up) g)),
             'waiting', priorityd.jobs_wait(),
             'in_flight', v_flight.in_flight,
             'lost_now', v_flight.lost

@@ -151,7 +151,8 @@ begin
         select array_agg(c.job_type), array_agg(c.repository_id) into v_job_types, v_repository_ids from cancelled c;
         perform priorityd.leave_job_hints(v_job_types, v_repository_ids);
         return jsonb_build_object(
-            'cancelled', coalesce(cardinality(v_job_types), 0), 'in_flight', v_in_flight, 'refused', to_jsonb(v_ended.refused)
+            'cancelled', coalesce(cardinality(v_job_types), 0), 'in_flight', v_in_flight,
+            'refused', priorityd.named_jobs(v_ended.refused)
         );
     end
     $$;

@@ -1,7 +1,7 @@
 -- Job telemetry: the jobs in public.background_jobs that ended since the daemon last looked, those that wait now, and
 -- those that overtook one of a higher priority. The table is the application's and may be missing; everything here
--- then says so and does nothing: apply this again once the table has been added. This file and the next may be left
--- out, both together.
+-- then says so and does nothing: apply this again once the table has been added. This file and the next two may be left
+-- out, all together.
 --
 -- *Ended jobs.* Each must be counted once, across restarts and changes of the daemon that counts, although jobs end in
 -- any order and a commit becomes visible later than the time in its row. So the cursor is kept here and not in a

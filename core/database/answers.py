@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from priorityd.core.failures import is_about_a_row
-from priorityd.core.names import known_as
+from priorityd.core.names import known_as, row_known_as
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, level
 
 
@@ -16,9 +16,9 @@ class PriorityUpdate:
     """One tracked repository whose priority, flag, count or manual priority was changed.
 
     `id` is the tracked row's, `repository_id` the repository's (None until the application fills it in),
-    `name` is `owner/name` where the application's tables have names. `old_priority` may be a value of the
-    application's own that is not a priority here; so may `new_priority` where the application puts such
-    values into a `manual_priority` of its own.
+    `name` is `owner/name` where the application's tables have names; for a row without a repository it is
+    what the row itself says. `old_priority` may be a value of the application's own that is not a priority
+    here; so may `new_priority` where the application puts such values into a `manual_priority` of its own.
     """
 
     id: UUID
@@ -68,7 +68,7 @@ class RefusedRow:
 
 def _shown_as(row: PriorityUpdate | RefusedRow) -> str:
     if row.repository_id is None:
-        return f"the tracked row {row.id}, which has no repository"
+        return row_known_as(row.id, row.name)
     return known_as(row.repository_id, row.name)
 
 

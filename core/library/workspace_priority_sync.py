@@ -139,8 +139,9 @@ class WorkspacePrioritySync:
         answer = await self._store.sync([repository_id], "manual")
         self.forget(repository_id)
         if answer.refused:
+            refused = answer.refused[0]
             raise PermanentError(
-                f"The row of repository {repository_id} can't be written: {answer.refused[0].reason}",
+                f"The row of repository {refused.shown_as} can't be written: {refused.reason}",
                 reason="rejected",
             )
         if answer.locked:

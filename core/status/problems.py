@@ -210,7 +210,8 @@ def _of_counts(counts: CountFacts) -> Iterator[tuple[str, str]]:
 def inversions_sentence(counts: CountFacts) -> str:
     """How many of the workspace repositories are not high."""
     total, wrong = counts.workspace_repositories, counts.inversions
-    return f"{wrong:,} of {counted(total, 'workspace repository', 'workspace repositories')} not high."
+    noun = "workspace repository" if total == 1 else "workspace repositories"
+    return f"{wrong:,} of {total:,} {noun} {'is' if wrong == 1 else 'are'} not high."
 
 
 def _of_inngest(inngest: InngestFacts) -> Iterator[tuple[str, str]]:

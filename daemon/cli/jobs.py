@@ -93,7 +93,7 @@ async def cancel_command(
         jobs = "1 job" if answer.cancelled == 1 else f"{answer.cancelled:,} jobs"
         click.echo(f"{jobs} {f'of {found.shown_as} ' if found else ''}cancelled")
     for refused in answer.refused[:SHOWN]:
-        click.echo(f"Not cancelled: job {refused.job_id}: {refused.reason}", err=True)
+        click.echo(f"Not cancelled: {refused.shown_as}: {refused.reason}", err=True)
     if len(answer.refused) > SHOWN:
         click.echo(f"… and {len(answer.refused) - SHOWN:,} more.", err=True)
     if answer.in_flight:

@@ -13,7 +13,7 @@ import click
 import httpx
 
 from priorityd.core.errors import ExitCode
-from priorityd.core.names import known_as
+from priorityd.core.names import job_known_as, known_as, row_known_as
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.cli.output import print_json
 from priorityd.daemon.database.rows import Snapshot
@@ -22,6 +22,9 @@ from priorityd.daemon.jobs.ordered_jobs import count_jobs
 from priorityd.daemon.settings import Settings
 
 Facts = dict[str, Any]
+
+_PAIRS: Final = 5
+"""Of the jobs that overtook others, so many are shown."""
 
 
 async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:
@@ -75,8 +78,18 @@ def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
     for row in daemon.get("queue", {}).get("parked_repositories", ()):
         yield f"  {known_as(row['repository_id'], row['name'])}: {row['reason']}"
     for row in daemon.get("queue", {}).get("refused_rows", ()):
-        row_id = row["tracked_repository_id"]
-        yield f"  the tracked row {row_id}, which has no repository: {row['reason']}"
+        yield f"  {row_known_as(row['tracked_repository_id'], row['name'])}: {row['reason']}"
+    for pair in daemon.get("jobs", {}).get("inversion_sample", ())[:_PAIRS]:
+        yield f"  {_pair(pair)}"
+
+
+def _pair(pair: Facts) -> str:
+    early = job_known_as(pair["job_id"], pair["repository_id"], pair["name"])
+    waiting = job_known_as(pair["waiting_job_id"], pair["waiting_repository_id"], pair["waiting_name"])
+    return (
+        f"{early}, {pair['priority']}, started {_time(pair['started_at'])} "
+        f"before {waiting}, {pair['waiting_priority']}"
+    )
 
 
 def _ready(daemon: Facts) -> str:
@@ -103,8 +116,10 @@ def _listener(listener: Facts) -> str:
 
 def _queue(queue: Facts) -> str:
     oldest = f", the oldest for {queue['oldest_pending_seconds']:.1f} s" if queue["pending"] else ""
+    rows = queue["refused_rows_in_all"]
+    nameless = f", {rows} {'row' if rows == 1 else 'rows'} without a repository refused" if rows else ""
     refused = queue.get("all_refused_because")
-    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked" + (
+    return f"{queue['pending']} pending{oldest}, {queue['parked']} parked{nameless}" + (
         f"; no row can be written ({refused})" if refused else ""
     )
 

@@ -285,18 +285,25 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class JobInversion:
-    """A job that overtook one of higher priority that was queued no later, `waiting_job_id` for one."""
+    """A job that overtook one of higher priority that was queued no later, `waiting_job_id` for one.
+
+    Both with their repositories, where they have one, and its `owner/name`, where that is known.
+    """
 
     job_id: UUID
+    repository_id: UUID | None
+    name: str | None
     priority: Priority
     started_at: datetime
     waiting_job_id: UUID
+    waiting_repository_id: UUID | None
+    waiting_name: str | None
     waiting_priority: Priority
 
 
 @dataclass(frozen=True, slots=True)
 class JobInversions:
-    """How many there were among the starts of a page, and some of them."""
+    """How many there were among the starts of a page, and the last few of them."""
 
     count: int
     sample: tuple[JobInversion, ...]

@@ -17,6 +17,7 @@ from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.jobs.lost import RunStatus
 from priorityd.core.jobs.release_policy import promote_after_seconds
 from priorityd.core.jobs.released import ReleasedJob, ReleaseLimits
+from priorityd.core.names import job_known_as
 from priorityd.core.priorities import Priority
 from priorityd.daemon.database.store import Store
 
@@ -25,10 +26,26 @@ CLAIM_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class UnwritableJob:
-    """A job whose row in background_jobs the application's triggers or checks do not let change, and why."""
+class NamedJob:
+    """A job with its repository's `owner/name` where that is known.
+
+    `repository_id` is None where its row is gone.
+    """
 
     job_id: UUID
+    repository_id: UUID | None
+    name: str | None
+
+    @property
+    def shown_as(self) -> str:
+        """How people know the job."""
+        return job_known_as(self.job_id, self.repository_id, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class UnwritableJob(NamedJob):
+    """A job whose row in background_jobs the application's triggers or checks do not let change, and why."""
+
     reason: str
 
 
@@ -47,7 +64,7 @@ class Release:
     jobs: tuple[ReleasedJob, ...]
     refused: tuple[UnwritableJob, ...] = ()
     lost: Mapping[Priority, int] = field(default_factory=dict)
-    given_up: tuple[UUID, ...] = ()
+    given_up: tuple[NamedJob, ...] = ()
     lost_now: int = 0
     waiting: bool = False
     in_flight: Mapping[Priority, int] = field(default_factory=dict)

@@ -139,21 +139,27 @@ class Releaser(Delivery[ReleasedJob]):
             return statuses
         runs, limiter = self._runs, anyio.CapacityLimiter(ASK_AT_ONCE)
 
-        async def ask(job_id: UUID, event_id: str) -> None:
+        async def ask(job: ReleasedJob, event_id: str) -> None:
             async with limiter:
                 try:
                     found = status_of_runs(await runs.run_statuses(event_id))
                 except PriorityError as error:
-                    log.warning("lost_job_check_failed", job_id=str(job_id), error=str(error))
+                    log.warning(
+                        "lost_job_check_failed",
+                        job_id=str(job.job_id),
+                        repository_id=str(job.repository_id),
+                        name=job.repository_name,
+                        error=str(error),
+                    )
                     return
             if found is not None:
-                statuses[job_id] = found
+                statuses[job.job_id] = found
 
         with anyio.move_on_after(ASK_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for job in lost:
                     if job.event_id:
-                        tasks.start_soon(ask, job.job_id, job.event_id)
+                        tasks.start_soon(ask, job, job.event_id)
         return statuses
 
     def _batch(self, jobs: Sequence[ReleasedJob]) -> Batch[ReleasedJob]:
@@ -227,9 +233,15 @@ class Releaser(Delivery[ReleasedJob]):
             return
         self.release = release
         self._metrics.lost_now.set(release.lost_now)
-        for job_id in release.given_up:
+        for job in release.given_up:
             self._metrics.given_up.inc()
-            log.error("job_given_up", job_id=str(job_id), error="its lease expired too often")
+            log.error(
+                "job_given_up",
+                job_id=str(job.job_id),
+                repository_id=str(job.repository_id) if job.repository_id else None,
+                name=job.name,
+                error="its lease expired too often",
+            )
         self._log_unwritten(release.refused)
         for priority in PRIORITIES:
             self._metrics.in_flight.labels(priority).set(release.in_flight.get(priority, 0))
@@ -241,7 +253,13 @@ class Releaser(Delivery[ReleasedJob]):
     def _log_unwritten(self, refused: Sequence[UnwritableJob]) -> None:
         for each in refused:
             self._metrics.unwritable.inc()
-            log.warning("job_write_refused", job_id=str(each.job_id), error=each.reason)
+            log.warning(
+                "job_write_refused",
+                job_id=str(each.job_id),
+                repository_id=str(each.repository_id) if each.repository_id else None,
+                name=each.name,
+                error=each.reason,
+            )
 
     def _not_written(self, release: Release) -> float:
         """None of the rows could be written: that is a single fault, not one per job."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,14 @@ from priorityd.core.pacing import LookPace
 from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.agent import Agent
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.database.rows import FinishedJobs, JobInversion, JobPage, JobQueue, NoJobs
+from priorityd.daemon.database.rows import (
+    FinishedJobs,
+    JobInversion,
+    JobInversions,
+    JobPage,
+    JobQueue,
+    NoJobs,
+)
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.metrics import JobMetrics
 from priorityd.daemon.liveness import Liveness
@@ -75,13 +83,14 @@ class JobWatcher(Agent):
         self.off_because: str | None = None
         self.latest: JobPage | None = None
         self.queue: JobQueue | None = None
-        self.inversions: deque[JobInversion] = deque(maxlen=INVERSIONS_KEPT)
+        self._inversions: deque[tuple[datetime, JobInversion]] = deque(maxlen=INVERSIONS_KEPT)
 
     async def turn(self) -> float:
         """Poll if it is time to, while this daemon is the leader."""
         if not self._is_leader():
             self._show(None)
-            self.latest = None
+            # Whoever gets the lead back knows nothing, and reads at once.
+            self.latest, self._next_at = None, monotonic()
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:
             rest = await self._poll()
@@ -124,12 +133,20 @@ class JobWatcher(Agent):
         for finished in page.finished:
             self._count(finished)
         if page.inversions.count:
-            self._metrics.inversions.inc(page.inversions.count)
-            self._history.add_job_inversions(utc_now(), page.inversions.count)
-            self.inversions.extendleft(reversed(page.inversions.sample))
-            log.warning("jobs_inverted", jobs=page.inversions.count)
+            self._found(page.inversions)
         if page.queue is not None:
             self._show(page.queue)
+
+    def _found(self, inversions: JobInversions) -> None:
+        now = utc_now()
+        self._metrics.inversions.inc(inversions.count)
+        self._history.add_job_inversions(now, inversions.count)
+        self._inversions.extendleft((now, each) for each in reversed(inversions.sample))
+        _tell_of(inversions)
+
+    def inversions_since(self, then: datetime) -> list[JobInversion]:
+        """Some of those that were found since then, the newest first."""
+        return [inversion for found_at, inversion in self._inversions if found_at >= then]
 
     def _count(self, finished: FinishedJobs) -> None:
         metrics, priority = self._metrics, finished.priority
@@ -151,3 +168,22 @@ class JobWatcher(Agent):
             found = known.get(priority)
             self._metrics.depth.labels(priority).set(found.jobs if found else 0)
             self._metrics.oldest.labels(priority).set(found.oldest_seconds if found else 0.0)
+
+
+def _tell_of(inversions: JobInversions) -> None:
+    """How many there were, and the last of them."""
+    last = inversions.sample[0]
+    log.warning(
+        "jobs_inverted",
+        jobs=inversions.count,
+        job_id=str(last.job_id),
+        repository_id=_shown(last.repository_id),
+        name=last.name,
+        waiting_job_id=str(last.waiting_job_id),
+        waiting_repository_id=_shown(last.waiting_repository_id),
+        waiting_name=last.waiting_name,
+    )
+
+
+def _shown(repository_id: UUID | None) -> str | None:
+    return str(repository_id) if repository_id else None

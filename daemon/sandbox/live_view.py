@@ -164,20 +164,26 @@ def _describe(event: dict[str, Any]) -> Text | None:
             return Text(f"{repository} {action} {preposition} workspace {workspace}")
         case {"event": "workspace_deleted", "workspace": workspace}:
             return Text(f"workspace {workspace} deleted with all its memberships")
-        case {
-            "event": "priority_changed" | "workspaces_changed",
-            "old": old,
-            "new": new,
-            "repository_id": repository,
-        }:
-            name = event.get("name") or str(repository)
+        case {"event": "priority_changed" | "workspaces_changed", "old": old, "new": new}:
             latency = event.get("latency_seconds")
             after = f" after {latency * 1000:.0f} ms" if isinstance(latency, int | float) else ""
             priority = (str(new), _COLOURS.get(str(new), ""))
             before, behind = (f"{old or 'none'} → ", "") if old != new else ("", " as before")
-            return Text.assemble(f"  {name}: {before}", priority, behind, _where(event), (after, "dim"))
+            return Text.assemble(
+                f"  {_about(event)}: {before}", priority, behind, _where(event), (after, "dim")
+            )
         case {"source": "daemon", "event": "output", "line": line}:
             return Text(str(line), "dim")
         case {"source": "daemon", "event": name}:
-            return Text(f"  daemon: {name} {event.get('state') or event.get('error') or ''}".rstrip(), "dim")
+            told = (name, _about(event), event.get("state") or event.get("error"))
+            return Text(f"  daemon: {' '.join(str(each) for each in told if each)}", "dim")
     return None
+
+
+def _about(event: dict[str, Any]) -> str | None:
+    """The repository that an event is about, as people know it; or the row or job that is all there is."""
+    if known := event.get("name") or event.get("repository_id"):
+        return str(known)
+    if row := event.get("tracked_repository_id"):
+        return f"tracked row {row}"
+    return f"job {event['job_id']}" if event.get("job_id") else None

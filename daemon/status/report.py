@@ -95,8 +95,10 @@ class QueueReport(Part):
     parked: int
     parked_repositories: list[ParkedRepository]
     """Some of them."""
+    refused_rows_in_all: int
+    """Tracked rows without a repository that can't be written."""
     refused_rows: list[RefusedRowReport]
-    """Some of those without a repository."""
+    """Some of them."""
     all_refused_because: str | None
     """Why no row at all can be written; None while rows can be. Waiting repositories are retried."""
 
@@ -136,7 +138,10 @@ class Change(Part):
     """A row that this daemon changed."""
 
     at: datetime
+    tracked_repository_id: UUID
+    """The row's own id."""
     repository_id: UUID | None
+    """None until the application fills it in."""
     name: str | None
     """`owner/name` where that is known."""
     old_priority: str | None
@@ -247,6 +252,7 @@ class JobReport(Part):
     inversions: int
     """Jobs that were found to have overtaken one of a higher priority, in the last hour."""
     inversion_sample: list[JobInversion]
+    """Some of them, the newest first."""
 
 
 class OrderedJobsReport(Part):

@@ -130,6 +130,7 @@ def _queue(sources: Sources, facts: Facts) -> QueueReport:
             ParkedRepository(repository_id=key, name=recorder.refused_names.get(key), reason=parked[key])
             for key in list(parked)[:MAX_PARKED_SHOWN]
         ],
+        refused_rows_in_all=len(nameless),
         refused_rows=[
             RefusedRowReport(tracked_repository_id=row.id, name=row.name, reason=row.reason)
             for row in list(nameless.values())[:MAX_PARKED_SHOWN]
@@ -151,6 +152,7 @@ def _changes(recorder: Recorder) -> list[Change]:
     return [
         Change(
             at=recent.at,
+            tracked_repository_id=recent.update.id,
             repository_id=recent.update.repository_id,
             name=recent.update.name,
             old_priority=recent.update.old_priority,
@@ -215,7 +217,7 @@ def _jobs(watcher: JobWatcher, minutes: list[Minute], *, leader: bool) -> JobRep
             for priority in PRIORITIES
         },
         inversions=sum(minute.job_inversions for minute in minutes),
-        inversion_sample=list(watcher.inversions),
+        inversion_sample=watcher.inversions_since(minutes[0].at),
     )
 
 

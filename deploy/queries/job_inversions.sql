@@ -3,8 +3,12 @@
 select
     (found ->> 'count')::bigint as inversions,
     pair ->> 'job_id' as job_id,
+    pair ->> 'name' as name,
+    pair ->> 'repository_id' as repository_id,
     pair ->> 'priority' as priority,
     pair ->> 'waiting_job_id' as waiting_job_id,
+    pair ->> 'waiting_name' as waiting_name,
+    pair ->> 'waiting_repository_id' as waiting_repository_id,
     pair ->> 'waiting_priority' as waiting_priority
 from priorityd.walk_queue(null, 60) q
 cross join lateral priorityd.find_job_inversions(

@@ -12,8 +12,10 @@ from tests.support.daemon_process import (
     free_port,
     priorityd,
 )
+from tests.support.daemon_words import knows
 from tests.support.faults import misbehave
 from tests.support.programs import open_module
+from tests.support.situations import RARE_SWEEPS, named
 from tests.support.stack import Stack
 from tests.support.terminal import terminal
 
@@ -90,10 +92,11 @@ async def test_a_locked_row_makes_a_sync_fail_in_words(stack: Stack) -> None:
 
 async def test_a_sync_names_the_rows_that_are_refused(stack: Stack) -> None:
     app = stack.app
-    named, other = app.repositories(2)
-    nameless = app.track(None, priority="high", is_workspace_repo=True)
-    app.connection.execute("update repositories set owner = 'acme', name = 'web' where id = %s", (named,))
-    app.add(app.workspace(), named, other)
+    (web,), (other,) = named(app, "acme/web"), app.repositories(1)
+    bare = app.track(None, priority="high", is_workspace_repo=True)
+    said = {"organization_name": "acme", "repository_name": "docs"}
+    row = app.track(None, priority="high", is_workspace_repo=True, **said)
+    app.add(app.workspace(), web, other)
     app.connection.execute(
         """create function no() returns trigger language plpgsql as $$
         begin raise exception using errcode = '42501', message = 'frozen'; end $$;
@@ -101,11 +104,12 @@ async def test_a_sync_names_the_rows_that_are_refused(stack: Stack) -> None:
     )
     code, out, err = await stack.priorityd("sync")
     assert code == 1
-    assert "0 of 3 changed" in out
-    assert f"priorityd: acme/web ({named}): frozen (42501)\n" in err
-    assert f"priorityd: the tracked row {nameless}, which has no repository: frozen (42501)\n" in err
+    assert "0 of 4 changed" in out
+    assert f"priorityd: acme/web ({web}): frozen (42501)\n" in err
+    assert f"priorityd: tracked row {bare}, without a repository: frozen (42501)\n" in err
+    assert f"priorityd: acme/docs (tracked row {row}, without a repository): frozen (42501)\n" in err
     code, out, _ = await stack.priorityd("sync", "--json")
-    assert (code, len(json.loads(out)["refused"])) == (1, 3)
+    assert (code, len(json.loads(out)["refused"])) == (1, 4)
 
 
 async def test_many_rows_refused_for_one_reason_are_one_line(stack: Stack) -> None:
@@ -205,3 +209,42 @@ async def test_what_is_no_repository_id_is_wrong_usage(stack: Stack) -> None:
     code, _, err = await stack.priorityd("explain", "not-an-id")
     assert code == 2
     assert "not-an-id" in err
+
+
+async def test_status_names_what_can_not_be_written_and_which_jobs_overtook_others(stack: Stack) -> None:
+    app = stack.app
+    web, api = named(app, "acme/web", "acme/api")
+    said = {"organization_name": "acme", "repository_name": "docs"}
+    row = app.track(None, priority="high", is_workspace_repo=True, **said)
+    bare = app.track(None, priority="high", is_workspace_repo=True)
+    app.connection.execute(
+        f"""create function no() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$;
+        create trigger no before update on tracked_repositories for each row
+            when (old.repository_id is distinct from '{api}') execute function no()""".encode()
+    )
+    app.add(app.workspace(), web, api)
+    async with stack.daemon(**RARE_SWEEPS) as daemon:
+        await knows(daemon, "rows_refused")
+        app.connection.execute(
+            """insert into background_jobs (repository_id, status, payload, created_at, started_at)
+               values (%s, 'queued', '{"priority": 100}', now() - interval '1 min', null),
+                   (%s, 'processing', '{"priority": 25}', now(), now()),
+                   (null, 'processing', '{"priority": 25}', now(), now())""",
+            (api, web),
+        )
+        await knows(daemon, "jobs_overtake", "rows_refused")
+        _, words, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
+    assert ", 1 parked, 2 rows without a repository refused\n" in words
+    for refused in (
+        f"acme/web ({web})",
+        f"acme/docs (tracked row {row}, without a repository)",
+        f"tracked row {bare}, without a repository",
+    ):
+        assert f"\n  {refused}: frozen (P0001)\n" in words
+    job = "job [0-9a-f-]{36}"
+    for early in (rf"{job} of acme/web \({web}\)", job):
+        assert re.search(
+            rf"^  {early}, low, started 20[-0-9: ]+ UTC before {job} of acme/api \({api}\), high$",
+            words,
+            re.MULTILINE,
+        ), words

@@ -174,3 +174,14 @@ async def test_lists_of_jobs_may_name_repositories(stack: Stack, web: UUID) -> N
     assert report["duplicates"] == 1
     (refused,) = report["refused"]
     assert (refused["repository_id"], refused["name"]) == (str(other), None)
+
+
+async def test_a_job_that_can_not_be_cancelled_is_told_with_its_repository(stack: Stack, web: UUID) -> None:
+    await stack.priorityd("queue", "reviews", "acme/web", "--mode", "ordered")
+    stack.app.connection.execute(
+        """create function no() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$;
+        create trigger no before update on background_jobs for each row execute function no()"""
+    )
+    (job,) = stack.app.connection.execute("select id from background_jobs").fetchone() or (None,)
+    code, _, err = await stack.priorityd("jobs", "cancel", "--repository", "acme/web")
+    assert (code, err) == (1, f"Not cancelled: job {job} of acme/web ({web}): frozen (P0001)\n")

@@ -19,7 +19,9 @@ from priorityd.daemon.library.workspace_hooks import WorkspaceHooks
 from tests.support.answers import Answer, answering, hang_up, http, say_nothing
 from tests.support.daemon_process import free_port
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.situations import named
 from tests.support.stack import Stack
+from tests.support.troubles import poison
 
 
 @asynccontextmanager
@@ -95,6 +97,17 @@ async def test_a_locked_row_is_left_to_the_stream(stack: Stack) -> None:
         assert not await hook.repository_added(workspace, repository)
         holder.rollback()
         assert await hook.repository_added(workspace, repository)
+
+
+async def test_a_row_that_is_refused_is_named(stack: Stack) -> None:
+    workspace, (repository,) = stack.app.workspace(), named(stack.app, "acme/web")
+    stack.app.add(workspace, repository)
+    poison(stack, repository)
+    async with hooks_of(stack) as hook:
+        with structlog.testing.capture_logs() as logs:
+            assert not await hook.repository_added(workspace, repository)
+    (line,) = logs
+    assert f"repository acme/web ({repository}) can't be written: " in line["error"]
 
 
 class Defective(Store):

@@ -162,9 +162,15 @@ async def test_what_a_full_disk_refuses_waits(database: Database, parts: Parts) 
 
 async def test_a_row_without_a_repository_is_told_with_its_reason(database: Database, parts: Parts) -> None:
     app = Application(database.connect())
-    row = app.track(None, priority="high", is_workspace_repo=True)
+    said = {"organization_name": "acme", "repository_name": "web"}
+    row = app.track(None, priority="high", is_workspace_repo=True, **said)
     refuse(app, "true", "42501")
     with capture_logs() as logs:
         await parts.agents.resyncer.turn()
-    assert [line["error"] for line in logs if line["event"] == "row_refused"] == ["not this one (42501)"]
+    (line,) = [line for line in logs if line["event"] == "row_refused"]
+    assert (line["error"], line["name"], line["tracked_repository_id"]) == (
+        "not this one (42501)",
+        "acme/web",
+        str(row),
+    )
     assert parts.shared.intake.nameless[row].reason == "not this one (42501)"

@@ -250,6 +250,15 @@ def test_what_the_page_calls_a_problem_has_its_alert() -> None:
     assert {alert for _, alert in PROBLEMS.values() if alert} <= set(ALERTS)
 
 
+def test_an_alert_on_a_problem_is_as_bad_as_that() -> None:
+    told = {
+        found[1]: rule["labels"]["severity"]
+        for rule in ALERTS.values()
+        if (found := re.search(r'problem{problem="(\w+)"}', rule["expr"]))
+    }
+    assert told == {name: PROBLEMS[name][0] for name in told} != {}
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_says_what_it_is_and_leads_to_its_entry_in_the_runbook(alert: str) -> None:
     rule = ALERTS[alert]

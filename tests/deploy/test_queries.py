@@ -22,6 +22,8 @@ def world(database: Database) -> World:
     world.add(world.tracked())
     world.resync()
     world.pin(outside, "low")
+    for repository, name in ((inside, "inside"), (outside, "outside")):
+        world.execute("update repositories set owner = 'acme', name = %s where id = %s", name, repository)
     world.execute(
         """insert into background_jobs
                (repository_id, payload, status, created_at, started_at, completed_at, failed_at)
@@ -57,12 +59,14 @@ def test_priority_distribution(world: World) -> None:
 def test_inversions(world: World) -> None:
     assert rows(world, "inversions") == []
     world.execute("update tracked_repositories set priority = 'low' where is_workspace_repo")
-    assert len(rows(world, "inversions")) == 2
+    assert sorted(str(row[0]) for row in rows(world, "inversions")) == ["None", "acme/inside"]
 
 
 def test_job_inversions(world: World) -> None:
     found = rows(world, "job_inversions")
-    assert [(row[0], row[2], row[4]) for row in found] == [(1, "medium", "high")]
+    assert [(row[0], row[2], row[4], row[6], row[8]) for row in found] == [
+        (1, "acme/outside", "medium", "acme/inside", "high")
+    ]
 
 
 def test_queue_by_priority(world: World) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -12,6 +15,8 @@ from pydantic import ValidationError
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.daemon.settings import Settings, load_settings
+
+NOBODY = 65534
 
 
 def test_settings_come_from_secret_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +103,42 @@ def test_secrets_that_cant_be_read_are_a_bad_configuration(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secrets))
     with pytest.raises(ConfigurationError, match=re.escape(words.format(secrets))):
         load_settings()
+
+
+@contextmanager
+def as_anybody() -> Iterator[None]:
+    """Without root's privilege to read everything."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """One that anybody may look into."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.parametrize("closed", ["secrets/SUPABASE_URL", "secrets", ".env"])
+def test_what_may_not_be_read_is_a_bad_configuration(
+    closed: str, public_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(public_directory)
+    (public_directory / "secrets").mkdir()
+    for file in ("secrets/SUPABASE_URL", ".env"):
+        (public_directory / file).write_text("")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "secrets")
+    (public_directory / closed).chmod(0)
+    with as_anybody(), pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert str(refused.value).endswith(f"can't read {closed}: Permission denied")
 
 
 def test_an_env_file_that_is_no_text_is_a_bad_configuration(

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from priorityd.core.errors import PermanentError
 from priorityd.core.jobs.events import Job
@@ -33,6 +34,7 @@ from tests.support.faults import Faults as ServerFaults
 from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.situations import named
 
 
 @dataclass
@@ -265,27 +267,30 @@ async def test_fields_that_are_set_at_the_release_are_refused_before_anything_is
 
 async def test_jobs_that_nobody_reports_on_hold_nobody_up_and_fail_in_the_end(bench: Bench) -> None:
     """Sent again they start nothing: Inngest knows their events for a day."""
-    lost = await bench.queue(*bench.app.repositories(3))
-    async with bench.releaser(in_flight=3, most_leases=2) as releaser:
-        await eventually(lambda: bench.state("sent_at is not null") == 3)
-        others = await bench.queue(*bench.app.repositories(3))
-        await bench.lose(*lost)
-        await eventually(lambda: bench.sent == [*lost, *others])
-        await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
-        assert releaser.release is not None
-        await eventually(lambda: bench.metric("jobs_lost_now") == 3)
-        for _ in lost:
+    lost = await bench.queue(*named(bench.app, "acme/web", "acme/api", "acme/docs"))
+    with capture_logs() as logs:
+        async with bench.releaser(in_flight=3, most_leases=2) as releaser:
+            await eventually(lambda: bench.state("sent_at is not null") == 3)
+            others = await bench.queue(*bench.app.repositories(3))
+            await bench.lose(*lost)
+            await eventually(lambda: bench.sent == [*lost, *others])
             await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
-            (again,) = [
-                row[0]
-                for row in bench.app.connection.execute(
-                    "select job_id from priorityd.ordered_jobs where losses = 1 and sent_at is not null"
-                )
-            ]
-            await bench.lose(again)
-            await eventually(lambda again=again: bench.status(again) == "failed")
-        await eventually(lambda: bench.metric("jobs_given_up_total") == 3)
-        await eventually(lambda: bench.metric("jobs_lost_now") == 0)
+            assert releaser.release is not None
+            await eventually(lambda: bench.metric("jobs_lost_now") == 3)
+            for _ in lost:
+                await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
+                (again,) = [
+                    row[0]
+                    for row in bench.app.connection.execute(
+                        "select job_id from priorityd.ordered_jobs where losses = 1 and sent_at is not null"
+                    )
+                ]
+                await bench.lose(again)
+                await eventually(lambda again=again: bench.status(again) == "failed")
+            await eventually(lambda: bench.metric("jobs_given_up_total") == 3)
+            await eventually(lambda: bench.metric("jobs_lost_now") == 0)
+    told = [line["name"] for line in logs if line["event"] == "job_given_up"]
+    assert sorted(told) == ["acme/api", "acme/docs", "acme/web"]
     assert bench.sent == [*lost, *others]
     assert bench.inngest.api.asked == []
 

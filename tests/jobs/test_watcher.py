@@ -20,8 +20,10 @@ from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
+from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
+from tests.support.situations import named
 
 
 @pytest.fixture(autouse=True)
@@ -134,16 +136,30 @@ async def test_more_jobs_than_a_page_holds_are_all_counted(
 
 async def test_an_overtaken_job_is_counted_and_both_are_named(store: Store, database: Database) -> None:
     connection = database.connect()
-    async with watching(store) as it:
-        await eventually(lambda: it.watcher.latest)
-        insert(connection, 100, "queued")
-        connection.execute(
-            "insert into background_jobs (status, payload, started_at)"
-            " values ('processing', '{\"priority\": 25}', now())"
-        )
-        await eventually(lambda: it.value("job_inversions_total") == 1)
-        (inversion,) = it.watcher.inversions
-        assert (inversion.priority, inversion.waiting_priority) == ("low", "high")
+    app = Application(connection)
+    (repository,) = named(app, "acme/web")
+    began = utc_now()
+    with capture_logs() as logs:
+        async with watching(store) as it:
+            await eventually(lambda: it.watcher.latest)
+            insert(connection, 100, "queued")
+            connection.execute(
+                "insert into background_jobs (status, payload, started_at, repository_id)"
+                " values ('processing', '{\"priority\": 25}', now(), %s)",
+                (repository,),
+            )
+            await eventually(lambda: it.value("job_inversions_total") == 1)
+            (inversion,) = it.watcher.inversions_since(began)
+            assert it.watcher.inversions_since(utc_now()) == []
+    assert (inversion.priority, inversion.waiting_priority) == ("low", "high")
+    assert (inversion.repository_id, inversion.name) == (repository, "acme/web")
+    (line,) = [line for line in logs if line["event"] == "jobs_inverted"]
+    assert (line["jobs"], line["repository_id"], line["name"]) == (1, str(repository), "acme/web")
+    assert (line["job_id"], line["waiting_job_id"]) == (
+        str(inversion.job_id),
+        str(inversion.waiting_job_id),
+    )
+    assert (line["waiting_repository_id"], line["waiting_name"]) == (None, None)
 
 
 async def test_the_next_daemon_counts_what_ended_meanwhile_and_nothing_twice(
@@ -174,6 +190,19 @@ async def test_only_the_leader_reads_and_one_that_loses_the_lead_shows_no_queue(
         insert(connection, 100, "completed", 6)
         await eventually(lambda: other.value("jobs_total", priority="high", status="completed") == 6)
         assert one.value("jobs_total", priority="high", status="completed") == 0
+
+
+async def test_one_that_gets_the_lead_back_reads_at_once(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watcher, "QUIET_POLL_SECONDS", 3600)
+    async with watching(store) as it:
+        await eventually(lambda: it.watcher.latest)
+        it.leads = False
+        it.watcher.wake()
+        await eventually(lambda: it.watcher.latest is None)
+        it.leads = True
+        await eventually(lambda: it.watcher.latest)
 
 
 async def test_what_holds_the_count_back_is_known_by_its_backend(store: Store, database: Database) -> None:

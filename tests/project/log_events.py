@@ -57,13 +57,13 @@ def events() -> dict[str, Event]:
 
 
 def without_a_name() -> list[str]:
-    """The files with calls that tell a repository's id and not its name."""
+    """The files with calls that tell the id of a repository, a row or a job, and no name."""
     return [
         str(file.relative_to(ROOT))
         for file in sorted((ROOT / "daemon").rglob("*.py"))
         for call in ast.walk(ast.parse(file.read_text()))
         if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("log.")
-        if {"repository_id", "tracked_repository_id"} & {word.arg for word in call.keywords}
+        if {"repository_id", "tracked_repository_id", "job_id"} & {word.arg for word in call.keywords}
         if "name" not in {word.arg for word in call.keywords}
     ]
 

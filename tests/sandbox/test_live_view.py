@@ -7,10 +7,10 @@ import pytest
 from priorityd.daemon.sandbox.live_view import LiveView
 
 ID = "6c1b6d2e-0000-4000-8000-000000000001"
+WEB = {"repository_id": ID, "name": "acme/web"}
 CHANGE = {
     "event": "priority_changed",
-    "repository_id": ID,
-    "name": "acme/web",
+    **WEB,
     "old": "medium",
     "new": "high",
     "workspace_count": 1,
@@ -30,6 +30,23 @@ CHANGE = {
             CHANGE | {"name": None, "old": None, "new": "medium", "workspace_count": 0},
             f"  {ID}: none → medium, in no workspace after 80 ms  {ID}",
         ),
+        (
+            CHANGE | {"name": None, "repository_id": None, "tracked_repository_id": ID},
+            f"  tracked row {ID}: medium → high, in 1 workspace after 80 ms",
+        ),
+        (
+            {"source": "daemon", "event": "repository_parked", "error": "frozen", **WEB},
+            f"  daemon: repository_parked acme/web frozen  {ID}",
+        ),
+        (
+            {"source": "daemon", "event": "row_refused", "name": "acme/web", "error": "frozen"},
+            "  daemon: row_refused acme/web frozen",
+        ),
+        (
+            {"source": "daemon", "event": "job_given_up", "job_id": ID, "error": "lost"},
+            f"  daemon: job_given_up job {ID} lost",
+        ),
+        ({"source": "daemon", "event": "sweep_failed", "error": "late"}, "  daemon: sweep_failed late"),
         (
             {"event": "added", "repository_id": ID, "repository": "acme/web", "workspace": "data"},
             f"acme/web added to workspace data  {ID}",

@@ -97,6 +97,10 @@ REFUSE = """
 def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
     world.execute(REFUSE.format(sqlstate=sqlstate))
     repositories = [world.tracked() for _ in range(5)]
+    for number, each in enumerate(repositories):
+        world.execute(
+            "update repositories set owner = 'acme', name = %s where id = %s", f"service-{number}", each
+        )
     jobs = [
         {"repository_id": str(each), "data": {"refuse": what}}
         for each, what in zip(
@@ -110,11 +114,22 @@ def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlst
 
     answer = release(world, limit=3)
     assert [UUID(each["job_id"]) for each in answer["jobs"]] == [ids[0], ids[2]]
-    assert [(UUID(each["job_id"]), each["reason"]) for each in answer["refused"]] == [(ids[1], why)]
+    assert [(UUID(each["job_id"]), each["name"], each["reason"]) for each in answer["refused"]] == [
+        (ids[1], "acme/service-2", why)
+    ]
     assert world.call("return_unsent_jobs", DAEMON, ids) == {"returned": 2}
 
     answer = world.call("cancel_ordered_jobs", ids)
-    assert (answer["cancelled"], answer["refused"]) == (3, [{"job_id": str(ids[2]), "reason": why}])
+    (refused,) = answer["refused"]
+    assert (answer["cancelled"], refused) == (
+        3,
+        {
+            "job_id": str(ids[2]),
+            "repository_id": str(repositories[3]),
+            "name": "acme/service-3",
+            "reason": why,
+        },
+    )
     assert job_row(world, ids[2])["status"] == "queued"
 
 

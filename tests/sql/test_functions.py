@@ -134,6 +134,15 @@ def test_says_when_there_is_nothing_to_explain(world: World) -> None:
     assert refused.value.sqlstate == "PT404"
 
 
+def test_a_row_without_a_repository_is_in_no_workspace_whatever_its_flag_says(world: World) -> None:
+    world.add(world.tracked())
+    world.resync()
+    for priority in ("high", "low"):
+        world.track(None, priority=priority, is_workspace_repo=True)
+    snapshot = world.call("workspace_priority_snapshot")
+    assert (snapshot["held"], snapshot["inversions"]) == (1, 0)
+
+
 def test_the_snapshot_counts(world: World) -> None:
     world.call("open_priority_outbox")
     world.tracked()

@@ -237,3 +237,49 @@ def test_a_promoted_job_overtakes_nobody_and_a_type_is_overtaken_by_no_other(
     assert reader.inversions == 1
     found = inversions(world, 60)
     assert [UUID(pair["job_id"]) for pair in found["sample"]] == [inverted]
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ("select", ("acme/web", "acme/api")),
+        ("update repositories set owner = null where name = 'web'", ("old/web", "acme/api")),
+        ("drop table repositories cascade", ("old/web", None)),
+        (
+            """update repositories set owner = null, name = null;
+            alter table tracked_repositories drop column repository_name""",
+            (None, None),
+        ),
+    ],
+    ids=["repositories", "some by their rows", "no table repositories", "no names"],
+)
+def test_both_jobs_of_an_inversion_are_told_with_the_names_of_their_repositories(
+    world: World, jobs: Jobs, change: str, names: tuple[str | None, str | None]
+) -> None:
+    web = world.tracked(organization_name="old", repository_name="web")
+    api = world.tracked()
+    for repository, name in ((web, "web"), (api, "api")):
+        world.execute("update repositories set owner = 'acme', name = %s where id = %s", name, repository)
+    waiting = jobs.add("high", created=90, repository=api)
+    overtaking = jobs.add("low", status="processing", created=80, started=50, repository=web)
+    world.connection.execute(change.encode())
+    (pair,) = inversions(world)["sample"]
+    pair.pop("started_at")
+    assert pair == {
+        "job_id": str(overtaking),
+        "repository_id": str(web),
+        "name": names[0],
+        "priority": "low",
+        "waiting_job_id": str(waiting),
+        "waiting_repository_id": str(api),
+        "waiting_name": names[1],
+        "waiting_priority": "high",
+    }
+
+
+def test_jobs_of_no_repository_invert_as_well(world: World, jobs: Jobs) -> None:
+    jobs.add("high", created=90)
+    jobs.add("low", status="processing", created=80, started=50)
+    (pair,) = inversions(world)["sample"]
+    told = [pair[key] for key in ("repository_id", "name", "waiting_repository_id", "waiting_name")]
+    assert told == [None] * 4

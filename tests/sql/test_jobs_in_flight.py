@@ -120,13 +120,15 @@ def test_a_job_at_work_holds_its_place_however_long_it_takes(world: World) -> No
 
 
 def test_what_is_lost_too_often_has_failed(world: World) -> None:
-    (job,) = queue(world, world.tracked())
+    repository = world.tracked()
+    world.execute("update repositories set owner = 'acme', name = 'web'")
+    (job,) = queue(world, repository)
     for expected in ([job], [job], [job], []):
         answer = release(world, p_most_leases=3)
         assert [UUID(each["job_id"]) for each in answer["jobs"]] == expected
         sent(world, *expected)
         pass_time(world, "1 h")
-    assert answer["given_up"] == [str(job)]
+    assert answer["given_up"] == [{"job_id": str(job), "repository_id": str(repository), "name": "acme/web"}]
     row = job_row(world, job)
     assert (row["status"], row["error"]) == ("failed", "nobody reported on it within 3 leases")
     assert world.call("count_ordered_jobs")["jobs"] == []

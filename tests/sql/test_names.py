@@ -78,6 +78,24 @@ def test_where_the_tables_know_no_names_none_is_found(world: World, web: UUID) -
     assert [each["name"] for each in world.call("find_repositories", [web])] == [None]
 
 
+def test_a_row_without_a_repository_is_told_by_what_it_says_itself(world: World) -> None:
+    said = {"priority": "low", "organization_name": "acme", "repository_name": "web"}
+    row, bare = world.track(None, **said), world.track(None, priority="low")
+    (page,) = world.resync(p_dry_run=True)
+    assert {each["id"]: each["name"] for each in page["changes"]} == {str(row): "acme/web", str(bare): None}
+    world.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'frozen'; end $$"
+    )
+    world.execute(
+        "create trigger refuse before update on tracked_repositories for each row execute function refuse()"
+    )
+    (page,) = world.resync()
+    assert {each["id"]: each["name"] for each in page["refused"]} == {str(row): "acme/web", str(bare): None}
+    world.execute("alter table tracked_repositories drop column repository_name")
+    (page,) = world.resync()
+    assert [each["name"] for each in page["refused"]] == [None, None]
+
+
 def test_who_may_not_read_names_is_told_of_none(database: Database, world: World, web: UUID) -> None:
     world.execute("revoke select on repositories from service_role")
     with database.connect("service_role") as caller:

@@ -10,6 +10,18 @@ from tests.support.outbox_calls import ME, OTHER, changed, claim, depth, expire,
 from tests.support.world import World, session
 
 
+def test_a_change_of_a_row_without_a_repository_is_announced_by_what_the_row_says(outbox: World) -> None:
+    said = {"organization_name": "acme", "repository_name": "web"}
+    row = outbox.track(None, priority="low", **said)
+    outbox.resync()
+    (change,) = claim(outbox)
+    assert (change["tracked_repository_id"], change["repository_id"], change["repository_name"]) == (
+        str(row),
+        None,
+        "acme/web",
+    )
+
+
 def test_a_change_is_claimed_with_all_that_is_announced_of_it(outbox: World) -> None:
     repository = outbox.tracked(organization_name="acme", repository_name="web")
     changed(outbox, repository)

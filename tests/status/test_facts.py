@@ -99,7 +99,8 @@ async def test_that_no_row_can_be_written_is_told_as_long_as_rows_wait(
 async def test_a_row_without_a_repository_that_can_not_be_written_is_told_of_until_it_can(
     app: Application, parts: Parts, sources: Sources
 ) -> None:
-    row = app.track(None, priority="high", is_workspace_repo=True)
+    said = {"organization_name": "acme", "repository_name": "web"}
+    row = app.track(None, priority="high", is_workspace_repo=True, **said)
     app.add(app.workspace(), app.repository())
     refuse_all(app)
     await parts.agents.elector.turn()
@@ -107,8 +108,10 @@ async def test_a_row_without_a_repository_that_can_not_be_written_is_told_of_unt
         await look()
         facts = known(sources)
         assert (facts.queue.nameless, facts.queue.refused_because) == (1, "frozen (P0001)")
-        (shown,) = describe(sources, facts, judge(facts)).queue.refused_rows
-        assert (shown.tracked_repository_id, shown.reason) == (row, "frozen (P0001)")
+        queue = describe(sources, facts, judge(facts)).queue
+        (shown,) = queue.refused_rows
+        assert queue.refused_rows_in_all == 1
+        assert (shown.tracked_repository_id, shown.name, shown.reason) == (row, "acme/web", "frozen (P0001)")
     app.connection.execute("drop trigger refuse on tracked_repositories")
     await sweep(parts)
     assert known(sources).queue.nameless == 0

@@ -136,7 +136,7 @@ def test_the_headline_is_the_worst_problem() -> None:
         (
             Facts(counts=CountFacts(5, inversions=1, inverted_seconds=10)),
             "not_high",
-            "1 of 5 workspace repositories are not high.",
+            "1 of 5 workspace repositories is not high.",
         ),
         (
             Facts(queue=QueueFacts(parked=2)),

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -15,7 +16,7 @@ from priorityd.daemon.status.page import render, render_busy, words
 from priorityd.daemon.status.page.runbook import entries
 from priorityd.daemon.status.report import Report
 from tests.support.documents import Document, document
-from tests.support.reports import NOW, REPOSITORY, a_report, an_hour
+from tests.support.reports import NOW, REPOSITORY, ROW, a_report, an_hour
 from tests.support.status_schema import SCHEMA
 
 OUTBOX = {
@@ -124,10 +125,11 @@ def test_rows_that_cant_be_written_are_named_beside_their_problem() -> None:
 def test_rows_without_a_repository_are_named_with_them() -> None:
     text = "The priority of 1 tracked row without a repository can't be written: frozen (P0001)."
     problem = {"name": "rows_refused", "severity": "critical", "text": text, "alert": "RepositoriesParked"}
-    row = {"tracked_repository_id": REPOSITORY, "name": None, "reason": "frozen (P0001)"}
-    queue = {**a_report().queue.model_dump(), "refused_rows": [row]}
-    told = re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline="Else.").text)
-    assert f"frozen (P0001). tracked row {REPOSITORY} What to do" in told
+    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web (tracked row) {ROW}")):
+        row = {"tracked_repository_id": ROW, "name": name, "reason": "frozen (P0001)"}
+        queue = {**a_report().queue.model_dump(), "refused_rows_in_all": 3, "refused_rows": [row]}
+        told = re.sub(r"\s+", " ", document(queue=queue, problems=[problem], headline="Else.").text)
+        assert f"frozen (P0001). {shown} and 2 more What to do" in told
 
 
 def test_every_problem_with_an_alert_is_explained_by_the_runbook() -> None:
@@ -263,3 +265,47 @@ def test_the_documented_schema_is_that_of_the_report() -> None:
 
 def test_a_report_is_json_and_comes_back_the_same() -> None:
     assert Report.model_validate_json(a_report().model_dump_json()) == a_report()
+
+
+def an_inversion(**changes: Any) -> dict[str, Any]:
+    return {
+        "job_id": UUID(int=3),
+        "repository_id": REPOSITORY,
+        "name": "acme/web",
+        "priority": "low",
+        "started_at": NOW,
+        "waiting_job_id": UUID(int=4),
+        "waiting_repository_id": UUID(int=5),
+        "waiting_name": "acme/api",
+        "waiting_priority": "high",
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "acme/web (low) started at 12:30:40 before acme/api (high)"),
+        ({"name": None}, f"{REPOSITORY} (low) started at 12:30:40 before acme/api (high)"),
+        (
+            {"waiting_name": None, "waiting_repository_id": None},
+            "acme/web (low) started at 12:30:40 before a job of no repository (high)",
+        ),
+    ],
+    ids=["both named", "an id", "no repository"],
+)
+def test_jobs_that_overtook_others_are_told_by_their_repositories_with_the_ids_behind_them(
+    changes: dict[str, Any], told: str
+) -> None:
+    jobs = {**a_report().jobs.model_dump(), "inversions": 2, "inversion_sample": [an_inversion(**changes)]}
+    text = re.sub(r"\s+", " ", document(jobs=jobs).text)
+    waiting = "" if "waiting_repository_id" in changes else f", repository {UUID(int=5)}"
+    ids = f"started job {UUID(int=3)} , repository {REPOSITORY} waited job {UUID(int=4)} {waiting}".strip()
+    assert f"2 overtook an older job of a higher priority, among them: {told} {ids}" in text
+
+
+def test_a_changed_row_without_a_repository_is_shown_by_its_own_name_and_id() -> None:
+    for name, shown in ((None, f"tracked row {ROW}"), ("acme/web", f"acme/web (tracked row) {ROW}")):
+        change = a_report().recent_changes[0].model_dump() | {"repository_id": None, "name": name}
+        told = re.sub(r"\s+", " ", document(recent_changes=[change]).text)
+        assert f"at (UTC) {shown} medium → high" in told

@@ -13,6 +13,7 @@ from priorityd.daemon.status.report import Report
 
 NOW = datetime(2025, 1, 3, 12, 30, 40, tzinfo=UTC)
 REPOSITORY = UUID("00000000-0000-4000-8000-000000000001")
+ROW = UUID("00000000-0000-4000-8000-000000000002")
 
 
 def a_report(**changes: Any) -> Report:
@@ -121,6 +122,7 @@ def _well() -> dict[str, Any]:
             "oldest_pending_seconds": 0.1,
             "parked": 0,
             "parked_repositories": [],
+            "refused_rows_in_all": 0,
             "refused_rows": [],
             "all_refused_because": None,
         },
@@ -150,6 +152,7 @@ def _well() -> dict[str, Any]:
         "recent_changes": [
             {
                 "at": NOW - timedelta(seconds=12),
+                "tracked_repository_id": ROW,
                 "repository_id": REPOSITORY,
                 "name": "acme/web",
                 "old_priority": "medium",

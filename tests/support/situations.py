@@ -191,6 +191,12 @@ async def parked_rows(new_stack: NewStack) -> AsyncIterator[Situation]:
                begin raise exception 'the plan "free" has no priorities' using errcode = '23514'; end $$"""
         )
         _refuse(app, "plan_is_paid", ids[2:5])
+        for said in ({"organization_name": "acme", "repository_name": "unborn"}, {}):
+            app.track(None, priority="high", is_workspace_repo=True, **said)
+        app.connection.execute(
+            """create trigger refusing_unborn before update on tracked_repositories for each row
+               when (new.repository_id is null) execute function plan_is_paid()"""
+        )
         async with stack.daemon(**RARE_SWEEPS) as daemon:
             app.add(app.workspace(), *ids[:10])
             await knows(daemon, "not_high", "rows_refused")
@@ -262,6 +268,31 @@ async def lost_jobs(new_stack: NewStack) -> AsyncIterator[Situation]:
 
 
 @asynccontextmanager
+async def overtaken_jobs(new_stack: NewStack) -> AsyncIterator[Situation]:
+    """Jobs were begun before older ones of a higher priority."""
+    async with new_stack() as stack:
+        app = stack.app
+        ids = named(app, *REPOSITORIES)
+        app.add(app.workspace(), *ids[:4])
+        async with stack.daemon() as daemon:
+            await says(daemon, "All 4 workspace repositories are high.")
+            app.connection.execute(
+                """insert into background_jobs (repository_id, type, status, payload, created_at, started_at)
+                   select i, t, s, jsonb_build_object('priority', p), now() - interval '1 min',
+                       case s when 'processing' then now() end
+                   from unnest(%s::uuid[], %s::text[], %s::text[], %s::int[]) u (i, t, s, p)""",
+                (
+                    [ids[0], ids[5], ids[6], ids[1], None],
+                    ["reviews"] * 3 + ["comments"] * 2,
+                    ["queued", "processing", "processing", "queued", "processing"],
+                    [100, 50, 25, 100, 50],
+                ),
+            )
+            await knows(daemon, "jobs_overtake")
+            yield Situation(page_of(daemon))
+
+
+@asynccontextmanager
 async def killed(new_stack: NewStack) -> AsyncIterator[Situation]:
     """The daemon dies behind the open page."""
     async with new_stack() as stack:
@@ -326,6 +357,7 @@ SITUATIONS: Final[dict[str, Make]] = {
     "all-writes-refused": all_writes_refused,
     "standing-by": standing_by,
     "lost-jobs": lost_jobs,
+    "overtaken-jobs": overtaken_jobs,
     "killed": killed,
     "long-names": long_names,
     "an-hour-with-outages": an_hour_with_outages,
