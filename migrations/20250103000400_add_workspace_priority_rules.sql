@@ -246,7 +246,7 @@ begin
             set constraints all immediate;
             return v_outcomes;
         exception
-            when others then
+            when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
         if cardinality(p_ids) > 1 and p_most > 0 then
