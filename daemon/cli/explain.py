@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -118,7 +119,8 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
             f"workspace_count {_shown(row.workspace_count)}, manual priority {row.manual_priority or 'none'}"
         )
     for workspace in explanation.workspaces:
-        added = f", added {workspace.added_at:%Y-%m-%d %H:%M} UTC" if workspace.added_at else ""
+        at = workspace.added_at
+        added = f", added {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else ""
         name = f"{workspace.name} ({workspace.id})" if workspace.name else workspace.id
         yield f"in workspace {name}{added}{'' if workspace.counts else ', which does not count'}"
     yield from _more(explanation.workspaces_in_all - len(explanation.workspaces), "workspace")
@@ -152,4 +154,5 @@ def _shown(value: object) -> str:
 
 
 def _moment(change: dict[str, Any]) -> str:
-    return f"{str(change['changed_at'])[:19].replace('T', ' ')} UTC"
+    at = datetime.fromisoformat(str(change["changed_at"])).astimezone(UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

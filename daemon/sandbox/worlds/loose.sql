@@ -1,11 +1,12 @@
 -- An application that leaves everything to its code: nothing is unique but ids, the keys may be null, a pair may be there
--- twice, two tracked rows may speak of one repository, and a new one has no priority at all.
+-- twice, two tracked rows may speak of one repository, a new one has no priority at all, and times have no zone.
 alter table public.repositories drop constraint repositories_owner_name_key;
 alter table public.workspaces drop constraint workspaces_slug_key, alter is_active drop default;
 alter table public.workspace_repositories
     drop constraint workspace_repositories_workspace_id_repository_id_key,
     alter workspace_id drop not null,
-    alter repository_id drop not null;
+    alter repository_id drop not null,
+    alter added_at type timestamp;
 alter table public.tracked_repositories
     drop constraint tracked_repositories_repository_id_key,
     alter priority drop default,
