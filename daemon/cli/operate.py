@@ -16,7 +16,7 @@ from priorityd.core.errors import ExitCode, PriorityError, TransientError, first
 from priorityd.core.priorities import Label
 from priorityd.daemon.cli.finding import psql
 from priorityd.daemon.cli.repositories import Words, find_repository
-from priorityd.daemon.cli.sync import show_changes
+from priorityd.daemon.cli.sync import refusals, show_changes
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import PinAnswer
 from priorityd.daemon.database.store import Store, open_store
@@ -94,7 +94,8 @@ async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitC
         click.echo(json.dumps(to_jsonable_python(asdict(answer))))
     else:
         click.echo(f"{answer.changed} repositories rolled back")
+    for line in refusals(answer.refused, answer.unwritten):
+        click.echo(f"priorityd: {line}", err=True)
     if answer.locked:
         click.echo(f"{answer.locked} are being changed by other transactions: roll back again", err=True)
-        return ExitCode.FAILED
-    return ExitCode.DONE
+    return ExitCode.FAILED if answer.locked or answer.unwritten else ExitCode.DONE

@@ -123,14 +123,14 @@ class _Report:
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
             f"{result.untracked} in workspaces but untracked"
         )
-        for line in _refusals(result.refused):
+        for line in refusals(result.refused):
             click.echo(f"priorityd: {line}", err=True)
         for error in result.errors:
             click.echo(f"priorityd: {error}", err=True)
 
 
-def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
-    """Each refused row by name, unless many are refused for one reason."""
+def refusals(rows: Sequence[RefusedRow], total: int = 0) -> Iterator[str]:
+    """Each refused row by name, unless many are refused for one reason; of `total`, these may be some."""
     by_reason: dict[str, list[RefusedRow]] = {}
     for row in rows:
         by_reason.setdefault(row.reason, []).append(row)
@@ -139,6 +139,8 @@ def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
             yield f"{row.shown_as}: {reason}"
         if len(refused) > _MOST_NAMED:
             yield f"{len(refused) - _MOST_NAMED} more: {reason}"
+    if total > len(rows):
+        yield f"and {total - len(rows)} more"
 
 
 def show_changes(changes: Sequence[PriorityUpdate]) -> None:
