@@ -62,7 +62,8 @@ class WorkspacePrioritySync:
         """Sync every tracked repository, page by page; `on_answer` gets each page's answer.
 
         The first page has `page_size` rows, the others as many as take half a second. A page that fails ends
-        the walk: the pages before it are done, nothing is half-applied, and the message is in `errors`.
+        the walk: the pages before it are done, nothing is half-applied, and the message is in `errors`. A row
+        that alone takes too long to write is among the refused ones.
         Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
         """
 
@@ -72,7 +73,10 @@ class WorkspacePrioritySync:
             self._forget_changed(answer)
             return answer
 
-        return await walk(make_page_right, self._clock, page_size)
+        async def look_at_page(after: UUID | None, limit: int) -> SyncAnswer:
+            return await self._store.resync_page(after, limit, trigger, dry_run=True)
+
+        return await walk(make_page_right, look_at_page, self._clock, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` on failure."""

@@ -1,7 +1,8 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and on request.
 
 Never two walks at once; one requested during another runs after it. A failed page is retried where the walk
-stopped, one that timed out with fewer rows: earlier pages stay done. Only the leader follows the schedule.
+stopped, one that timed out with fewer rows: earlier pages stay done. A row that takes too long by itself is
+left to the worker. Only the leader follows the schedule.
 """
 
 from __future__ import annotations
@@ -182,7 +183,12 @@ class Resyncer(Agent):
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         self._failed_pages = 0
-        return await walk(lambda after, page_size: self._page(after, page_size, trigger), monotonic)
+        return await walk(
+            lambda after, page_size: self._page(after, page_size, trigger),
+            lambda after, page_size: self._store.resync_page(after, page_size, trigger, dry_run=True),
+            monotonic,
+            on_left=self._intake.take_refused,
+        )
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         while not self._stopping:
