@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from structlog.testing import capture_logs
+
 from priorityd.core.leader.lease import ASK_AFTER_SECONDS
 from priorityd.daemon.clock import monotonic
 from tests.support.database import Database
@@ -64,3 +66,18 @@ async def test_a_question_that_fails_takes_nothing_away_before_the_lease_expires
     assert parts.shared.leadership.is_held()
     assert elector.failure is not None
     assert "no" in str(elector.failure)
+
+
+async def test_an_outage_is_told_once_and_asked_about_ever_more_rarely(
+    database: Database, parts: Parts
+) -> None:
+    elector, lease, rests = parts.agents.elector, parts.shared.leadership.lease, []
+    database.connect().execute("alter table priorityd.leases rename to gone")
+    with capture_logs() as logs:
+        for _ in range(3):
+            lease.next_ask_at = monotonic()
+            rests.append(await elector.turn())
+    told = [line["log_level"] for line in logs if line["event"] == "lease_renewal_failed"]
+    assert told == ["warning", "debug", "debug"]
+    assert rests == sorted(rests)
+    assert rests[2] > 3 * rests[0]
