@@ -50,11 +50,12 @@ def _raise_for_error(response: httpx.Response) -> None:
         body = None
     fields = body if isinstance(body, dict) else {}
     code = fields.get("code")
-    message = fields.get("message") or fields.get("error") or response.reason_phrase or "no reason given"
+    said = (fields.get("message"), fields.get("error"), response.reason_phrase)
+    message = next((each for each in said if isinstance(each, str) and each), "no reason given")
     raise translate(
         response.status_code,
         code if isinstance(code, str) and code else None,
-        str(message)[:500],
+        message[:500],
         hint=str(fields.get("hint") or "")[:500],
         function=response.url.path.rpartition("/rpc/")[2],
         is_supabase=isinstance(fields.get("message"), str),

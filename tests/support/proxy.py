@@ -13,7 +13,8 @@ Modes may be on together, and each as often as it likes: it is over when its las
 - `truncated`: a REST answer ends in its middle.
 - `dripping`: a REST answer comes byte by byte, slower than anybody waits for; its rest when the mode ends.
 
-While there are `canned` answers, REST requests get one of them and never reach the server.
+While there are `canned` answers, REST requests get one of them and never reach the server; the connection is
+closed after it.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ class Proxy:
                     link.reset()
                 elif link.is_rest and self.canned:
                     link.client.write(next(iter(self.canned.values())))
+                    link.client.close()
                     link.lost = True
                 else:
                     link.server.write(data)
