@@ -65,6 +65,9 @@ _TRANSIENT_CODES: Final[dict[str, Reason]] = {
     "PGRSTX": "unavailable",  # PostgREST did not understand the database
 }
 _NO_WRITES: Final = ("0A000", "25006", "53100")
+_SERVER_CODES: Final = ("25006", "53", "57", "58")
+"""With these the server refuses any row: it is read-only, full, stopping or broken. `try_write` in the
+migrations has the same."""
 _UNDEFINED_FUNCTION: Final = "42883"
 _KEY_CODES: Final = ("PGRST301", "PGRST302", "PGRST303", "28")
 _DENIED_CODE: Final = "42501"
@@ -155,9 +158,11 @@ def seconds_asked(retry_after: str | None) -> float | None:
 
 
 def is_about_a_row(sqlstate: str | None) -> bool:
-    """Whether the error of one row's update (None if it raised none) is the row's own."""
-    # A trigger may raise feature_not_supported as well.
-    return sqlstate == "0A000" or transient_reason(sqlstate) is None
+    """Whether the error of one row's update (None if it raised none) is the row's own.
+
+    A trigger of the application may raise anything, PostgREST's PT409 or a serialization failure among it.
+    """
+    return not (sqlstate or "").startswith(_SERVER_CODES)
 
 
 def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> PriorityError:

@@ -33,7 +33,8 @@ def retrying(max_attempts: int = MAX_ATTEMPTS, *, after_timeout: bool = True) ->
     Without `after_timeout` not after a time-out either: the caller asks for less instead.
     """
     usual = stop_after_attempt(max_attempts) | stop_before_delay(MAX_RETRY_SECONDS)
-    unknown = stop_after_delay(RELOAD_SECONDS)
+    # A server may ask for any wait; the caller has its own for what takes long.
+    unknown = stop_after_delay(RELOAD_SECONDS) | stop_before_delay(MAX_RETRY_SECONDS)
 
     def stop(state: RetryCallState) -> bool:
         reason = _reason(state)

@@ -164,7 +164,7 @@ begin
                     raise;
                 end if;
                 v_message := sqlerrm;
-            when others then
+            when others or assert_failure then
                 v_message := sqlerrm;
         end;
         v_ids := coalesce(v_ids, array(select tr.id from public.tracked_repositories tr order by tr.id));

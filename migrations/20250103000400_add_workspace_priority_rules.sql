@@ -240,7 +240,7 @@ begin
             set constraints all immediate;
             return v_outcomes;
         exception
-            when others then
+            when others or assert_failure then
                 if p_dry_run then
                     raise;
                 end if;

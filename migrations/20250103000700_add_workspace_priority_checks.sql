@@ -219,7 +219,7 @@ begin
             set constraints all immediate;
             raise exception using errcode = c_taken_back;
         exception
-            when others then
+            when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text,
                     v_constraint = constraint_name, v_table = table_name, v_context = pg_exception_context;
                 if v_state in ('55P03', '40P01') or v_state = c_taken_back and v_kept then

@@ -123,6 +123,20 @@ begin
     end
     $$;
 
+    -- The time that an application's column tells, whatever its type; null where that is none, or none of our calendar.
+    create or replace function priorityd.time_told(p_text text)
+    returns timestamptz language plpgsql stable as $$
+    declare
+        v_time timestamptz;
+    begin
+        v_time := p_text;
+        return case when v_time >= '0001-01-02' and v_time < '9999-12-31' then v_time end;
+    exception
+        when data_exception then
+            return null;
+    end
+    $$;
+
     -- The workspaces that hold a repository, whatever counts; those that count come first.
     create or replace function priorityd.holding_workspaces(p_repository_id uuid, p_most integer)
     returns jsonb language sql stable as $$
@@ -147,7 +161,7 @@ begin
             'count', (select count(*) from holding),
             'shown', array(
                 select jsonb_strip_nulls(jsonb_build_object(
-                    'id', s.id, 'name', n.names -> s.id, 'added_at', s.added_at, 'counts', s.counts
+                    'id', s.id, 'name', n.names -> s.id, 'added_at', priorityd.time_told(s.added_at), 'counts', s.counts
                 ))
                 from shown s
                 cross join (select priorityd.workspace_names(array(select id from shown)) as names) n

@@ -73,9 +73,116 @@ begin
     end
     $$;
 
+    -- Takes these rows back. Rows that somebody else holds are not waited for, but counted. Those that the application
+    -- refuses to change are found as in priorityd.write_rows, p_most of them by themselves; `unwritten` counts them all.
+    create or replace function priorityd.roll_back(
+        p_ids uuid[], p_most integer, out changed bigint, out locked bigint, out unwritten bigint, out refused jsonb
+    )
+    language plpgsql
+    set plan_cache_mode = force_custom_plan
+    as $$
+    declare
+        v_half constant integer := cardinality(p_ids) / 2;
+        v_locked uuid[];
+        v_partly bigint;
+        v_rest record;
+        v_state text;
+        v_message text;
+    begin
+        changed := 0;
+        locked := 0;
+        unwritten := 0;
+        refused := '[]';
+        begin
+            v_locked := priorityd.lock_tracked_rows(p_ids, false);
+            with before as (
+                select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
+                    when priorityd.is_override(
+                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                    ) then tr.priority
+                    else tr.manual_priority
+                end as manual_priority
+                from public.tracked_repositories tr
+                join unnest(v_locked) l (id) on l.id = tr.id
+            ),
+            written as (
+                update public.tracked_repositories tr
+                set is_workspace_repo = false,
+                    workspace_count = 0,
+                    priority = coalesce(b.manual_priority, 'medium'),
+                    manual_priority = b.manual_priority
+                from before b
+                where tr.id = b.id
+                returning tr.*
+            ),
+            recorded as (
+                insert into public.repository_priority_changes (
+                    tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
+                    workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
+                )
+                select w.id, w.repository_id, b.priority, w.priority, b.is_workspace_repo, w.is_workspace_repo,
+                    w.workspace_count, b.old_manual_priority, w.manual_priority, 'rollback',
+                    case when not s.shows then clock_timestamp() end
+                from written w
+                join before b on b.id = w.id
+                cross join lateral (
+                    select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows
+                ) s
+                where s.shows or b.old_manual_priority is distinct from w.manual_priority
+                order by w.id
+            )
+            select count(*), count(*) filter (
+                where w.priority is distinct from coalesce(b.manual_priority, 'medium')
+                    or w.is_workspace_repo is distinct from false or w.workspace_count is distinct from 0
+                    or w.manual_priority is distinct from b.manual_priority
+            )
+            into changed, v_partly
+            from written w
+            join before b on b.id = w.id;
+            if v_partly > 0 or changed < cardinality(v_locked) then
+                raise exception 'a trigger or rule of the application kept the row from changing so'
+                    using errcode = 'triggered_data_change_violation';
+            end if;
+            set constraints all immediate;
+            locked := cardinality(p_ids) - cardinality(v_locked);
+            return;
+        exception
+            when others or assert_failure then
+                get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
+                -- Of the server, not of a row: see priorityd.try_write.
+                if v_state = '25006' or v_state ~ '^(53|57|58)' then
+                    raise;
+                end if;
+        end;
+        changed := 0;
+        if cardinality(p_ids) > 1 and p_most > 0 then
+            select r.* into changed, locked, unwritten, refused from priorityd.roll_back(p_ids[:v_half], p_most) r;
+            v_rest := priorityd.roll_back(p_ids[v_half + 1:], p_most - jsonb_array_length(refused));
+            changed := changed + v_rest.changed;
+            locked := locked + v_rest.locked;
+            unwritten := unwritten + v_rest.unwritten;
+            refused := refused || v_rest.refused;
+        elsif v_state in ('55P03', '40P01') then
+            locked := cardinality(p_ids);
+        else
+            unwritten := cardinality(p_ids);
+            select jsonb_agg(jsonb_build_object(
+                'id', tr.id, 'repository_id', tr.repository_id, 'name', n.name, 'sqlstate', v_state,
+                'message', left(v_message, 300)
+            ))
+            into refused
+            from public.tracked_repositories tr
+            left join priorityd.repository_names(array[tr.repository_id]) n on true
+            where tr.id = p_ids[1];
+            refused := coalesce(refused, '[]');
+        end if;
+    end
+    $$;
+
     -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
-    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. Rows that
-    -- somebody else holds are not waited for: `locked` says how many there were, and another call does them.
+    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. `locked`
+    -- says how many rows somebody else held: another call does them. `refused` has some of the `unwritten` ones, which
+    -- the application refuses to have changed.
     create or replace function public.rollback_workspace_priorities()
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -84,9 +191,8 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
+        c_named constant integer := 100;
         v_ids uuid[];
-        v_locked uuid[];
-        v_changed bigint;
     begin
         perform priorityd.demand_sight();
         v_ids := array(
@@ -94,50 +200,10 @@ begin
             where tr.is_workspace_repo is distinct from false
                 or tr.workspace_count is distinct from 0
                 or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+            order by tr.id
         );
-        v_locked := priorityd.lock_tracked_rows(v_ids, false);
-
-        with before as (
-            select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
-                when priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
-                ) then tr.priority
-                else tr.manual_priority
-            end as manual_priority
-            from public.tracked_repositories tr
-            join unnest(v_locked) l (id) on l.id = tr.id
-        ),
-        written as (
-            update public.tracked_repositories tr
-            set is_workspace_repo = false,
-                workspace_count = 0,
-                priority = coalesce(b.manual_priority, 'medium'),
-                manual_priority = b.manual_priority
-            from before b
-            where tr.id = b.id
-            returning tr.*
-        ),
-        recorded as (
-            insert into public.repository_priority_changes (
-                tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
-                workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
-            )
-            select w.id, w.repository_id, b.priority, w.priority, b.is_workspace_repo, w.is_workspace_repo,
-                w.workspace_count, b.old_manual_priority, w.manual_priority, 'rollback',
-                case when not s.shows then clock_timestamp() end
-            from written w
-            join before b on b.id = w.id
-            cross join lateral (select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows) s
-            where s.shows or b.old_manual_priority is distinct from w.manual_priority
-            order by w.id
-        )
-        select count(*) into v_changed from written;
-
-        return jsonb_build_object(
-            'changed', v_changed,
-            'locked', cardinality(v_ids) - cardinality(v_locked),
-            'applied_at', clock_timestamp()
-        );
+        return (select to_jsonb(r) from priorityd.roll_back(v_ids, c_named) r)
+            || jsonb_build_object('applied_at', clock_timestamp());
     end
     $$;
 

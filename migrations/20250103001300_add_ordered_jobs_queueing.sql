@@ -114,7 +114,7 @@ begin
             set constraints all immediate;
             return;
         exception
-            when others then
+            when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
         inserted := '{}';

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from math import isfinite
 from uuid import UUID
 
 from priorityd.core.failures import is_about_a_row
 from priorityd.core.names import known_as, row_known_as
 from priorityd.core.priorities import DEFAULT_PRIORITY, Priority, level
+
+
+class Sound:
+    """An answer with which one can compute: its times have a zone, and its numbers are finite.
+
+    Raises `ValueError` for any other, which comes from something that is not our function.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]  # it is a dataclass where it is used
+            value = getattr(self, each.name)
+            if isinstance(value, datetime) and value.tzinfo is None:
+                raise ValueError(f"{each.name} is a time without a zone")
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"{each.name} is not finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +91,7 @@ def _shown_as(row: PriorityUpdate | RefusedRow) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SyncAnswer:
+class SyncAnswer(Sound):
     """The answer of `sync_…`, `sweep_…` and `resync_workspace_priorities_page`.
 
     `locked` are repositories whose row another transaction holds: they were skipped and must be retried.
@@ -96,6 +114,11 @@ class SyncAnswer:
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0
+
+    def as_left(self, why: str) -> SyncAnswer:
+        """Of a dry run: what it found is left as it is, because writing it takes too long."""
+        rows = (RefusedRow(row.id, row.repository_id, row.name, None, why) for row in self.changes)
+        return replace(self, changed=0, changes=(), refused=tuple(rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,8 @@ class WorkspacePrioritySync:
 
         The first page has `page_size` rows; the size of the others is adjusted to take half a second. A page
         that fails ends the sync: earlier pages stay applied, the failed one is not, and the message is in
-        `errors`. Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
+        `errors`. A row that takes too long to write by itself is among the refused ones. Raises only errors
+        that make further calls pointless (`KeyRefusedError`, `ContractError`).
         """
 
         async def sync_page(after: UUID | None, limit: int) -> SyncAnswer:
@@ -72,7 +73,10 @@ class WorkspacePrioritySync:
             self._forget_changed(answer)
             return answer
 
-        return await walk(sync_page, self._clock, page_size)
+        async def look_at_page(after: UUID | None, limit: int) -> SyncAnswer:
+            return await self._store.resync_page(after, limit, trigger, dry_run=True)
+
+        return await walk(sync_page, look_at_page, self._clock, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` on failure."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 from uuid import UUID
 
 from priorityd.core.call_size import CallSize
-from priorityd.core.database.answers import SyncAnswer, SyncResult
+from priorityd.core.database.answers import RefusedRow, SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 
-MakePageRight: TypeAlias = Callable[[UUID | None, int], Awaitable[SyncAnswer]]
-"""Syncs up to this many rows after this key; None is before the first."""
+Page: TypeAlias = Callable[[UUID | None, int], Awaitable[SyncAnswer]]
+"""Handles up to this many rows after this key; None is before the first."""
 
 FIRST_PAGE_SIZE: Final = 250
 """Rows in the first call: all may be wrong, and it must not time out even where writing is slow."""
@@ -23,11 +23,18 @@ _AIM_SECONDS: Final = 0.5
 
 
 async def walk(
-    make_page_right: MakePageRight, clock: Callable[[], float], page_size: int = FIRST_PAGE_SIZE
+    make_page_right: Page,
+    look_at_page: Page,
+    clock: Callable[[], float],
+    page_size: int = FIRST_PAGE_SIZE,
+    *,
+    on_left: Callable[[Sequence[RefusedRow]], None] = lambda _: None,
 ) -> SyncResult:
     """Walk to the end, or to the first page that fails: earlier pages are done, and `errors` says why.
 
-    A page that times out is retried with half as many rows. `clock` returns seconds of a monotonic clock.
+    A page that times out is retried with half as many rows. A row that alone takes too long is left, told to
+    `on_left`, and counts as refused. `look_at_page` says what `make_page_right` would do, and does nothing;
+    `clock` returns seconds of a monotonic clock.
     Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
     """
     result = SyncResult()
@@ -40,13 +47,28 @@ async def walk(
         except TransientError as error:
             if error.reason == "timeout" and size.timed_out(rows):
                 continue
-            result.fail(str(error), unavailable=True)
-            return result
+            looked = await _look(look_at_page, after) if error.reason == "timeout" else None
+            if looked is None:
+                result.fail(str(error), unavailable=True)
+                return result
+            answer = looked.as_left(str(error))
+            on_left(answer.refused)
         except PermanentError as error:
             result.fail(str(error))
             return result
         result.add(answer)
         size.answered(rows, clock() - started_at)
-        after = answer.next_after
+        before, after = after, answer.next_after
         if after is None:
             return result
+        if before is not None and after <= before:
+            result.fail("the answers do not go on from page to page; is one of them kept on the way?")
+            return result
+
+
+async def _look(look_at_page: Page, after: UUID | None) -> SyncAnswer | None:
+    """None where that fails as well: then it is not the row."""
+    try:
+        return await look_at_page(after, 1)
+    except (TransientError, PermanentError):
+        return None

@@ -113,7 +113,8 @@ def _evidence(explanation: Explanation) -> Iterator[str]:
             f"workspace_count {_shown(row.workspace_count)}, manual priority {row.manual_priority or 'none'}"
         )
     for workspace in explanation.workspaces:
-        added = f", added {_added(workspace.added_at)}" if workspace.added_at else ""
+        at = workspace.added_at
+        added = f", added {at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else ""
         name = f"{workspace.name} ({workspace.id})" if workspace.name else workspace.id
         yield f"in workspace {name}{added}{'' if workspace.counts else ', which does not count'}"
     yield from _more(explanation.workspaces_in_all - len(explanation.workspaces), "workspace")
@@ -140,11 +141,6 @@ def _joined_or_left(change: dict[str, Any]) -> str:
     if before == after:
         return ""
     return ", now in a workspace" if after else ", no longer in a workspace"
-
-
-def _added(at: datetime) -> str:
-    # Without a time zone it is whatever the application takes it for.
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at.tzinfo else f"{at:%Y-%m-%d %H:%M}"
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ from priorityd.core.priorities import Label
 from priorityd.daemon.cli.finding import psql
 from priorityd.daemon.cli.output import print_json, say
 from priorityd.daemon.cli.repositories import IdOrName, find_repository
-from priorityd.daemon.cli.sync import show_changes
+from priorityd.daemon.cli.sync import refusals, show_changes
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.rows import PinAnswer
 from priorityd.daemon.database.store import Store, open_store
@@ -91,8 +91,10 @@ async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitC
     if as_json:
         print_json(asdict(answer))
     else:
-        click.echo(f"{answer.changed} repositories rolled back")
+        repositories = "1 repository" if answer.changed == 1 else f"{answer.changed:,} repositories"
+        click.echo(f"{repositories} rolled back")
+    for line in refusals(answer.refused, answer.unwritten):
+        say(line)
     if answer.locked:
         click.echo(f"{answer.locked} rows are locked by other transactions: roll back again", err=True)
-        return ExitCode.FAILED
-    return ExitCode.DONE
+    return ExitCode.FAILED if answer.locked or answer.unwritten else ExitCode.DONE

@@ -121,12 +121,12 @@ class _Report:
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
             f"{result.untracked} in workspaces but untracked ({seconds:.1f} s)"
         )
-        for message in (*_refusals(result.refused), *result.errors):
+        for message in (*refusals(result.refused), *result.errors):
             say(message)
 
 
-def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
-    """Each refused row by name, up to a limit for each reason."""
+def refusals(rows: Sequence[RefusedRow], total: int = 0) -> Iterator[str]:
+    """Each refused row by name, up to a limit for each reason; `rows` may be a part of `total`."""
     by_reason: dict[str, list[RefusedRow]] = {}
     for row in rows:
         by_reason.setdefault(row.reason, []).append(row)
@@ -135,6 +135,8 @@ def _refusals(rows: Sequence[RefusedRow]) -> Iterator[str]:
             yield f"{row.shown_as}: {reason}"
         if len(refused) > _MOST_NAMED:
             yield f"{len(refused) - _MOST_NAMED} more: {reason}"
+    if total > len(rows):
+        yield f"and {total - len(rows)} more"
 
 
 def show_changes(changes: Sequence[PriorityUpdate]) -> None:

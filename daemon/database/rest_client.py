@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from priorityd.core.failures import seconds_asked, translate
+from priorityd.daemon.bounded_client import BoundedClient
 from priorityd.daemon.database.api_key import ApiKey
 
 _CONNECT_SECONDS: Final = 5.0
@@ -27,28 +28,34 @@ def open_http(api_key: ApiKey) -> httpx.AsyncClient:
         if api_key.access_token is not None:
             request.headers["authorization"] = f"Bearer {api_key.access_token}"
 
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
-        event_hooks={"request": [authorize], "response": [_raise_for_error]},
+    return _Client(
+        timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS), event_hooks={"request": [authorize]}
     )
 
 
-async def _raise_for_error(response: httpx.Response) -> None:
+class _Client(BoundedClient):
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        response = await super().send(request, stream=stream, **options)
+        _raise_for_error(response)
+        return response
+
+
+def _raise_for_error(response: httpx.Response) -> None:
     """Translate here, where status, headers and body are all still known."""
     if response.is_success:
         return
-    await response.aread()
     try:
         body = json.loads(response.content)
     except (ValueError, RecursionError):
         body = None
     fields = body if isinstance(body, dict) else {}
     code = fields.get("code")
-    message = fields.get("message") or fields.get("error") or response.reason_phrase or "no reason given"
+    said = (fields.get("message"), fields.get("error"), response.reason_phrase)
+    message = next((each for each in said if isinstance(each, str) and each), "no reason given")
     raise translate(
         response.status_code,
         code if isinstance(code, str) and code else None,
-        str(message)[:500],
+        message[:500],
         hint=str(fields.get("hint") or "")[:500],
         function=response.url.path.rpartition("/rpc/")[2],
         is_supabase=isinstance(fields.get("message"), str),

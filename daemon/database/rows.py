@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from priorityd.core.database.answers import SyncAnswer
+from priorityd.core.database.answers import RefusedRow, Sound, SyncAnswer
 from priorityd.core.database.schema import SchemaVersion
 from priorityd.core.names import known_as
 from priorityd.core.priorities import Expected, Label, Priority
@@ -24,7 +24,7 @@ class CountedRepositories:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Sound):
     """The answer of `workspace_priority_snapshot`; `taken_at` is by the database's clock.
 
     `held` are tracked repositories in a workspace, `inversions` those of them whose priority is neither high
@@ -73,7 +73,7 @@ class TrackedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldingWorkspace:
+class HoldingWorkspace(Sound):
     """A workspace that holds the repository. One that is switched off does not count.
 
     Its `id` is a uuid, a number or a text, as in the application's tables.
@@ -119,23 +119,29 @@ class PinAnswer(SyncAnswer):
 
 
 @dataclass(frozen=True, slots=True)
-class RollbackAnswer:
-    """The answer of `rollback_workspace_priorities`; `locked` counts rows held by others: call it again."""
+class RollbackAnswer(Sound):
+    """The answer of `rollback_workspace_priorities`.
+
+    `locked` counts rows held by others: call it again. `refused` lists some of the `unwritten` rows, which
+    the application does not let change.
+    """
 
     changed: int
     locked: int
     applied_at: datetime
+    unwritten: int = 0
+    refused: tuple[RefusedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Sound):
     """The answer of `beat_workspace_priorities`, by the database's clock."""
 
     beat_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseAnswer:
+class LeaseAnswer(Sound):
     """The answer of `hold_workspace_priority_lease`.
 
     `held`: the daemon that asked has the lease. `expires_in_seconds` is how long its holder keeps it without
@@ -258,7 +264,7 @@ class WaitingJobs:
 
 
 @dataclass(frozen=True, slots=True)
-class JobQueue:
+class JobQueue(Sound):
     """What was queued at `counted_at`, by the database's clock, and how long ago that is.
 
     A long queue is counted over several polls. `whole` is False until the first count is complete: the
@@ -310,7 +316,7 @@ class JobInversions:
 
 
 @dataclass(frozen=True, slots=True)
-class JobPage:
+class JobPage(Sound):
     """A page of ended jobs from `poll_background_jobs`; `queue` comes with the last page only.
 
     `counted_until` is by the database's clock: what ended before it is in this page or an earlier one.

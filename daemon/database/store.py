@@ -103,18 +103,20 @@ class Store:
     """See the module's docstring. Make one with `open_store`.
 
     `on_error` is called with the reason of every failed attempt. `answered_at` is when a call was last
-    answered (monotonic seconds).
+    answered (monotonic seconds). `url` is for messages.
     """
 
     def __init__(
         self,
         client: AsyncPostgrestClient,
         api_key: ApiKey,
+        url: str,
         *,
         on_error: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._api_key = api_key
+        self._url = url
         self._on_error = on_error
         self._outlives_refusals = False
         self._refused = False
@@ -310,7 +312,9 @@ class Store:
             raise TransientError(f"{function}: no answer in time", reason="timeout") from None
         except httpx.HTTPError as error:
             self._on_error("network")
-            raise TransientError(_unreached(function, error), reason="network") from None
+            said = str(error) or type(error).__name__
+            text = f"Supabase can't be reached at {self._url} for {function}: {said}"
+            raise TransientError(text, reason="network") from None
         except (ValidationError, ValueError, RecursionError) as error:
             self._on_error("bad_answer")
             raise TransientError(f"{function}: {_not_understood(error)}", reason="bad_answer") from None
@@ -329,17 +333,13 @@ async def open_store(
         # Only the part of Supabase's client that is used: the whole takes twice as long to import, and
         # keeps modules for authentication and storage in memory for nothing.
         client = AsyncPostgrestClient(f"{url}/rest/v1", http_client=http, retry_enabled=False)
-        yield Store(client, api_key, on_error=on_error)
+        yield Store(client, api_key, url, on_error=on_error)
 
 
 def _reason_of(error: PriorityError) -> str:
     if isinstance(error, ContractError):
         return "not_set_up"
     return error.reason if isinstance(error, TransientError | PermanentError) else "key_refused"
-
-
-def _unreached(function: str, error: httpx.HTTPError) -> str:
-    return f"Supabase can't be reached for {function}: {error or type(error).__name__}"
 
 
 def _not_understood(error: ValueError | RecursionError) -> str:

@@ -25,7 +25,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from priorityd.core.errors import InngestKeyRefusedError, PermanentError, TransientError
-from priorityd.core.inngest.failures import translate_inngest
+from priorityd.daemon.bounded_client import BoundedClient
+from priorityd.daemon.inngest.event_api import error_of
 from priorityd.daemon.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -92,10 +93,11 @@ class InngestApi:
         Raises `InngestKeyRefusedError`, or `TransientError` if the event API can't be reached.
         """
         key = self._settings.inngest_event_key
-        path = quote(key.get_secret_value(), safe="") if key else _ANY_KEY
-        response = await self._request("POST", self._settings.inngest_event_api_url, f"/e/{path}", json=[])
+        text = key.get_secret_value() if key else _ANY_KEY
+        path = f"/e/{quote(text, safe='')}"
+        response = await self._request("POST", self._settings.inngest_event_api_url, path, json=[])
         if not response.is_success:
-            raise translate_inngest(response.status_code, response.reason_phrase)
+            raise error_of(response, lambda said: said.replace(text, "[redacted]"))
 
     async def functions(self) -> list[InngestFunction]:
         """Every function of every app.
@@ -169,5 +171,5 @@ class InngestApi:
 @asynccontextmanager
 async def open_inngest_api(settings: Settings) -> AsyncIterator[InngestApi]:
     """The API of the settings' Inngest."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS) as http:
+    async with BoundedClient(total_seconds=_TIMEOUT_SECONDS, timeout=_TIMEOUT_SECONDS) as http:
         yield InngestApi(http, settings)

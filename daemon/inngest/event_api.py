@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import httpx
 
-from priorityd.core.errors import TransientError
+from priorityd.core.errors import PriorityError, TransientError
 from priorityd.core.failures import seconds_asked
 from priorityd.core.inngest.failures import translate_inngest
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.bounded_client import BoundedClient
 from priorityd.daemon.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS: Final = 10.0
@@ -30,14 +31,15 @@ _ANY_KEY: Final = "any"  # a development server accepts any key
 class EventApi:
     """See the module's docstring. Make one with `open_event_api`.
 
-    The key is in the request's path, so no message may contain an address.
+    The key is in the request's path, so no message may contain the whole address.
     """
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings, on_written: Callable[[], None]) -> None:
         key = settings.inngest_event_key
         self._key = key.get_secret_value() if key else _ANY_KEY
+        self._origin = settings.inngest_event_api_url
         self._quoted_key = quote(self._key, safe="")
-        self._url = f"{settings.inngest_event_api_url}/e/{self._quoted_key}"
+        self._url = f"{self._origin}/e/{self._quoted_key}"
         self._headers = {"X-Inngest-Env": settings.inngest_env} if settings.inngest_env else {}
         self._http = http
         self._on_written = on_written
@@ -53,20 +55,19 @@ class EventApi:
                 self._url, json=body, headers=self._headers, extensions={"trace": self._trace}
             )
         except httpx.TimeoutException:
-            raise TransientError("Inngest: no answer in time", reason="timeout") from None
+            text = f"Inngest at {self._origin} did not answer in time"
+            raise TransientError(text, reason="timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise TransientError(f"Inngest: {self._clean(error)}", reason="network") from None
-        fields = _fields(response)
+            text = f"Inngest can't be reached at {self._origin}: {self._clean(error)}"
+            raise TransientError(text, reason="network") from None
         if not response.is_success:
-            raise translate_inngest(
-                response.status_code,
-                self._clean(_message(response, fields)),
-                retry_after_seconds=seconds_asked(response.headers.get("Retry-After")),
-            )
+            raise error_of(response, self._clean)
+        fields = _fields(response)
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
-            # A success, but not from the event API: something else answers at its address.
-            raise TransientError("Inngest: the answer is not understood", reason="bad_answer")
+            # A success, but not the event API's: something else answers at its address.
+            text = f"what {self._origin} answers is not understood; is it Inngest's event API?"
+            raise TransientError(text, reason="bad_answer")
         return [str(each) for each in ids]
 
     async def _trace(self, event: str, _: dict[str, Any]) -> None:
@@ -81,8 +82,19 @@ class EventApi:
 @asynccontextmanager
 async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> AsyncIterator[EventApi]:
     """The event API of the settings. `on_written`: a request was sent and its answer is awaited."""
-    async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_SECONDS) as http:
+    async with BoundedClient(timeout=REQUEST_TIMEOUT_SECONDS) as http:
         yield EventApi(http, settings, on_written)
+
+
+def error_of(response: httpx.Response, clean: Callable[[str], str]) -> PriorityError:
+    """What an unsuccessful answer of the event API means; `clean` takes the key out of a text."""
+    fields = _fields(response)
+    return translate_inngest(
+        response.status_code,
+        clean(_message(response, fields)),
+        is_inngests=isinstance(fields.get("error"), str),
+        retry_after_seconds=seconds_asked(response.headers.get("Retry-After")),
+    )
 
 
 def _fields(response: httpx.Response) -> dict[str, Any]:

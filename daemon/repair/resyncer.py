@@ -1,7 +1,8 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and on request.
 
 There is one walk at a time; one that is requested during another runs after it. A walk retries a failed page,
-with fewer rows after a time-out; earlier pages stay done. Only the leader follows the schedule.
+with fewer rows after a time-out; earlier pages stay done. A row that takes too long by itself is left to the
+worker. Only the leader follows the schedule.
 """
 
 from __future__ import annotations
@@ -185,7 +186,12 @@ class Resyncer(Agent):
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
         self._failed_pages = 0
-        return await walk(lambda after, page_size: self._page(after, page_size, trigger), monotonic)
+        return await walk(
+            lambda after, page_size: self._page(after, page_size, trigger),
+            lambda after, page_size: self._store.resync_page(after, page_size, trigger, dry_run=True),
+            monotonic,
+            on_left=self._intake.take_refused,
+        )
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
         while not self._stopping:

@@ -7,6 +7,7 @@ timer; every daemon does the sweeps that its own stream requests.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -176,11 +177,17 @@ class Sweeper(Agent):
         try:
             answer = await self._store.sweep(request.trigger, limit)
         except TransientError as error:
-            if error.reason == "timeout":
-                self._size.timed_out(limit)
-            raise
+            if error.reason != "timeout" or self._size.timed_out(limit):
+                raise
+            return await self._find(request, str(error))
         self._learn(answer, limit)
         return answer
+
+    async def _find(self, request: PendingRun, why: str) -> SyncAnswer:
+        """A single row takes too long: what is found goes to the worker, for which one waits for no other."""
+        answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
+        named = replace(answer, changes=tuple(row for row in answer.changes if row.repository_id is not None))
+        return replace(named.as_left(why), more=True)
 
     def _learn(self, answer: SyncAnswer, limit: int) -> None:
         """Only writing counts: the cost of finding does not depend on the limit."""

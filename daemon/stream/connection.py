@@ -136,8 +136,7 @@ class ChangeStream:
 
     def _channel_failure(self, error: Exception | None) -> Failed:
         if isinstance(error, ConnectionClosed):
-            code = error.rcvd.code if error.rcvd else "no close frame"
-            return Failed("closed", f"the server closed the connection ({code})")
+            return Failed("closed", self._without_key(_closed(error)))
         reason: ReconnectReason = "subscription_error" if self._joined else "join_failed"
         return Failed(reason, self._without_key(_message_in(str(error)) or str(error)))
 
@@ -162,6 +161,15 @@ class ChangeStream:
     def _tell(self, event: Input) -> None:
         if not self._abandoned:
             self._on_input(event)
+
+
+def _closed(error: ConnectionClosed) -> str:
+    """How a connection ended: closed by the server, by this side because of what came, or broken."""
+    began_there = error.rcvd is not None and error.rcvd_then_sent is not False
+    who, frame = ("the server closed", error.rcvd) if began_there else ("this side gave up", error.sent)
+    if frame is None:
+        return "the connection broke off, without a close frame"
+    return f"{who} the connection ({frame.code}{f': {frame.reason}' if frame.reason else ''})"
 
 
 def _message_in(body: str | bytes | None) -> str | None:

@@ -173,6 +173,24 @@ async def test_status_counts_and_says_whether_the_daemon_answers(stack: Stack) -
     assert status["snapshot"]["repositories"] == [{"is_workspace_repo": True, "priority": "high", "count": 1}]
 
 
+async def test_a_rollback_names_the_rows_that_are_refused(stack: Stack) -> None:
+    app = stack.app
+    bad, good = app.repository(tracked=False), app.repository()
+    app.track(bad, organization_name="acme", repository_name="web")
+    app.add(app.workspace(), bad, good)
+    await stack.priorityd("sync")
+    app.connection.execute(
+        """create function no() returns trigger language plpgsql as $$
+        begin raise exception 'frozen'; end $$;
+        create trigger no before update on tracked_repositories
+        for each row when (old.repository_name = 'web') execute function no()"""
+    )
+    code, out, err = await stack.priorityd("rollback", "--yes")
+    assert (code, out) == (1, "1 repositories rolled back\n")
+    assert err == f"priorityd: acme/web ({bad}): frozen (P0001)\n"
+    assert (app.row(bad)[0], app.row(good)[0]) == ("high", "medium")
+
+
 async def test_rollback_asks_for_yes_and_takes_everything_back(stack: Stack) -> None:
     app = stack.app
     workspace, repository, pinned = app.workspace(), app.repository(), app.repository()

@@ -95,7 +95,10 @@ def refuse(app: Application, condition: str, sqlstate: str) -> None:
     )
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "22023", "0A000", "42883", "28000", "PGRST", "P0001"])
+@pytest.mark.parametrize(
+    "sqlstate",
+    ["42501", "22023", "0A000", "42883", "28000", "PGRST", "P0001", "P0004", "40001", "08006", "PT409"],
+)
 async def test_one_row_that_is_refused_is_parked_alone_whatever_is_raised(
     database: Database, parts: Parts, sqlstate: str
 ) -> None:
@@ -107,6 +110,8 @@ async def test_one_row_that_is_refused_is_parked_alone_whatever_is_raised(
     await worker.turn()
     assert app.row(good)[0] == "high"
     assert parts.shared.queue.parked == {bad: f"not this one ({sqlstate})"}
+    await parts.agents.resyncer.turn()
+    assert parts.agents.resyncer.first_done_at is not None, "it is no reason never to be ready"
 
 
 async def test_where_every_row_is_refused_that_is_one_problem(database: Database, parts: Parts) -> None:

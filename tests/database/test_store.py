@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import socket
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,11 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from priorityd.core.errors import KeyRefusedError, MissingGrantError, PermanentError, TransientError
+from priorityd.daemon.bounded_client import MAX_ANSWER_BYTES
 from priorityd.daemon.database.store import (
     _PRIORITIES,
     _SYNC,
     _TIMEOUT_SECONDS,
     CALL_TIMEOUT_SECONDS,
+    open_store,
 )
 from tests.support.answers import GOOD, Answer, answering, hang_up, http, say_nothing
 from tests.support.database import Database
@@ -48,6 +52,18 @@ async def test_gives_up_after_some_attempts() -> None:
         with pytest.raises(TransientError, match="503"):
             await store.beat(uuid4())
         assert reasons == ["unavailable"] * 4
+
+
+async def test_a_host_that_does_not_resolve_is_told_with_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_host(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_host)
+    reasons: list[str] = []
+    async with open_store("http://gone.example.com", "a.b.c", on_error=reasons.append) as store:
+        with pytest.raises(TransientError, match=r"reached at http://gone\.example\.com for beat"):
+            await store.beat(uuid4())
+    assert set(reasons) == {"network"}
 
 
 async def test_a_long_retry_after_is_left_to_the_queue() -> None:
@@ -119,6 +135,33 @@ async def test_what_took_too_long_is_not_asked_again() -> None:
         with pytest.raises(TransientError):
             await store.sync([], "manual")
         assert reasons == ["timeout"]
+
+
+async def test_a_wait_of_any_length_is_left_to_the_caller() -> None:
+    unknown = http(404, {"code": "PGRST202", "message": "no function"}, "Retry-After: 3600")
+    async with answering(unknown) as (store, reasons):
+        with pytest.raises(TransientError):
+            await store.beat(uuid4())
+        assert reasons == ["schema_cache"]
+
+
+@pytest.mark.parametrize("status", [200, 502])
+async def test_an_answer_that_grows_too_large_is_given_up(status: int) -> None:
+    packed = gzip.compress(b"[" + b" " * (MAX_ANSWER_BYTES + 1) + b"]")
+    assert len(packed) < 100_000
+    async with answering(http(status, packed, "Content-Encoding: gzip"), GOOD) as (store, reasons):
+        assert (await store.beat(uuid4())).beat_at.year == 2025
+        assert reasons == ["bad_answer"]
+    async with answering(http(200, packed, "Content-Encoding: gzip")) as (store, _):
+        with pytest.raises(TransientError, match="more than 32 MiB"):
+            await store.beat(uuid4())
+
+
+async def test_an_answer_may_be_packed() -> None:
+    packed = gzip.compress(b'{"beat_at": "2025-01-03T00:00:00+00:00"}')
+    async with answering(http(200, packed, "Content-Encoding: gzip")) as (store, reasons):
+        assert (await store.beat(uuid4())).beat_at.year == 2025
+        assert reasons == []
 
 
 async def test_a_503_that_says_at_once_is_not_asked_at_once_for_ever() -> None:
@@ -197,6 +240,20 @@ def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
         return
     assert isinstance(understood.changed, int)
     assert understood.applied_at is not None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"applied_at": "2025-01-03T00:00:00"},
+        {"database_seconds": float("inf")},
+        {"database_seconds": float("nan")},
+    ],
+)
+def test_a_time_without_a_zone_and_a_number_that_is_none_are_refused(odd: dict[str, object]) -> None:
+    """Whoever computes with them later would fail."""
+    with pytest.raises(ValidationError):
+        _SYNC.validate_python(GOOD_SYNC | odd)
 
 
 def test_priorities_are_keyed_by_repository() -> None:

@@ -20,6 +20,9 @@ from tests.support.event_api import EVENT_KEY, Faults
 from tests.support.inngest import StandIn, numbered
 from tests.support.patience import PATIENCE_SECONDS
 
+QUEUE_DOWN = '{"ids": ["0"], "status": 400, "error": "error publishing event: nats: connection closed"}'
+"""When its own queue takes nothing (Inngest 253303c, `pkg/api/api.go`, `pkg/pubsub/broker.go`)."""
+
 
 def numbers(events: Sequence[dict[str, object]]) -> list[object]:
     return [event["data"]["number"] for event in events]  # type: ignore[index]
@@ -103,6 +106,9 @@ async def test_an_event_too_large_for_the_plan_is_refused_and_the_others_are_sen
         Faults(status=502, body="<html>Bad gateway</html>", requests=2),
         Faults(status=500, accept=2, requests=1),
         Faults(status=429, retry_after=0.2, requests=2),
+        Faults(status=400, body="<html>400 Bad Request</html>", requests=2),
+        Faults(status=403, body="<html>Forbidden</html>", requests=2),
+        Faults(status=400, body=QUEUE_DOWN, requests=2),
         Faults(reset="before", requests=2),
         Faults(reset="after", requests=2),
     ],
@@ -148,7 +154,7 @@ async def test_inngest_down_is_transient(event_api: StandIn) -> None:
     async with open_event_sender(
         event_api.settings(inngest_event_api_base_url=url), max_attempts=1
     ) as sender:
-        with pytest.raises(TransientError) as raised:
+        with pytest.raises(TransientError, match=f"can't be reached at {url}: ") as raised:
             await sender.send(numbered(1))
     assert raised.value.reason == "network"
 
@@ -192,9 +198,10 @@ async def test_another_server_at_the_address_loses_nothing(event_api: StandIn) -
     async with open_event_sender(event_api.settings(), max_attempts=1) as sender:
         with pytest.raises(TransientError, match="INNGEST_EVENT_API_BASE_URL"):
             await sender.send(numbered(2))
-        event_api.api.faults = Faults(status=200, body="<html>Welcome</html>")
-        with pytest.raises(TransientError, match="not understood"):
-            await sender.send(numbered(2))
+        for body in ("<html>Welcome</html>", "[" * 20_000, "[]", '{"ids": {}}', '{"ids": 7}'):
+            event_api.api.faults = Faults(status=200, body=body)
+            with pytest.raises(TransientError, match="not understood"):
+                await sender.send(numbered(2))
 
 
 async def test_without_a_key_there_is_no_sender(event_api: StandIn) -> None:

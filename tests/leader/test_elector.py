@@ -9,6 +9,7 @@ from uuid import uuid4
 import anyio
 import pytest
 from anyio.abc import SocketStream
+from structlog.testing import capture_logs
 
 from priorityd.core.heartbeat import Heartbeat
 from priorityd.core.leader.lease import ASK_AFTER_SECONDS, LEASE_SECONDS
@@ -134,3 +135,18 @@ async def test_in_a_machine_that_slept_it_leads_again_only_when_it_is_given_the_
     await elector.turn()
     assert leadership.is_held()
     assert gained == [True, True]
+
+
+async def test_an_outage_is_told_once_and_asked_about_ever_more_rarely(
+    database: Database, parts: Parts
+) -> None:
+    elector, lease, rests = parts.agents.elector, parts.shared.leadership.lease, []
+    database.connect().execute("alter table priorityd.leases rename to gone")
+    with capture_logs() as logs:
+        for _ in range(3):
+            lease.next_ask_at = since_boot()
+            rests.append(await elector.turn())
+    told = [line["log_level"] for line in logs if line["event"] == "lease_renewal_failed"]
+    assert told == ["warning", "debug", "debug"]
+    assert rests == sorted(rests)
+    assert rests[2] > 3 * rests[0]

@@ -55,8 +55,8 @@ async def test_a_membership_that_came_and_was_not_announced_is_drift(
     assert watched.shared.history.minutes(datetime.now(UTC))[-1].drift_repaired == 1
 
 
-async def test_a_time_of_addition_without_a_time_zone_tells_nothing(app: Application, watched: Parts) -> None:
-    app.connection.execute("alter table workspace_repositories alter column added_at type timestamp")
+async def test_times_without_a_zone_end_nothing(app: Application, watched: Parts) -> None:
+    app.connection.execute("alter table workspace_repositories alter added_at type timestamp")
     (repository,) = app.repositories(1)
     assert await sweep(watched) == 0
     app.add(app.workspace(), repository)

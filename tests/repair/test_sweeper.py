@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
+from priorityd.core.apply.work_queue import WorkQueue
 from priorityd.daemon.clock import monotonic, since_boot
 from priorityd.daemon.repair.sweeper import FIRST_LIMIT
 from tests.support.application import Application
@@ -63,6 +66,65 @@ async def test_a_sweep_that_fails_is_overdue_until_one_succeeds(
     sweeper._backoff.retry_at = 0.0
     await sweeper.turn()
     assert (sweeper.overdue_seconds(), sweeper.failure) == (0, None)
+
+
+@pytest.fixture
+def slow_and_others(app: Application) -> tuple[UUID, list[UUID]]:
+    """Repositories that must become high, where calls may take half a second; the tracked row of one, the
+    first by its id, takes a minute to write."""
+    for function in (
+        "sync_workspace_priorities(uuid[], text, boolean)",
+        "sweep_workspace_priorities(text, integer, boolean)",
+        "resync_workspace_priorities_page(uuid, integer, text, boolean)",
+    ):
+        app.connection.execute(f"alter function {function} set statement_timeout = '500ms'".encode())
+    app.connection.execute(
+        """create function sleep() returns trigger language plpgsql as $$
+        begin perform pg_sleep(60); return new; end $$;
+        create trigger sleep before update on tracked_repositories
+        for each row when (old.repository_name = 'slow') execute function sleep()"""
+    )
+    slow, others = app.repository(tracked=False), app.repositories(3)
+    app.connection.execute(
+        "insert into tracked_repositories (id, repository_id, repository_name) values (%s, %s, 'slow')",
+        (UUID(int=1), slow),
+    )
+    app.add(app.workspace(), slow, *others)
+    return slow, others
+
+
+def all_due(queue: WorkQueue) -> None:
+    """Nothing waits for its next attempt."""
+    for item in queue._dirty.values():
+        queue._reschedule(item, 0.0)
+
+
+async def test_a_row_that_takes_too_long_by_itself_stops_no_sweep(
+    slow_and_others: tuple[UUID, list[UUID]], app: Application, parts: Parts
+) -> None:
+    slow, others = slow_and_others
+    sweeper, queue = parts.agents.sweeper, parts.shared.queue
+    lead(parts)
+    while not sweeper.has_succeeded:
+        sweeper._size.rows = min(sweeper._size.rows, 2)
+        sweeper._backoff.retry_at = 0.0
+        await sweeper.turn()
+    assert set(queue._dirty) == {slow, *others}
+    while any(app.row(each)[0] != "high" for each in others):
+        all_due(queue)
+        await parts.agents.worker.turn()
+    assert app.row(slow)[0] == "medium"
+    assert queue.parked == {}, "who knows how long it takes next time"
+
+
+async def test_nor_does_it_keep_the_daemon_from_being_ready(
+    slow_and_others: tuple[UUID, list[UUID]], app: Application, parts: Parts
+) -> None:
+    slow, others = slow_and_others
+    await parts.agents.resyncer.turn()
+    assert parts.agents.resyncer.first_done_at is not None
+    assert [app.row(each)[0] for each in others] == ["high"] * 3
+    assert set(parts.shared.queue._dirty) == {slow}
 
 
 async def test_parked_repositories_get_another_chance_with_each_sweep(app: Application, parts: Parts) -> None:

@@ -93,7 +93,7 @@ REFUSE = """
 """
 
 
-@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "42501", "40001", "22023"])
+@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "P0004", "42501", "40001", "22023"])
 def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
     world.execute(REFUSE.format(sqlstate=sqlstate))
     repositories = [world.tracked() for _ in range(5)]

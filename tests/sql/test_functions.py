@@ -119,6 +119,33 @@ def test_explains_with_a_hundred_workspaces_those_that_count_first(world: World)
     assert len(str(explained)) < 30_000
 
 
+@pytest.mark.parametrize(
+    ("type_and_value", "told"),
+    [
+        ("timestamp '2025-01-03 12:00'", "2025-01-03T12:00:00+00:00"),
+        ("date '2025-01-03'", "2025-01-03T00:00:00+00:00"),
+        ("text '2025-01-03 13:00+01'", "2025-01-03T12:00:00+00:00"),
+        ("text 'last week'", None),
+        ("bigint '1735905600000'", None),
+        ("timestamptz '-infinity'", None),
+        ("timestamptz '0044-03-15 BC'", None),
+        ("timestamp '12025-01-03 12:00'", None),
+    ],
+)
+def test_tells_when_a_membership_began_whatever_the_type_of_the_column(
+    world: World, type_and_value: str, told: str | None
+) -> None:
+    kind = type_and_value.split()[0]
+    world.execute(
+        "alter table workspace_repositories drop column added_at;"
+        f"alter table workspace_repositories add added_at {kind} default {type_and_value}"
+    )
+    repository = world.tracked()
+    world.add(repository)
+    (workspace,) = world.call("explain_repository_priority", repository)["workspaces"]
+    assert workspace.get("added_at") == told
+
+
 def test_explains_an_untracked_repository_by_its_workspaces(world: World) -> None:
     repository = world.repository()
     world.add(repository)

@@ -59,7 +59,7 @@ REFUSALS = {
                 for each row execute function refuse()""",
             state,
         )
-        for state in ("P0001", "42501", "22012", "PT503")
+        for state in ("P0001", "P0004", "42501", "22012", "40001", "PT503")
     },
 }
 SILENT = {
@@ -140,6 +140,55 @@ def test_a_priority_that_a_trigger_keeps_does_not_become_an_override(world: Worl
     assert repair(world, repositories)["refused"] == []  # type: ignore[operator]
     assert {world.row(repository) for repository in repositories} == {Row("medium", False, 0)}
     assert world.value("select count(manual_priority) from tracked_repositories") == 0
+
+
+@pytest.mark.parametrize(("refusal", "state"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_row_that_is_refused_stops_no_rollback(world: World, refusal: str, state: str) -> None:
+    repositories = members(world, 20, bad=(3, 17))
+    world.sync(*repositories)
+    world.execute(refusal.replace("'high'", "'medium'"))
+    for changed in (18, 0):
+        answer = world.call("rollback_workspace_priorities")
+        assert (answer["changed"], answer["locked"], answer["unwritten"]) == (changed, 0, 2)
+        assert {refused["repository_id"] for refused in answer["refused"]} == {
+            str(repositories[3]),
+            str(repositories[17]),
+        }
+        assert {(refused["sqlstate"], refused["name"][:4]) for refused in answer["refused"]} == {
+            (state, "bad/")
+        }
+    for number, repository in enumerate(repositories):
+        assert world.row(repository) == (
+            Row("high", True, 1) if number in (3, 17) else Row("medium", False, 0)
+        )
+    assert len(world.audit()) == 20 + 18
+
+
+@pytest.mark.parametrize("body", SILENT.values(), ids=SILENT.keys())
+def test_a_row_that_silently_stays_as_it_was_is_told_by_the_rollback(world: World, body: str) -> None:
+    repositories = members(world, 5, bad=(2,))
+    world.sync(*repositories)
+    world.execute(
+        f"""create function keep() returns trigger language plpgsql as $$ begin
+                if new.organization_name = 'bad' then {body} end if; return new; end $$;
+            create trigger mine before update on tracked_repositories for each row execute function keep()"""
+    )
+    answer = world.call("rollback_workspace_priorities")
+    assert (answer["changed"], [each["repository_id"] for each in answer["refused"]]) == (
+        4,
+        [str(repositories[2])],
+    )
+    assert world.row(repositories[2]) == Row("high", True, 1)
+    assert world.value("select count(manual_priority) from tracked_repositories") == 0
+
+
+def test_of_very_many_that_a_rollback_can_not_write_some_are_named(world: World) -> None:
+    repositories = members(world, 600, bad=tuple(range(600)))
+    world.sync(*repositories)
+    world.execute(REFUSALS["P0001"][0].replace("'high'", "'medium'"))
+    answer = world.call("rollback_workspace_priorities")
+    assert (answer["changed"], answer["unwritten"]) == (0, 600)
+    assert 100 <= len(answer["refused"]) < 600
 
 
 def test_a_row_without_a_repository_is_named_as_well(world: World) -> None:

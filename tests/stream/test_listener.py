@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psutil
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
-from priorityd.core.stream.listener_state import Failed, Input
+from priorityd.core.stream.listener_state import Failed, Input, Opened
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.sandbox.server import SandboxServer
@@ -212,3 +214,53 @@ async def test_a_refused_handshake_is_told_in_the_servers_words_if_it_has_any(bo
         await stream.open()
         await stream.close()
     assert told == [Failed("refused", f"the WebSocket handshake was answered with {said}")]
+
+
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4999]
+)
+async def test_each_close_of_the_server_is_told_with_its_code_and_reason(code: int) -> None:
+    async def close(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.close(code, "because of this")
+
+    assert await told_by(close) == [
+        Opened(),
+        Failed("closed", f"the server closed the connection ({code}: because of this)"),
+    ]
+
+
+async def test_a_frame_that_is_too_large_ends_the_connection_and_is_told() -> None:
+    async def send_much(socket: ServerConnection) -> None:
+        await socket.send("x" * 2_000_000)
+        await socket.wait_closed()
+
+    opened, failed = await told_by(send_much)
+    assert opened == Opened()
+    assert isinstance(failed, Failed)
+    assert failed.detail.startswith("this side gave up the connection (1009")
+
+
+async def test_a_connection_that_breaks_off_is_told() -> None:
+    async def cut(socket: ServerConnection) -> None:
+        await socket.recv()
+        socket.transport.abort()
+
+    assert (await told_by(cut))[1:] == [Failed("closed", "the connection broke off, without a close frame")]
+
+
+async def told_by(serve_one: Callable[[ServerConnection], Awaitable[None]]) -> list[Input]:
+    """What a connection to such a server tells."""
+    told: list[Input] = []
+    async with serve(serve_one, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        stream = ChangeStream(
+            f"http://127.0.0.1:{port}",
+            ApiKey("sb_secret_abc"),
+            uuid4(),
+            on_change=lambda _: None,
+            on_input=told.append,
+        )
+        await stream.open()
+        await stream.close()
+    return told

@@ -69,7 +69,11 @@ _HABITS = {
         unwritable="t.repository_name like any ('{raises %%,keeps its priority,vanishes}')",
         refusing=tuple(
             {"repository_name": name}
-            for name in ("raises 23514", "raises P0001", "raises 42501", "keeps its priority", "vanishes")
+            for name in (
+                *(f"raises {state}" for state in ("23514", "P0001", "P0004", "42501", "40001", "PT409")),
+                "keeps its priority",
+                "vanishes",
+            )
         ),
     ),
     "soft": Habits(

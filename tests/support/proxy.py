@@ -14,7 +14,8 @@ turned off as often.
 - `truncated`: a REST answer ends half-way.
 - `dripping`: a REST answer comes byte by byte, too slowly for any client; the rest comes when the mode ends.
 
-While there are `canned` answers, REST requests get one of them and never reach the server.
+While there are `canned` answers, REST requests get one of them and never reach the server; the connection is
+closed after it.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ class Proxy:
                     link.reset()
                 elif link.is_rest and self.canned:
                     link.client.write(next(iter(self.canned.values())))
+                    link.client.close()
                     link.lost = True
                 else:
                     link.server.write(data)

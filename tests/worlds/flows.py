@@ -164,6 +164,18 @@ async def pin(place: Place) -> None:
     assert app.row(repository) == ("medium", False, 0)
 
 
+async def rollback(place: Place) -> None:
+    """Everything is taken back, and what a workspace holds is high again at the next sync."""
+    app, workspace = place.app, place.app.workspace()
+    repositories = app.repositories(place.size)
+    app.add(workspace, *repositories)
+    await place.sync(*repositories)
+    await place.priorityd("rollback", "--yes")
+    assert {app.row(each) for each in repositories} == {("medium", False, 0)}
+    await place.sync(*repositories)
+    assert app.wrong_rows() == 0
+
+
 async def explain(place: Place) -> None:
     """A right row is reported as right, and the workspace is named."""
     repository = place.member()
@@ -276,6 +288,7 @@ FLOWS: Final[dict[str, Flow]] = {
     "resync": Flow(resync),
     "sync": Flow(cli_sync),
     "pin": Flow(pin),
+    "rollback": Flow(rollback),
     "explain": Flow(explain),
     "queue direct": Flow(queue_direct),
     "queue ordered": Flow(queue_ordered),

@@ -17,6 +17,7 @@ from priorityd.core.database.key_kind import why_refused, why_useless
 from priorityd.core.database.project_address import Fault, judge_address, judge_answer, reference_of
 from priorityd.core.database.schema import VERSION_FUNCTION, SchemaVersion, demand_version
 from priorityd.core.errors import ContractError, ExitCode, KeyRefusedError, PriorityError, TransientError
+from priorityd.daemon.bounded_client import BoundedClient
 from priorityd.daemon.cli.check.database import database_findings, in_part, migrations_finding, too_old_or_new
 from priorityd.daemon.cli.check.guard import from_call, guarded
 from priorityd.daemon.cli.check.stream import stream_findings
@@ -97,9 +98,9 @@ async def _address_findings(settings: Settings) -> AsyncIterator[Finding]:
     if fault is None:
         try:
             # Without the key: the server there may not be Supabase's.
-            async with httpx.AsyncClient(timeout=_PATIENCE_SECONDS) as client:
+            async with BoundedClient(total_seconds=_PATIENCE_SECONDS, timeout=_PATIENCE_SECONDS) as client:
                 response = await client.get(f"{url}/rest/v1/rpc/{VERSION_FUNCTION}")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TransientError) as error:
             yield _unreachable(url, error)
             return
         except ValueError:

@@ -1,0 +1,69 @@
+"""An HTTP client that gives up an answer that grows too large, or does not end.
+
+An answer is held in memory as a whole before it is read, and some kilobytes of gzip can become gigabytes.
+What a page of our functions answers, or Inngest, is far below the limit. httpx's own time-outs are for each
+read, so an answer that comes byte by byte never meets one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+import httpx
+
+from priorityd.core.errors import TransientError
+
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+_OF_THE_WIRE: Final = ("content-encoding", "content-length", "transfer-encoding")
+
+
+class BoundedClient(httpx.AsyncClient):
+    """See the module's docstring. `total_seconds` is for a request and its answer as a whole.
+
+    Raises `TransientError` for an answer of more than `MAX_ANSWER_BYTES`, whatever its status.
+    """
+
+    def __init__(self, *, total_seconds: float | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._total_seconds = total_seconds
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """As httpx does, within the limits; what is streamed is left to the caller."""
+        if stream:
+            return await super().send(request, stream=True, **options)
+        try:
+            with anyio.fail_after(self._total_seconds):
+                return await _whole(await super().send(request, stream=True, **options))
+        except TimeoutError:
+            raise httpx.ReadTimeout("no answer in time", request=request) from None
+
+
+async def _whole(response: httpx.Response) -> httpx.Response:
+    """The same, read to its end."""
+    try:
+        content = await _read(response)
+    finally:
+        await response.aclose()
+    return httpx.Response(
+        response.status_code,
+        headers=[each for each in response.headers.raw if not _is_of_the_wire(each[0])],
+        content=content,
+        request=response.request,
+        extensions=response.extensions,
+        history=response.history,
+    )
+
+
+async def _read(response: httpx.Response) -> bytes:
+    content = bytearray()
+    async for part in response.aiter_bytes():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            size = MAX_ANSWER_BYTES // 1024 // 1024
+            raise TransientError(f"an answer of more than {size} MiB was given up", reason="bad_answer")
+    return bytes(content)
+
+
+def _is_of_the_wire(name: bytes) -> bool:
+    return name.decode("ascii", "replace").lower() in _OF_THE_WIRE
