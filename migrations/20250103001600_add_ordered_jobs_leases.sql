@@ -239,7 +239,8 @@ begin
     $$;
 
     -- Inngest will never accept these: each ends as failed, with its reason where the table has a column for it. Those
-    -- whose rows the application keeps from being written are `refused`; they are off the list as well.
+    -- whose rows the application keeps from being written are `refused`; they are off the list as well. Those whose rows
+    -- somebody holds stay on it, and are released once more when their claim ends.
     create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -248,17 +249,23 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
+        v_free constant uuid[] := priorityd.lock_job_rows(p_job_ids);
         v_ended record;
     begin
-        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
-        v_ended := priorityd.end_jobs(p_job_ids, p_reasons, 'failed');
-        delete from priorityd.ordered_jobs o where o.job_id = any (p_job_ids);
+        v_ended := priorityd.end_jobs(
+            array(select u.id from unnest(p_job_ids, p_reasons) with ordinality u (id, reason, n)
+                  where u.id = any (v_free) order by u.n),
+            array(select u.reason from unnest(p_job_ids, p_reasons) with ordinality u (id, reason, n)
+                  where u.id = any (v_free) order by u.n),
+            'failed'
+        );
+        delete from priorityd.ordered_jobs o where o.job_id = any (v_free);
         return jsonb_build_object('failed', cardinality(v_ended.ended), 'refused', to_jsonb(v_ended.refused));
     end
     $$;
 
     -- What Inngest says of lost jobs: one that runs is in flight again, for p_lease_seconds from now; one that is over
-    -- ends so in background_jobs too.
+    -- ends so in background_jobs too, unless somebody holds its row: then it stays lost, and is asked about again.
     create or replace function public.settle_lost_jobs(
         p_job_ids uuid[], p_statuses text[], p_lease_seconds double precision default 3600
     )
@@ -270,6 +277,7 @@ begin
     as $$
     declare
         v_status text;
+        v_free uuid[];
         v_ids uuid[];
         v_ended record;
         v_refused jsonb[] := '{}';
@@ -279,9 +287,14 @@ begin
             raise exception 'p_lease_seconds must be between 1 and 604800, and p_statuses running, completed, failed or cancelled'
                 using errcode = 'invalid_parameter_value';
         end if;
-        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
+        v_free := priorityd.lock_job_rows(
+            array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status <> 'running')
+        );
         foreach v_status in array array['completed', 'failed', 'cancelled'] loop
-            v_ids := array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status = v_status);
+            v_ids := array(
+                select u.id from unnest(p_job_ids, p_statuses) u (id, status)
+                where u.status = v_status and u.id = any (v_free)
+            );
             continue when v_ids = '{}';
             v_ended := priorityd.end_jobs(
                 v_ids, array_fill('nobody reported on it; Inngest says: ' || v_status, array[cardinality(v_ids)]), v_status

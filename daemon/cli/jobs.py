@@ -101,10 +101,12 @@ async def cancel_command(
     if answer.in_flight:
         verb = "is" if answer.in_flight == 1 else "are"
         click.echo(f"{answer.in_flight:,} {verb} in flight, and can't be called back.", err=True)
-    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused)
+    if answer.locked:
+        click.echo(f"{answer.locked:,} held by other transactions: cancel again.", err=True)
+    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused) - answer.locked
     if not found and others > 0:
         click.echo(f"Neither waiting nor in flight: {others:,} of the jobs that were named.", err=True)
-    if answer.refused:
+    if answer.refused or answer.locked:
         return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
 

@@ -94,7 +94,8 @@ async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitC
         click.echo(json.dumps(to_jsonable_python(asdict(answer))))
     else:
         click.echo(f"{answer.changed} repositories rolled back")
+    if answer.refused:
+        click.echo(f"{answer.refused} are kept as they are by the application: {answer.refusal}", err=True)
     if answer.locked:
         click.echo(f"{answer.locked} are being changed by other transactions: roll back again", err=True)
-        return ExitCode.FAILED
-    return ExitCode.DONE
+    return ExitCode.FAILED if answer.locked or answer.refused else ExitCode.DONE

@@ -120,11 +120,17 @@ class PinAnswer(SyncAnswer):
 
 @dataclass(frozen=True, slots=True)
 class RollbackAnswer:
-    """The answer of `rollback_workspace_priorities`; `locked` counts rows that others held: call again."""
+    """The answer of `rollback_workspace_priorities`.
+
+    `locked` counts rows that others held: call again. `refused` counts those that the application keeps as
+    they are, and `refusal` is what it said of one of them.
+    """
 
     changed: int
     locked: int
     applied_at: datetime
+    refused: int = 0
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

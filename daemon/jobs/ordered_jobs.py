@@ -151,12 +151,13 @@ class JobCounts:
 
 @dataclass(frozen=True, slots=True)
 class CancelledJobs:
-    """How many jobs were cancelled, how many were out already and can't be called back, and which could not
-    be written."""
+    """How many jobs were cancelled, how many were out already and can't be called back, which could not be
+    written, and how many are held by others: call again."""
 
     cancelled: int
     in_flight: int
     refused: tuple[RefusedRow, ...] = ()
+    locked: int = 0
 
 
 _RELEASE: Final = TypeAdapter(Release)

@@ -530,7 +530,7 @@ def test_cancelling_reaches_what_waits_and_tells_of_what_is_out(world: World) ->
     assert jobs[0] in released(world, 1, 1) or released(world, 1)
     world.call("mark_jobs_sent", [*jobs, other])
     answer = world.call("cancel_ordered_jobs", p_repository_id=repository, p_job_type="recent-prs")
-    assert answer == {"cancelled": 2, "in_flight": 1, "refused": []}
+    assert answer == {"cancelled": 2, "in_flight": 1, "locked": 0, "refused": []}
     assert [job_row(world, job)["status"] for job in jobs] == ["queued", "cancelled", "cancelled"]
     end(world, jobs[0], other)
     assert released(world) == []
@@ -708,7 +708,7 @@ REFUSE = """
 """
 
 
-@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "42501", "40001", "22023"])
+@pytest.mark.parametrize("sqlstate", ["23514", "P0001", "P0004", "42501", "40001", "22023"])
 def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlstate: str) -> None:
     world.execute(REFUSE.format(sqlstate=sqlstate))
     repositories = [world.tracked() for _ in range(5)]
@@ -731,6 +731,77 @@ def test_a_job_that_the_application_refuses_is_refused_alone(world: World, sqlst
     answer = world.call("cancel_ordered_jobs", ids)
     assert (answer["cancelled"], answer["refused"]) == (3, [{"job_id": str(ids[2]), "reason": why}])
     assert job_row(world, ids[2])["status"] == "queued"
+
+
+@pytest.mark.parametrize("body", ["return null;", "new.status := old.status;", "new := old;"])
+def test_a_job_that_silently_stays_as_it_was_is_refused_and_not_forgotten(world: World, body: str) -> None:
+    world.execute(
+        f"""create function keep() returns trigger language plpgsql as $$ begin
+                if old.payload ? 'keep' and new.status <> 'queued' then {body} end if; return new; end $$;
+            create trigger keep before update on background_jobs for each row execute function keep()"""
+    )
+    (kept,) = queue(world, world.tracked(), data={"keep": True})
+    (other,) = queue(world, world.tracked())
+    answer = world.call("cancel_ordered_jobs", [kept, other])
+    assert answer["cancelled"] == 1
+    assert [(UUID(each["job_id"]), "a trigger or rule" in each["reason"]) for each in answer["refused"]] == [
+        (kept, True)
+    ]
+    assert released(world) == [kept]
+
+
+def test_a_job_that_is_silently_not_added_is_refused(world: World) -> None:
+    world.execute(
+        """create function drop_it() returns trigger language plpgsql as $$ begin
+               if new.payload ? 'drop' then return null; end if; return new; end $$;
+           create trigger drop_it before insert on background_jobs for each row execute function drop_it()"""
+    )
+    jobs = [{"repository_id": str(world.tracked()), "data": data} for data in ({}, {"drop": 1}, {})]
+    answer = world.call("queue_repository_jobs", json.dumps(jobs), "reviews")
+    assert (answer["queued"], len(answer["jobs"])) == (2, 2)
+    (refused,) = answer["refused"]
+    assert refused["position"] == 2
+    assert "kept it from being queued" in refused["reason"]
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "ended"),
+    [
+        ("cancel_ordered_jobs", (), {"cancelled": 1, "in_flight": 0, "locked": 1, "refused": []}),
+        ("fail_refused_jobs", (["no", "no"],), {"failed": 1, "refused": []}),
+        ("settle_lost_jobs", (["completed", "completed"],), {"refused": []}),
+    ],
+)
+def test_ending_several_jobs_waits_for_none_while_it_holds_another(
+    database: Database, world: World, function: str, more: tuple[list[str], ...], ended: Json
+) -> None:
+    """Whoever holds the one and waits for the other would end in a deadlock."""
+    jobs = queue(world, world.tracked(), world.tracked())
+    if more:
+        assert released(world) == jobs
+    worker = session(database, autocommit=False)
+    worker.execute("select from background_jobs where id = %s for update", jobs[1])
+    assert world.call(function, jobs, *more) == ended
+    assert [job_row(world, job)["status"] == "queued" for job in jobs] == [False, True]
+    worker.connection.rollback()
+    assert world.call(function, jobs, *more)["refused"] == []
+    assert job_row(world, jobs[1])["status"] != "queued"
+    assert world.call("list_ordered_jobs")["found"] == 0
+
+
+def test_an_application_may_queue_in_a_transaction_that_has_constraints_to_meet_yet(
+    database: Database, world: World
+) -> None:
+    world.execute(
+        """create table parents (id int primary key);
+           create table children (id int references parents deferrable initially deferred)"""
+    )
+    application = session(database, autocommit=False)
+    application.execute("insert into children values (1)")
+    (job,) = queue(application, world.tracked())
+    application.execute("insert into children values (2); insert into parents values (1), (2)")
+    application.connection.commit()
+    assert released(world) == [job]
 
 
 def test_a_job_that_could_not_be_written_is_released_when_it_can_be(world: World) -> None:
