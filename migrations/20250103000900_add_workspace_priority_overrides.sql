@@ -73,41 +73,28 @@ begin
     end
     $$;
 
-    -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
-    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. Rows that
-    -- somebody else holds are not waited for: `locked` says how many there were, and another call does them.
-    create or replace function public.rollback_workspace_priorities()
-    returns jsonb language plpgsql
-    set search_path = public, extensions
-    set lock_timeout = '10s'
-    set statement_timeout = '10min'
-    set default_transaction_isolation = 'read committed'
-    as $$
+    -- Writes the rollback of these rows and records it: which were written so, and which are held by somebody else. In one
+    -- subtransaction with its caller: rows locked in one and updated in another cost a multixact each.
+    create or replace function priorityd.roll_rows_back(p_ids uuid[], out written uuid[], out locked uuid[])
+    language plpgsql as $$
     declare
-        v_ids uuid[];
-        v_locked uuid[];
-        v_changed bigint;
+        v_free constant uuid[] := priorityd.lock_tracked_rows(p_ids, false);
     begin
-        perform priorityd.demand_sight();
-        v_ids := array(
-            select tr.id from public.tracked_repositories tr
-            where tr.is_workspace_repo is distinct from false
-                or tr.workspace_count is distinct from 0
-                or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+        locked := array(
+            select u.id from unnest(p_ids) u (id) where not exists (select from unnest(v_free) f (id) where f.id = u.id)
         );
-        v_locked := priorityd.lock_tracked_rows(v_ids, false);
-
         with before as (
             select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
                 when priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count::integer, tr.manual_priority::text,
+                    tr.repository_id
                 ) then tr.priority
                 else tr.manual_priority
             end as manual_priority
             from public.tracked_repositories tr
-            join unnest(v_locked) l (id) on l.id = tr.id
+            join unnest(v_free) l (id) on l.id = tr.id
         ),
-        written as (
+        updated as (
             update public.tracked_repositories tr
             set is_workspace_repo = false,
                 workspace_count = 0,
@@ -122,22 +109,90 @@ begin
                 tracked_repository_id, repository_id, old_priority, new_priority, old_is_workspace_repo, is_workspace_repo,
                 workspace_count, old_manual_priority, manual_priority, trigger, dispatched_at
             )
-            select w.id, w.repository_id, b.priority, w.priority, b.is_workspace_repo, w.is_workspace_repo,
-                w.workspace_count, b.old_manual_priority, w.manual_priority, 'rollback',
+            select u.id, u.repository_id, b.priority, u.priority, b.is_workspace_repo, u.is_workspace_repo,
+                u.workspace_count, b.old_manual_priority, u.manual_priority, 'rollback',
                 case when not s.shows then clock_timestamp() end
-            from written w
-            join before b on b.id = w.id
-            cross join lateral (select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows) s
-            where s.shows or b.old_manual_priority is distinct from w.manual_priority
-            order by w.id
+            from updated u
+            join before b on b.id = u.id
+            cross join lateral (
+                select b.priority is distinct from u.priority
+                    or coalesce(b.is_workspace_repo, false) <> u.is_workspace_repo as shows
+            ) s
+            where s.shows or b.old_manual_priority is distinct from u.manual_priority
+            order by u.id
         )
-        select count(*) into v_changed from written;
+        select coalesce(array_agg(u.id), '{}') into written from updated u
+        where not u.is_workspace_repo and u.workspace_count = 0 and u.priority = coalesce(u.manual_priority, 'medium');
+    end
+    $$;
 
-        return jsonb_build_object(
-            'changed', v_changed,
-            'locked', cardinality(v_ids) - cardinality(v_locked),
-            'applied_at', clock_timestamp()
-        );
+    -- The same where the application refuses to change some rows, which are found as in write_rows: how many were written,
+    -- are held, and were refused, and what was said of one of these.
+    create or replace function priorityd.roll_back_as_allowed(
+        p_ids uuid[], p_most integer default 100,
+        out changed bigint, out locked bigint, out refused bigint, out refusal text
+    )
+    language plpgsql as $$
+    declare
+        v_half constant integer := cardinality(p_ids) / 2;
+        v_rows record;
+        v_first record;
+        v_second record;
+        v_state text;
+    begin
+        begin
+            v_rows := priorityd.roll_rows_back(p_ids);
+            perform priorityd.check_deferred();
+            changed := cardinality(v_rows.written);
+            locked := cardinality(v_rows.locked);
+            refused := cardinality(p_ids) - changed - locked;
+            if refused > 0 then
+                refusal := 'a trigger or rule of the application kept a row from changing so';
+            end if;
+            return;
+        exception
+            when others or assert_failure then
+                get stacked diagnostics v_state = returned_sqlstate, refusal = message_text;
+        end;
+        perform priorityd.wait_no_more(v_state);
+        if cardinality(p_ids) > 1 and p_most > 0 then
+            v_first := priorityd.roll_back_as_allowed(p_ids[:v_half], p_most);
+            v_second := priorityd.roll_back_as_allowed(p_ids[v_half + 1:], p_most - v_first.refused::integer);
+            changed := v_first.changed + v_second.changed;
+            locked := v_first.locked + v_second.locked;
+            refused := v_first.refused + v_second.refused;
+            refusal := coalesce(v_first.refusal, v_second.refusal);
+            return;
+        end if;
+        changed := 0;
+        locked := 0;
+        refused := cardinality(p_ids);
+        refusal := format('%s (%s)', left(refusal, 300), v_state);
+    end
+    $$;
+
+    -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
+    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. Rows that
+    -- somebody else holds are not waited for: `locked` says how many there were, and another call does them. `refused` are
+    -- those that the application keeps as they are, `refusal` is what it says of one of them.
+    create or replace function public.rollback_workspace_priorities()
+    returns jsonb language plpgsql
+    set search_path = public, extensions
+    set lock_timeout = '1s'
+    set statement_timeout = '10min'
+    set default_transaction_isolation = 'read committed'
+    as $$
+    declare
+        v_rows record;
+    begin
+        perform priorityd.demand_sight();
+        v_rows := priorityd.roll_back_as_allowed(array(
+            select tr.id from public.tracked_repositories tr
+            where tr.is_workspace_repo is distinct from false
+                or tr.workspace_count is distinct from 0
+                or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+        ));
+        return to_jsonb(v_rows) || jsonb_build_object('applied_at', clock_timestamp());
     end
     $$;
 

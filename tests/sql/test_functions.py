@@ -304,6 +304,37 @@ def test_the_rollback_takes_everything_back_but_overrides(world: World) -> None:
     assert world.row(plain) == Row("high", True, 1), "a daemon that still runs sets it all again"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise exception 'not this one';", "not this one (P0001)"),
+        ("assert false, 'not this one';", "not this one (P0004)"),
+        ("return null;", "a trigger or rule of the application kept a row from changing so"),
+        ("new := old;", "a trigger or rule of the application kept a row from changing so"),
+    ],
+)
+def test_the_rollback_leaves_and_counts_what_the_application_refuses(
+    world: World, body: str, said: str
+) -> None:
+    workspace = world.workspace()
+    rows = [world.tracked(organization_name=name) for name in ("good", "bad", "good")]
+    for repository in rows:
+        world.add(repository, workspace)
+    world.sync(*rows)
+    world.execute(
+        f"""create function refuse() returns trigger language plpgsql as $$ begin
+                if new.organization_name = 'bad' then {body} end if; return new; end $$;
+            create trigger mine before update on tracked_repositories
+            for each row execute function refuse()"""
+    )
+    answer = world.call("rollback_workspace_priorities")
+    assert {name: answer[name] for name in ("changed", "locked", "refused", "refusal")} == {
+        "changed": 2, "locked": 0, "refused": 1, "refusal": said
+    }  # fmt: skip
+    assert [world.row(repository).priority for repository in rows] == ["medium", "high", "medium"]
+    assert len([entry for entry in world.audit() if entry[-1] == "rollback"]) == 2
+
+
 def test_the_rollback_waits_for_nobody_and_tells_what_is_left(database: Database) -> None:
     world, holder = session(database), session(database, autocommit=False)
     workspace = world.workspace()
