@@ -56,7 +56,7 @@ begin
     end
     $$;
 
-    -- What a job was queued with, from a column of type json or jsonb. json accepts what jsonb can't hold (\u0000, huge
+    -- What a job was queued with, from a column of type json or jsonb. json accepts what jsonb can't hold (zero bytes, huge
     -- numbers): such a payload counts as none, so that reading many jobs does not fail because of one.
     create or replace function priorityd.parsed_payload(p_payload anyelement)
     returns jsonb language plpgsql immutable as $$
@@ -90,7 +90,7 @@ begin
         return case
             when p_word in ('high', 'medium', 'low') then p_word
             when p_word = 'critical' then 'high'
-            when length(p_word) <= 32 and p_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
+            when length(p_word) <= 32 and p_word ~ '^[0-9]{1,9}([.][0-9]+)?$' then
                 case when p_word::numeric >= 100 then 'high' when p_word::numeric >= 50 then 'medium' else 'low' end
         end;
     end
@@ -257,8 +257,8 @@ begin
     $$;
 
     -- The events of jobs, ready to be sent to Inngest by any language, each with the priority that its repository has
-    -- now. Jobs look as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web", "data": {…},
-    -- "job_id": "…", "job_type": "…"}, of which only the first is needed; job_id becomes the event's id, by which Inngest
+    -- now. Jobs look as in queue_repository_jobs: {"repository_id": "...", "repository_name": "acme/web", "data": {...},
+    -- "job_id": "...", "job_type": "..."}, of which only the first is needed; job_id becomes the event's id, by which Inngest
     -- recognises a repeat for 24 hours. A malformed job is listed in `refused` with its position and the reason, but
     -- for its data.
     create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)
