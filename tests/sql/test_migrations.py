@@ -336,7 +336,6 @@ SETTINGS = {
     "extra_float_digits": "-15",
     "transform_null_equals": "on",
     "plan_cache_mode": "force_generic_plan",
-    "jit_above_cost": "0",
     "enable_seqscan": "off",
     "enable_indexscan": "off",
     "enable_nestloop": "off",
@@ -344,7 +343,6 @@ SETTINGS = {
     "row_security": "off",
     "check_function_bodies": "on",
     "plpgsql.extra_errors": "all",
-    "plpgsql.variable_conflict": "use_variable",
 }
 
 
