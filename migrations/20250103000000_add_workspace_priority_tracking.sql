@@ -49,7 +49,7 @@ begin
             functions name[] not null default '{}',
             applied_at timestamptz not null default now()
         );
-        -- What was created in the application's own objects: 'column manual_priority', 'index …', 'published …'.
+        -- What was created in the application's own objects: 'column manual_priority', 'index ...', 'published ...'.
         create table priorityd.created (what text primary key);
     end if;
 
@@ -129,6 +129,38 @@ begin
     end
     $$;
 
+    -- Raises where one of the two is no table, and for columns that exist already and can't be written.
+    create or replace function priorityd.demand_tables()
+    returns void language plpgsql stable as $$
+    declare
+        c_table constant regclass := 'public.tracked_repositories';
+        v_wrong text;
+    begin
+        select string_agg(c.relname, ', ' order by c.relname) into v_wrong from pg_class c
+        where c.oid in (c_table, 'public.workspace_repositories'::regclass) and c.relkind not in ('r', 'p');
+        if v_wrong is not null then
+            raise exception 'priorityd needs tables, and no views or foreign tables: %', v_wrong
+                using errcode = 'wrong_object_type',
+                      hint = 'Rename it, and give its name to the table; priorityd.memberships() may read what you like.';
+        end if;
+        select string_agg(format('tracked_repositories.%s is %s', a.attname, case
+                when a.attgenerated = '' then 'of type ' || format_type(a.atttypid, a.atttypmod) else 'generated'
+            end), ', ' order by a.attnum) into v_wrong
+        from pg_attribute a
+        join (values
+            ('priority', null), ('manual_priority', null),
+            ('is_workspace_repo', '{boolean}'::regtype[]), ('workspace_count', '{smallint,integer,bigint}')
+        ) n (name, types) on n.name = a.attname
+        where a.attrelid = c_table and not a.attisdropped
+            and (a.attgenerated <> '' or (priorityd.base_type(c_table, a.attname)).type <> all (n.types));
+        if v_wrong is not null then
+            raise exception 'priorityd can''t write these columns: %', v_wrong
+                using errcode = 'datatype_mismatch', hint = 'is_workspace_repo must be a boolean and workspace_count an'
+                    ' integer, and none of them generated; rename or change it, then apply this migration again.';
+        end if;
+    end
+    $$;
+
     -- Raises for a type of tracked_repositories.priority that priorities can't be written to.
     create or replace function priorityd.demand_priority()
     returns void language plpgsql stable as $$
@@ -174,6 +206,7 @@ begin
     end
     $$;
 
+    perform priorityd.demand_tables();
     perform priorityd.demand_keys();
     perform priorityd.demand_priority();
 end
@@ -291,7 +324,7 @@ begin
     -- something that repeats pairs.
     create or replace function priorityd.memberships_are_as_installed()
     returns boolean language sql stable as $$
-        select btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
+        select btrim(regexp_replace(p.prosrc, '[[:space:]]+', ' ', 'g'))
             = 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
         from pg_proc p
         where p.oid = to_regprocedure('priorityd.memberships()')

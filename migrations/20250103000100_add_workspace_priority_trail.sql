@@ -96,7 +96,8 @@ begin
         found as (
             select tr.id, tr.priority, tr.manual_priority, tr.is_workspace_repo, coalesce(c.workspaces, 0) as workspaces,
                 (c.workspaces is null or tr.priority::text = 'critical') and priorityd.is_override(
-                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                    tr.priority::text, tr.is_workspace_repo, tr.workspace_count::integer, tr.manual_priority::text,
+                    tr.repository_id
                 ) as adopt
             from public.tracked_repositories tr
             left join counted c on c.repository_id = tr.repository_id
@@ -135,8 +136,8 @@ begin
         select w.id, w.repository_id, f.priority, w.priority, f.is_workspace_repo, w.is_workspace_repo,
             w.workspace_count, f.manual_priority, w.manual_priority, 'migration', clock_timestamp()
         from written w join found f using (id)
-        where f.manual_priority is distinct from w.manual_priority
-            or (f.workspaces > 0 and (f.priority is distinct from w.priority or f.is_workspace_repo is not true))
+        where f.manual_priority is distinct from w.manual_priority or f.priority is distinct from w.priority
+            or coalesce(f.is_workspace_repo, false) <> w.is_workspace_repo
         order by w.id;
     end
     $$;

@@ -22,7 +22,7 @@ begin
         create or replace function priorityd.tracked_rows()
         returns table (id uuid, repository_id uuid, is_workspace_repo boolean, workspace_count integer, drifted boolean)
         language sql stable as $$
-            select id, repository_id, is_workspace_repo, workspace_count, %s
+            select id, repository_id, is_workspace_repo, workspace_count::integer, %s
             from public.tracked_repositories
         $$
     $definition$, c_drifted);
@@ -123,15 +123,21 @@ begin
     end
     $$;
 
-    -- The missing indexes, with the statements that build them. One whose build was interrupted exists, but is useless.
+    -- The missing indexes, with the statements that build them. One whose build was interrupted exists, but is useless. Of
+    -- those of other tables only what was made here is dropped: its table has been swapped for another.
     create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
     returns table (name name, table_name name, statements text[])
     language sql stable as $$
         select n.name, n.table_name, case when p_concurrently and t.relkind = 'p' then
                 priorityd.partitioned_index_statements(t.oid, n.name, n.definition)
             else array_remove(array[
-                case when to_regclass('public.' || n.name) is not null then
-                    format('drop index%s public.%I', w.concurrently, n.name)
+                case
+                    when exists (
+                        select from pg_index x where x.indexrelid = to_regclass('public.' || n.name) and (
+                            x.indrelid = t.oid
+                            or exists (select from priorityd.created k where k.what = 'index ' || n.name)
+                        )
+                    ) then format('drop index%s public.%I', w.concurrently, n.name)
                 end,
                 format('create index%s %I on public.%I %s', w.concurrently, n.name, n.table_name, n.definition)
             ], null) end
@@ -152,6 +158,25 @@ begin
         )
     $$;
 
+    -- Raises where one of these names is that of something else.
+    create or replace function priorityd.demand_index_names()
+    returns void language plpgsql stable as $$
+    declare
+        v_taken text;
+    begin
+        select string_agg(c.relname, ', ' order by c.relname) into v_taken
+        from priorityd.indexes n
+        join pg_class c on c.oid = to_regclass('public.' || n.name)
+        left join pg_index i on i.indexrelid = c.oid
+        where i.indrelid is distinct from to_regclass('public.' || n.table_name)
+            and not exists (select from priorityd.created k where k.what = 'index ' || n.name);
+        if v_taken is not null then
+            raise exception 'the application has something of that name already: %', v_taken
+                using errcode = 'duplicate_table', hint = 'Rename it, then apply this migration again.';
+        end if;
+    end
+    $$;
+
     -- Building an index blocks the writers of its table until the transaction ends.
     create or replace function priorityd.build_indexes(p_table name)
     returns void language plpgsql as $$
@@ -169,6 +194,7 @@ begin
     end
     $$;
 
+    perform priorityd.demand_index_names();
     if current_setting('priorityd.part', true) = 'columns' then
         return;
     end if;

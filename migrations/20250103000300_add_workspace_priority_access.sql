@@ -95,9 +95,14 @@ begin
                     execute format('grant %s on %s to %I', v_rights, v_object.name, v_role.rolname);
                 end if;
             end loop;
+            -- Those in the schema priorityd have row level security only if an event trigger of the application's sees to it.
             if not v_role.rolbypassrls then
-                perform priorityd.let_see(substr(o.name, 7)::regclass, v_role.rolname, 'all')
-                from priorityd.public_objects() o where o.name like 'table %';
+                perform priorityd.let_see(c.oid, v_role.rolname, 'all')
+                from pg_class c
+                where c.relkind = 'r' and c.relrowsecurity and (
+                    c.relnamespace = 'priorityd'::regnamespace
+                    or format('table %s', c.oid::regclass) in (select o.name from priorityd.public_objects() o)
+                );
             end if;
         end loop;
         perform pg_notify('pgrst', 'reload schema');
@@ -177,6 +182,32 @@ begin
     -- PostgREST reads it from the function and sets it for the transaction, as it does with default_transaction_isolation.
     -- ---------------------------------------------------------------------------------------------------------------
 
+    -- Checks all deferred constraints now, and leaves them as they were: a caller whose transaction this is may go on to
+    -- rely on them, so what this does is taken back.
+    create or replace function priorityd.check_deferred()
+    returns void language plpgsql as $$
+    declare
+        c_taken_back constant text := 'PT299';
+    begin
+        set constraints all immediate;
+        raise exception using errcode = c_taken_back;
+    exception
+        when sqlstate 'PT299' then
+            null;
+    end
+    $$;
+
+    -- After a trigger of the application had to wait for a lock: somebody may wait for a row of this transaction by now, so
+    -- no more is waited in it. Else the two could end in a deadlock, and the other be the one that is ended.
+    create or replace function priorityd.wait_no_more(p_state text)
+    returns void language plpgsql as $$
+    begin
+        if p_state in ('55P03', '40P01') then
+            perform set_config('lock_timeout', '1ms', true);
+        end if;
+    end
+    $$;
+
     create or replace function priorityd.check_trigger(p_trigger text)
     returns void language plpgsql immutable as $$
     begin
@@ -230,10 +261,14 @@ begin
     end
     $$;
 
-    -- Whether a unique index guarantees that no two rows of the table are equal in these columns, nulls aside.
+    -- Whether a unique index guarantees that no two rows of the table are equal in these columns, nulls aside. An index
+    -- knows nothing of tables that inherit from its own, whose rows are read as well.
     create or replace function priorityd.is_unique(p_table regclass, p_columns name[])
     returns boolean language sql stable as $$
-        select exists (
+        select not exists (
+            select from pg_inherits h join pg_class c on c.oid = h.inhparent
+            where h.inhparent = p_table and c.relkind = 'r'
+        ) and exists (
             select from pg_index i
             where i.indrelid = p_table
                 and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
@@ -288,7 +323,7 @@ begin
             return;
         end if;
         if v_named.of_repositories then
-            v_sources := v_sources || 'select r.id, 1 as rank, r.owner || ''/'' || r.name as name
+            v_sources := v_sources || 'select r.id, 1 as rank, r.owner::text || ''/'' || r.name::text as name
                 from public.repositories r where r.id = any ($1)'::text;
         end if;
         if v_named.of_tracked then
@@ -337,7 +372,8 @@ begin
         end if;
         if v_named.of_tracked then
             v_sources := v_sources || 'select tr.repository_id from halves h
-                join public.tracked_repositories tr on tr.organization_name = h.owner and tr.repository_name = h.name'::text;
+                join public.tracked_repositories tr
+                on tr.organization_name::text = h.owner and tr.repository_name::text = h.name'::text;
         end if;
         if v_sources <> '{}' then
             execute format(

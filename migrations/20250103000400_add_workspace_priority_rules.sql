@@ -79,7 +79,7 @@ begin
             tr.priority::text,
             p.priority,
             o.manual_priority,
-            tr.is_workspace_repo,
+            tr.is_workspace_repo::boolean,
             m.workspaces > 0,
             m.workspaces,
             tr.is_workspace_repo is distinct from (m.workspaces > 0)
@@ -89,7 +89,7 @@ begin
             -- Locked or being written by another transaction, or left so by one that has ended.
             tr.xmax <> '0'::xid,
             tr.manual_priority::text,
-            tr.workspace_count
+            tr.workspace_count::integer
         from public.tracked_repositories tr
         left join (
             -- Grouped once for all rows: looking up each row's memberships separately takes twice as long.
@@ -104,7 +104,8 @@ begin
                 when p_pin then v_pinned
                 when (tr.priority not in ('high', 'medium', 'low') or (tr.priority = 'high' and tr.is_workspace_repo is not true))
                     and priorityd.is_override(
-                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count::integer, tr.manual_priority::text,
+                        tr.repository_id
                     ) then tr.priority
                 else tr.manual_priority
             end as manual_priority
@@ -178,6 +179,34 @@ begin
                 is distinct from (o.old_priority, o.old_is_workspace_repo, o.old_manual_priority)
     $$;
 
+    -- The outcomes as the rows are by now: a trigger that fires after the UPDATE may have changed them again, which
+    -- RETURNING does not see.
+    create or replace function priorityd.read_back(p_outcomes priorityd.outcome[])
+    returns priorityd.outcome[] language plpgsql as $$
+    declare
+        c_table constant regclass := 'public.tracked_repositories';
+    begin
+        if not exists (
+            select from pg_trigger t
+            where (t.tgrelid = c_table or t.tgrelid in (select p.relid from pg_partition_tree(c_table) p))
+                -- After, update.
+                and t.tgtype & 18 = 16 and not t.tgisinternal and t.tgenabled <> 'D'
+        ) then
+            return p_outcomes;
+        end if;
+        return array(
+            select row(
+                o.id, o.repository_id, o.old_priority, o.old_is_workspace_repo, o.old_manual_priority, o.old_workspace_count,
+                o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority, o.wrong, o.locked,
+                tr.id is not null, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text,
+                o.sqlstate, o.message
+            )::priorityd.outcome
+            from unnest(p_outcomes) o
+            left join public.tracked_repositories tr on o.reached and tr.id = o.id
+        );
+    end
+    $$;
+
     -- Locks these rows, decides on them, and writes those that are wrong; a dry run only decides.
     -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in one
     -- subtransaction: rows locked in one and updated in another cost a multixact each.
@@ -233,11 +262,12 @@ begin
             into v_outcomes
             from decided d
             left join updated u on u.id = d.id;
+            v_outcomes := priorityd.read_back(v_outcomes);
             if exists (select from unnest(v_outcomes) o where priorityd.is_half_written(o)) then
                 raise exception 'a trigger or rule of the application let only a part of the change through'
                     using errcode = 'triggered_data_change_violation';
             end if;
-            set constraints all immediate;
+            perform priorityd.check_deferred();
             return v_outcomes;
         exception
             when others or assert_failure then
@@ -246,6 +276,7 @@ begin
                 end if;
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
+        perform priorityd.wait_no_more(v_state);
         if cardinality(p_ids) > 1 and p_most > 0 then
             v_outcomes := priorityd.write_rows(p_ids[:v_half], false, false, p_pin, p_manual_priority, p_most);
             return v_outcomes || priorityd.write_rows(

@@ -63,6 +63,7 @@ begin
             case
                 when p.oid is null then '{}'
                 when l.relid is null then array_remove(array[
+                    case when c.relpersistence = 'u' then 'PostgreSQL publishes no unlogged table' end,
                     case when c.relkind = 'p' and not p.pubviaroot then 'its changes come under the names of its partitions'
                         ' (publish_via_partition_root is off)' end,
                     (

@@ -127,7 +127,7 @@ begin
     create or replace function priorityd.refuses_wal2json()
     returns boolean language sql stable as $$
         select coalesce(
-            (select 'wal2json' <> all (regexp_split_to_array(translate(btrim(s.setting), '"', ''), '\s*,\s*'))
+            (select 'wal2json' <> all (regexp_split_to_array(translate(btrim(s.setting), '"', ''), ' *, *'))
              from pg_settings s where s.name = 'output_plugin_libraries'),
             false
         )
@@ -195,6 +195,7 @@ begin
         c_taken_back constant text := 'PT299';
         v_priority public.tracked_repositories.manual_priority%type := case when p_high then 'high' else 'medium' end;
         v_count integer;
+        v_written uuid;
         v_kept boolean;
         v_state text;
         v_message text;
@@ -209,13 +210,20 @@ begin
             if not found then
                 return null;
             end if;
-            update public.tracked_repositories tr
-            set priority = v_priority, is_workspace_repo = p_high, workspace_count = v_count,
-                manual_priority = tr.manual_priority
-            where tr.id = p_id
-            returning (tr.priority::text, tr.is_workspace_repo, tr.workspace_count)
-                is not distinct from (v_priority::text, p_high, v_count)
-            into v_kept;
+            -- In the form in which priorities are written: PostgreSQL allows some rules elsewhere, but not in it.
+            with written as (
+                update public.tracked_repositories tr
+                set priority = v_priority, is_workspace_repo = p_high, workspace_count = v_count,
+                    manual_priority = tr.manual_priority
+                where tr.id = p_id
+                returning tr.id
+            )
+            select w.id into v_written from written w;
+            v_kept := exists (
+                select from public.tracked_repositories tr
+                where tr.id = v_written and (tr.priority::text, tr.is_workspace_repo, tr.workspace_count)
+                    is not distinct from (v_priority::text, p_high, v_count)
+            );
             set constraints all immediate;
             raise exception using errcode = c_taken_back;
         exception

@@ -98,7 +98,8 @@ begin
             with before as (
                 select tr.id, tr.priority, tr.is_workspace_repo, tr.manual_priority as old_manual_priority, case
                     when priorityd.is_override(
-                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text, tr.repository_id
+                        tr.priority::text, tr.is_workspace_repo, tr.workspace_count::integer, tr.manual_priority::text,
+                        tr.repository_id
                     ) then tr.priority
                     else tr.manual_priority
                 end as manual_priority
@@ -126,7 +127,8 @@ begin
                 from written w
                 join before b on b.id = w.id
                 cross join lateral (
-                    select b.priority is distinct from w.priority or b.is_workspace_repo is true as shows
+                    select b.priority is distinct from w.priority
+                        or coalesce(b.is_workspace_repo, false) <> w.is_workspace_repo as shows
                 ) s
                 where s.shows or b.old_manual_priority is distinct from w.manual_priority
                 order by w.id
@@ -143,7 +145,7 @@ begin
                 raise exception 'a trigger or rule of the application kept the row from changing so'
                     using errcode = 'triggered_data_change_violation';
             end if;
-            set constraints all immediate;
+            perform priorityd.check_deferred();
             locked := cardinality(p_ids) - cardinality(v_locked);
             return;
         exception
@@ -154,6 +156,7 @@ begin
                     raise;
                 end if;
         end;
+        perform priorityd.wait_no_more(v_state);
         changed := 0;
         if cardinality(p_ids) > 1 and p_most > 0 then
             select r.* into changed, locked, unwritten, refused from priorityd.roll_back(p_ids[:v_half], p_most) r;
@@ -186,7 +189,7 @@ begin
     create or replace function public.rollback_workspace_priorities()
     returns jsonb language plpgsql
     set search_path = public, extensions
-    set lock_timeout = '10s'
+    set lock_timeout = '1s'
     set statement_timeout = '10min'
     set default_transaction_isolation = 'read committed'
     as $$

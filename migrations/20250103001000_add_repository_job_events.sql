@@ -89,7 +89,7 @@ begin
         return case
             when p_word in ('high', 'medium', 'low') then p_word
             when p_word = 'critical' then 'high'
-            when length(p_word) <= 32 and p_word ~ '^[0-9]{1,9}(\.[0-9]+)?$' then
+            when length(p_word) <= 32 and p_word ~ '^[0-9]{1,9}([.][0-9]+)?$' then
                 case when p_word::numeric >= 100 then 'high' when p_word::numeric >= 50 then 'medium' else 'low' end
         end;
     end
@@ -251,8 +251,8 @@ begin
     $$;
 
     -- The events of jobs, ready to be sent to Inngest from any language, each with the priority that its repository has
-    -- now. Jobs have the same form as in queue_repository_jobs: {"repository_id": "…", "repository_name": "acme/web",
-    -- "data": {…}, "job_id": "…", "job_type": "…"}, where only the first field is required. job_id becomes the event's id,
+    -- now. Jobs have the same form as in queue_repository_jobs: {"repository_id": "...", "repository_name": "acme/web",
+    -- "data": {...}, "job_id": "...", "job_type": "..."}, where only the first field is required. job_id becomes the event's id,
     -- by which Inngest recognises a repeat for 24 hours. A malformed job is listed in `refused`, without its data, with its
     -- position and the reason.
     create or replace function public.build_repository_job_events(p_job_type text, p_jobs jsonb)

@@ -212,6 +212,41 @@ begin
     end
     $$;
 
+    -- Locks these rows of background_jobs; returns those that nobody else holds, including ids without a row. A single row
+    -- is waited for. Several are not: the others would be held meanwhile, and a transaction that holds one of them and
+    -- waits for another would end in a deadlock.
+    create or replace function priorityd.lock_job_rows(p_job_ids uuid[])
+    returns uuid[] language plpgsql as $$
+    declare
+        v_locked uuid[];
+    begin
+        if cardinality(p_job_ids) = 1 then
+            perform from public.background_jobs b where b.id = p_job_ids[1] for no key update;
+            return p_job_ids;
+        end if;
+        v_locked := array(
+            select b.id from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update skip locked
+        );
+        return v_locked || array(
+            select u.id from unnest(p_job_ids) u (id)
+            where not exists (select from public.background_jobs b where b.id = u.id)
+        );
+    end
+    $$;
+
+    -- Those of these jobs that should have ended and have not: a trigger or rule kept them as they were.
+    create or replace function priorityd.jobs_kept(p_job_ids uuid[])
+    returns jsonb[] language plpgsql stable as $$
+    begin
+        return array(
+            select jsonb_build_object('job_id', b.id, 'reason', 'a trigger or rule of the application kept it as it was')
+            from public.background_jobs b
+            where b.id = any (p_job_ids) and b.status::text in ('queued', 'processing')
+            order by b.id
+        );
+    end
+    $$;
+
     -- Ends those of these jobs that have not ended; `ended` lists them. A job that the application's triggers or checks
     -- refuse in every way is found as in insert_job_rows, and listed in `refused` with the reason.
     create or replace function priorityd.end_jobs(
@@ -241,7 +276,12 @@ begin
                      )
                      select coalesce(array_agg(e.id), ''{}'') from e', v_way)
                 into ended using p_job_ids, p_reasons;
-                set constraints all immediate;
+                perform priorityd.check_deferred();
+                refused := priorityd.jobs_kept(p_job_ids);
+                ended := array(
+                    select u.id from unnest(ended) u (id)
+                    where u.id <> all (array(select (r.job ->> 'job_id')::uuid from unnest(refused) r (job)))
+                );
                 return;
             exception
                 when others or assert_failure then
@@ -252,6 +292,7 @@ begin
             exit when v_state not in ('22P02', '23502', '23514') or (v_state = '23514' and v_constraint = '');
         end loop;
         ended := '{}';
+        perform priorityd.wait_no_more(v_state);
         if cardinality(p_job_ids) > 1 then
             v_first := priorityd.end_jobs(p_job_ids[:v_half], p_reasons[:v_half], p_status);
             v_second := priorityd.end_jobs(p_job_ids[v_half + 1:], p_reasons[v_half + 1:], p_status);

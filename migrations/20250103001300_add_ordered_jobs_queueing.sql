@@ -34,13 +34,31 @@ begin
     end
     $$;
 
-    -- Raises if the statuses are an enum without an indispensable one. `processing` is not, and if there is no `cancelled`, a
-    -- cancelled job is `failed`.
-    create or replace function priorityd.check_job_statuses()
+    -- Raises if background_jobs lacks columns or has them with other types, or if its statuses are an enum without an
+    -- indispensable one. `processing` is not, and if there is no `cancelled`, a cancelled job is `failed`.
+    create or replace function priorityd.check_job_table()
     returns void language plpgsql stable as $$
     declare
+        c_table constant regclass := to_regclass('public.background_jobs');
+        v_wrong text;
         v_missing text;
     begin
+        select string_agg(
+                format('%s is %s', n.name, coalesce('of type ' || format_type(a.atttypid, a.atttypmod), 'missing')), ', '
+                order by n.name
+            )
+        into v_wrong
+        from (values
+            ('id', '{uuid}'::regtype[]), ('type', null), ('payload', '{json,jsonb}'), ('status', null),
+            ('repository_id', '{uuid}'), ('created_at', null)
+        ) n (name, types)
+        left join pg_attribute a on a.attrelid = c_table and a.attname = n.name and not a.attisdropped
+        where a.attname is null or (priorityd.base_type(c_table, a.attname)).type <> all (n.types);
+        if v_wrong is not null then
+            raise exception 'background_jobs can''t hold ordered jobs: %', v_wrong
+                using errcode = 'invalid_parameter_value', hint = 'They need an id and a repository_id of'
+                    ' type uuid, a payload of json or jsonb, a type, a status and created_at.';
+        end if;
         select string_agg(w.word, ', ' order by w.word) into v_missing
         from pg_attribute a
         join pg_type t on t.oid = a.atttypid and t.typtype = 'e'
@@ -49,7 +67,7 @@ begin
             and not exists (select from pg_enum e where e.enumtypid = t.oid and e.enumlabel = w.word);
         if v_missing is not null then
             raise exception 'background_jobs can''t hold ordered jobs: its status enum lacks %', v_missing
-                using errcode = 'invalid_parameter_value', hint = 'Add the labels: alter type … add value ….';
+                using errcode = 'invalid_parameter_value', hint = 'Add the labels: alter type ... add value ....';
         end if;
     end
     $$;
@@ -79,10 +97,25 @@ begin
     end
     $$;
 
+    -- Whether all deferred constraints are met so far.
+    create or replace function priorityd.deferred_are_met()
+    returns boolean language plpgsql as $$
+    begin
+        perform priorityd.check_deferred();
+        return true;
+    exception
+        when others or assert_failure then
+            return false;
+    end
+    $$;
+
     -- Writes these named jobs into background_jobs, except those that are there already; `inserted` has the ids of the
     -- new ones. A job that the application's triggers, checks or constraints refuse makes the INSERT fail: then each half
     -- is tried separately, until the jobs that fail are known; `refused` lists them with the reason.
-    create or replace function priorityd.insert_job_rows(p_named jsonb[], out inserted uuid[], out refused jsonb[])
+    -- Deferred constraints are checked unless they fail already, because of what the caller's transaction has done before.
+    create or replace function priorityd.insert_job_rows(
+        p_named jsonb[], p_check boolean, out inserted uuid[], out refused jsonb[]
+    )
     language plpgsql as $$
     declare
         v_half constant integer := cardinality(p_named) / 2;
@@ -111,16 +144,27 @@ begin
                 returning id
             )
             select coalesce(array_agg(w.id), '{}') into inserted from written w;
-            set constraints all immediate;
+            if cardinality(inserted) < cardinality(p_named) then
+                refused := array(
+                    select n.job || '{"reason": "a trigger or rule of the application kept it from being queued"}'
+                    from unnest(p_named) n (job)
+                    where not exists (select from public.background_jobs b where b.id = (n.job ->> 'job_id')::uuid)
+                );
+            end if;
+            if p_check then
+                perform priorityd.check_deferred();
+            end if;
             return;
         exception
             when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
         inserted := '{}';
+        refused := '{}';
+        perform priorityd.wait_no_more(v_state);
         if cardinality(p_named) > 1 then
-            v_first := priorityd.insert_job_rows(p_named[:v_half]);
-            v_second := priorityd.insert_job_rows(p_named[v_half + 1:]);
+            v_first := priorityd.insert_job_rows(p_named[:v_half], p_check);
+            v_second := priorityd.insert_job_rows(p_named[v_half + 1:], p_check);
             inserted := v_first.inserted || v_second.inserted;
             refused := v_first.refused || v_second.refused;
         elsif not exists (select from public.background_jobs b where b.id = (p_named[1] ->> 'job_id')::uuid) then
@@ -243,8 +287,8 @@ begin
 
     -- Queues jobs in order, for any application:
     --
-    --     select queue_repository_jobs('[{"repository_id": "…", "repository_name": "acme/web", "data": {…},
-    --         "job_id": "…"}, …]', 'recent-prs')
+    --     select queue_repository_jobs('[{"repository_id": "...", "repository_name": "acme/web", "data": {...},
+    --         "job_id": "..."}, ...]', 'recent-prs')
     --
     -- Only repository_id is required. data has fields of the future event. A job's own job_type overrides p_job_type. A call
     -- repeated with the same job_ids queues nothing twice; without them, repeats can't be recognised. Each job gets a row
@@ -269,7 +313,7 @@ begin
         v_refused jsonb[];
         v_written record;
     begin
-        perform priorityd.check_job_statuses();
+        perform priorityd.check_job_table();
         v_unknown := priorityd.repositories_unknown_to_jobs(
             array(select (n.job ->> 'repository_id')::uuid from unnest(v_named) n (job) where not n.job ? 'reason')
         );
@@ -291,7 +335,7 @@ begin
             ) f
             order by f.position
         );
-        v_written := priorityd.insert_job_rows(v_once);
+        v_written := priorityd.insert_job_rows(v_once, priorityd.deferred_are_met());
         perform priorityd.put_in_order(v_once, v_written.inserted);
         v_refused := v_written.refused || array(select n.job from unnest(v_named) n (job) where n.job ? 'reason');
         v_named := array(

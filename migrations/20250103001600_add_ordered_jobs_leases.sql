@@ -260,7 +260,8 @@ begin
     $$;
 
     -- Ends jobs that Inngest will never accept as failed, with the reason if the table has a column for it. Those whose
-    -- row the application does not let us write are `refused`; they are taken off the list as well.
+    -- row the application does not let us write are `refused`; they are taken off the list as well. Those whose rows others
+    -- hold stay on it, and are released once more when their claim ends.
     create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -269,17 +270,24 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     declare
+        v_free constant uuid[] := priorityd.lock_job_rows(p_job_ids);
         v_ended record;
     begin
-        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
-        v_ended := priorityd.end_jobs(p_job_ids, p_reasons, 'failed');
-        delete from priorityd.ordered_jobs o where o.job_id = any (p_job_ids);
+        v_ended := priorityd.end_jobs(
+            array(select u.id from unnest(p_job_ids, p_reasons) with ordinality u (id, reason, n)
+                  where u.id = any (v_free) order by u.n),
+            array(select u.reason from unnest(p_job_ids, p_reasons) with ordinality u (id, reason, n)
+                  where u.id = any (v_free) order by u.n),
+            'failed'
+        );
+        delete from priorityd.ordered_jobs o where o.job_id = any (v_free);
         return jsonb_build_object('failed', cardinality(v_ended.ended), 'refused', priorityd.named_jobs(v_ended.refused));
     end
     $$;
 
     -- Records what Inngest says about lost jobs: one that is running is in flight again, for p_lease_seconds from now; one
-    -- that has ended gets the same status in background_jobs.
+    -- that has ended gets the same status in background_jobs, unless others hold its row: then it stays lost, and is asked
+    -- about again.
     create or replace function public.settle_lost_jobs(
         p_job_ids uuid[], p_statuses text[], p_lease_seconds double precision default 3600
     )
@@ -291,6 +299,7 @@ begin
     as $$
     declare
         v_status text;
+        v_free uuid[];
         v_ids uuid[];
         v_ended record;
         v_refused jsonb[] := '{}';
@@ -300,9 +309,14 @@ begin
             raise exception 'p_statuses must be running, completed, failed or cancelled'
                 using errcode = 'invalid_parameter_value';
         end if;
-        perform from public.background_jobs b where b.id = any (p_job_ids) order by b.id for no key update;
+        v_free := priorityd.lock_job_rows(
+            array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status <> 'running')
+        );
         foreach v_status in array array['completed', 'failed', 'cancelled'] loop
-            v_ids := array(select u.id from unnest(p_job_ids, p_statuses) u (id, status) where u.status = v_status);
+            v_ids := array(
+                select u.id from unnest(p_job_ids, p_statuses) u (id, status)
+                where u.status = v_status and u.id = any (v_free)
+            );
             continue when v_ids = '{}';
             v_ended := priorityd.end_jobs(
                 v_ids, array_fill('nobody reported on it; Inngest says: ' || v_status, array[cardinality(v_ids)]), v_status

@@ -27,12 +27,13 @@ begin
             update public.background_jobs b set payload = j.job -> 'payload'
             from unnest(p_jobs) j (job)
             where b.id = (j.job ->> 'job_id')::uuid;
-            set constraints all immediate;
+            perform priorityd.check_deferred();
             return;
         exception
             when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
+        perform priorityd.wait_no_more(v_state);
         if cardinality(p_jobs) > 1 then
             v_first := priorityd.write_payloads(p_jobs[:v_half]);
             v_second := priorityd.write_payloads(p_jobs[v_half + 1:]);
@@ -296,6 +297,7 @@ begin
     begin
         perform priorityd.check_limit(p_limit);
         perform priorityd.check_release_terms(v_terms);
+        perform priorityd.check_job_table();
         select q.* into v_queue from priorityd.release_state q for no key update skip locked;
         if not found then
             return jsonb_build_object('busy', true, 'more', false, 'jobs', '[]'::jsonb);

@@ -82,7 +82,8 @@ begin
     $$;
 
     -- Cancels these jobs, or all of a repository (of one type), if they are still waiting. `in_flight` counts those that
-    -- can't be called back, `refused` lists those whose rows the application's triggers or checks do not let change.
+    -- can't be called back, `refused` lists those whose rows the application's triggers or checks do not let change, and
+    -- `locked` counts those whose rows others hold: another call cancels them.
     create or replace function public.cancel_ordered_jobs(
         p_job_ids uuid[] default null,
         p_repository_id uuid default null,
@@ -98,6 +99,7 @@ begin
         v_chosen uuid[];
         v_ids uuid[];
         v_in_flight bigint;
+        v_locked bigint;
         v_ended record;
         v_job_types text[];
         v_repository_ids uuid[];
@@ -124,15 +126,22 @@ begin
             );
         end if;
 
-        -- Lock in the same order as a release: the job, then our row of it. If a release is just taking one of them, wait for
-        -- it; the job has then been taken.
-        perform from public.background_jobs b where b.id = any (v_chosen) order by b.id for no key update;
-        v_chosen := array(
+        if v_chosen = '{}' then
+            return '{"cancelled": 0, "in_flight": 0, "locked": 0, "refused": []}';
+        end if;
+        -- Lock in the same order as a release: the job, then our row of it.
+        v_ids := priorityd.lock_job_rows(v_chosen);
+        v_ids := array(
             select o.job_id from priorityd.ordered_jobs o
-            where o.job_id = any (v_chosen)
+            where o.job_id = any (v_ids)
             order by o.job_id
-            for no key update
+            for no key update skip locked
         );
+        v_locked := (
+            select count(*) from priorityd.ordered_jobs o
+            where o.job_id = any (v_chosen) and not exists (select from unnest(v_ids) i (id) where i.id = o.job_id)
+        );
+        v_chosen := v_ids;
         -- A job that was started out of turn can't be called back either.
         select coalesce(array_agg(o.job_id) filter (where o.released_at is null and b.status::text = 'queued'), '{}'),
             count(*) filter (where o.released_at is not null or b.status::text = 'processing')
@@ -151,7 +160,7 @@ begin
         select array_agg(c.job_type), array_agg(c.repository_id) into v_job_types, v_repository_ids from cancelled c;
         perform priorityd.leave_job_hints(v_job_types, v_repository_ids);
         return jsonb_build_object(
-            'cancelled', coalesce(cardinality(v_job_types), 0), 'in_flight', v_in_flight,
+            'cancelled', coalesce(cardinality(v_job_types), 0), 'in_flight', v_in_flight, 'locked', v_locked,
             'refused', priorityd.named_jobs(v_ended.refused)
         );
     end
@@ -211,6 +220,10 @@ begin
         perform priorityd.check_limit(p_limit);
         if p_job_type is not null then
             perform priorityd.check_job_type(p_job_type);
+        end if;
+        -- A table that can't hold ordered jobs can't be read as below.
+        if not exists (select from priorityd.ordered_jobs) then
+            return jsonb_build_object('jobs', '[]'::jsonb, 'found', 0, 'asked_seconds', priorityd.release_asked_seconds());
         end if;
         with lines as (
             select distinct on (l.job_type, l.repository_id)
@@ -295,6 +308,9 @@ begin
     set default_transaction_isolation = 'read committed'
     as $$
     begin
+        if not exists (select from priorityd.ordered_jobs) then
+            return jsonb_build_object('jobs', '[]'::jsonb, 'asked_seconds', priorityd.release_asked_seconds());
+        end if;
         return (
             with current as (
                 select p.repository_id, p.priority

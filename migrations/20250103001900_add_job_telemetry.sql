@@ -105,6 +105,7 @@ begin
         ('idx_background_jobs_started', 'background_jobs', '(started_at) where started_at is not null'),
         ('idx_background_jobs_queued', 'background_jobs', '(created_at, id) where status = ''queued''')
     on conflict (name) do nothing;
+    perform priorityd.demand_index_names();
     -- Building an index blocks the table's writers until the transaction ends, so a large table is left alone.
     if priorityd.table_size(to_regclass('public.background_jobs')) <= c_small then
         perform priorityd.build_indexes('background_jobs');

@@ -99,10 +99,13 @@ async def cancel_command(
     if answer.in_flight:
         verb = "is" if answer.in_flight == 1 else "are"
         click.echo(f"{answer.in_flight:,} {verb} in flight and can't be recalled.", err=True)
-    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused)
+    if answer.locked:
+        verb = "is" if answer.locked == 1 else "are"
+        click.echo(f"{answer.locked:,} {verb} locked by other transactions: cancel again.", err=True)
+    others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused) - answer.locked
     if not found and others > 0:
         click.echo(f"{others:,} of the jobs named are neither waiting nor in flight.", err=True)
-    if answer.refused:
+    if answer.refused or answer.locked:
         return ExitCode.FAILED
     return ExitCode.DONE if answer.cancelled or not answer.in_flight else ExitCode.FAILED
 

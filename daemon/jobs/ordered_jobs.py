@@ -167,12 +167,13 @@ class JobCounts:
 
 @dataclass(frozen=True, slots=True)
 class CancelledJobs:
-    """How many jobs were cancelled, how many could not be called back because they were already released, and
-    which could not be written."""
+    """How many jobs were cancelled, how many could not be called back because they were already released,
+    which could not be written, and how many are locked by others: call again."""
 
     cancelled: int
     in_flight: int
     refused: tuple[UnwritableJob, ...] = ()
+    locked: int = 0
 
 
 _RELEASE: Final = TypeAdapter(Release)

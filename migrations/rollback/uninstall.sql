@@ -15,6 +15,9 @@ declare
     v_functions oid[];
     v_others text;
     v_name text;
+    v_ids uuid[] := '{}';
+    v_at integer := 1;
+    v_many integer := 1000000;
     v_messages constant text := current_setting('client_min_messages');
 begin
     if to_regclass('priorityd.migrations') is null then
@@ -71,22 +74,52 @@ begin
     if exists (
         select from pg_proc p
         where p.oid = to_regprocedure('priorityd.memberships()')
-            and btrim(regexp_replace(p.prosrc, '\s+', ' ', 'g'))
+            and btrim(regexp_replace(p.prosrc, '[[:space:]]+', ' ', 'g'))
                 <> 'select m.workspace_id, m.repository_id from priorityd.default_memberships() m'
     ) then
         raise notice 'your own definition is removed, too: %', pg_get_functiondef('priorityd.memberships()'::regprocedure);
     end if;
 
     -- Repositories that are high because of a workspace fall back; overrides stay. Left high, they would look like
-    -- overrides to anyone who installs this again.
-    update public.tracked_repositories
-    set is_workspace_repo = false,
-        workspace_count = 0,
-        priority = case
-            when is_workspace_repo and priority in ('high', 'medium', 'low') then coalesce(manual_priority, 'medium')
-            else priority
-        end
-    where is_workspace_repo or workspace_count <> 0;
+    -- overrides to anyone who installs this again. Rows that the application refuses to have changed are found by trying
+    -- fewer at a time, and left. Before the first file was applied as a whole, there is nothing to take back.
+    if 4 = (
+        select count(*) from pg_attribute a
+        where a.attrelid = 'public.tracked_repositories'::regclass and not a.attisdropped
+            and a.attname in ('priority', 'manual_priority', 'is_workspace_repo', 'workspace_count')
+    ) then
+        v_ids := array(select id from public.tracked_repositories where is_workspace_repo or workspace_count <> 0 order by id);
+    end if;
+    -- Whoever writes rows now is waited for with nothing held yet.
+    lock table public.tracked_repositories in share row exclusive mode;
+    -- With a generic plan each of many ids is compared with each row.
+    perform set_config('plan_cache_mode', 'force_custom_plan', true);
+    while v_at <= cardinality(v_ids) loop
+        begin
+            update public.tracked_repositories
+            set is_workspace_repo = false,
+                workspace_count = 0,
+                priority = case
+                    when is_workspace_repo and priority in ('high', 'medium', 'low') then coalesce(manual_priority, 'medium')
+                    else priority
+                end
+            where id = any (v_ids[v_at:v_at + v_many - 1]);
+            -- A trigger that still waits would keep the columns from being dropped.
+            set constraints all immediate;
+            v_at := v_at + v_many;
+            v_many := v_many * 2;
+        exception
+            when lock_not_available or deadlock_detected then
+                raise;
+            when others or assert_failure then
+                if v_many = 1 then
+                    raise notice 'tracked row % is left as it is: %', v_ids[v_at], sqlerrm;
+                    v_at := v_at + 1;
+                else
+                    v_many := v_many / 2;
+                end if;
+        end;
+    end loop;
 
     for v_name in select p.oid::regprocedure from pg_proc p where p.oid = any (v_functions)
         and p.pronamespace = 'public'::regnamespace

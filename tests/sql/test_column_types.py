@@ -168,6 +168,36 @@ REFUSED = {
         Schema(last="alter table workspace_repositories drop column workspace_id, add workspace_id json"),
         "workspace_repositories.workspace_id is of type json",
     ),
+    "tracked repositories a view": (
+        Schema(
+            last="alter table tracked_repositories rename to everything;"
+            " create view tracked_repositories as select * from everything"
+        ),
+        "needs tables, and no views or foreign tables: tracked_repositories",
+    ),
+    "memberships a view": (
+        Schema(
+            last="alter table workspace_repositories rename to everything;"
+            " create view workspace_repositories as select * from everything"
+        ),
+        "needs tables, and no views or foreign tables: workspace_repositories",
+    ),
+    "priority generated": (
+        Schema(
+            priority=None,
+            last="alter table tracked_repositories"
+            " add priority text generated always as (coalesce(id::text, 'low')) stored",
+        ),
+        "tracked_repositories.priority is generated",
+    ),
+    "flag of numbers": (
+        Schema(last="alter table tracked_repositories add is_workspace_repo integer default 0"),
+        "tracked_repositories.is_workspace_repo is of type integer",
+    ),
+    "count of texts": (
+        Schema(last="alter table tracked_repositories add workspace_count text"),
+        "tracked_repositories.workspace_count is of type text",
+    ),
     "priority integer": (Schema(priority="integer"), "the type integer, which is neither an enum nor a text"),
     "priority of a domain over an enum": (
         Schema(
@@ -190,6 +220,29 @@ def test_what_can_t_be_worked_with_is_refused_before_anything_is_made(
         bare.execute(first_statement())
     assert refused.value.diag.message_hint
     assert bare.connection.execute(FINGERPRINT.encode()).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    ("first", "flag", "number"),
+    [
+        ("select", "boolean", "bigint"),
+        ("select", "boolean", "smallint"),
+        ("create domain yes as boolean; create domain number as integer", "yes", "number"),
+    ],
+)
+def test_the_columns_may_be_there_already_with_types_that_serve(
+    bare: World, first: str, flag: str, number: str
+) -> None:
+    columns = f"add is_workspace_repo {flag}, add workspace_count {number}"
+    Schema(first, last=f"alter table tracked_repositories {columns}").create(bare.connection)
+    member = bare.tracked()
+    bare.add(member)
+    for _ in range(2):
+        apply_migrations(bare.connection)
+    assert bare.row(member) == Row("high", True, 1)
+    assert bare.resync(1)[0]["changed"] == 0
+    use(bare)
+    undo_migrations(bare.connection)
 
 
 def first_statement() -> str:
@@ -247,6 +300,19 @@ def test_no_migration_fails_on_a_table_of_jobs(bare: World, first: str, columns:
     assert check["missing_indexes"] == [], "nothing is advised that would fail"
     poll = bare.call("poll_background_jobs", "2f6e1c1e-0000-4000-8000-0000000000aa")
     assert poll["available"] or "background_jobs" in poll["reason"]
+    assert bare.call("count_ordered_jobs")["jobs"] == bare.call("list_ordered_jobs")["jobs"] == []
+    repository = bare.tracked()
+    assert bare.call("cancel_ordered_jobs", p_repository_id=repository)["cancelled"] == 0
+    jobs = Jsonb([{"repository_id": str(repository)}])
+    if not {"id", "repository_id", "payload", "status"} & columns.keys():
+        queued = bare.call("queue_repository_jobs", jobs, "reviews")
+        assert (queued["queued"], len(queued["refused"])) in ((1, 0), (0, 1))
+        assert len(release(bare)["jobs"]) == queued["queued"]
+        bare.execute("delete from background_jobs")
+    elif {"id", "repository_id", "payload"} & columns.keys():
+        for call in (lambda: bare.call("queue_repository_jobs", jobs, "reviews"), lambda: release(bare)):
+            with pytest.raises(psycopg.errors.InvalidParameterValue, match="can't hold ordered jobs: "):
+                call()
     undo_migrations(bare.connection)
     assert bare.connection.execute(FINGERPRINT.encode()).fetchall() == before
 

@@ -206,3 +206,74 @@ def test_a_table_with_jobs_in_it_outlives_the_undo_of_the_migration_that_made_it
     queue(world, world.tracked())
     undo_migrations(world.connection)
     assert world.value("select status from background_jobs") == "queued"
+
+
+@pytest.mark.parametrize("body", ["return null;", "new.status := old.status;", "new := old;"])
+def test_a_job_that_silently_stays_as_it_was_is_refused_and_not_forgotten(world: World, body: str) -> None:
+    world.execute(
+        f"""create function keep() returns trigger language plpgsql as $$ begin
+                if old.payload ? 'keep' and new.status <> 'queued' then {body} end if; return new; end $$;
+            create trigger keep before update on background_jobs for each row execute function keep()"""
+    )
+    (kept,) = queue(world, world.tracked(), data={"keep": True})
+    (other,) = queue(world, world.tracked())
+    answer = world.call("cancel_ordered_jobs", [kept, other])
+    assert answer["cancelled"] == 1
+    assert [(UUID(each["job_id"]), "a trigger or rule" in each["reason"]) for each in answer["refused"]] == [
+        (kept, True)
+    ]
+    assert released(world) == [kept]
+
+
+def test_a_job_that_is_silently_not_added_is_refused(world: World) -> None:
+    world.execute(
+        """create function drop_it() returns trigger language plpgsql as $$ begin
+               if new.payload ? 'drop' then return null; end if; return new; end $$;
+           create trigger drop_it before insert on background_jobs for each row execute function drop_it()"""
+    )
+    jobs = [{"repository_id": str(world.tracked()), "data": data} for data in ({}, {"drop": 1}, {})]
+    answer = world.call("queue_repository_jobs", json.dumps(jobs), "reviews")
+    assert (answer["queued"], len(answer["jobs"])) == (2, 2)
+    (refused,) = answer["refused"]
+    assert refused["position"] == 2
+    assert "kept it from being queued" in refused["reason"]
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "ended"),
+    [
+        ("cancel_ordered_jobs", (), {"cancelled": 1, "in_flight": 0, "locked": 1, "refused": []}),
+        ("fail_refused_jobs", (["no", "no"],), {"failed": 1, "refused": []}),
+        ("settle_lost_jobs", (["completed", "completed"],), {"refused": []}),
+    ],
+)
+def test_ending_several_jobs_waits_for_none_while_it_holds_another(
+    database: Database, world: World, function: str, more: tuple[list[str], ...], ended: dict[str, Any]
+) -> None:
+    """Whoever holds the one and waits for the other would end in a deadlock."""
+    jobs = queue(world, world.tracked(), world.tracked())
+    if more:
+        assert released(world) == jobs
+    worker = session(database, autocommit=False)
+    worker.execute("select from background_jobs where id = %s for update", jobs[1])
+    assert world.call(function, jobs, *more) == ended
+    assert [job_row(world, job)["status"] == "queued" for job in jobs] == [False, True]
+    worker.connection.rollback()
+    assert world.call(function, jobs, *more)["refused"] == []
+    assert job_row(world, jobs[1])["status"] != "queued"
+    assert world.call("list_ordered_jobs")["found"] == 0
+
+
+def test_an_application_may_queue_in_a_transaction_that_has_constraints_to_meet_yet(
+    database: Database, world: World
+) -> None:
+    world.execute(
+        """create table parents (id int primary key);
+           create table children (id int references parents deferrable initially deferred)"""
+    )
+    application = session(database, autocommit=False)
+    application.execute("insert into children values (1)")
+    (job,) = queue(application, world.tracked())
+    application.execute("insert into children values (2); insert into parents values (1), (2)")
+    application.connection.commit()
+    assert released(world) == [job]

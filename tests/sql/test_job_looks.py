@@ -36,7 +36,7 @@ def test_cancelling_reaches_what_waits_and_tells_of_what_is_out(world: World) ->
     assert jobs[0] in released(world, 1, 1) or released(world, 1)
     world.call("mark_jobs_sent", [*jobs, other])
     answer = world.call("cancel_ordered_jobs", p_repository_id=repository, p_job_type="recent-prs")
-    assert answer == {"cancelled": 2, "in_flight": 1, "refused": []}
+    assert answer == {"cancelled": 2, "in_flight": 1, "locked": 0, "refused": []}
     assert [job_row(world, job)["status"] for job in jobs] == ["queued", "cancelled", "cancelled"]
     end(world, jobs[0], other)
     assert released(world) == []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FILES = migration_files()
 RECORDED = Path(__file__).with_name("migration_sets.json")
 _SET = re.compile(r"(start_unit\(\s*'[^']+', |c_set constant integer := )(\d+)")
+_UNIT = re.compile(r"^do (\$\w+\$).*?\1;", re.DOTALL | re.MULTILINE)
 _DEFINED = re.compile(
     r"create (?:or replace )?(?:function|table|view|type|trigger|index)(?: if not exists)? ([a-z_.]+)",
     re.IGNORECASE,
@@ -90,6 +91,15 @@ def test_the_index_of_contradictions_and_those_who_read_by_it_have_one_condition
            where t.drifted order by t.repository_id, t.id limit 5"""
     )
     assert "idx_tracked_repos_priority_drift" in str(plan)
+
+
+def test_the_files_are_ascii_and_their_strings_have_no_backslashes() -> None:
+    """A database may be in LATIN1, and a role may have standard_conforming_strings off."""
+    for file in (*FILES, *sorted(migrations_dir().glob("*/*.sql"))):
+        text = file.read_text()
+        assert text.isascii(), file.name
+        commands = re.sub(r"^\\.*$|\\gexec", "", text, flags=re.MULTILINE)
+        assert "\\" not in commands, file.name
 
 
 # Applying it.
@@ -217,6 +227,28 @@ def test_a_function_of_the_application_is_not_replaced(bare: World) -> None:
     assert bare.value("select check_job_lanes(5)") == 1
 
 
+@pytest.mark.parametrize("taken", ["idx_tracked_repos_workspace_counts", "idx_background_jobs_started"])
+@pytest.mark.parametrize("kind", ["index {} on mine (id)", "table {} ()"])
+def test_what_has_the_name_of_an_index_of_ours_is_not_dropped(bare: World, kind: str, taken: str) -> None:
+    bare.execute("create table mine (id int)")
+    bare.execute("create " + kind.format(taken))
+    for _ in range(2):
+        with pytest.raises(psycopg.Error, match=f"something of that name already: {taken}") as refused:
+            apply_migrations(bare.connection)
+        assert "Rename it" in (refused.value.diag.message_hint or "")
+    assert bare.value("select to_regclass(%s) is not null", taken)
+
+
+def test_an_index_of_ours_on_a_table_that_was_swapped_is_built_on_the_new_one(bare: World) -> None:
+    apply_migrations(bare.connection)
+    bare.execute(
+        """alter table workspace_repositories rename to old_memberships;
+           create table workspace_repositories (like old_memberships including defaults)"""
+    )
+    apply_migrations(bare.connection)
+    assert bare.call("check_workspace_priorities")["missing_indexes"] == []
+
+
 def test_an_index_whose_building_was_interrupted_counts_as_missing(bare: World) -> None:
     apply_migrations(bare.connection)
     whole = fingerprint(bare)
@@ -232,6 +264,44 @@ def test_an_index_whose_building_was_interrupted_counts_as_missing(bare: World) 
 
 
 # Undoing it.
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_what_was_applied_in_part_is_undone(bare: World, count: int) -> None:
+    """Under psql each unit is a transaction of its own."""
+    before = fingerprint(bare)
+    units = [match[0] for file in FILES[:4] for match in _UNIT.finditer(file.read_text())]
+    for unit in units[:count]:
+        bare.execute(unit)
+    undo_migrations(bare.connection)
+    assert fingerprint(bare) == before
+
+
+def test_rows_that_the_application_refuses_are_left_and_named(bare: World) -> None:
+    before = fingerprint(bare)
+    apply_migrations(bare.connection)
+    rows = [bare.tracked() for _ in range(5)]
+    workspace = bare.workspace()
+    for repository in rows:
+        bare.add(repository, workspace)
+    bare.sync(*rows)
+    refusing = bare.value("select id from tracked_repositories where repository_id = %s", rows[2])
+    bare.execute(
+        f"""create function refuse() returns trigger language plpgsql as $$ begin
+                if new.id = '{refusing}' then raise exception 'not this one'; end if; return new; end $$;
+            create constraint trigger mine after update on tracked_repositories
+            deferrable initially deferred for each row execute function refuse()"""
+    )
+    told: list[str] = []
+    bare.connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    undo_migrations(bare.connection)
+    assert [line for line in told if "is left as it is" in line] == [
+        f"tracked row {refusing} is left as it is: not this one"
+    ]
+    bare.execute("drop trigger mine on tracked_repositories; drop function refuse")
+    assert fingerprint(bare) == before
+    priorities = "select priority::text, count(*) from tracked_repositories group by 1 order by 1"
+    assert bare.execute(priorities).fetchall() == [("high", 1), ("medium", 4)]
 
 
 @pytest.mark.parametrize(

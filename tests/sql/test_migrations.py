@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
@@ -148,6 +149,51 @@ def test_does_not_publish_a_table_whose_deletes_would_then_fail(bare: World) -> 
     assert bare.call("check_workspace_priorities")["publication"]["missing"] == ["workspace_repositories"]
 
 
+SETTINGS = {
+    "standard_conforming_strings": "off",
+    "quote_all_identifiers": "on",
+    "datestyle": "SQL, DMY",
+    "intervalstyle": "iso_8601",
+    "timezone": "Pacific/Chatham",
+    "extra_float_digits": "-15",
+    "transform_null_equals": "on",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_indexscan": "off",
+    "enable_nestloop": "off",
+    "default_transaction_deferrable": "on",
+    "jit": "off",  # a plan that is forbidden counts as so dear before 18 that each is compiled
+    "row_security": "off",
+    "check_function_bodies": "on",
+    "plpgsql.extra_errors": "all",
+}
+
+
+def test_works_whatever_a_role_or_database_has_set(bare: World) -> None:
+    SCHEMAS["empty publication"].create(bare.connection)
+    apply_migrations(bare.connection)
+    plain = fingerprint(bare)
+    undo_migrations(bare.connection)
+    for name, value in SETTINGS.items():
+        bare.execute(f"set {name} = '{value}'")
+    for _ in range(2):
+        apply_migrations(bare.connection)
+    use(bare)
+    assert bare.call("check_workspace_priorities")["memberships"]["own"] is False
+    assert bare.value("select priorityd.queued_priority('100x5')") is None
+    jobs = Jsonb([{"repository_id": str(bare.tracked())}])
+    (queued,) = bare.call("queue_repository_jobs", jobs, "reviews")["jobs"]
+    daemon = "00000000-0000-0000-0000-000000000001"
+    (released,) = bare.call("release_ordered_jobs", daemon, 1)["jobs"]
+    assert released["job_id"] == queued["job_id"]
+    assert bare.call("poll_background_jobs", daemon)["available"]
+    assert bare.call("list_ordered_jobs")["found"] == 1
+    bare.execute("delete from background_jobs")
+    for name in SETTINGS:
+        bare.execute(f"reset {name}")
+    assert fingerprint(bare) == plain
+
+
 # The backfill.
 
 
@@ -191,6 +237,20 @@ def test_the_first_backfill_marks_workspace_repositories_and_adopts_overrides_ou
     assert {entry[-1] for entry in trail} == {"migration"}
     assert application.call("workspace_priority_snapshot")["outbox_pending"] == 0, "nobody waits for these"
     assert application.value("select count(*) from priorityd.mismatched_between(null, null)") == 0
+
+
+def test_of_a_row_that_a_trigger_keeps_as_it_was_the_first_fill_records_nothing(application: World) -> None:
+    kept, other = application.tracked(organization_name="kept"), application.tracked()
+    workspace = application.add(kept)
+    application.add(other, workspace)
+    application.execute(
+        """create function keep() returns trigger language plpgsql as $$ begin
+               if new.organization_name = 'kept' then new := old; end if; return new; end $$;
+           create trigger mine before update on tracked_repositories for each row execute function keep()"""
+    )
+    apply_migrations(application.connection)
+    assert (application.row(kept).priority, application.row(other).priority) == ("medium", "high")
+    assert application.audit() == [("medium", "high", False, True, 1, "migration")]
 
 
 def test_applied_again_it_leaves_what_a_change_means_to_the_daemon(application: World) -> None:

@@ -71,6 +71,17 @@ def test_where_only_tracked_rows_have_names_these_are_told(world: World) -> None
     assert found(world, "acme/web") == [(repository, "acme/web")]
 
 
+@pytest.mark.parametrize("kind", ["jsonb", "text[]", "uuid", "integer"])
+def test_names_may_be_of_any_type_and_stop_nothing(world: World, web: UUID, kind: str) -> None:
+    world.execute(f"alter table repositories drop column owner, add owner {kind}")
+    value = {"jsonb": '{"login": "acme"}', "text[]": "{acme}", "uuid": str(web), "integer": "7"}[kind]
+    world.execute(f"update repositories set owner = '{value}'")
+    world.add(web)
+    (change,) = world.sync(web)["changes"]
+    assert change["name"] == f"{value}/web"
+    assert found(world, f"{value}/web") == [(web, f"{value}/web")]
+
+
 def test_where_the_tables_know_no_names_none_is_found(world: World, web: UUID) -> None:
     world.execute("alter table repositories drop column owner")
     world.execute("alter table tracked_repositories drop column organization_name")

@@ -169,6 +169,16 @@ def test_a_role_of_an_operator_s_own_gets_what_later_migrations_bring(world: Wor
     world.execute("set role stranger_of_this_test; select from workspace_priority_heartbeats; reset role")
 
 
+def test_it_sees_tables_that_the_application_has_put_under_row_level_security(
+    world: World, stranger: World
+) -> None:
+    """An event trigger may do so to every new table."""
+    world.execute("alter table priorityd.outbox enable row level security")
+    world.execute("grant usage on schema priorityd to stranger_of_this_test")
+    world.execute("select priorityd.grant_access(); set role stranger_of_this_test")
+    assert world.call("priority_outbox_depth")["pending"] == 0
+
+
 def test_usage_that_default_privileges_give_on_new_schemas_is_taken_back(empty_database: Database) -> None:
     world = session(empty_database)
     world.connection.execute(schema_sql("roles"))
@@ -185,8 +195,9 @@ def test_background_jobs_made_by_a_migration_are_for_the_server_side_alone(empty
     world.connection.execute(schema_sql("roles"))
     SCHEMAS["enum"].create(world.connection)
     apply_migrations(world.connection)
-    for right in ("select", "insert", "update", "delete"):
-        assert world.value("select has_table_privilege('service_role', 'background_jobs', %s)", right)
+    for right in ("select", "insert", "update", "delete", "truncate", "references", "trigger"):
+        if right in ("select", "insert", "update", "delete"):
+            assert world.value("select has_table_privilege('service_role', 'background_jobs', %s)", right)
         for role in ("anon", "authenticated"):
             assert not world.value("select has_table_privilege(%s, 'background_jobs', %s)", role, right)
 

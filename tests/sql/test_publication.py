@@ -83,6 +83,11 @@ PUBLICATIONS = {
         listed=False,
         flaws=["its changes come under the name of everything, of which it is a partition"],
     ),
+    "an unlogged table": Publication(
+        f"alter table {TABLE} set unlogged; create publication supabase_realtime",
+        listed=False,
+        flaws=["PostgreSQL publishes no unlogged table"],
+    ),
     "inserts alone": Publication(
         f"create publication supabase_realtime for table {TABLE} with (publish = 'insert')",
         flaws=["updates, deletes are not published"],

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.world import Row, World
+from tests.support.world import Row, World, session
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from tests.support.database import Database
     from tests.support.world import Json
 
 
@@ -222,6 +223,68 @@ def test_the_application_s_triggers_see_the_search_path_that_they_know(world: Wo
     (repository,) = members(world, 1, bad=())
     assert world.sync(repository)["refused"] == []
     assert world.value("select count(*) from audit_log") == 1
+
+
+@repairers
+def test_what_a_trigger_takes_back_after_the_update_is_refused_and_not_on_record(
+    world: World, repair: object
+) -> None:
+    repositories = members(world, 5, bad=(2,))
+    world.execute(
+        """create function take_back() returns trigger language plpgsql as $$ begin
+               if new.organization_name = 'bad' and pg_trigger_depth() = 1 then
+                   update tracked_repositories set priority = old.priority, is_workspace_repo = false,
+                       workspace_count = 0 where id = new.id;
+               end if;
+               return null; end $$;
+           create trigger mine after update on tracked_repositories
+           for each row execute function take_back()"""
+    )
+    for _ in range(3):
+        (refused,) = repair(world, repositories)["refused"]  # type: ignore[operator]
+        assert refused["repository_id"] == str(repositories[2])
+        assert world.row(repositories[2]) == Row("medium", False, 0)
+    assert len(world.audit()) == 4
+
+
+def test_a_call_within_a_transaction_leaves_its_deferred_constraints_deferred(
+    world: World, database: Database
+) -> None:
+    repositories = members(world, 1, bad=())
+    world.execute(
+        """create table parents (id int primary key);
+           create table children (id int references parents deferrable initially deferred)"""
+    )
+    application = session(database, autocommit=False)
+    assert application.sync(*repositories)["refused"] == []
+    application.execute("insert into children values (1); insert into parents values (1)")
+    application.connection.commit()
+    assert world.row(repositories[0]) == Row("high", True, 1)
+
+
+def test_after_a_trigger_had_to_wait_once_nothing_is_waited_for(world: World, database: Database) -> None:
+    """The rows that are written by then are held: who waits for one of them may be who is waited for."""
+    repositories = members(world, 12, bad=(1, 5, 9))
+    world.execute(
+        """create table counters (n int); insert into counters values (0);
+           create function count_it() returns trigger language plpgsql as $$ begin
+               raise notice '%', current_setting('lock_timeout');
+               if new.organization_name = 'bad' then update counters set n = n + 1 where true; end if;
+               return new; end $$;
+           create trigger mine before update on tracked_repositories
+           for each row execute function count_it()"""
+    )
+    holder = database.connect(autocommit=False)
+    holder.execute("update counters set n = n")
+    waits: list[str] = []
+    world.connection.add_notice_handler(lambda notice: waits.append(notice.message_primary or ""))
+    answer = world.sweep()
+    assert (answer["changed"], len(answer["locked"])) == (9, 3)
+    first = waits.index("1ms")
+    assert set(waits[:first]) == {"1s"}
+    assert first <= len(repositories), "one attempt at all"
+    assert set(waits[first:]) == {"1ms"}
+    assert world.value("show lock_timeout") == "0"
 
 
 def test_a_row_whose_trigger_waits_for_a_lock_is_reported_as_held(world: World, database: object) -> None:

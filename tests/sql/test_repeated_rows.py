@@ -174,6 +174,24 @@ def test_one_workspace_twice_counts_once_and_two_that_become_one_are_seen(
 
 
 @repairers
+def test_a_unique_constraint_says_nothing_of_tables_that_inherit(
+    world: World, repair: Callable[..., Json]
+) -> None:
+    world.execute("create table older_memberships () inherits (workspace_repositories)")
+    repository = world.tracked()
+    first, second = world.add(repository), world.workspace()
+    world.execute(
+        "insert into older_memberships (workspace_id, repository_id) values (%s, %s)", second, repository
+    )
+    repair(world, repository)
+    assert rows(world, repository) == [Row("high", True, 2)]
+    world.execute("update older_memberships set workspace_id = %s", first)
+    assert repair(world, repository)["changed"] == 1
+    assert rows(world, repository) == [Row("high", True, 1)]
+    assert world.sweep()["examined"] == 0
+
+
+@repairers
 @pytest.mark.parametrize("column", ["workspace_id", "repository_id"])
 @pytest.mark.parametrize("own", [False, True], ids=["as installed", "an operator's definition"])
 def test_a_membership_that_lacks_an_id_counts_for_nothing(

@@ -74,6 +74,16 @@ def test_refusals_that_are_alike_are_told_once(world: World) -> None:
     assert refused["culprits"] == ["the constraint narrow of tracked_repositories"]
 
 
+def test_a_rule_that_only_our_form_of_a_write_can_t_have_is_found(world: World) -> None:
+    world.tracked()
+    world.execute(
+        """create table log (id uuid);
+           create rule log as on update to tracked_repositories do also insert into log values (new.id)"""
+    )
+    (refused,) = writes(world)["refused"]
+    assert "rules are not supported for data-modifying statements in WITH" in refused["message"]
+
+
 def test_who_may_not_write_tries_nothing(world: World) -> None:
     world.tracked()
     world.execute("revoke update on tracked_repositories from service_role; set role service_role")
