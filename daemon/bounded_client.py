@@ -1,12 +1,14 @@
-"""An HTTP client that gives up an answer that grows too large, or does not end.
+"""An HTTP client that gives up on an answer that grows too large, or does not end.
 
-An answer is held in memory as a whole before it is read, and some kilobytes of gzip can become gigabytes.
-What a page of our functions answers, or Inngest, is far below the limit. httpx's own time-outs are for each
-read, so an answer that comes byte by byte never meets one.
+An answer is held in memory as a whole before it is parsed, and some kilobytes of gzip can become gigabytes.
+So it is unpacked here, up to the limit: httpx unpacks whatever one read of the socket brings at once, which
+can be 60 MiB. Pages of our functions and answers of Inngest are far below the limit. httpx's own time-outs
+are for each read, so an answer that arrives byte by byte never meets one.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Final
 
 import anyio
@@ -15,6 +17,7 @@ import httpx
 from priorityd.core.errors import TransientError
 
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+_PACKED: Final = ("gzip", "deflate")
 _OF_THE_WIRE: Final = ("content-encoding", "content-length", "transfer-encoding")
 
 
@@ -26,6 +29,7 @@ class BoundedClient(httpx.AsyncClient):
 
     def __init__(self, *, total_seconds: float | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.headers["Accept-Encoding"] = ", ".join(_PACKED)
         self._total_seconds = total_seconds
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
@@ -56,12 +60,22 @@ async def _whole(response: httpx.Response) -> httpx.Response:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in (*_PACKED, "identity"):
+        raise httpx.DecodingError(f"unknown encoding {encoding:.40}", request=response.request)
+    # It recognises both formats.
+    unpacked = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in _PACKED else None
     content = bytearray()
-    async for part in response.aiter_bytes():
-        content += part
-        if len(content) > MAX_ANSWER_BYTES:
-            size = MAX_ANSWER_BYTES // 1024 // 1024
-            raise TransientError(f"an answer of more than {size} MiB was given up", reason="bad_answer")
+    try:
+        async for part in response.aiter_raw():
+            content += unpacked.decompress(part, MAX_ANSWER_BYTES + 1 - len(content)) if unpacked else part
+            if len(content) > MAX_ANSWER_BYTES:
+                size = MAX_ANSWER_BYTES // 1024 // 1024
+                raise TransientError(f"gave up on an answer of more than {size} MiB", reason="bad_answer")
+    except zlib.error as error:
+        raise httpx.DecodingError(str(error), request=response.request) from None
+    if content and unpacked and not unpacked.eof:
+        raise httpx.DecodingError("the compressed answer ends early", request=response.request)
     return bytes(content)
 
 

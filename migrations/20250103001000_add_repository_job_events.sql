@@ -56,7 +56,7 @@ begin
     end
     $$;
 
-    -- The payload of a job, from a column of type json or jsonb. json accepts what jsonb can't hold (\u0000, huge
+    -- The payload of a job, from a column of type json or jsonb. json accepts what jsonb can't hold (zero bytes, huge
     -- numbers): such a payload counts as none, so that one job can't make reading many fail.
     create or replace function priorityd.parsed_payload(p_payload anyelement)
     returns jsonb language plpgsql immutable as $$

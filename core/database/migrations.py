@@ -2,7 +2,7 @@
 
 A unit is one DO block, safe to apply again. Those that make tables and indexes are copied as they are; those
 that make functions become one block, so that all functions change in one transaction whatever client applies
-it.
+it. That block leaves out the comments between functions: the Supabase CLI reads no statement above 256 KiB.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ KINDS: Final[tuple[Kind, ...]] = ("tables", "functions")
 
 WRITTEN_FILES: Final = "*_priorityd_*.sql"
 
+_BETWEEN_FUNCTIONS: Final = re.compile(r"^ {0,4}--.*\n", re.MULTILINE)
 _BEGINS: Final = re.compile(r"do \$(tables|functions)\$")
 _MARK: Final = re.compile(r"^-- priorityd migration set (\d+): (tables|functions)\s*$", re.MULTILINE)
 _VERSION: Final = re.compile(r"[0-9]+_")
@@ -90,7 +91,7 @@ class _Written:
 
 
 def gather(files: Sequence[SqlFile]) -> dict[Kind, str]:
-    """The SQL of all units by kind, in the order of the files, with the files' comments.
+    """The SQL of all units by kind, in the order of the files.
 
     Raises:
         ValueError: A file holds anything but comments and units.
@@ -101,7 +102,7 @@ def gather(files: Sequence[SqlFile]) -> dict[Kind, str]:
         for kind in KINDS:
             chosen = [unit for unit in units if unit.kind == kind]
             if chosen:
-                about = f"-- {file.name}\n--\n{header}" if header else f"-- {file.name}"
+                about = f"-- {file.name}\n--\n{header}" if header and kind == "tables" else f"-- {file.name}"
                 sections[kind].append("\n\n".join([about, *map(_block, chosen)]))
     tables = "\n\n\n".join(sections["tables"])
     functions = "\n\n\n".join(sections["functions"])
@@ -113,7 +114,7 @@ def gather(files: Sequence[SqlFile]) -> dict[Kind, str]:
 
 def _block(unit: _Unit) -> str:
     if unit.kind == "functions":
-        return _joined(unit.comment, f"{unit.body.removesuffix(';')};")
+        return re.sub(r"\n{3,}", "\n\n", _BETWEEN_FUNCTIONS.sub("", f"{unit.body.removesuffix(';')};"))
     return _joined(unit.comment, f"do ${unit.kind}$\n{unit.body}\n${unit.kind}$;")
 
 

@@ -63,8 +63,8 @@ async def test_an_expression_without_effect_is_named_with_the_one_that_has(innge
     finding = findings["run priority"]
     assert (code, finding["outcome"]) == (0, "warning")
     assert finding["text"] == (
-        "priorities have no effect in app/sync ('event.data.priority' gives a decimal number, which Inngest"
-        " takes for 0), app/comments (it has no priority.run)"
+        "priorities have no effect in app/sync ('event.data.priority' gives a decimal number, which counts as"
+        " 0 for Inngest), app/comments (it has no priority.run)"
     )
     assert finding["remedy"].endswith(good)
     assert findings["Inngest event key"]["outcome"] == "ok"

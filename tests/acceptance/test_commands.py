@@ -186,7 +186,7 @@ async def test_a_rollback_names_the_rows_that_are_refused(stack: Stack) -> None:
         for each row when (old.repository_name = 'web') execute function no()"""
     )
     code, out, err = await stack.priorityd("rollback", "--yes")
-    assert (code, out) == (1, "1 repositories rolled back\n")
+    assert (code, out) == (1, "1 repository rolled back\n")
     assert err == f"priorityd: acme/web ({bad}): frozen (P0001)\n"
     assert (app.row(bad)[0], app.row(good)[0]) == ("high", "medium")
 

@@ -185,7 +185,7 @@ async def test_a_refused_change_is_parked_and_shown(stack: Stack, inngest: Innge
         await eventually(lambda: unfinished(stack) == 0)
         code, shown, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
         assert code == 0
-        assert "         1  changes that Inngest refused" in shown
+        assert "         1  changes refused by Inngest" in shown
 
 
 async def test_told_to_stop_it_announces_what_it_has_applied(stack: Stack, inngest: Inngest) -> None:

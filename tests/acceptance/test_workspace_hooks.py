@@ -121,7 +121,9 @@ class Defective(Store):
 
 async def test_a_defect_of_ours_can_not_harm_it_either(stack: Stack) -> None:
     async with open_store(f"http://127.0.0.1:{free_port()}", "a.b.c") as store:
-        assert not await hooks(Defective(store._client, store._api_key)).repository_added(uuid4(), uuid4())
+        assert not await hooks(Defective(store._client, store._api_key, store._url)).repository_added(
+            uuid4(), uuid4()
+        )
 
 
 async def test_nor_can_what_is_no_id_or_a_listener_that_fails(stack: Stack) -> None:

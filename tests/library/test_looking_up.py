@@ -32,7 +32,7 @@ async def test_whether_a_workspace_holds_a_repository_is_cached_until_it_is_forg
         assert await service.is_in_workspace(repository)
         stack.app.remove(workspace, repository)
         assert await service.is_in_workspace(repository)
-        service.forget_all()
+        service.forget(repository)
         assert not await service.is_in_workspace(repository)
 
 

@@ -47,7 +47,7 @@ async def test_what_is_known_is_remembered_until_it_is_said_to_have_changed(
     assert not await service.is_in_workspace(repository)
     assert await service.get_repository_priority(repository) == "medium"
     stack.app.add(workspace, repository)
-    service.forget_all()
+    service.forget(repository)
     assert await service.is_in_workspace(repository)
 
 

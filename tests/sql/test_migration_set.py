@@ -189,7 +189,7 @@ def test_two_who_apply_it_at_once_wait_for_each_other(bare: World, empty_databas
 
 _OUTBOX = ("0011",)
 _ORDERED_JOBS = ("0012", "0013", "0014", "0015", "0016", "0017", "0018")
-_TELEMETRY = ("0019", "0020")
+_TELEMETRY = ("0019", "0020", "0021")
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_uninstalling_tells_what_it_may_not_take_out_of_one(bare: World) -> None
         bare.execute("set local role owner_of_the_tables")
         undo_migrations(bare.connection)
         assert bare.value("select to_regnamespace('priorityd') is null")
-    assert sorted(line.partition(" is left in ")[0] for line in told if " is left in " in line) == [
+    assert sorted(line.partition(" stays in ")[0] for line in told if " stays in " in line) == [
         "public.tracked_repositories",
         "public.workspace_repositories",
     ]
