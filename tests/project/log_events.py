@@ -88,9 +88,10 @@ def _names(path: str, event: ast.expr) -> tuple[str, ...]:
 
 def _fields(call: ast.Call) -> Iterator[str]:
     for keyword in call.keywords:
-        if keyword.arg is not None:
+        # A traceback is named in words.
+        if keyword.arg is not None and keyword.arg != "exc_info":
             yield keyword.arg
-        else:
+        elif keyword.arg is None:
             yield from _UNPACKED[ast.unparse(keyword.value)]
 
 
