@@ -12,8 +12,9 @@
 -- Keeping lanes correct. One function places a lane from the current rows: waiting jobs, tracked row, memberships. *Hints*
 -- say for which repositories it must do so: queueing or cancelling jobs leaves hints, and so does every change recorded in
 -- repository_priority_changes, in its own transaction. A release follows all hints before it takes anything. Changes
--- without a hint (a priority written by hand) are found by check_job_lanes; a lane that is too high is also found by the
--- release itself, which reads the tracked row of what it takes.
+-- without a hint (a membership moved straight to another workspace, a priority written by hand) are found by
+-- check_job_lanes; a lane that is too high is also found by the release itself, which reads the tracked row of what it
+-- takes.
 --
 -- The number of hints. Hints are left only while some daemon releases jobs: each release declares this for some minutes in
 -- advance (released_until), and the first one after a pause compares all lanes with the waiting jobs (renew_releases).

@@ -30,7 +30,9 @@ do $functions$
 declare
     v_name text := 'rows';
 begin
+    -- It counts.
     create or replace function count_rows() returns bigint language sql as $$
+        -- All of them.
         select count(*) from rows;
     $$;
 end
@@ -82,24 +84,18 @@ do $functions$
 begin
 
 -- 20250103000000_add_rows.sql
---
--- What rows are.
--- Safe to apply again.
 
--- It isn't read
--- without this; really.
 declare
     v_name text := 'rows';
 begin
     create or replace function count_rows() returns bigint language sql as $$
+        -- All of them.
         select count(*) from rows;
     $$;
 end;
 
 
 -- 20250103000200_add_more.sql
---
--- More of it.
 
 begin
     perform count_rows();
@@ -128,7 +124,7 @@ def of_set(number: int, *, texts: dict[Kind, str] = TEXTS) -> tuple[SqlFile, ...
     return planned(package=Package("0.9", number, texts), now=NOW.replace(year=2025)).new
 
 
-def test_tables_stay_units_and_functions_become_one_with_what_is_said_about_each() -> None:
+def test_tables_stay_units_and_functions_become_one_without_the_comments_between_them() -> None:
     assert TEXTS == {"tables": TABLES, "functions": FUNCTIONS}
 
 
