@@ -91,7 +91,7 @@ async def test_a_lost_slot_is_announced_by_another_ok(
 ) -> None:
     session = database.connect()
     await client.join_live(binding())
-    misbehave(sandbox, "realtime/resubscribe?seconds=0.5")
+    misbehave(sandbox, "realtime/resubscribe?seconds=5")
     add_membership(session, "before the reader has seen that it has no slot any more, perhaps")
     slots = "select count(*) from pg_replication_slots where database = current_database()"
     while session.execute(slots).fetchone() != (0,):
