@@ -118,7 +118,7 @@ SITUATIONS = [
         "301: it has moved",
         _moved,
         "Supabase URL",
-        "answers 301, which redirects to http://127.0.0.1:",
+        "answers 301, a redirect to http://127.0.0.1:",
         78,
         "Set the URL to which it leads",
         "export SUPABASE_URL=http://127.0.0.1:",
