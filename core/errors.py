@@ -65,8 +65,8 @@ class PermanentError(PriorityError):
 
 
 class DoubtfulError(PermanentError):
-    """Refused, and the answer alone does not tell whether because of the key, a privilege, or the call
-    itself.
+    """A refusal that may be because of the key, a privilege, or the call itself: the answer alone does not
+    show which.
 
     `core.failures.judge` decides, from the result of a harmless call. `hint` is the database's own.
     """

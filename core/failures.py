@@ -117,7 +117,7 @@ def translate(
     # Codes of our own functions say nothing that their messages do not.
     text = message if code and code.startswith(_OUR_CODES) else f"{message.rstrip('.')} ({code or status})"
     if code in _NO_WRITES:
-        text += "; the database takes no writes"
+        text += "; the database accepts no writes"
     if code is None:
         return _without_code(status, text, is_supabase, retry_after_seconds)
     if code.startswith(_KEY_CODES):
@@ -178,7 +178,7 @@ def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> Pr
     if not isinstance(harmless, DoubtfulError):
         return harmless
     if harmless.code != _DENIED_CODE:
-        return KeyRefusedError(f"The key's role, {role}, is none: {harmless}")
+        return KeyRefusedError(f"The key's role, {role}, does not exist: {harmless}")
     if role in _STRANGERS:
         return KeyRefusedError(
             f"The key's role, {role}, may not do this; use the service_role key (or a secret key): {harmless}"
@@ -187,7 +187,7 @@ def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> Pr
 
 
 def grants(error: DoubtfulError, role: str) -> str:
-    """The statements that grant the role what it lacks, as exactly as the database's message tells."""
+    """The statements that grant the role what it lacks, as exactly as the database's message allows."""
     ours = f"grant usage on schema priorityd to {role}; select priorityd.grant_access()"
     if error.hint.startswith("grant "):
         return error.hint

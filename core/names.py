@@ -1,5 +1,5 @@
 """How a repository, a row or a job is called in what people read: `owner/name` with the id behind it, or the
-id alone where the application's tables tell no name.
+id alone where the application's tables have no name for it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from priorityd.daemon.clock import monotonic
 
 TICK_SECONDS: Final = 5.0
 STALLED_AFTER_SECONDS: Final = 60.0
-"""Longer than one call to Supabase may take with its retries, so that a slow answer is no stall."""
+"""Longer than a call to Supabase may take with its retries: a slow answer must not look like a stall."""
 
 
 class Liveness:

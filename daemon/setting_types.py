@@ -58,13 +58,13 @@ def _hexadecimal(value: SecretStr) -> SecretStr:
 
 
 def _cron_expression(value: str) -> str:
-    # CronSim also knows a sixth, for seconds, which nobody expects in first place.
+    # CronSim also accepts six fields; the first is then for seconds, which would be a surprise.
     if len(value.split()) != 5:
-        raise ValueError("is no cron expression of five fields")
+        raise ValueError("must be a cron expression with five fields")
     try:
         CronSim(value, _ANY_TIME)
     except CronSimError as error:
-        raise ValueError(f"is no cron expression of five fields: {error}") from None
+        raise ValueError(f"must be a cron expression with five fields: {error}") from None
     return value
 
 

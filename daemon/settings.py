@@ -320,7 +320,7 @@ def _unreadable(error: Exception, secrets: Path | None) -> str:
         except OSError as unreadable:
             return f"can't read {path}: {unreadable.strerror}"
         except UnicodeError:
-            return f"{path} is no UTF-8 text"
+            return f"{path} is not UTF-8 text"
     return str(error.__cause__ or error)
 
 

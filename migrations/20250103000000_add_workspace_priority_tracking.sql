@@ -129,7 +129,7 @@ begin
     end
     $$;
 
-    -- Raises where one of the two is no table, and for columns that exist already and can't be written.
+    -- Raises if one of the two is not a table, and for columns that exist already and can't be written.
     create or replace function priorityd.demand_tables()
     returns void language plpgsql stable as $$
     declare
@@ -139,7 +139,7 @@ begin
         select string_agg(c.relname, ', ' order by c.relname) into v_wrong from pg_class c
         where c.oid in (c_table, 'public.workspace_repositories'::regclass) and c.relkind not in ('r', 'p');
         if v_wrong is not null then
-            raise exception 'priorityd needs tables, and no views or foreign tables: %', v_wrong
+            raise exception 'priorityd needs tables, not views or foreign tables: %', v_wrong
                 using errcode = 'wrong_object_type',
                       hint = 'Rename it, and give its name to the table; priorityd.memberships() may read what you like.';
         end if;

@@ -80,7 +80,7 @@ begin
         v_valid boolean;
         v_statements text[] := '{}';
     begin
-        -- The name may be that of an index of the table that was there before this one.
+        -- An index of that name may belong to a table that this one has replaced.
         if not exists (
             select from pg_index i where i.indexrelid = to_regclass('public.' || p_name) and i.indrelid = p_table
         ) then
@@ -123,8 +123,8 @@ begin
     end
     $$;
 
-    -- The missing indexes, with the statements that build them. One whose build was interrupted exists, but is useless. Of
-    -- those of other tables only what was made here is dropped: its table has been swapped for another.
+    -- The missing indexes, with the statements that build them. One whose build was interrupted exists, but is useless. An
+    -- index of that name on another table is dropped only if it was made here: its table has been swapped for another.
     create or replace function priorityd.missing_indexes(p_concurrently boolean default false)
     returns table (name name, table_name name, statements text[])
     language sql stable as $$
@@ -158,7 +158,7 @@ begin
         )
     $$;
 
-    -- Raises where one of these names is that of something else.
+    -- Raises if something else has one of these names.
     create or replace function priorityd.demand_index_names()
     returns void language plpgsql stable as $$
     declare
@@ -205,7 +205,7 @@ end
 $tables$;
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Finding what is wrong. Ranges are of repositories, after p_after and up to p_until; null is no bound.
+-- Finding what is wrong. Ranges are of repositories, after p_after and up to p_until; null means no bound.
 -- ---------------------------------------------------------------------------------------------------------------
 
 do $functions$
@@ -246,7 +246,7 @@ begin
             and (p_after is null or t.repository_id > p_after) and (p_until is null or t.repository_id <= p_until)
     $$;
 
-    -- The rows without a repository: in a range of keys they stand by their own ids.
+    -- The rows without a repository: in a range of keys they are ordered by their own ids.
     create or replace function priorityd.nameless_between(p_after uuid, p_until uuid)
     returns table (id uuid, drifted boolean)
     language sql stable as $$
@@ -255,7 +255,7 @@ begin
         where t.repository_id is null and (p_after is null or t.id > p_after) and (p_until is null or t.id <= p_until)
     $$;
 
-    -- Repositories of which memberships and tracked rows disagree, those without any tracked row included. One pass over
+    -- Repositories whose memberships and tracked rows disagree, including those without a tracked row. One pass over
     -- the memberships beside one over the flagged rows, both in repository order from indexes; tracked rows outside
     -- workspaces are not read. Where a repository may have several rows, one of them can be right and flagged and another
     -- not: then all are read. Rows that contradict themselves are found by other means.
@@ -267,8 +267,9 @@ begin
     -- indexes; little of it is used otherwise.
     set enable_hashjoin = off
     set enable_hashagg = off
-    -- Else the planner takes the table's rows for cached and free, and chooses between the index of pairs and one of the
-    -- application's on the repository alone by their heights: reading the rows as well takes several times as long.
+    -- Otherwise the planner takes the table's rows for cached and free, and may prefer an index of the application's on the
+    -- repository alone to the index of pairs, only because it is less high: reading the rows as well takes several times as
+    -- long.
     set effective_cache_size = '1MB'
     set work_mem = '64MB'
     as $$

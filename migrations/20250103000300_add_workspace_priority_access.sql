@@ -95,7 +95,7 @@ begin
                     execute format('grant %s on %s to %I', v_rights, v_object.name, v_role.rolname);
                 end if;
             end loop;
-            -- Those in the schema priorityd have row level security only if an event trigger of the application's sees to it.
+            -- Those in the schema priorityd have row level security only if an event trigger of the application's enables it.
             if not v_role.rolbypassrls then
                 perform priorityd.let_see(c.oid, v_role.rolname, 'all')
                 from pg_class c
@@ -182,8 +182,8 @@ begin
     -- PostgREST reads it from the function and sets it for the transaction, as it does with default_transaction_isolation.
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- Checks all deferred constraints now, and leaves them as they were: a caller whose transaction this is may go on to
-    -- rely on them, so what this does is taken back.
+    -- Checks all deferred constraints now, but leaves them deferred: the caller's transaction may still rely on that, so the
+    -- setting is rolled back.
     create or replace function priorityd.check_deferred()
     returns void language plpgsql as $$
     declare
@@ -197,8 +197,9 @@ begin
     end
     $$;
 
-    -- After a trigger of the application had to wait for a lock: somebody may wait for a row of this transaction by now, so
-    -- no more is waited in it. Else the two could end in a deadlock, and the other be the one that is ended.
+    -- To be called after a trigger of the application had to wait for a lock. By then another session may be waiting for a
+    -- row of this transaction, which must therefore not wait again: the two could deadlock, and PostgreSQL could end the
+    -- other one.
     create or replace function priorityd.wait_no_more(p_state text)
     returns void language plpgsql as $$
     begin
@@ -229,7 +230,7 @@ begin
     end
     $$;
 
-    -- Numbers that are not finite are in no range.
+    -- Numbers that are not finite are outside every range.
     create or replace function priorityd.check_range(
         p_name text, p_value double precision, p_least double precision, p_most double precision
     )
@@ -262,7 +263,7 @@ begin
     $$;
 
     -- Whether a unique index guarantees that no two rows of the table are equal in these columns, nulls aside. An index
-    -- knows nothing of tables that inherit from its own, whose rows are read as well.
+    -- does not cover tables that inherit from its own, whose rows are read as well.
     create or replace function priorityd.is_unique(p_table regclass, p_columns name[])
     returns boolean language sql stable as $$
         select not exists (
@@ -311,7 +312,7 @@ begin
     end
     $$;
 
-    -- Repositories as people know them, `owner/name`: from repositories, else from what the tracked row says.
+    -- The names of repositories, `owner/name`: from repositories, else from the columns of the tracked row.
     create or replace function priorityd.repository_names(p_repository_ids uuid[])
     returns table (repository_id uuid, name text)
     language plpgsql stable as $$
@@ -341,7 +342,7 @@ begin
     end
     $$;
 
-    -- The tracked rows among these that have no repository yet, by what they say themselves.
+    -- The names of those of these tracked rows that have no repository yet, from their own columns.
     create or replace function priorityd.row_names(p_ids uuid[])
     returns table (id uuid, name text)
     language plpgsql stable as $$
@@ -356,8 +357,8 @@ begin
     end
     $$;
 
-    -- The reverse: the repositories that people know by these names. One name may be that of several; and it is a
-    -- repository's only where priorityd.repository_names tells it. Owners and names may have a slash in them.
+    -- The reverse: the repositories with these names. Several may have the same one; and only a name that
+    -- priorityd.repository_names gives counts. Owners and names may contain a slash.
     create or replace function priorityd.repositories_named(p_names text[])
     returns table (repository_id uuid, name text)
     language plpgsql stable as $$

@@ -169,7 +169,7 @@ begin
         );
     end if;
 
-    -- Did only a part of what was meant for a row take effect?
+    -- Whether only a part of what was intended for a row took effect.
     create or replace function priorityd.is_half_written(o priorityd.outcome)
     returns boolean language sql immutable as $$
         select o.reached
@@ -179,7 +179,7 @@ begin
                 is distinct from (o.old_priority, o.old_is_workspace_repo, o.old_manual_priority)
     $$;
 
-    -- The outcomes as the rows are by now: a trigger that fires after the UPDATE may have changed them again, which
+    -- The outcomes, with the rows as they are now: a trigger that fires after the UPDATE may have changed them again, which
     -- RETURNING does not see.
     create or replace function priorityd.read_back(p_outcomes priorityd.outcome[])
     returns priorityd.outcome[] language plpgsql as $$

@@ -87,7 +87,7 @@ begin
                         'repository_id', j.repository_id,
                         'name', c.name,
                         'sqlstate', j.sqlstate,
-                        'message', coalesce(j.message, 'a trigger or rule of the application kept the row from changing so')
+                        'message', coalesce(j.message, 'a trigger or rule of the application did not let the row change as it should')
                     )
                     order by j.id
                 ) filter (where j.failed),
@@ -275,7 +275,7 @@ begin
     end
     $$;
 
-    -- One page of the full resync: some p_limit tracked rows after the key p_after, null being the start. `next_after` is
+    -- One page of the full resync: about p_limit tracked rows after the key p_after, null being the start. `next_after` is
     -- where the next page starts, null at the end.
     --
     -- Pages are ranges of keys. Within one the memberships are a range of their index too, so each is read once in a whole

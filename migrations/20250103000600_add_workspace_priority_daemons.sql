@@ -49,7 +49,7 @@ begin
 
     -- What Realtime can hear of the tables that are followed. Decided by what PostgreSQL publishes, not by lists of names:
     -- a table may be published by itself, with its schema, with all tables, or as its partitions. `listed`: under its own
-    -- name, which a subscription demands. `flaws`: what does not come through all the same. `identified`: its UPDATEs and
+    -- name, which a subscription demands. `flaws`: what does not come through nevertheless. `identified`: its UPDATEs and
     -- DELETEs can name their rows; publishing a table makes them fail where they can't.
     create or replace function priorityd.followed_tables()
     returns table (name text, partitioned boolean, listed boolean, identified boolean, flaws text[])
@@ -112,7 +112,7 @@ begin
     loop
         v_statement := format('alter publication supabase_realtime add table public.%I', v_table.name);
         if v_table.flaws <> '{}' then
-            raise warning 'supabase_realtime publishes not all of %: %', v_table.name, array_to_string(v_table.flaws, '; ')
+            raise warning 'supabase_realtime does not publish all of %: %', v_table.name, array_to_string(v_table.flaws, '; ')
                 using hint = 'What does not come through will be found by sweeps only.';
         elsif not v_table.identified then
             -- The application's writes matter more than hearing of them at once.
@@ -145,7 +145,7 @@ begin
         return;
     end if;
 
-    -- A sign of life that comes back through the change stream. Rows of daemons that are gone are cleared away, as are rows
+    -- A sign of life that comes back through the change stream. Rows of daemons that are gone are deleted, as are rows
     -- that were written while the clock was wrong.
     create or replace function public.beat_workspace_priorities(p_daemon_id uuid)
     returns jsonb language plpgsql
@@ -162,7 +162,7 @@ begin
         values (p_daemon_id, v_beat_at)
         on conflict (daemon_id) do update set beat_at = excluded.beat_at;
 
-        -- Two daemons may clear at the same time: neither waits for the other.
+        -- Two daemons may delete at the same time: neither waits for the other.
         delete from public.workspace_priority_heartbeats h
         where h.daemon_id in (
             select old.daemon_id from public.workspace_priority_heartbeats old
@@ -190,7 +190,7 @@ begin
         v_answer jsonb;
     begin
         perform public.beat_workspace_priorities(p_daemon_id);
-        -- The negation lets null and NaN (which is greater than any number) not pass.
+        -- Negated, so that null and NaN (which is greater than any number) do not pass.
         if (p_seconds > 0 and p_seconds <= c_longest) is not true then
             raise exception 'p_seconds is %, but must be above 0 and at most %', coalesce(p_seconds::text, 'null'), c_longest
                 using errcode = 'invalid_parameter_value';
@@ -199,7 +199,7 @@ begin
         insert into priorityd.leases as l (name, daemon_id, expires_at)
         values ('timer', p_daemon_id, clock_timestamp() + make_interval(secs => p_seconds))
         on conflict (name) do update set daemon_id = excluded.daemon_id, expires_at = excluded.expires_at
-        -- The time after the row was locked: the session waited for may have renewed the lease.
+        -- The time after the row was locked: the session that held the lock may have renewed the lease.
         where l.daemon_id = excluded.daemon_id
             or l.expires_at not between clock_timestamp() and clock_timestamp() + make_interval(secs => c_longest);
 

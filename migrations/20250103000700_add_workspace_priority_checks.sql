@@ -36,7 +36,7 @@ begin
     end
     $$;
 
-    -- How much a DELETE of a membership tells through the change stream.
+    -- How much of a deleted membership the change stream shows.
     create or replace function priorityd.check_membership_table()
     returns jsonb language sql stable as $$
         select jsonb_build_object(
@@ -70,7 +70,7 @@ begin
         ) t
     $$;
 
-    -- What would have a followed table published whole, by the table, as far as that breaks nothing: where some published
+    -- By table, the statements that publish a followed table completely, as far as that breaks nothing: if some published
     -- table can't name its rows, publishing more kinds of changes would make the application's writes to it fail.
     create or replace function priorityd.publication_repairs(p_unsafe text[])
     returns jsonb language sql stable as $$
@@ -188,7 +188,7 @@ begin
     $$;
 
     -- Writes a tracked row as a sync would, to high or to medium, and takes that back at once, with all that the
-    -- application's triggers did. Null if nothing stood in the way, or if somebody holds the row: nobody waits for this.
+    -- application's triggers did. Null if nothing stood in the way, or if the row is locked: it is not waited for.
     create or replace function priorityd.try_write(p_id uuid, p_high boolean)
     returns jsonb language plpgsql as $$
     declare
@@ -210,7 +210,7 @@ begin
             if not found then
                 return null;
             end if;
-            -- In the form in which priorities are written: PostgreSQL allows some rules elsewhere, but not in it.
+            -- In the form in which priorities are written: PostgreSQL allows some rules in other forms, but not in this one.
             with written as (
                 update public.tracked_repositories tr
                 set priority = v_priority, is_workspace_repo = p_high, workspace_count = v_count,
@@ -233,7 +233,7 @@ begin
                 if v_state in ('55P03', '40P01') or v_state = c_taken_back and v_kept then
                     return null;
                 end if;
-                -- Of the server, not of the row: it takes no writes, or has no room.
+                -- The fault is the server's, not the row's: it accepts no writes, or has no room.
                 if v_state = '25006' or v_state ~ '^(53|57|58)' then
                     raise;
                 end if;
@@ -263,7 +263,7 @@ begin
         )
     $$;
 
-    -- What the application says to writes of some tracked rows; of several refusals alike one is told, with their number.
+    -- What the application says to writes of some tracked rows; of several equal refusals one is listed, with their number.
     create or replace function priorityd.try_writes()
     returns jsonb language plpgsql as $$
     declare

@@ -18,7 +18,7 @@ begin
         end
     $$;
 
-    -- The tracked rows of these repositories; of several of one, that which means most for its jobs.
+    -- The tracked rows of these repositories; if a repository has several, the most relevant one for its jobs.
     create or replace function priorityd.tracked_rows_of(p_repository_ids uuid[])
     returns table (repository_id uuid, priority text, is_workspace_repo boolean, workspace_count integer)
     language sql stable as $$
@@ -40,8 +40,8 @@ begin
         from priorityd.tracked_rows_of(p_repository_ids) t
     $$;
 
-    -- The repositories with these ids, and those that people know by these names, `owner/name`, each once. What nobody knows
-    -- is absent; a name may be that of several. `tracked` tells whether there is a row that has a priority.
+    -- The repositories with these ids, and those with these names, `owner/name`, each once. Unknown ones are absent; several
+    -- may have the same name. `tracked`: there is a row that has a priority.
     create or replace function public.find_repositories(
         p_repository_ids uuid[] default '{}', p_names text[] default '{}'
     )
@@ -100,7 +100,7 @@ begin
     -- Explaining: only some entries of each kind are shown, with their total.
     -- ---------------------------------------------------------------------------------------------------------------
 
-    -- What the application calls these workspaces, by a name or else a slug, if it does and the caller may read it.
+    -- What the application calls these workspaces, by a name or else a slug, if there is one and the caller may read it.
     create or replace function priorityd.workspace_names(p_ids text[])
     returns jsonb language plpgsql stable as $$
     declare
@@ -123,7 +123,7 @@ begin
     end
     $$;
 
-    -- The time that an application's column tells, whatever its type; null where that is none, or none of our calendar.
+    -- The time in a column of the application's, whatever its type; null if it is not a time, or far out of range.
     create or replace function priorityd.time_told(p_text text)
     returns timestamptz language plpgsql stable as $$
     declare
@@ -170,7 +170,7 @@ begin
         )
     $$;
 
-    -- The tracked rows of a repository, each with what it should be; the one that means most comes first.
+    -- The tracked rows of a repository, each with what it should be; the most relevant one comes first.
     create or replace function priorityd.explained_rows(p_repository_id uuid, p_most integer)
     returns jsonb language sql stable as $$
         select to_jsonb(array(

@@ -1,4 +1,4 @@
--- What others order: manual overrides, the rollback of everything, and trimming the record.
+-- What is done on request: manual overrides, the rollback of everything, and trimming the record.
 
 do $functions$
 begin
@@ -23,8 +23,8 @@ begin
     $$;
 
     -- Sets the override of a repository, or clears it with null, and makes its row right in the same write: a cleared
-    -- override must not be found again as a 'high' that somebody set. Of several rows of the repository all are pinned, or
-    -- none if one of them is held or refused. `old_manual_priority` is what the override was, of several the highest.
+    -- override must not be found again as a 'high' that somebody set. If the repository has several rows, all of them are
+    -- pinned; or none, if one is locked or refused. `old_manual_priority` is the previous override, the highest of several.
     create or replace function public.set_manual_priority(p_repository_id uuid, p_priority text)
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -62,7 +62,7 @@ begin
                 v_written.refused #>> '{0,message}', coalesce(v_written.refused #>> '{0,sqlstate}', 'no error')
                 using errcode = 'PT422', hint = 'Nothing was changed.';
         end if;
-        -- Nobody comes back for this one by themselves, so it may not just be reported.
+        -- Nothing retries this, so it is an error and not only listed in the answer.
         if v_written.locked <> '[]' then
             raise exception 'repository % is being changed by another transaction', priorityd.known_as(p_repository_id)
                 using errcode = 'PT409', hint = 'Nothing was changed. Try again in a moment.';
@@ -73,8 +73,8 @@ begin
     end
     $$;
 
-    -- Takes these rows back. Rows that somebody else holds are not waited for, but counted. Those that the application
-    -- refuses to change are found as in priorityd.write_rows, p_most of them by themselves; `unwritten` counts them all.
+    -- Rolls these rows back. Rows locked by others are not waited for, but counted. Those that the application refuses to
+    -- change are found as in priorityd.write_rows, up to p_most of them one by one; `unwritten` counts them all.
     create or replace function priorityd.roll_back(
         p_ids uuid[], p_most integer, out changed bigint, out locked bigint, out unwritten bigint, out refused jsonb
     )
@@ -142,7 +142,7 @@ begin
             from written w
             join before b on b.id = w.id;
             if v_partly > 0 or changed < cardinality(v_locked) then
-                raise exception 'a trigger or rule of the application kept the row from changing so'
+                raise exception 'a trigger or rule of the application did not let the row change as it should'
                     using errcode = 'triggered_data_change_violation';
             end if;
             perform priorityd.check_deferred();
@@ -151,7 +151,7 @@ begin
         exception
             when others or assert_failure then
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
-                -- Of the server, not of a row: see priorityd.try_write.
+                -- The fault is the server's, not a row's: see priorityd.try_write.
                 if v_state = '25006' or v_state ~ '^(53|57|58)' then
                     raise;
                 end if;
@@ -182,10 +182,10 @@ begin
     end
     $$;
 
-    -- Takes everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
-    -- Explicit overrides are adopted first, so they stay. Stop the daemon before: it would set all this again. `locked`
-    -- says how many rows somebody else held: another call does them. `refused` has some of the `unwritten` ones, which
-    -- the application refuses to have changed.
+    -- Rolls everything back: flags off, counts 0, and the priority that each repository has outside workspaces.
+    -- Explicit overrides are adopted first, so they stay. Stop the daemon first: it would set all this again. `locked`
+    -- counts the rows locked by others: another call rolls them back. `refused` lists some of the `unwritten` rows, which
+    -- the application refuses to change.
     create or replace function public.rollback_workspace_priorities()
     returns jsonb language plpgsql
     set search_path = public, extensions

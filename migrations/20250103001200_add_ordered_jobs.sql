@@ -18,16 +18,16 @@
 --
 -- The number of hints. Hints are left only while some daemon releases jobs: each release declares this for some minutes in
 -- advance (released_until), and the first one after a pause compares all lanes with the waiting jobs (renew_releases).
--- There is no second hint for the same type and repository: instead, the transaction that would leave one holds the
--- existing one until it ends; a release follows a held hint, but leaves it in place for the next release. So nobody waits,
--- and only transactions that run at the same moment may leave a hint each.
+-- There is no second hint for the same type and repository: instead, the transaction that would leave one keeps the
+-- existing one locked until it ends; a release follows a locked hint, but leaves it in place for the next release. So
+-- nobody waits, and only transactions that run at the same moment may leave a hint each.
 --
 -- Dead rows. A release never reads them. A forgotten transaction keeps all of them in the indexes, so every search begins
 -- at a mark below which there is nothing, jobs in flight are found by their ids, and hints by the transactions that left
 -- them.
 --
 -- Locks. There is one release at a time: it holds the only row of priorityd.release_state, alone writes lanes and turns,
--- and takes milliseconds; another one that comes meanwhile returns at once. Queueing jobs and changing priorities only
+-- and takes milliseconds; another one that starts meanwhile returns at once. Queueing jobs and changing priorities only
 -- insert, so they never wait for a release. The application's tables get no trigger, no column and no index: a large
 -- background_jobs stays as it is.
 --
@@ -213,9 +213,9 @@ begin
     end
     $$;
 
-    -- Locks these rows of background_jobs; returns those that nobody else holds, including ids without a row. A single row
-    -- is waited for. Several are not: the others would be held meanwhile, and a transaction that holds one of them and
-    -- waits for another would end in a deadlock.
+    -- Locks these rows of background_jobs; returns those that nobody else has locked, including ids without a row. A single
+    -- row is waited for. Several are not: while waiting for one of them this would keep the others locked, which could end
+    -- in a deadlock.
     create or replace function priorityd.lock_job_rows(p_job_ids uuid[])
     returns uuid[] language plpgsql as $$
     declare

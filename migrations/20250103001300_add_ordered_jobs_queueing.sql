@@ -199,12 +199,12 @@ begin
     $$;
 
     -- Leaves hints at the lanes of these (job type, repository) pairs (null: all types), and returns how many. An existing
-    -- hint is not repeated but held, so that it is followed once more after this transaction. To be called after writing
+    -- hint is not repeated but locked, so that it is followed once more after this transaction. To be called after writing
     -- what the hints are about.
     create or replace function priorityd.leave_job_hints(p_job_types text[], p_repository_ids uuid[])
     returns bigint language plpgsql as $$
     declare
-        -- At other isolation levels a transaction may not see that jobs are released by now, and can't hold a row that has
+        -- At other isolation levels a transaction may not see that jobs are released by now, and can't lock a row that has
         -- changed since it began.
         c_up_to_date constant boolean := current_setting('transaction_isolation') like 'read %';
         -- A released_until further ahead was written before the clock was set back.

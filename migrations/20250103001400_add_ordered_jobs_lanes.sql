@@ -192,7 +192,7 @@ begin
     end
     $$;
 
-    -- Deletes hints that have been followed, except those that are held: they must be followed again.
+    -- Deletes hints that have been followed, except those that are locked: they must be followed again.
     create or replace function priorityd.forget_job_hints(p_ids bigint[])
     returns void language plpgsql as $$
     declare

@@ -8,8 +8,8 @@ begin
     end if;
 
     -- The priority that the next job of a type is taken from, and whether that is a promotion; core/jobs/release_policy.py
-    -- explains it. Arguments: whether a high job waits, how long the oldest medium and low ones have waited (null: none
-    -- waits), and whether the last release of this type was a promotion. `priority` is null if no job waits.
+    -- explains it. Arguments: whether a high job waits, how long the oldest medium and low ones have waited (null: no
+    -- job waits), and whether the last release of this type was a promotion. `priority` is null if no job waits.
     create or replace function priorityd.choose_job_priority(
         p_high_waits boolean,
         p_medium_seconds double precision,
@@ -105,7 +105,7 @@ begin
     end
     $$;
 
-    -- The lane from which the next job of a type is taken, null if none waits. `turn` is the turn that a high job uses up.
+    -- The lane from which the next job of a type is taken, null if no job waits. `turn` is the turn that a high job uses up.
     -- `again`: something was corrected on the way, so choose again.
     create or replace function priorityd.choose_lane(
         p_type priorityd.job_types,

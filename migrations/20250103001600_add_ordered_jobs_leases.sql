@@ -8,7 +8,7 @@ begin
         return;
     end if;
 
-    -- These jobs, each with its repository and the name of that: what is told to people of single jobs.
+    -- These jobs, each with its repository and the repository's name, for messages about single jobs.
     create or replace function priorityd.named_jobs(p_jobs jsonb[])
     returns jsonb language plpgsql stable as $$
     begin
@@ -81,7 +81,7 @@ begin
             select b.id from public.background_jobs b where b.id = any (v_ids) order by b.id for no key update skip locked
         );
         perform priorityd.end_jobs(
-            v_free, array_fill(format('nobody reported on it within %s leases', p_terms.most_leases), array[cardinality(v_free)]),
+            v_free, array_fill(format('no report came within %s leases', p_terms.most_leases), array[cardinality(v_free)]),
             'failed'
         );
         delete from priorityd.ordered_jobs o
@@ -92,7 +92,7 @@ begin
     $$;
 
     -- Takes jobs whose lease has expired out of flight, and also those that this daemon took and did not send: a daemon asks
-    -- for more only when it has none left to send, so it never got the answer. Jobs that were sent and not reported on are
+    -- for more only when it has none left to send, so it never got the answer. Jobs that were sent and got no report are
     -- lost and set aside: they take up no place and no lane. The others go back into their lanes, and so do jobs whose time
     -- aside is over and that were never lost. The answer counts the lost ones by their priority at release.
     create or replace function priorityd.end_leases(p_terms priorityd.release_terms)
@@ -261,7 +261,7 @@ begin
 
     -- Ends jobs that Inngest will never accept as failed, with the reason if the table has a column for it. Those whose
     -- row the application does not let us write are `refused`; they are taken off the list as well. Those whose rows others
-    -- hold stay on it, and are released once more when their claim ends.
+    -- have locked stay on it, and are released once more when their claim ends.
     create or replace function public.fail_refused_jobs(p_job_ids uuid[], p_reasons text[])
     returns jsonb language plpgsql
     set search_path = public, extensions
@@ -286,8 +286,8 @@ begin
     $$;
 
     -- Records what Inngest says about lost jobs: one that is running is in flight again, for p_lease_seconds from now; one
-    -- that has ended gets the same status in background_jobs, unless others hold its row: then it stays lost, and is asked
-    -- about again.
+    -- that has ended gets the same status in background_jobs, unless its row is locked: then it stays lost, and Inngest is
+    -- asked again.
     create or replace function public.settle_lost_jobs(
         p_job_ids uuid[], p_statuses text[], p_lease_seconds double precision default 3600
     )
@@ -319,7 +319,7 @@ begin
             );
             continue when v_ids = '{}';
             v_ended := priorityd.end_jobs(
-                v_ids, array_fill('nobody reported on it; Inngest says: ' || v_status, array[cardinality(v_ids)]), v_status
+                v_ids, array_fill('no report came; Inngest says: ' || v_status, array[cardinality(v_ids)]), v_status
             );
             v_refused := v_refused || v_ended.refused;
             delete from priorityd.ordered_jobs o where o.job_id = any (v_ids);

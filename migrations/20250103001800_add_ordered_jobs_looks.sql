@@ -83,7 +83,7 @@ begin
 
     -- Cancels these jobs, or all of a repository (of one type), if they are still waiting. `in_flight` counts those that
     -- can't be called back, `refused` lists those whose rows the application's triggers or checks do not let change, and
-    -- `locked` counts those whose rows others hold: another call cancels them.
+    -- `locked` counts those whose rows others have locked: another call cancels them.
     create or replace function public.cancel_ordered_jobs(
         p_job_ids uuid[] default null,
         p_repository_id uuid default null,

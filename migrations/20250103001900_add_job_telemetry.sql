@@ -192,7 +192,7 @@ begin
     $$;
 
     -- The next p_limit queued jobs after a key: how many there were, the key of the last, and their groups. The first job
-    -- of a group is the oldest that has neither started nor been released: one that was may be at work without having said so,
+    -- of a group is the oldest that has neither started nor been released: one that was may run without having said so,
     -- or be lost. A job waits for others of its type, where the table has types.
     v_type := case
         when exists (

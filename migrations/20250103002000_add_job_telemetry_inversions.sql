@@ -9,7 +9,7 @@ begin
     end if;
 
     -- The ordered jobs that were sent within the last minute before p_until: they wait until they say that they have started.
-    -- Of one that has not for longer nobody knows whether it waits, is at work or is lost.
+    -- If one has not said so for longer, it is unknown whether it waits, runs or is lost.
     create or replace function priorityd.jobs_about_to_start(p_until timestamptz)
     returns uuid[] language plpgsql stable as $$
     declare
@@ -41,11 +41,11 @@ begin
         ) l
     $$;
 
-    -- The jobs that started after p_from, and those that they may have overtaken: that still wait or have been cancelled
-    -- since. Of what is queued the groups of a walk (p_queue) name the jobs to look at: their first ones.
+    -- The jobs that started after p_from, and those that they may have overtaken: those that still wait, or have been
+    -- cancelled since. Of the queued jobs, only the first of each group of a walk (p_queue) need be looked at.
     --
-    -- A job waits until it starts or, if it never does, until it is cancelled. `first_turn`: one that had failed before
-    -- its start has had its turn already, and is nobody that was overtaken.
+    -- A job waits until it starts or, if it never does, until it is cancelled. `first_turn`: a job that had failed
+    -- before its start has had its turn already, so it was not overtaken.
     v_type := case
         when exists (
             select from pg_attribute
@@ -101,8 +101,8 @@ begin
         $$;
     $definition$, v_type);
 
-    -- The same with the priority of each, and since when it waits with that: one that was queued with its priority from
-    -- its creation on, another since its repository has it.
+    -- The same with the priority of each, and since when it has waited with it: since its creation if it was queued with
+    -- that priority, else since its repository has had it.
     create or replace function priorityd.ranked_job_waits(p_from timestamptz, p_until timestamptz, p_queue jsonb)
     returns table (
         id uuid, repository_id uuid, type text, created_at timestamptz, started_at timestamptz, waited_until timestamptz,
@@ -135,10 +135,10 @@ begin
     $$;
 
     -- The same, judged: a job overtook another if it started, not after p_until, p_margin_seconds or more before one of a
-    -- higher priority that was queued no later. A promotion is counted by itself and is none.
+    -- higher priority that was queued no later. Promotions are counted separately.
     --
-    -- Going backwards through the ends of all waits, the earliest since when a job waits with its priority, seen so far,
-    -- tells whether a start came too early: one pass, no comparison of every job with every other.
+    -- Going backwards through the ends of all waits, the earliest beginning of a wait seen so far shows whether a start
+    -- came too early: one pass, instead of comparing every job with every other.
     create or replace function priorityd.judged_job_waits(
         p_from timestamptz, p_until timestamptz, p_queue jsonb, p_margin_seconds double precision
     )

@@ -140,7 +140,7 @@ begin
         v_reason text := priorityd.explain_background_jobs();
         v_cursor priorityd.job_cursor;
         v_turned record;
-        -- A repeated page may be followed by another; the next call tells.
+        -- A repeated page may be followed by another; the next call finds out.
         v_more boolean := true;
     begin
         perform priorityd.check_limit(p_limit);

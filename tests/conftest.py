@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 if sys.dont_write_bytecode:
-    # As in many a container. Every worker would rewrite and compile all tests anew, and every process that a
+    # As in many a container. Every worker would rewrite and compile all tests again, and every process that a
     # test starts would compile us. Kept aside it leaves nothing among the sources.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or it was -B
     sys.dont_write_bytecode = False

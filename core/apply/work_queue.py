@@ -5,7 +5,7 @@ A key is a repository id. It is in at most one of these sets, with one exception
 - *dirty*: its row may be wrong; it is *due* at a certain time.
 - *processing*: a worker has taken it. A change that arrives meanwhile makes it dirty again as well, and it
   runs once more after the worker is done.
-- *parked*: its work failed for good. It comes back with the next change, or when `unpark` is called.
+- *parked*: its work failed permanently. It comes back with the next change, or when `unpark` is called.
 
 Debounce: the first change of a quiet key is due at once. A change within the debounce window after the key
 was taken waits until the window has passed without another, but at most `max_wait_seconds` after the first
@@ -132,7 +132,7 @@ class WorkQueue:
             self._put_back(item, now + max(delay, least_seconds))
 
     def park(self, item: WorkItem, reason: str) -> None:
-        """The work for this key failed for good. A change that arrived meanwhile brings it back at once."""
+        """The work for this key failed permanently. A change that arrived meanwhile revives it at once."""
         self._processing.pop(item.key, None)
         waiting = self._dirty.get(item.key)
         if waiting is None:

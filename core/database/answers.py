@@ -185,6 +185,7 @@ class SyncResult:
         self.refused += (row for row in answer.refused if row.for_good)
         for row in answer.refused:
             if not row.for_good:
-                self.fail(f"the database takes no writes: {row.reason}", unavailable=True)
+                self.fail(f"the database accepts no writes: {row.reason}", unavailable=True)
         if answer.locked:
-            self.fail(f"{len(answer.locked)} rows are locked by another transaction")
+            rows = "1 row is" if len(answer.locked) == 1 else f"{len(answer.locked):,} rows are"
+            self.fail(f"{rows} locked by other transactions")

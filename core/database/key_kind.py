@@ -48,18 +48,19 @@ def why_useless(key: str, reference: str | None, now: datetime) -> str | None:
     if reference and isinstance(of, str) and of != reference:
         return f"it is the key of another project, {of}"
     if isinstance(expires, int | float) and expires <= now.timestamp():
-        return f"it has expired, on {datetime.fromtimestamp(expires, UTC):%Y-%m-%d at %H:%M UTC}"
+        return f"it expired on {datetime.fromtimestamp(expires, UTC):%Y-%m-%d at %H:%M UTC}"
     return None
 
 
 def why_refused(key: str) -> str:
     """The likely reason why a key that looks right is refused."""
     if key.startswith(_SECRET_KEY):
-        return "it has the form of a secret key: it was deleted, or is another project's"
+        return "it has the form of a secret key: it was deleted, or belongs to another project"
     claims = claims_of(key)
     if not claims:
         return "it has the form of neither a secret key (sb_secret_…) nor a service_role key (eyJ…)"
+    role = claims.get("role", "anon")
     return (
-        f"it has the form of a key for the role {claims.get('role', 'anon')}: it is another project's, or "
-        "from before the JWT secret was changed, or legacy keys have been disabled"
+        f"it has the form of a key for the role {role}: it belongs to another project, or "
+        "is from before the JWT secret was changed, or legacy keys have been disabled"
     )

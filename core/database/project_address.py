@@ -75,17 +75,17 @@ def judge_answer(
     if 300 <= status < 400:
         return _redirected(url, status, location)
     if status in _GATEWAY_STATUSES and not (in_json and status == 500):
-        text = f"{url} answers {status}: the gateway in front of the project does not reach it"
-        return Fault(text, "Wait for a minute; then look at the project's page.")
+        text = f"{url} answers {status}: the gateway in front of the project can't reach it"
+        return Fault(text, "Wait for a minute, then look at the project's page.")
     if in_json:
         return None
-    page = f"a web page ({title!r:.80})" if title else "no JSON"
+    page = f"a web page ({title!r:.80})" if title else "a reply that is not JSON"
     parts = urlsplit(url)
     right = f"{parts.scheme}://{parts.netloc}" if parts.path else ""
     return Fault(
         f"what answers at {url} is not Supabase's API: {page}, with status {status}",
-        "Copy the project's URL again from its API settings; if it is right, something in between answers "
-        "instead.",
+        "Copy the project's URL again from its API settings; if it is right, something in between "
+        "answers instead.",
         right,
     )
 

@@ -2,8 +2,8 @@
 
 Sources: Inngest's open-source server, 253303c (`pkg/api/api.go`: 400 with the ids of events already taken,
 401 for an unknown key, 503 without keys), and what gateways add (413, 429, 5xx, and 400, 401 or 403 as a
-page). The server answers 400 for any error, its own included: one of its queue (`pkg/pubsub/broker.go`,
-`Publish`), or a request of which it did not get the end.
+page). The server answers 400 for any error, its own included: a failure of its queue
+(`pkg/pubsub/broker.go`, `Publish`), or a request that it did not receive completely.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REFUSED_STATUSES: Final = (400, 413, 422)
 """The request is refused because of its content: repeating it would fail again."""
 _KEY_STATUSES: Final = (401, 403)
 _OF_ANY_SIZE: Final = 413
-"""Refused for its size, whoever says so."""
+"""Refused because of its size, by Inngest or by a gateway."""
 _NOT_OF_THE_EVENT: Final = (
     "error publishing event",
     "error opening topic",
@@ -25,7 +25,7 @@ _NOT_OF_THE_EVENT: Final = (
     "context deadline exceeded",
     "unexpected EOF",
 )
-"""How the server tells a failure of its own, with 400."""
+"""How the server reports a failure of its own, with status 400."""
 _REASONS: Final[dict[int, Reason]] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 
 

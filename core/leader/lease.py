@@ -11,7 +11,7 @@ wait in vain for a lease from before the database's clock was set back.
 Times are seconds of one clock that never jumps, and that goes on while the process is stopped or its machine
 sleeps. A daemon counts from before its request, so its lease ends before the database grants it to another,
 whatever the wall clocks say and however long the answer took. It never stores that it holds the lease, only
-until when: after standing still for longer, it is no leader from its first step on.
+until when: after standing still for longer, it is not the leader from its first step on.
 """
 
 from __future__ import annotations

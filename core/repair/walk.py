@@ -32,9 +32,9 @@ async def walk(
 ) -> SyncResult:
     """Walk to the end, or to the first page that fails: earlier pages are done, and `errors` says why.
 
-    A page that times out is retried with half as many rows. A row that alone takes too long is left, told to
-    `on_left`, and counts as refused. `look_at_page` says what `make_page_right` would do, and does nothing;
-    `clock` returns seconds of a monotonic clock.
+    A page that times out is retried with half as many rows. A row that alone takes too long is left, given
+    to `on_left`, and counts as refused. `look_at_page` says what `make_page_right` would do, and does
+    nothing; `clock` returns seconds of a monotonic clock.
     Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
     """
     result = SyncResult()
@@ -62,12 +62,12 @@ async def walk(
         if after is None:
             return result
         if before is not None and after <= before:
-            result.fail("the answers do not go on from page to page; is one of them kept on the way?")
+            result.fail("the answers do not advance from page to page; are they cached on the way?")
             return result
 
 
 async def _look(look_at_page: Page, after: UUID | None) -> SyncAnswer | None:
-    """None where that fails as well: then it is not the row."""
+    """None where that fails as well: then the fault is not in the row."""
     try:
         return await look_at_page(after, 1)
     except (TransientError, PermanentError):

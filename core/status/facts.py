@@ -70,7 +70,7 @@ class QueueFacts:
     """Repositories that wait to be synced, and rows that can't be written, with the reason for one of them.
 
     `parked` are repositories, `nameless` refused rows without one. `all_refused_because` is why no row at all
-    can be written: those wait, and none is parked.
+    can be written: then they wait, and none are parked.
     """
 
     oldest_pending_seconds: float = 0.0

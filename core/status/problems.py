@@ -149,7 +149,7 @@ def _of_stream(facts: Facts) -> Iterator[tuple[str, str]]:
     if not repair.sweeps or repair.failure or repair.overdue_seconds >= SWEEP_OVERDUE_SECONDS:
         found = ", and sweeps fail"
     elif not is_led(facts.leader):
-        found = ", and nobody sweeps"
+        found = ", and no daemon sweeps"
     else:
         found = f"; sweeps find them within {_seconds(repair.interval_seconds)}"
     yield "changes_not_heard", _sentence(f"changes are not heard{found}", stream.failure)

@@ -101,7 +101,7 @@ async def cancel_command(
         click.echo(f"{answer.in_flight:,} {verb} in flight and can't be recalled.", err=True)
     if answer.locked:
         verb = "is" if answer.locked == 1 else "are"
-        click.echo(f"{answer.locked:,} {verb} locked by other transactions: cancel again.", err=True)
+        click.echo(f"{answer.locked:,} {verb} locked by other transactions: repeat the command.", err=True)
     others = len(set(job_ids)) - answer.cancelled - answer.in_flight - len(answer.refused) - answer.locked
     if not found and others > 0:
         click.echo(f"{others:,} of the jobs named are neither waiting nor in flight.", err=True)

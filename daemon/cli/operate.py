@@ -96,5 +96,6 @@ async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitC
     for line in refusals(answer.refused, answer.unwritten):
         say(line)
     if answer.locked:
-        click.echo(f"{answer.locked} rows are locked by other transactions: roll back again", err=True)
+        rows = "1 row is" if answer.locked == 1 else f"{answer.locked:,} rows are"
+        click.echo(f"{rows} locked by other transactions: repeat the command", err=True)
     return ExitCode.FAILED if answer.locked or answer.unwritten else ExitCode.DONE

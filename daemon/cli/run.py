@@ -25,7 +25,7 @@ def run_daemon_command() -> ExitCode:
         log.critical("fatal", error=str(error), exit_code=int(error.exit_code))
         return_code = error.exit_code
     except* Exception as group:
-        # A bug. Python's own traceback would be no JSON, and may quote a key.
+        # A bug. Python's own traceback would not be JSON, and might quote a key.
         log.critical("fatal", error="a bug", exit_code=int(ExitCode.FAILED), exc_info=group)
         return_code = ExitCode.FAILED
     return return_code

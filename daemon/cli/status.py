@@ -24,7 +24,7 @@ from priorityd.daemon.settings import Settings
 Facts = dict[str, Any]
 
 _PAIRS: Final = 5
-"""Of the jobs that overtook others, so many are shown."""
+"""How many of the jobs that overtook others are shown."""
 
 
 async def status_command(settings: Settings, store: Store, *, as_json: bool) -> ExitCode:

@@ -1,10 +1,10 @@
 """The project's API key while the daemon runs: the one in use, and its replacement.
 
 Keys are of two kinds. A legacy key (`service_role`) is a JSON web token: it goes into the `apikey` header,
-and into `Authorization` as a bearer token. A secret key (`sb_secret_…`) is no token. Supabase's gateway finds
-it in `apikey` and replaces it with a token of the service role; as a bearer token it may reach PostgREST,
-which answers "Expected 3 parts in JWT; got 1". Realtime takes either from the socket's URL, where the gateway
-does the same; a join without an access token uses what opened the socket. (The gateway's
+and into `Authorization` as a bearer token. A secret key (`sb_secret_…`) is not a token. Supabase's gateway
+finds it in `apikey` and replaces it with a token of the service role; as a bearer token it may reach
+PostgREST, which answers "Expected 3 parts in JWT; got 1". Realtime takes either from the socket's URL, where
+the gateway does the same; a join without an access token uses what opened the socket. (The gateway's
 configuration and the page on API keys in supabase/supabase, `assign_access_token` in supabase/realtime.)
 
 A token signed for a role of your own is accepted by PostgREST and Realtime, but the gateway also demands one
@@ -26,7 +26,7 @@ from priorityd.core.errors import ConfigurationError
 
 log = structlog.stdlib.get_logger()
 
-_NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are no tokens begin
+_NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are not tokens begin
 _PUBLISHABLE: Final = "sb_publishable_"
 
 

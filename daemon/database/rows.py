@@ -122,8 +122,8 @@ class PinAnswer(SyncAnswer):
 class RollbackAnswer(Sound):
     """The answer of `rollback_workspace_priorities`.
 
-    `locked` counts rows held by others: call it again. `refused` lists some of the `unwritten` rows, which
-    the application does not let change.
+    `locked` counts rows locked by others: call it again. `refused` lists some of the `unwritten` rows, which
+    the application refuses to change.
     """
 
     changed: int

@@ -1,7 +1,7 @@
 """Claim, send, settle: how items that wait in the database are sent to Inngest.
 
     claimed ──all its events accepted──▶ sent
-       ├──────an event refused for good─▶ refused, with the reason
+       ├───an event refused permanently─▶ refused, with the reason
        └──────not for now───────────────▶ unsent: put back
 
 Nothing is lost: an item is marked only after Inngest has accepted its events. The outcome of a batch is kept
@@ -106,7 +106,7 @@ class Batch(Generic[Item]):
 
     @property
     def refused(self) -> list[tuple[Item, str]]:
-        """The items refused for good, and why."""
+        """The items refused permanently, and why."""
         known = [each for each in self._claimed if not each.unsent]
         return [(each.item, each.refused_because) for each in known if each.refused_because is not None]
 

@@ -54,7 +54,7 @@ class EventSender:
         events: Sequence[OutgoingEvent],
         on_sent: OnSent = lambda _events, _ids: None,
     ) -> list[Refused]:
-        """Send the events in order, and return those refused for good.
+        """Send the events in order, and return those refused permanently.
 
         `on_sent` is called with each batch as soon as it is accepted, and with Inngest's own ids for it.
         Raises `TransientError` if Inngest can't be reached, is slow, or asks to wait, and

@@ -1,7 +1,7 @@
 """The releaser: sends the jobs that wait in the database to Inngest, in order.
 
     waiting ──release──▶ released ──accepted──▶ in flight ──ended, by background_jobs──▶ gone
-       ▲                    │  └─────refused for good──▶ failed, with the reason in its row
+       ▲                    │  └──refused permanently──▶ failed, with the reason in its row
        ├────not for now─────┤
        └───claim expired────┘
 
@@ -263,7 +263,7 @@ class Releaser(Delivery[ReleasedJob]):
 
     def _not_written(self, release: Release) -> float:
         """None of the rows could be written: that is a single fault, not one per job."""
-        reason = f"background_jobs takes no writes: {release.refused[0].reason}"
+        reason = f"background_jobs accepts no writes: {release.refused[0].reason}"
         self.held_back_because = reason
         self._metrics.held_back.set(1)
         error = TransientError(reason, reason="unavailable")

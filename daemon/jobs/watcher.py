@@ -89,7 +89,7 @@ class JobWatcher(Agent):
         """Poll if it is time to, while this daemon is the leader."""
         if not self._is_leader():
             self._show(None)
-            # Whoever gets the lead back knows nothing, and reads at once.
+            # What it knows will be out of date when it leads again, so it then reads at once.
             self.latest, self._next_at = None, monotonic()
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:

@@ -1,8 +1,8 @@
 """The dispatcher: announces the recorded changes to Inngest.
 
 Changes are claimed, the oldest first, sent and settled as described in `daemon.inngest.delivery`. One that
-Inngest refuses for good is abandoned, with the reason in its row; one that it does not accept for now is put
-back, and is due again after the delay.
+Inngest refuses permanently is abandoned, with the reason in its row; one that it does not accept for now is
+put back, and is due again after the delay.
 
 There is one batch at a time, so the changes of a repository are announced in order. Several daemons may
 dispatch at once, each its own batch; a repository's order holds among them, too, except for claims at the

@@ -14,7 +14,7 @@ class OutboxMetrics:
         self.oldest = made.gauge("outbox_oldest_seconds", "How long the oldest of them has waited.")
         self.dispatched = made.counter(
             "dispatched",
-            "Events that Inngest accepted, refused for good, or did not accept for now.",
+            "Events that Inngest accepted, refused permanently, or did not accept for now.",
             event=ANNOUNCED_EVENTS,
             outcome=("sent", "refused", "failed"),
         )

@@ -38,7 +38,7 @@ log = structlog.stdlib.get_logger()
 
 RETRIES: Final = 2
 REFUSED_KEPT: Final = 20
-"""Of the rows that the application refuses, which may be very many, so many stay in `last_result`."""
+"""How many of the rows that the application refuses stay in `last_result`: there may be very many."""
 _RETRY_SECONDS: Final = 2.0
 _START_RETRY_SECONDS: Final = 5.0
 _TAKEOVER: Final = timedelta(seconds=2 * LEASE_SECONDS)

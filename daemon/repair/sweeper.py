@@ -184,7 +184,7 @@ class Sweeper(Agent):
         return answer
 
     async def _find(self, request: PendingRun, why: str) -> SyncAnswer:
-        """A single row takes too long: what is found goes to the worker, for which one waits for no other."""
+        """A single row takes too long: what is found goes to the worker, where no row waits for another."""
         answer = await self._store.sweep(request.trigger, SWEEP_LIMIT, dry_run=True)
         named = replace(answer, changes=tuple(row for row in answer.changes if row.repository_id is not None))
         return replace(named.as_left(why), more=True)
@@ -223,7 +223,7 @@ class Sweeper(Agent):
     def _failed(self, request: PendingRun, error: PriorityError, started_at: float) -> None:
         self.failure = error
         delay = self._backoff.failed(monotonic(), error)
-        # One by timer is still due, if it is this daemon's then.
+        # A periodic sweep stays due, if this daemon is the leader then.
         if request.trigger != _BY_TIMER:
             self._pending_runs.put_back(request)
         self._report_failure(request, error, started_at, delay)

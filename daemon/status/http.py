@@ -48,7 +48,7 @@ class Probes:
 
     `not_alive` and `not_ready` return the reasons why it is not, so an empty list is good. `refresh` updates
     the gauges that have to be read. `identity` is sent with every answer, in the header `Server`. Only
-    `blocked` is called in the server's own thread: at a scrape while the event loop stands still.
+    `blocked` is called in the server's own thread: at a scrape while the event loop is blocked.
     """
 
     not_alive: Callable[[], list[str]]

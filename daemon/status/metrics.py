@@ -57,7 +57,7 @@ class HealthMetrics:
         )
 
     def blocked(self) -> None:
-        """The event loop stands still, and with it all that keeps priorities right."""
+        """The event loop is blocked, and with it everything that keeps priorities right."""
         self._ready.set(0)
 
     def show(self, facts: Facts, health: Health) -> None:

@@ -38,7 +38,7 @@ Row: TypeAlias = tuple[str, list[Panel]]
 
 
 def m(name: str, labels: str = "") -> str:
-    """A metric of the daemon, as the chosen instances tell it."""
+    """A metric of the daemon, of the chosen instances."""
     return f'workspace_priority_{name}{{instance=~"$instance"{"," if labels else ""}{labels}}}'
 
 
@@ -129,7 +129,7 @@ def is_it_right() -> Row:
         number(
             "Drift in an hour",
             f"sum(increase({m('drift_repaired_total')}[1h]))",
-            "Rows that a timer found wrong and whose change the stream brought late or not at all.",
+            "Rows that sweeps found wrong and whose change the stream delivered late or not at all.",
         ),
         number(
             "Job inversions in an hour",
@@ -160,7 +160,7 @@ def is_it_right() -> Row:
         ),
         lines(
             "Drift",
-            "Rows that a timer found wrong, per second.",
+            "Wrong rows found by sweeps, per second, whose change the stream delivered late or not at all.",
             (rate("drift_repaired_total", "instance"), "{{instance}}"),
         ),
     ]
@@ -257,7 +257,7 @@ def is_it_healthy() -> Row:
         ),
         lines(
             "Daemons",
-            "Which one does the timer work, and which version each is.",
+            "Which one does the timer work, and the version of each.",
             (m("leader"), "{{instance}} leads"),
             (m("build_info"), "{{instance}} {{version}}"),
         ),
@@ -327,8 +327,8 @@ def ordered_jobs() -> Row:
         ),
         lines(
             "What goes wrong",
-            "1 while Inngest takes none; how many jobs are lost; per second those that nobody"
-            " reported on within their lease, those given up, and those whose row can't be written.",
+            "1 while Inngest accepts none; how many jobs are lost; per second, the jobs whose lease expired"
+            " without a report, those given up, and those whose row can't be written.",
             (f"max({m('job_releases_held_back')})", "held back"),
             (rate("jobs_lost_total", "priority"), "{{priority}} lost"),
             (f"max({m('jobs_lost_now')})", "lost now"),

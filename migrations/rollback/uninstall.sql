@@ -82,7 +82,7 @@ begin
 
     -- Repositories that are high because of a workspace fall back; overrides stay. Left high, they would look like
     -- overrides to anyone who installs this again. Rows that the application refuses to have changed are found by trying
-    -- fewer at a time, and left. Before the first file was applied as a whole, there is nothing to take back.
+    -- fewer at a time, and left. Before the first file was applied as a whole, there is nothing to undo.
     if 4 = (
         select count(*) from pg_attribute a
         where a.attrelid = 'public.tracked_repositories'::regclass and not a.attisdropped
@@ -90,7 +90,7 @@ begin
     ) then
         v_ids := array(select id from public.tracked_repositories where is_workspace_repo or workspace_count <> 0 order by id);
     end if;
-    -- Whoever writes rows now is waited for with nothing held yet.
+    -- Sessions that write rows now are waited for before anything is locked.
     lock table public.tracked_repositories in share row exclusive mode;
     -- With a generic plan each of many ids is compared with each row.
     perform set_config('plan_cache_mode', 'force_custom_plan', true);

@@ -1,4 +1,4 @@
-"""The operators' commands that change or tell something: what they print, and how they fail."""
+"""The operators' commands that change or show something: what they print, and how they fail."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.support.stack import Stack
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get", "X" * 300)
 A_MOMENT_SECONDS = 0.5
-"""For what may be waited for in vain: half a request."""
+"""For what may never come: half a request."""
 MOST_GROWTH_BYTES = 20 * 1024 * 1024
 GARBAGE = (
     b"\x00\xff\xfe garbage \r\n\r\n",

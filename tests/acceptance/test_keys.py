@@ -76,7 +76,7 @@ async def test_sighup_takes_the_new_key_before_the_old_one_is_deleted(stack: Sta
         await eventually(lambda: len(daemon.logged("resync_done", trigger="signal")) == 2)
         assert await daemon.metric("reconnects_total", reason="renewal") == 1
         assert await daemon.metric("call_errors_total", reason="key_refused") == 0
-    assert len(daemon.logged("key_changed")) == 1, "a key that is the same is no new one"
+    assert len(daemon.logged("key_changed")) == 1, "the same key is not a new one"
     assert not any(key in str(daemon.logs) for key in (old, new))
 
 

@@ -1,4 +1,4 @@
-"""A database that takes no writes: priorities wait, nothing is blamed on a row, and every command says so."""
+"""A database that accepts no writes: priorities wait, no row is blamed, and every command says so."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ async def test_on_a_standby_priorities_wait_and_commands_say_so(pair: Pair) -> N
         }
         code, out, _ = await priorityd("sync", "--json", **settings)
         assert code == 69
-        assert "takes no writes" in json.loads(out)["errors"][0]
+        assert "accepts no writes" in json.loads(out)["errors"][0]
         code, out, _ = await priorityd("check", "--json", PRIORITYD_HTTP_PORT=free_port(), **settings)
         assert code == 69
         (failed,) = [each for each in json.loads(out)["findings"] if each["outcome"] == "failed"]
-        assert "takes no writes" in failed["text"]
+        assert "accepts no writes" in failed["text"]
         async with start_daemon(ready=False, **settings) as daemon:
             await eventually(lambda: daemon.logged("resync_failed"))
             assert await daemon.metric("call_errors_total", reason="unavailable") > 0

@@ -111,7 +111,7 @@ async def test_one_row_that_is_refused_is_parked_alone_whatever_is_raised(
     assert app.row(good)[0] == "high"
     assert parts.shared.queue.parked == {bad: f"not this one ({sqlstate})"}
     await parts.agents.resyncer.turn()
-    assert parts.agents.resyncer.first_done_at is not None, "it is no reason never to be ready"
+    assert parts.agents.resyncer.first_done_at is not None, "it must not keep the daemon from being ready"
 
 
 async def test_where_every_row_is_refused_that_is_one_problem(database: Database, parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""The faults of `python -m tests.chaos.health`: how each is brought about, and healed."""
+"""The faults of `python -m tests.chaos.health`: how each is caused, and ended."""
 
 from __future__ import annotations
 

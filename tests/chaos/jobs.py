@@ -54,12 +54,10 @@ async def jobs_unreported(world: World) -> AsyncIterator[None]:
     lost, others = await _queue(world, _UNREPORTED), await _queue(world, _OTHERS)
     async with in_background(_end_leases(world, lost)), in_background(_work(world, set(others))):
         began = time.monotonic()
-        await _await_end(
-            world, others, LIMIT_SECONDS, "a job was not done, behind some that nobody reported on,"
-        )
+        await _await_end(world, others, LIMIT_SECONDS, "a job was not done, behind some without a report,")
         world.job_seconds.append(time.monotonic() - began)
         yield
-        await _await_end(world, lost, GIVEN_UP_SECONDS, "a job that nobody reported on was not given up")
+        await _await_end(world, lost, GIVEN_UP_SECONDS, "a job without a report was not given up")
 
 
 async def _queue(world: World, number: int) -> list[UUID]:

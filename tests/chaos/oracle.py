@@ -17,7 +17,7 @@ from tests.support.habits import habits
 
 _POLL_SECONDS = 0.05
 
-# A high set by the application is no override if the repository joined a workspace before the high was
+# A high set by the application is not an override if the repository joined a workspace before the high was
 # adopted; then the trail says that the row was in a workspace. Nor is it one if the repository has a
 # membership, even one that does not count.
 _LOST_PINS = """

@@ -36,7 +36,7 @@ def main() -> int:
     for row in rows:
         print(as_line(row))
     good = sum(row.good_after for row in rows)
-    print(f"{good} of {len(rows)} situations are told as they must be, and good after what is said was done")
+    print(f"{good} of {len(rows)} situations are reported as they must be, and fixed by following the advice")
     return int(good < len(rows))
 
 

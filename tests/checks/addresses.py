@@ -1,4 +1,4 @@
-"""URLs that are not the project's, and what stands before a project and does not let through."""
+"""URLs that are not the project's, and gateways or proxies in front of a project that let nothing through."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ SITUATIONS = [
         "404: another kind of server",
         _before_the_project(answer(404, "404 page not found\n")),
         "Supabase URL",
-        "is not Supabase's API: no JSON, with status 404",
+        "is not Supabase's API: a reply that is not JSON, with status 404",
         69,
         _COPY,
         "curl ",
@@ -159,7 +159,7 @@ SITUATIONS = [
         "502: the gateway can't reach the project",
         _before_the_project(answer(502, "<html></html>")),
         "Supabase URL",
-        "answers 502: the gateway in front of the project does not reach it",
+        "answers 502: the gateway in front of the project can't reach it",
         69,
         "Wait for a minute",
         "curl ",

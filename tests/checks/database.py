@@ -1,4 +1,4 @@
-"""Migrations, privileges and policies that are missing, and a database that takes no writes or too long."""
+"""Migrations, privileges and policies that are missing, and a database that accepts no writes or too long."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ SITUATIONS = [
         "the database is a read-only standby",
         _fail_over,
         "key and functions",
-        "(0A000); the database takes no writes",
+        "(0A000); the database accepts no writes",
         69,
         "It is a standby, or it was made read-only",
         "pg_is_in_recovery()",
@@ -310,7 +310,7 @@ SITUATIONS = [
         "the disk is full",
         sql(_FULL),
         "key and functions",
-        "No space left (53100); the database takes no writes",
+        "No space left (53100); the database accepts no writes",
         69,
         "which Supabase does when the disk is full",
         "default_transaction_read_only",

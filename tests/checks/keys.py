@@ -85,7 +85,7 @@ SITUATIONS = [
     _situation(
         "Inngest's signing key", _literal("signkey-prod-0123456789abcdef"), "it is Inngest's signing key"
     ),
-    _situation("an expired key", _expired, "it has expired, on 2025-01-03 at 12:34 UTC"),
+    _situation("an expired key", _expired, "it expired on 2025-01-03 at 12:34 UTC"),
     _situation(
         "another project's key, by its reference",
         _of_another_reference,
@@ -94,12 +94,12 @@ SITUATIONS = [
     _situation(
         "another project's key, or one from before the JWT secret was changed",
         _of_another_secret,
-        "it is another project's, or from before the JWT secret was changed",
+        "it belongs to another project, or is from before the JWT secret was changed",
     ),
     _situation(
         "a deleted secret key",
         _deleted,
-        "it has the form of a secret key: it was deleted, or is another project's",
+        "it has the form of a secret key: it was deleted, or belongs to another project",
         command="export SUPABASE_SECRET_KEY=…",
     ),
     _situation(

@@ -72,7 +72,7 @@ async def run_in(place: Place, situation: Situation, forks: Path) -> Row:
     if situation.fix == TYPED:
         await type_into_shell(place, finding["command"])
     else:
-        await _do(situation.fix, place)  # type: ignore[arg-type] - mypy does not see that it is no word
+        await _do(situation.fix, place)  # type: ignore[arg-type] - mypy does not see that it is not a word
     code_after, after = await check(place, forks)
     bad = [each for each in after["findings"] if each["outcome"] in ("failed", "warning")]
     assert (code_after, bad) == (0, []), after

@@ -89,7 +89,7 @@ SITUATIONS = [
         ".env is not text",
         _env_file(b"SUPABASE_URL=\xff\n"),  # type: ignore[arg-type]
         "settings",
-        ".env is no UTF-8 text",
+        ".env is not UTF-8 text",
         78,
         _SET,
         "",

@@ -59,8 +59,8 @@ Act = Callable[[Place], Awaitable[None] | None]
 class Situation:
     """What `wrong` does must be found in `step`, with the text `says` and the exit code `code`.
 
-    `remedy` is part of the words that must be printed, `command` of the command. `fix` is `TYPED` if that
-    command mends it, else what somebody does who follows the words. `after` looks at what must be so then.
+    `remedy` is part of the advice that must be printed, `command` of the command. `fix` is `TYPED` if that
+    command fixes it, else what someone does who follows the advice. `after` checks the result.
     `makes_role`: it makes the restricted role, which is the server's, so that there can be one at a time.
     """
 

@@ -20,7 +20,7 @@ from priorityd.daemon.cli.finding import Finding, psql
 
 ERRORS: list[PriorityError] = [
     *(TransientError("words", reason=reason) for reason in REASONS),
-    TransientError("it is full (53100); the database takes no writes", reason="unavailable"),
+    TransientError("it is full (53100); the database accepts no writes", reason="unavailable"),
     PermanentError("words", reason="rejected"),
     ContractError("words"),
     MissingGrantError("words", "grant select on a to b"),

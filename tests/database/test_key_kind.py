@@ -24,7 +24,7 @@ def key(**claims: object) -> str:
         (KEYS.publishable, "it is a publishable key, which is for browsers"),
         (key(role="authenticated"), "it is the token of a user"),
         (key(ref="yours"), "it is the key of another project, yours"),
-        (key(exp=NOW.timestamp()), "it has expired, on 2026-01-03 at 12:34 UTC"),
+        (key(exp=NOW.timestamp()), "it expired on 2026-01-03 at 12:34 UTC"),
         ("postgresql://postgres:secret@db.mine.supabase.co/postgres", "it is the URL of a database"),
         ("https://mine.supabase.co", "it is a URL"),
     ],

@@ -1,4 +1,4 @@
-"""What a URL tells by itself, and what answers there mean."""
+"""What a URL itself shows, and what answers there mean."""
 
 from __future__ import annotations
 

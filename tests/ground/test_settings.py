@@ -89,10 +89,10 @@ def a_directory_with_a_directory(path: Path) -> None:
     [
         (lambda _: None, "CREDENTIALS_DIRECTORY: can't read {}: No such file or directory"),
         (a_file, "CREDENTIALS_DIRECTORY: can't read {}: Not a directory"),
-        (a_directory_with_a_file_of_another_encoding, "{}/SUPABASE_URL is no UTF-8 text"),
+        (a_directory_with_a_file_of_another_encoding, "{}/SUPABASE_URL is not UTF-8 text"),
         (a_directory_with_a_directory, '"{}/SUPABASE_URL" but found a directory'),
     ],
-    ids=["missing", "a file", "no UTF-8", "a directory in it"],
+    ids=["missing", "a file", "not UTF-8", "a directory in it"],
 )
 def test_secrets_that_cant_be_read_are_a_bad_configuration(
     make: Callable[[Path], None], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,5 +146,5 @@ def test_an_env_file_that_is_no_text_is_a_bad_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_bytes(b"SUPABASE_URL=caf\xe9")
-    with pytest.raises(ConfigurationError, match=r"\.env is no UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8 text"):
         load_settings()

@@ -368,7 +368,7 @@ async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> No
     jobs = await bench.queue(*bench.app.repositories(3))
     async with bench.releaser() as releaser:
         await eventually(lambda: bench.metric("job_releases_held_back") == 1)
-        assert releaser.held_back_because == "background_jobs takes no writes: not today (P0001)"
+        assert releaser.held_back_because == "background_jobs accepts no writes: not today (P0001)"
         await bench.beside(b"drop trigger refuse on background_jobs")
         await bench.beside(b"update priorityd.ordered_jobs set aside_until = now()")
         await eventually(lambda: set(bench.sent) == set(jobs))

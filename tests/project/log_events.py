@@ -57,7 +57,7 @@ def events() -> dict[str, Event]:
 
 
 def without_a_name() -> list[str]:
-    """The files with calls that tell the id of a repository, a row or a job, and no name."""
+    """The files with calls that log the id of a repository, a row or a job, but no name."""
     return [
         str(file.relative_to(ROOT))
         for file in sorted((ROOT / "daemon").rglob("*.py"))

@@ -1,4 +1,4 @@
-"""What only a timer found is blamed on the stream only where the stream ought to have brought it."""
+"""What only a sweep found is blamed on the stream only if the stream should have delivered it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ async def test_answers_that_do_not_go_on_end_the_walk() -> None:
 
     result = await walk(make_page_right, no_look, no_time)
     assert asked == [None, FIRST]
-    assert "do not go on" in result.errors[0]
+    assert "do not advance" in result.errors[0]
 
 
 async def test_pages_are_sized_by_the_time_they_take() -> None:

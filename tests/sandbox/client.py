@@ -117,7 +117,7 @@ def binding(table: str = "workspace_repositories", event: str = "*", **more: str
 
 
 def socket_url(sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0") -> str:
-    """The address of the WebSocket; the key is service_role's unless told."""
+    """The address of the WebSocket; the key is service_role's unless another is given."""
     apikey = sandbox.service_role_key if key is None else key
     return f"{sandbox.url.replace('http', 'ws', 1)}/realtime/v1/websocket?apikey={apikey}&vsn={version}"
 
@@ -139,7 +139,7 @@ def notes(frames: list[Frame]) -> list[str]:
 
 
 def add_membership(session: psycopg.Connection[object], note: str) -> None:
-    """Insert a row that subscribers of workspace_repositories are told about."""
+    """Insert a row that subscribers of workspace_repositories receive."""
     session.execute(
         """with w as (insert into workspaces default values returning id),
         r as (insert into repositories default values returning id)

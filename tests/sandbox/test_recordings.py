@@ -6,7 +6,7 @@ and the order of keys and columns differ; everything else must be the same.
 
 `own_tables` was recorded with 2.129.8 on PostgreSQL 17 and the project's own tables, the others with 2.122.0
 on PostgreSQL 15 and one small table. (In `role_with_and_without_policy_and_grant` a row was deleted there
-before it was polled, so the frame that tells of its insertion is from 2.28.40.)
+before it was polled, so the frame of its insertion is from 2.28.40.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a caller is told of a failure: every SQLSTATE, and a database that is full, busy or gone."""
+"""How a failure is reported to a caller: every SQLSTATE, and a database that is full, busy or gone."""
 
 from __future__ import annotations
 

@@ -173,14 +173,14 @@ REFUSED = {
             last="alter table tracked_repositories rename to everything;"
             " create view tracked_repositories as select * from everything"
         ),
-        "needs tables, and no views or foreign tables: tracked_repositories",
+        "needs tables, not views or foreign tables: tracked_repositories",
     ),
     "memberships a view": (
         Schema(
             last="alter table workspace_repositories rename to everything;"
             " create view workspace_repositories as select * from everything"
         ),
-        "needs tables, and no views or foreign tables: workspace_repositories",
+        "needs tables, not views or foreign tables: workspace_repositories",
     ),
     "priority generated": (
         Schema(

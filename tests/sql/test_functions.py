@@ -187,7 +187,7 @@ def test_the_snapshot_counts(world: World) -> None:
         (True, "low"): 1,
         (True, "high"): 1,
     }
-    # The flagged row at low is in no workspace, so it is no inversion.
+    # The flagged row at low is in no workspace, so it is not an inversion.
     assert (snapshot["held"], snapshot["inversions"]) == (1, 0)
     assert (snapshot["untracked"], snapshot["outbox_pending"]) == (1, 1)
     assert snapshot["taken_at"]

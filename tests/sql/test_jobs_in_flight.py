@@ -130,7 +130,7 @@ def test_what_is_lost_too_often_has_failed(world: World) -> None:
         pass_time(world, "1 h")
     assert answer["given_up"] == [{"job_id": str(job), "repository_id": str(repository), "name": "acme/web"}]
     row = job_row(world, job)
-    assert (row["status"], row["error"]) == ("failed", "nobody reported on it within 3 leases")
+    assert (row["status"], row["error"]) == ("failed", "no report came within 3 leases")
     assert world.call("count_ordered_jobs")["jobs"] == []
 
 

@@ -142,7 +142,7 @@ def test_the_rollback_takes_everything_back_but_overrides(world: World) -> None:
     adopted_only = world.execute(
         "select manual_priority from repository_priority_changes where dispatched_at is not null"
     ).fetchall()
-    assert adopted_only == [("high",)], "an override that was only adopted is no change of priority"
+    assert adopted_only == [("high",)], "an override that was only adopted does not change the priority"
     assert world.call("rollback_workspace_priorities")["changed"] == 0
     world.sweep()
     assert world.row(plain) == Row("high", True, 1), "a daemon that still runs sets it all again"

@@ -138,7 +138,7 @@ def test_every_identifier_may_be_quoted(bare: World) -> None:
 
 @contextmanager
 def owner_of_the_tables(world: World) -> Iterator[None]:
-    """Act as a role who is no superuser and owns all but what is there already."""
+    """Act as a role that is not a superuser and owns all but what is there already."""
     owner = "owner_of_the_tables"
     with world.connection.transaction(force_rollback=True):
         world.execute(f"create role {owner}")

@@ -212,7 +212,7 @@ def test_a_membership_that_lacks_an_id_counts_for_nothing(
     assert (answer["changed"], answer["untracked"]) == (1, 0)
     assert rows(world, repository) == [Row("medium", False, 0)]
     assert repair(world, repository)["changed"] == 0
-    assert world.sweep()["examined"] == 0, "nothing is suspected for ever"
+    assert world.sweep()["examined"] == 0, "nothing is suspected forever"
     assert world.call("get_workspace_repository_ids")["repository_ids"] == []
     explained = world.call("explain_repository_priority", repository)
     assert (explained["workspaces"], explained["workspaces_in_all"]) == ([], 0)

@@ -210,7 +210,7 @@ def test_counts_distinct_workspaces(world: World) -> None:
     world.sync(repository)
     assert world.row(repository) == Row("high", True, 1)
     answer = world.sweep()
-    assert (answer["examined"], answer["changed"]) == (0, 0), "a sweep would find it again for ever"
+    assert (answer["examined"], answer["changed"]) == (0, 0), "a sweep would find it again forever"
     world.add(repository)
     world.sweep()
     assert world.row(repository) == Row("high", True, 2)

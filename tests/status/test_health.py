@@ -96,7 +96,7 @@ def test_that_nobody_leads_is_the_headline_and_nothing_is_said_of_sweeps_that_fi
     deaf = judge(replace(WELL, leader=UNLED, stream=DEAF))
     assert deaf.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
     assert [problem.text for problem in deaf.problems][1] == (
-        "Changes are not heard, and nobody sweeps: closed: 1006."
+        "Changes are not heard, and no daemon sweeps: closed: 1006."
     )
 
 

@@ -250,7 +250,7 @@ async def test_a_connection_that_breaks_off_is_told() -> None:
 
 
 async def told_by(serve_one: Callable[[ServerConnection], Awaitable[None]]) -> list[Input]:
-    """What a connection to such a server tells."""
+    """What a connection to such a server reports."""
     told: list[Input] = []
     async with serve(serve_one, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]

@@ -90,7 +90,7 @@ class Reader:
 
     @property
     def queued(self) -> list[dict[str, Any]]:
-        """What waits, by priority, as the last poll told it."""
+        """What waits, by priority, as the last poll counted it."""
         assert self.last["queue"]["whole"]
         queued: list[dict[str, Any]] = self.last["queue"]["jobs"]
         return queued

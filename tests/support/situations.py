@@ -1,4 +1,4 @@
-"""Situations that the status page has to tell of, each a real daemon on a database of its own.
+"""Situations that the status page has to show, each a real daemon on a database of its own.
 
 A situation is yielded when the daemon says what is so; `then` is what happens behind the open page.
 """

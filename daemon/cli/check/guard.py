@@ -63,7 +63,7 @@ def from_call(step: str, error: PriorityError) -> Finding:
     if isinstance(error, TransientError):
         if error.reason == "schema_cache":
             return from_error(step, missing_schema(), APPLY, APPLY_MIGRATIONS)
-        if "takes no writes" in str(error):
+        if "accepts no writes" in str(error):
             remedy = (
                 "It is a standby, or it was made read-only, which Supabase does when the disk is full: see "
                 "the project's database page. This command shows which."

@@ -40,7 +40,7 @@ def _hidden(*packages: str) -> Iterator[None]:
     """Make these packages look as if they were not installed, for the imports within the block.
 
     httpx would import them for its own command line, and structlog for tracebacks on a terminal and for
-    greenlets, which there are none of. That would cost 5 MiB as long as the daemon runs, and a fifth of its
+    greenlets, which are not used here. That would cost 5 MiB as long as the daemon runs, and a fifth of its
     import time.
     """
     hidden = {name: None for name in packages if name not in sys.modules}
