@@ -289,7 +289,7 @@ def an_inversion(**changes: Any) -> dict[str, Any]:
         ({"name": None}, f"{REPOSITORY} (low) started at 12:30:40 before acme/api (high)"),
         (
             {"waiting_name": None, "waiting_repository_id": None},
-            "acme/web (low) started at 12:30:40 before a job of no repository (high)",
+            "acme/web (low) started at 12:30:40 before a job without a repository (high)",
         ),
     ],
     ids=["both named", "an id", "no repository"],
