@@ -54,10 +54,14 @@ class Row:
     recovery: float | None = None
 
     @property
+    def is_late(self) -> bool:
+        """Whether it was reported too late."""
+        return self.headline is None or self.headline[0] > LIMIT_SECONDS
+
+    @property
     def is_bad(self) -> bool:
         """Whether it was reported too late, or for too long."""
-        late = self.headline is None or self.headline[0] > LIMIT_SECONDS
-        return late or self.recovery is None or self.recovery > LIMIT_SECONDS
+        return self.is_late or self.recovery is None or self.recovery > LIMIT_SECONDS
 
 
 _TOLD: Final = {name for name, rule in ALERTS.items() if "workspace_priority_problem" in rule["expr"]}
