@@ -68,6 +68,12 @@ SILENT = {
     "returns null": "return null;",
 }
 
+FREEZE = """
+    create function freeze() returns trigger language plpgsql as $$ begin
+        raise exception 'no changes today'; end $$;
+    create trigger mine before update on tracked_repositories for each statement execute function freeze()
+"""
+
 
 def members(world: World, number: int, bad: tuple[int, ...]) -> list[UUID]:
     workspace = world.workspace()
@@ -101,6 +107,27 @@ def test_a_row_that_is_refused_is_named_with_its_reason_and_stops_nobody(
         assert world.row(repository) == expected
     assert len(world.audit()) == 18
     assert answer["locked"] == []
+
+
+@repairers
+def test_rows_of_a_statement_that_is_refused_as_a_whole_are_named(world: World, repair: object) -> None:
+    repositories = members(world, 3, bad=())
+    world.execute(FREEZE)
+    answer = repair(world, repositories)  # type: ignore[operator]
+    assert {refused["repository_id"] for refused in answer["refused"]} == set(map(str, repositories))
+    assert {(each["sqlstate"], each["message"]) for each in answer["refused"]} == {
+        ("P0001", "no changes today")
+    }
+    assert (answer["changed"], world.audit()) == (0, [])
+
+
+def test_a_call_that_has_nothing_to_write_fires_no_trigger_of_the_application(world: World) -> None:
+    repositories = members(world, 3, bad=())
+    world.execute(FREEZE)
+    assert world.sync(*repositories, p_dry_run=True)["changed"] == 3
+    assert world.sync()["examined"] == 0
+    world.execute("delete from workspace_repositories")
+    assert (world.sweep()["refused"], world.resync()[0]["refused"]) == ([], [])
 
 
 @repairers
