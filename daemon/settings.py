@@ -30,6 +30,7 @@ from priorityd.daemon.setting_types import (
 )
 
 _ENV_FILE: Final = Path(".env")
+_DEFAULT_SECRETS: Final = Path("/run/secrets")
 _INNGEST_DEV_SERVER: Final = "http://127.0.0.1:8288"
 
 
@@ -299,8 +300,11 @@ def secrets_directory() -> Path | None:
     for variable in ("CREDENTIALS_DIRECTORY", "PRIORITYD_SECRETS_DIR"):
         if directory := os.environ.get(variable):
             return _checked_directory(variable, Path(directory))
-    default = Path("/run/secrets")
-    return default if default.is_dir() else None
+    # Nobody has named this one: where it is closed, it is meant for others.
+    with suppress(OSError):
+        next(_DEFAULT_SECRETS.iterdir(), None)
+        return _DEFAULT_SECRETS
+    return None
 
 
 def _checked_directory(variable: str, directory: Path) -> Path:

@@ -207,7 +207,23 @@ begin
     end
     $$;
 
-    -- Locks these rows, decides on them, and writes those that are wrong; a dry run only decides.
+    -- The outcomes of writing none of these rows: what they are, and what they should be.
+    create or replace function priorityd.not_written(p_ids uuid[], p_pin boolean, p_manual_priority text)
+    returns priorityd.outcome[] language plpgsql stable as $$
+    begin
+        return array(
+            select row(
+                d.id, d.repository_id, d.old_priority, d.old_is_workspace_repo, d.old_manual_priority, d.old_workspace_count,
+                d.new_priority::text, d.is_workspace_repo, d.workspace_count, d.manual_priority::text,
+                d.wrong, false, false, null, null, null, null, null, null
+            )::priorityd.outcome
+            from priorityd.decide(p_ids, p_pin, p_manual_priority) d
+        );
+    end
+    $$;
+
+    -- Locks these rows, decides on them, and writes those that are wrong; a dry run only decides. Without rows there is no
+    -- UPDATE: one that reaches none fires the application's triggers for each statement all the same.
     -- Writing is a later statement than locking: its snapshot has every membership committed before. Both are in one
     -- subtransaction: rows locked in one and updated in another cost a multixact each.
     --
@@ -229,15 +245,16 @@ begin
     as $$
     declare
         v_half constant integer := cardinality(p_ids) / 2;
-        v_locked uuid[] := '{}';
+        v_locked uuid[];
         v_outcomes priorityd.outcome[];
         v_state text;
         v_message text;
     begin
+        if p_dry_run or cardinality(p_ids) = 0 then
+            return priorityd.not_written(p_ids, p_pin, p_manual_priority);
+        end if;
         begin
-            if not p_dry_run then
-                v_locked := priorityd.lock_tracked_rows(p_ids, p_wait);
-            end if;
+            v_locked := priorityd.lock_tracked_rows(p_ids, p_wait);
             with decided as (
                 select d.*, d.id = any (v_locked) as locked
                 from priorityd.decide(p_ids, p_pin, p_manual_priority) d
@@ -271,9 +288,6 @@ begin
             return v_outcomes;
         exception
             when others or assert_failure then
-                if p_dry_run then
-                    raise;
-                end if;
                 get stacked diagnostics v_state = returned_sqlstate, v_message = message_text;
         end;
         perform priorityd.wait_no_more(v_state);
@@ -284,8 +298,7 @@ begin
                 p_most - (select count(o.sqlstate) from unnest(v_outcomes) o)::integer
             );
         end if;
-        -- What they should have become.
-        v_outcomes := priorityd.write_rows(p_ids, false, true, p_pin, p_manual_priority);
+        v_outcomes := priorityd.not_written(p_ids, p_pin, p_manual_priority);
         for i in 1..cardinality(v_outcomes) loop
             -- Locked: the row itself, or another that a trigger of the application waited for.
             v_outcomes[i].locked := v_state not in ('55P03', '40P01');

@@ -48,11 +48,13 @@ begin
     create or replace function priorityd.describe(p_outcomes priorityd.outcome[], p_dry_run boolean)
     returns priorityd.written language sql stable as $$
         with judged as (
-            select o.*, o.wrong and (p_dry_run or o.reached) as changed,
-                o.wrong and o.locked and not p_dry_run and (
+            select o.*, o.wrong and (p_dry_run or o.reached) and not f.failed as changed, f.failed
+            from unnest(p_outcomes) o
+            cross join lateral (
+                select o.wrong and o.locked and not p_dry_run and (
                     o.written_priority, o.written_is_workspace_repo, o.written_workspace_count, o.written_manual_priority
                 ) is distinct from (o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority) as failed
-            from unnest(p_outcomes) o
+            ) f
         ),
         named as (
             select n.repository_id, n.name
@@ -71,7 +73,7 @@ begin
             count(*) filter (where j.is_workspace_repo),
             count(*) filter (where j.changed),
             coalesce(
-                jsonb_agg(to_jsonb(c) order by j.id) filter (where j.changed and not j.failed),
+                jsonb_agg(to_jsonb(c) order by j.id) filter (where j.changed),
                 '[]'
             ),
             coalesce(

@@ -324,7 +324,6 @@ begin
     begin
         return jsonb_build_object(
             'role', current_user,
-            'server_version', current_setting('server_version'),
             'schema_version', public.workspace_priority_schema_version(),
             'publication', priorityd.check_publication(),
             'refuses_wal2json', priorityd.refuses_wal2json(),
@@ -341,8 +340,7 @@ begin
             'writes', case
                 when priorityd.hidden_tables() = '{}'
                     and has_column_privilege('public.tracked_repositories', 'priority', 'update') then priorityd.try_writes()
-            end,
-            'background_jobs', to_regclass('public.background_jobs') is not null
+            end
         );
     end
     $$;

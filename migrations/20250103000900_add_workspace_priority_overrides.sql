@@ -141,7 +141,13 @@ begin
             into changed, v_partly
             from written w
             join before b on b.id = w.id;
-            if v_partly > 0 or changed < cardinality(v_locked) then
+            if v_partly > 0 or changed < cardinality(v_locked) or exists (
+                -- As they are by now: see priorityd.read_back.
+                select from public.tracked_repositories tr
+                join unnest(v_locked) l (id) on l.id = tr.id
+                where tr.is_workspace_repo is distinct from false or tr.workspace_count is distinct from 0
+                    or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+            ) then
                 raise exception 'a trigger or rule of the application did not let the row change as it should'
                     using errcode = 'triggered_data_change_violation';
             end if;

@@ -91,11 +91,7 @@ begin
         where only_row
         returning * into v_outbox;
 
-        return jsonb_build_object(
-            'database_id', v_outbox.database_id,
-            'announce_after', v_outbox.announce_after,
-            'from_now_on', v_from_now_on
-        );
+        return jsonb_build_object('database_id', v_outbox.database_id, 'from_now_on', v_from_now_on);
     end
     $$;
 
@@ -331,8 +327,7 @@ begin
             ),
             'abandoned', (
                 select count(*) from public.repository_priority_changes c where c.abandoned_at is not null
-            ),
-            'dispatcher_seen_at', o.dispatcher_seen_at
+            )
         )
         from priorityd.outbox o
         cross join lateral (

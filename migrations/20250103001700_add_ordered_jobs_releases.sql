@@ -297,11 +297,21 @@ begin
     begin
         perform priorityd.check_limit(p_limit);
         perform priorityd.check_release_terms(v_terms);
-        perform priorityd.check_job_table();
         select q.* into v_queue from priorityd.release_state q for no key update skip locked;
         if not found then
             return jsonb_build_object('busy', true, 'more', false, 'jobs', '[]'::jsonb);
         end if;
+        begin
+            perform priorityd.check_job_table();
+        exception
+            when invalid_parameter_value then
+                if exists (select from priorityd.ordered_jobs) then
+                    raise;
+                end if;
+                -- Without ordered jobs, background_jobs may have any shape.
+                return '{"busy": false, "more": false, "jobs": [], "refused": [], "lost": {}, "given_up": [],
+                    "waiting": false, "in_flight": {}, "lost_now": 0}';
+        end;
         v_turn := v_queue.turns;
         perform priorityd.forget_ended_jobs();
         v_lost := priorityd.end_leases(v_terms);

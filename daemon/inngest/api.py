@@ -26,13 +26,12 @@ from pydantic import BaseModel, ValidationError
 
 from priorityd.core.errors import InngestKeyRefusedError, PermanentError, TransientError
 from priorityd.daemon.bounded_client import BoundedClient
-from priorityd.daemon.inngest.event_api import error_of
+from priorityd.daemon.inngest.event_api import error_of, event_path
 from priorityd.daemon.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 10.0
 _PAGE_SIZE: Final = 100
 _MAX_PAGES: Final = 100
-_ANY_KEY: Final = "any"  # a development server accepts any key
 _EVENT_TRIGGER: Final = "EVENT"
 
 Item = TypeVar("Item")
@@ -92,12 +91,10 @@ class InngestApi:
 
         Raises `InngestKeyRefusedError`, or `TransientError` if the event API can't be reached.
         """
-        key = self._settings.inngest_event_key
-        text = key.get_secret_value() if key else _ANY_KEY
-        path = f"/e/{quote(text, safe='')}"
-        response = await self._request("POST", self._settings.inngest_event_api_url, path, json=[])
+        settings = self._settings
+        response = await self._request("POST", settings.inngest_event_api_url, event_path(settings), json=[])
         if not response.is_success:
-            raise error_of(response, lambda said: said.replace(text, "[redacted]"))
+            raise error_of(response, settings)
 
     async def functions(self) -> list[InngestFunction]:
         """Every function of every app.

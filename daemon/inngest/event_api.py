@@ -35,11 +35,9 @@ class EventApi:
     """
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings, on_written: Callable[[], None]) -> None:
-        key = settings.inngest_event_key
-        self._key = key.get_secret_value() if key else _ANY_KEY
+        self._settings = settings
         self._origin = settings.inngest_event_api_url
-        self._quoted_key = quote(self._key, safe="")
-        self._url = f"{self._origin}/e/{self._quoted_key}"
+        self._url = f"{self._origin}{event_path(settings)}"
         self._headers = {"X-Inngest-Env": settings.inngest_env} if settings.inngest_env else {}
         self._http = http
         self._on_written = on_written
@@ -58,10 +56,11 @@ class EventApi:
             text = f"Inngest at {self._origin} did not answer in time"
             raise TransientError(text, reason="timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            text = f"Inngest can't be reached at {self._origin}: {self._clean(error)}"
+            said = without_event_key(str(error) or type(error).__name__, self._settings)
+            text = f"Inngest can't be reached at {self._origin}: {said}"
             raise TransientError(text, reason="network") from None
         if not response.is_success:
-            raise error_of(response, self._clean)
+            raise error_of(response, self._settings)
         fields = _fields(response)
         ids = fields.get("ids")
         if not isinstance(ids, list) or fields.get("error"):
@@ -74,10 +73,6 @@ class EventApi:
         if event.endswith("send_request_body.complete"):
             self._on_written()
 
-    def _clean(self, text: object) -> str:
-        words = str(text) or type(text).__name__
-        return words.replace(self._key, "[redacted]").replace(self._quoted_key, "[redacted]")
-
 
 @asynccontextmanager
 async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> AsyncIterator[EventApi]:
@@ -86,12 +81,26 @@ async def open_event_api(settings: Settings, on_written: Callable[[], None]) -> 
         yield EventApi(http, settings, on_written)
 
 
-def error_of(response: httpx.Response, clean: Callable[[str], str]) -> PriorityError:
-    """What an unsuccessful answer of the event API means; `clean` takes the key out of a text."""
+def event_path(settings: Settings) -> str:
+    """The path of the event API, which contains the key."""
+    key = settings.inngest_event_key
+    return f"/e/{quote(key.get_secret_value() if key else _ANY_KEY, safe='')}"
+
+
+def without_event_key(text: str, settings: Settings) -> str:
+    """The text with the event key taken out, also in the form that it has in the path."""
+    if settings.inngest_event_key is None:
+        return text
+    key = settings.inngest_event_key.get_secret_value()
+    return text.replace(key, "[redacted]").replace(quote(key, safe=""), "[redacted]")
+
+
+def error_of(response: httpx.Response, settings: Settings) -> PriorityError:
+    """What an unsuccessful answer of the event API means."""
     fields = _fields(response)
     return translate_inngest(
         response.status_code,
-        clean(_message(response, fields)),
+        without_event_key(_message(response, fields), settings)[:300],
         is_inngests=isinstance(fields.get("error"), str),
         retry_after_seconds=seconds_asked(response.headers.get("Retry-After")),
     )
@@ -107,4 +116,4 @@ def _fields(response: httpx.Response) -> dict[str, Any]:
 
 def _message(response: httpx.Response, fields: dict[str, Any]) -> str:
     text = fields.get("error") or fields.get("message") or response.reason_phrase or "no reason given"
-    return str(text)[:300]
+    return str(text)

@@ -110,7 +110,6 @@ def membership_changed(explanation: Explanation, since: datetime | None) -> bool
     workspaces = explanation.workspaces
     if any(not workspace.counts for workspace in workspaces):
         return False
-    # Without any, the last one was removed. Without times of addition, or with times that have no time zone,
-    # the answer can't be known.
+    # Without any, the last one was removed. Without times of addition the answer can't be known.
     times = [workspace.added_at for workspace in workspaces]
-    return not times or since is None or any(at is None or at.tzinfo is None or at >= since for at in times)
+    return not times or since is None or any(at is None or at >= since for at in times)

@@ -80,6 +80,8 @@ begin
         raise notice 'your own definition is removed, too: %', pg_get_functiondef('priorityd.memberships()'::regprocedure);
     end if;
 
+    -- Sessions that write rows now are waited for before anything is locked, and what they write is seen below.
+    lock table public.tracked_repositories in share row exclusive mode;
     -- Repositories that are high because of a workspace fall back; overrides stay. Left high, they would look like
     -- overrides to anyone who installs this again. Rows that the application refuses to have changed are found by trying
     -- fewer at a time, and left. Before the first file was applied as a whole, there is nothing to undo.
@@ -90,8 +92,6 @@ begin
     ) then
         v_ids := array(select id from public.tracked_repositories where is_workspace_repo or workspace_count <> 0 order by id);
     end if;
-    -- Sessions that write rows now are waited for before anything is locked.
-    lock table public.tracked_repositories in share row exclusive mode;
     -- With a generic plan each of many ids is compared with each row.
     perform set_config('plan_cache_mode', 'force_custom_plan', true);
     while v_at <= cardinality(v_ids) loop

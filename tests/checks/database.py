@@ -240,11 +240,11 @@ SITUATIONS = [
             "revoke update on tracked_repositories from service_role;"
             "grant update (priority) on tracked_repositories to service_role"
         ),
-        "privileges",
+        "writes",
         "permission denied for table tracked_repositories (42501)",
-        76,
+        1,
         _LACKS,
-        "grant select, update on public.tracked_repositories",
+        "update (priority, is_workspace_repo, workspace_count, manual_priority)",
     ),
     Situation(
         "no privilege to call a function",

@@ -141,6 +141,17 @@ def test_what_may_not_be_read_is_a_bad_configuration(
     assert str(refused.value).endswith(f"can't read {closed}: Permission denied")
 
 
+def test_a_directory_of_secrets_that_nobody_named_may_be_closed(
+    public_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("priorityd.daemon.settings._DEFAULT_SECRETS", public_directory / "secrets")
+    monkeypatch.setenv("SUPABASE_URL", "https://x.supabase.co")
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", "a-key")
+    (public_directory / "secrets").mkdir(mode=0)
+    with as_anybody():
+        assert load_settings().supabase_url == "https://x.supabase.co"
+
+
 def test_an_env_file_that_is_no_text_is_a_bad_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

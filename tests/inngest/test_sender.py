@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from priorityd.core.errors import ConfigurationError, InngestKeyRefusedError, TransientError
 from priorityd.core.inngest.outgoing_events import OutgoingEvent
+from priorityd.daemon.inngest.api import open_inngest_api
 from priorityd.daemon.inngest.client import make_client
 from priorityd.daemon.inngest.sender import open_event_sender
 from tests.support.event_api import EVENT_KEY, Faults
@@ -184,6 +185,18 @@ async def test_what_quotes_the_requests_path_is_said_without_the_key(event_api: 
     async with open_event_sender(settings, max_attempts=1) as sender:
         with pytest.raises(TransientError, match=r"Cannot POST /e/\[redacted\]"):
             await sender.send(numbered(1))
+
+    async with open_inngest_api(settings) as api:
+        with pytest.raises(TransientError, match=r"Cannot POST /e/\[redacted\]"):
+            await api.check_event_key()
+
+
+async def test_a_long_answer_is_not_cut_within_the_key(event_api: StandIn) -> None:
+    event_api.api.faults = Faults(status=401, body=f'{{"error": "{"x" * 297}{EVENT_KEY}"}}')
+    async with open_event_sender(event_api.settings()) as sender:
+        with pytest.raises(InngestKeyRefusedError, match=r"x{297}") as raised:
+            await sender.send(numbered(1))
+    assert EVENT_KEY[:3] not in str(raised.value)
 
 
 async def test_an_unknown_key_is_refused(event_api: StandIn) -> None:

@@ -180,6 +180,19 @@ def test_statuses_without_the_words_that_are_needed_are_told(
     assert job_row(world, jobs[1])["status"] == "failed"
 
 
+def test_where_no_job_waits_in_order_the_table_may_be_of_any_shape(empty_database: Database) -> None:
+    """As in direct mode, where a daemon with an event key asks for jobs all the same."""
+    world = session(empty_database)
+    SCHEMAS["enum"].create(world.connection)
+    world.execute("create table background_jobs (id bigint primary key, state text)")
+    apply_migrations(world.connection)
+    assert release(world)["jobs"] == []
+    assert world.call("count_ordered_jobs")["jobs"] == []
+    with pytest.raises(psycopg.Error, match="background_jobs can't hold ordered jobs: created_at is missing"):
+        queue(world, world.tracked())
+    assert release(world)["jobs"] == []
+
+
 @pytest.mark.parametrize(
     "named",
     [

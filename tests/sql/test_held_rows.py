@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from priorityd.daemon.sandbox.migrate import undo_migrations
 from tests.support.world import Background, Row, session, sync_like_the_daemon
 
 if TYPE_CHECKING:
@@ -172,3 +173,15 @@ def test_two_daemons_beat_and_clear_at_once(database: Database) -> None:
     assert {row[0] for row in world.execute("select daemon_id from workspace_priority_heartbeats")} == set(
         ids
     )
+
+
+def test_uninstalling_takes_back_what_was_being_written(database: Database) -> None:
+    world, daemon, undoing = session(database), session(database, autocommit=False), session(database)
+    repository = world.tracked()
+    world.add(repository)
+    assert daemon.sync(repository)["changed"] == 1
+    undo = Background(lambda: undo_migrations(undoing.connection))
+    world.wait_until_blocked(undoing.pid)
+    daemon.connection.commit()
+    undo.result()
+    assert world.value("select priority::text from tracked_repositories") == "medium"

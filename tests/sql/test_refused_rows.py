@@ -68,6 +68,23 @@ SILENT = {
     "returns null": "return null;",
 }
 
+FREEZE = """
+    create function freeze() returns trigger language plpgsql as $$ begin
+        raise exception 'no changes today'; end $$;
+    create trigger mine before update on tracked_repositories for each statement execute function freeze()
+"""
+
+TAKE_BACK = """
+    create function take_back() returns trigger language plpgsql as $$ begin
+        if new.organization_name = 'bad' and pg_trigger_depth() = 1 then
+            update tracked_repositories set priority = old.priority,
+                is_workspace_repo = old.is_workspace_repo, workspace_count = old.workspace_count
+            where id = new.id;
+        end if;
+        return null; end $$;
+    create trigger mine after update on tracked_repositories for each row execute function take_back()
+"""
+
 
 def members(world: World, number: int, bad: tuple[int, ...]) -> list[UUID]:
     workspace = world.workspace()
@@ -101,6 +118,27 @@ def test_a_row_that_is_refused_is_named_with_its_reason_and_stops_nobody(
         assert world.row(repository) == expected
     assert len(world.audit()) == 18
     assert answer["locked"] == []
+
+
+@repairers
+def test_rows_of_a_statement_that_is_refused_as_a_whole_are_named(world: World, repair: object) -> None:
+    repositories = members(world, 3, bad=())
+    world.execute(FREEZE)
+    answer = repair(world, repositories)  # type: ignore[operator]
+    assert {refused["repository_id"] for refused in answer["refused"]} == set(map(str, repositories))
+    assert {(each["sqlstate"], each["message"]) for each in answer["refused"]} == {
+        ("P0001", "no changes today")
+    }
+    assert (answer["changed"], world.audit()) == (0, [])
+
+
+def test_a_call_that_has_nothing_to_write_fires_no_trigger_of_the_application(world: World) -> None:
+    repositories = members(world, 3, bad=())
+    world.execute(FREEZE)
+    assert world.sync(*repositories, p_dry_run=True)["changed"] == 3
+    assert world.sync()["examined"] == 0
+    world.execute("delete from workspace_repositories")
+    assert (world.sweep()["refused"], world.resync()[0]["refused"]) == ([], [])
 
 
 @repairers
@@ -183,6 +221,19 @@ def test_a_row_that_silently_stays_as_it_was_is_told_by_the_rollback(world: Worl
     assert world.value("select count(manual_priority) from tracked_repositories") == 0
 
 
+def test_a_row_that_a_trigger_takes_back_after_the_update_is_told_by_the_rollback(world: World) -> None:
+    repositories = members(world, 5, bad=(2,))
+    world.sync(*repositories)
+    world.execute(TAKE_BACK)
+    answer = world.call("rollback_workspace_priorities")
+    assert (answer["changed"], [each["repository_id"] for each in answer["refused"]]) == (
+        4,
+        [str(repositories[2])],
+    )
+    assert world.row(repositories[2]) == Row("high", True, 1)
+    assert len(world.audit(repositories[2])) == 1
+
+
 def test_of_very_many_that_a_rollback_can_not_write_some_are_named(world: World) -> None:
     repositories = members(world, 600, bad=tuple(range(600)))
     world.sync(*repositories)
@@ -230,19 +281,12 @@ def test_what_a_trigger_takes_back_after_the_update_is_refused_and_not_on_record
     world: World, repair: object
 ) -> None:
     repositories = members(world, 5, bad=(2,))
-    world.execute(
-        """create function take_back() returns trigger language plpgsql as $$ begin
-               if new.organization_name = 'bad' and pg_trigger_depth() = 1 then
-                   update tracked_repositories set priority = old.priority, is_workspace_repo = false,
-                       workspace_count = 0 where id = new.id;
-               end if;
-               return null; end $$;
-           create trigger mine after update on tracked_repositories
-           for each row execute function take_back()"""
-    )
-    for _ in range(3):
-        (refused,) = repair(world, repositories)["refused"]  # type: ignore[operator]
+    world.execute(TAKE_BACK)
+    for changed in (4, 0, 0):
+        answer = repair(world, repositories)  # type: ignore[operator]
+        (refused,) = answer["refused"]
         assert refused["repository_id"] == str(repositories[2])
+        assert answer["changed"] == len(answer["changes"]) == changed
         assert world.row(repositories[2]) == Row("medium", False, 0)
     assert len(world.audit()) == 4
 
