@@ -142,7 +142,8 @@ class JobWatcher(Agent):
         self._metrics.inversions.inc(inversions.count)
         self._history.add_job_inversions(now, inversions.count)
         self._inversions.extendleft((now, each) for each in reversed(inversions.sample))
-        _tell_of(inversions)
+        if inversions.sample:
+            _tell_of(inversions)
 
     def inversions_since(self, then: datetime) -> list[JobInversion]:
         """Some of those that were found since then, the newest first."""
