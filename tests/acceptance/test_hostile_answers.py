@@ -14,6 +14,8 @@ from tests.support.daemon_process import eventually
 from tests.support.proxy import serve_proxy
 from tests.support.stack import NO_TIMER, Stack
 
+FAILED = ("apply_failed", "sweep_failed")
+"""A stream that is lost meanwhile hears of no change, and asks for a sweep."""
 MOST_GROWTH_BYTES = 200 * 1024 * 1024
 """An answer may be held as it came, unpacked, and as text."""
 
@@ -92,7 +94,7 @@ async def test_whatever_answers_the_change_is_applied_when_supabase_does(
                 app.add(workspace, repository)
 
                 def told(lines: int = lines) -> bool:
-                    return any(line["event"] == "apply_failed" for line in daemon.logs[lines:])
+                    return any(line["event"] in FAILED for line in daemon.logs[lines:])
 
                 await eventually(told)
                 assert await daemon.answers("/livez", 200), name
@@ -102,5 +104,5 @@ async def test_whatever_answers_the_change_is_applied_when_supabase_does(
                 await eventually(lambda repository=repository: app.row(repository)[0] == "high")
             assert psutil.Process(daemon.process.pid).memory_info().rss - before < MOST_GROWTH_BYTES
             await eventually(lambda: daemon.answers("/readyz", 200))
-        failures = [line["error"] for line in daemon.logs if line["event"] == "apply_failed"]
+        failures = [line["error"] for line in daemon.logs if line["event"] in FAILED]
         assert all(len(error) > 10 and "{" not in error for error in failures), failures
