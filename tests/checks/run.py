@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.checks.forks import call
@@ -35,6 +35,10 @@ class Row:
     finding: Json
     code: int
     good_after: bool
+
+
+_AGAIN: Final = "If the publication was changed in the last minute, check again"
+"""A subscription made before Realtime looks at the publication is dropped when it does."""
 
 
 @asynccontextmanager
@@ -74,6 +78,8 @@ async def run_in(place: Place, situation: Situation, forks: Path) -> Row:
     else:
         await _do(situation.fix, place)  # type: ignore[arg-type] - mypy does not see that it is not a word
     code_after, after = await check(place, forks)
+    if any(each["remedy"].startswith(_AGAIN) for each in after["findings"]):
+        code_after, after = await check(place, forks)
     bad = [each for each in after["findings"] if each["outcome"] in ("failed", "warning")]
     assert (code_after, bad) == (0, []), after
     if situation.after:
