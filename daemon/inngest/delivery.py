@@ -33,7 +33,8 @@ from priorityd.daemon.liveness import Liveness
 log = structlog.stdlib.get_logger()
 
 _FIRST_RETRY_SECONDS: Final = 1.0
-_MAX_RETRY_SECONDS: Final = 60.0
+_MAX_RETRY_SECONDS: Final = 20.0
+"""After an outage of Inngest of any length, sending goes on within this time."""
 _LONGEST_DATABASE_RETRY_SECONDS: Final = 10.0
 """After an outage of the database of any length, what waits in it goes on within this time."""
 _GIVE_BACK_SECONDS: Final = 3.0

@@ -6,7 +6,7 @@ put back, and is due again after the delay.
 
 There is one batch at a time, so the changes of a repository are announced in order. Several daemons may
 dispatch at once, each its own batch; a repository's order holds among them, too, except for claims at the
-same instant. An outage of Inngest costs one attempt per delay, which grows to a minute, and stops nothing
+same instant. An outage of Inngest costs one attempt per delay, which grows to 20 s, and stops nothing
 else.
 """
 
