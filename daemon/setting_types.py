@@ -31,7 +31,7 @@ def _flag_or_url(value: str | None) -> str | None:
 def _checked_url(value: str, message: str) -> str:
     try:
         parts = urlsplit(value)
-        plain = not (parts.username or parts.query or parts.fragment) and parts.port != 0
+        plain = not ("@" in parts.netloc or parts.query or parts.fragment) and parts.port != 0
     except ValueError:
         raise ValueError(message) from None
     # Blanks, and invisible characters copied from a page, would become part of the host's name.
@@ -43,7 +43,9 @@ def _checked_url(value: str, message: str) -> str:
 
 def _one_line(value: SecretStr) -> SecretStr:
     key = value.get_secret_value().strip()
-    if not key or not key.isascii() or any(each.isspace() or each in "\"'" for each in key):
+    # What can't be sent in a header would be quoted by the error that says so.
+    sendable = key.isascii() and key.isprintable()
+    if not key or not sendable or any(each in " \"'" for each in key):
         raise ValueError("must be the key alone, on one line and without quotes")
     return SecretStr(key)
 

@@ -50,7 +50,9 @@ def test_each_secret_is_hidden() -> None:
     assert set(Settings(supabase_url="https://x.supabase.co", **keys).secrets) == set(keys.values())
 
 
-@pytest.mark.parametrize("url", ["https://a b.supabase.co", "https://a.supabase.co\u200b", "https://a\tb.co"])
+@pytest.mark.parametrize(
+    "url", ["https://a b.supabase.co", "https://a.supabase.co\u200b", "https://a\tb.co", "https://:word@a.co"]
+)
 def test_what_no_url_may_hold_is_told_and_not_asked_for(url: str) -> None:
     with pytest.raises(ValidationError, match="must be the project's URL"):
         Settings(supabase_url=url, supabase_key="a.b.c")
@@ -159,3 +161,9 @@ def test_an_env_file_that_is_no_text_is_a_bad_configuration(
     (tmp_path / ".env").write_bytes(b"SUPABASE_URL=caf\xe9")
     with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8 text"):
         load_settings()
+
+
+@pytest.mark.parametrize("key", ["a.b.\x01c", "a\0.\0b\0", "a.b.\x7f"])
+def test_a_key_has_no_characters_that_can_not_be_sent(key: str) -> None:
+    with pytest.raises(ValidationError, match="must be the key alone"):
+        Settings(supabase_url="https://a.supabase.co", supabase_key=key)
