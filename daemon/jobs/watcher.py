@@ -55,8 +55,8 @@ INVERSIONS_KEPT: Final = 20
 class JobWatcher(Agent):
     """See the module's docstring. Only the leader reads; the others show an empty queue.
 
-    `off_because`: why there is nothing to read, None while there is. `latest` is the last page read, `queue`
-    the last count of the waiting jobs.
+    `off_because`: why there is nothing to read, None while there is, or another daemon reads. `latest` is the
+    last page read, `queue` the last count of the waiting jobs.
     """
 
     name = "job_watcher"
@@ -90,7 +90,7 @@ class JobWatcher(Agent):
         if not self._is_leader():
             self._show(None)
             # What it knows will be out of date when it leads again, so it then reads at once.
-            self.latest, self._next_at = None, monotonic()
+            self.off_because, self.latest, self._next_at = None, None, monotonic()
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:
             rest = await self._poll()

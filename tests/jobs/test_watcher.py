@@ -264,3 +264,13 @@ async def test_goes_on_after_calls_that_failed(store: Store, database: Database)
             await eventually(lambda: any(line["event"] == "job_poll_failed" for line in logs))
             holder.rollback()
             await eventually(lambda: it.value("jobs_total", priority="high", status="completed") == 2)
+
+
+async def test_who_does_not_read_does_not_tell_why_there_was_nothing_to_read(
+    store: Store, database: Database
+) -> None:
+    database.connect().execute("drop table background_jobs")
+    async with watching(store) as it:
+        await eventually(lambda: it.watcher.off_because)
+        it.leads = False
+        await eventually(lambda: it.watcher.off_because is None)
