@@ -29,12 +29,16 @@ class RecentRun:
 
 
 class Runs:
-    """Reports finished runs to the metrics and the history. `recent` has the newest first."""
+    """Reports finished runs to the metrics and the history. `recent` has the newest first.
+
+    `last_resync_failed` is about full resyncs, however many sweeps have failed since.
+    """
 
     def __init__(self, metrics: RepairMetrics, history: History) -> None:
         self._metrics = metrics
         self._history = history
         self.recent: deque[RecentRun] = deque(maxlen=RUNS_KEPT)
+        self.last_resync_failed = False
 
     def record(
         self,
@@ -55,6 +59,8 @@ class Runs:
         now = utc_now()
         if outcome == "done":
             self._metrics.last_resync.labels(kind).set(now.timestamp())
+        if kind == "full":
+            self.last_resync_failed = outcome == "failed"
         if kind == "full" or outcome == "failed" or (changed and trigger not in ("event", "sweep")):
             self.recent.appendleft(
                 RecentRun(kind, trigger, outcome, now, round(seconds, 3), examined, changed)

@@ -116,14 +116,13 @@ def _stream(sources: Sources, now: float) -> StreamFacts:
 
 def _repair(sources: Sources) -> RepairFacts:
     sweeper, minutes = sources.sweeper, sources.history.minutes(utc_now())
-    full = [run for run in sources.runs.recent if run.kind == "full"]
     return RepairFacts(
         started=sources.resyncer.first_done_at is not None,
         sweeps=sweeper.has_succeeded,
         overdue_seconds=sweeper.overdue_seconds(),
         failure=str(sweeper.failure) if sweeper.failure else None,
         interval_seconds=sources.sweep_interval_seconds,
-        last_resync_failed=bool(full) and full[0].outcome == "failed",
+        last_resync_failed=sources.runs.last_resync_failed,
         late_or_lost=sum(minute.drift_repaired for minute in minutes),
     )
 

@@ -11,6 +11,7 @@ from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import STARTING, judge
 from priorityd.daemon.app import sources_of
 from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.repair.runs import RUNS_KEPT
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.status import describe
 from tests.support.application import Application
@@ -182,3 +183,15 @@ def test_what_is_known_is_exported_with_its_age(parts: Parts, sources: Sources) 
     assert parts.metric("ready") == 0
     assert parts.metric("problem", problem="database_silent") == 0
     assert parts.metric("known_age_seconds", of="database") == facts.database.silent_seconds
+
+
+def test_a_failed_full_resync_is_told_however_many_sweeps_fail_after_it(
+    parts: Parts, sources: Sources
+) -> None:
+    runs = parts.shared.runs
+    runs.record("full", "resync", "failed", 1.0)
+    for _ in range(RUNS_KEPT):
+        runs.record("sweep", "sweep", "failed", 0.1)
+    assert known(sources).repair.last_resync_failed
+    runs.record("full", "signal", "done", 1.0)
+    assert not known(sources).repair.last_resync_failed
