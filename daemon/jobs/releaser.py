@@ -110,7 +110,8 @@ class Releaser(Delivery[ReleasedJob]):
             release = await self._jobs.release(self._limits, 1 if self.held_back_because else BATCH_SIZE)
             self._show(release)
             jobs = await self._settle_lost(release.jobs)
-            error = await self.deliver(self._batch(jobs)) if jobs else None
+            batch = self._batch(jobs)
+            error = await self.deliver(batch) if jobs else None
         except (TransientError, PermanentError) as failure:
             return self._failed(self._database_backoff, failure, "job_release_failed")
         self._database_backoff.worked()
@@ -118,7 +119,7 @@ class Releaser(Delivery[ReleasedJob]):
             return self._failed(self._backoff, error, "job_releases_held_back")
         if release.refused and not release.jobs:
             return self._not_written(release)
-        self._went_well(release)
+        self._went_well(release, tried=bool(batch.events))
         if release.more:
             return 0.0
         idle = not (release.busy or release.waiting or release.in_flight)
@@ -223,7 +224,14 @@ class Releaser(Delivery[ReleasedJob]):
         started_at = monotonic()
         if not self._is_leader() or started_at < self._pace.next_periodic_at(started_at):
             return
-        check = await self._jobs.check_lanes()
+        try:
+            check = await self._jobs.check_lanes()
+        except (TransientError, PermanentError) as error:
+            # Only the order suffers: releases must not wait for it.
+            self.tick()
+            self._pace.finished(started_at, None)
+            log.warning("job_lanes_check_failed", error=str(error))
+            return
         self._pace.finished(started_at, check.database_seconds)
         if check.found:
             log.info("job_lanes_moved", lanes=check.found)
@@ -269,8 +277,8 @@ class Releaser(Delivery[ReleasedJob]):
         error = TransientError(reason, reason="unavailable")
         return self._failed(self._backoff, error, "job_releases_held_back")
 
-    def _went_well(self, release: Release) -> None:
-        if release.jobs or not (release.busy or release.waiting):
+    def _went_well(self, release: Release, *, tried: bool) -> None:
+        if tried or not (release.busy or release.waiting or release.jobs):
             self.held_back_because = None
             self._metrics.held_back.set(0)
         if self.held_back_because is None:

@@ -373,3 +373,21 @@ async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> No
         await bench.beside(b"update priorityd.ordered_jobs set aside_until = now()")
         await eventually(lambda: set(bench.sent) == set(jobs))
         await eventually(lambda: bench.metric("job_releases_held_back") == 0)
+
+
+async def test_a_look_for_misplaced_lanes_that_fails_holds_up_no_release(bench: Bench) -> None:
+    jobs = await bench.queue(*bench.app.repositories(3))
+    misbehave(bench.server, "rest/fail?status=400&sqlstate=P0001&function=check_job_lanes", seconds=3600)
+    async with bench.releaser(leader=True, runs=False) as releaser:
+        await releaser.turn()
+    assert set(bench.sent) == set(jobs)
+
+
+async def test_a_lost_job_that_is_not_sent_again_does_not_show_that_inngest_works(bench: Bench) -> None:
+    (job,) = await bench.queue(bench.app.repository())
+    async with bench.releaser(asks=True, runs=False) as releaser:
+        await releaser.turn()
+        await bench.lose(job)
+        releaser.held_back_because, releaser._next_at = "Inngest answered 503", 0.0
+        await releaser.turn()
+        assert releaser.held_back_because == "Inngest answered 503"
