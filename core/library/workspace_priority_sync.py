@@ -144,10 +144,10 @@ class WorkspacePrioritySync:
         self.forget(repository_id)
         if answer.refused:
             refused = answer.refused[0]
-            raise PermanentError(
-                f"The row of repository {refused.shown_as} can't be written: {refused.reason}",
-                reason="rejected",
-            )
+            text = f"The row of repository {refused.shown_as} can't be written: {refused.reason}"
+            if refused.for_good:
+                raise PermanentError(text, reason="rejected")
+            raise TransientError(text, reason="unavailable")
         if answer.locked:
             raise TransientError(
                 f"The row of repository {repository_id} is locked by another transaction", reason="contention"

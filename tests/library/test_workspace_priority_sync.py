@@ -78,3 +78,17 @@ async def test_every_workspace_repository_is_listed_once_over_any_number_of_page
     for workspace in workspaces:
         stack.app.add(workspace, *repositories[:5])
     assert await service.get_workspace_repository_ids() == sorted(repositories[:5])
+
+
+async def test_a_database_that_takes_no_writes_is_no_fault_of_the_row(
+    stack: Stack, service: WorkspacePrioritySync
+) -> None:
+    repository = stack.app.repository()
+    stack.app.add(stack.app.workspace(), repository)
+    stack.app.connection.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin"
+        " raise exception using errcode = '53100', message = 'No space left'; end $$;"
+        "create trigger refuse before update on tracked_repositories for each row execute function refuse()"
+    )
+    with pytest.raises(TransientError, match="No space left"):
+        await service.mark_as_workspace_repo(repository)
