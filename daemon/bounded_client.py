@@ -65,11 +65,15 @@ async def _read(response: httpx.Response) -> bytes:
         raise httpx.DecodingError(f"unknown encoding {encoding:.40}", request=response.request)
     # It recognises both formats.
     unpacked = zlib.decompressobj(zlib.MAX_WBITS | 32) if encoding in _PACKED else None
-    content = bytearray()
+    content, received = bytearray(), 0
     try:
         async for part in response.aiter_raw():
-            content += unpacked.decompress(part, MAX_ANSWER_BYTES + 1 - len(content)) if unpacked else part
-            if len(content) > MAX_ANSWER_BYTES:
+            received += len(part)
+            if unpacked is None:
+                content += part
+            elif not unpacked.eof:  # after its end, zlib would keep whatever comes
+                content += unpacked.decompress(part, MAX_ANSWER_BYTES + 1 - len(content))
+            if max(received, len(content)) > MAX_ANSWER_BYTES:
                 size = MAX_ANSWER_BYTES // 1024 // 1024
                 raise TransientError(f"gave up on an answer of more than {size} MiB", reason="bad_answer")
     except zlib.error as error:

@@ -260,3 +260,11 @@ def test_priorities_are_keyed_by_repository() -> None:
     key = "11111111-1111-4111-8111-111111111111"
     entry = {"priority": "high", "is_workspace_repo": True, "workspace_count": 2}
     assert _PRIORITIES.validate_python({key: entry})[UUID(key)].workspace_count == 2
+
+
+async def test_what_follows_a_packed_answer_is_not_kept_however_long_it_is() -> None:
+    packed = gzip.compress(b'{"beat_at": "2025-01-03T00:00:00+00:00"}')
+    endless = packed + bytes(MAX_ANSWER_BYTES + 1)
+    async with answering(http(200, endless, "Content-Encoding: gzip")) as (store, _):
+        with pytest.raises(TransientError, match="more than 32 MiB"):
+            await store.beat(uuid4())
