@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 
 from priorityd.core.errors import ExitCode
-from priorityd.daemon.settings import load_settings
+from priorityd.daemon.cli.own_daemon import stranger
+from priorityd.daemon.settings import Settings, load_settings
 
 _TIMEOUT_SECONDS: Final = 5.0
 
@@ -19,17 +19,14 @@ def health_command(*, ready: bool) -> ExitCode:
 
     It fails, too, if what answers is not priorityd, or belongs to a project other than that of the settings.
     """
-    settings = load_settings()
-    project = urlsplit(settings.supabase_url).netloc
-    reasons = _reasons_against(
-        settings.http_host, settings.http_port, "/readyz" if ready else "/livez", project
-    )
+    reasons = _reasons_against(load_settings(), "/readyz" if ready else "/livez")
     for reason in reasons:
         click.echo(f"priorityd: {reason}", err=True)
     return ExitCode.FAILED if reasons else ExitCode.DONE
 
 
-def _reasons_against(host: str, port: int, path: str, project: str) -> list[str]:
+def _reasons_against(settings: Settings, path: str) -> list[str]:
+    host, port = settings.http_host, settings.http_port
     connection = HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
@@ -39,14 +36,6 @@ def _reasons_against(host: str, port: int, path: str, project: str) -> list[str]
         return [f"no answer at {host}:{port}: {error}"]
     finally:
         connection.close()
-    if stranger := _stranger(response, project):
-        return [f"{stranger} answers at {host}:{port}"]
+    if other := stranger(settings, response.headers.get("Server", "")):
+        return [f"{other} answers at {host}:{port}"]
     return [] if response.status == 200 else text.splitlines() or [f"{path} answers {response.status}"]
-
-
-def _stranger(response: HTTPResponse, project: str) -> str | None:
-    """What answers, if it is not the daemon of this project."""
-    server = response.headers.get("Server", "")
-    if not server.startswith("priorityd/"):
-        return f"not priorityd but {server!r}" if server else "something that is not priorityd"
-    return None if server.endswith(f"({project})") else f"the priorityd of another project, {server},"

@@ -16,6 +16,7 @@ from priorityd.core.errors import ExitCode
 from priorityd.core.names import job_known_as, known_as, row_known_as
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.cli.output import print_json
+from priorityd.daemon.cli.own_daemon import stranger
 from priorityd.daemon.database.rows import Snapshot
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.jobs.ordered_jobs import count_jobs
@@ -31,22 +32,27 @@ async def status_command(settings: Settings, store: Store, *, as_json: bool) -> 
     """Show both."""
     snapshot = await store.snapshot()
     counted = await count_jobs(store)
-    daemon = await _ask_daemon(settings)
+    daemon, why_none = await _ask_daemon(settings)
     if as_json:
         print_json({"snapshot": asdict(snapshot), "ordered_jobs": asdict(counted), "daemon": daemon})
     else:
-        for line in (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(settings, daemon)):
+        for line in (*_snapshot_lines(snapshot), *count_lines(counted), *_daemon_lines(daemon, why_none)):
             click.echo(line)
     return ExitCode.DONE
 
 
-async def _ask_daemon(settings: Settings) -> Facts | None:
+async def _ask_daemon(settings: Settings) -> tuple[Facts | None, str]:
+    """What the daemon says, or why there is none."""
+    place = f"at {settings.http_host}:{settings.http_port}"
     try:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            answer = (await client.get(f"{settings.http_url}/status")).raise_for_status().json()
-            return answer if isinstance(answer, dict) else None
+            response = await client.get(f"{settings.http_url}/status")
+            if other := stranger(settings, response.headers.get("Server", "")):
+                return None, f"{other} answers {place}"
+            answer = response.raise_for_status().json()
+            return (answer, "") if isinstance(answer, dict) else (None, f"no answer {place}")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-        return None
+        return None, f"no answer {place}"
 
 
 def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
@@ -61,9 +67,9 @@ def _snapshot_lines(snapshot: Snapshot) -> Iterator[str]:
     yield f"Migrations: set {snapshot.schema_version}"
 
 
-def _daemon_lines(settings: Settings, daemon: Facts | None) -> Iterator[str]:
+def _daemon_lines(daemon: Facts | None, why_none: str) -> Iterator[str]:
     if daemon is None:
-        yield f"Daemon: no answer at {settings.http_host}:{settings.http_port}"
+        yield f"Daemon: {why_none}"
         return
     yield f"Daemon: {_ready(daemon)}"
     if "headline" in daemon:

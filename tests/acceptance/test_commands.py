@@ -7,10 +7,13 @@ import re
 import subprocess
 from uuid import uuid4
 
+from tests.support.answers import http, saying
 from tests.support.daemon_process import (
     environment,
+    eventually,
     free_port,
     priorityd,
+    start_daemon,
 )
 from tests.support.daemon_words import knows
 from tests.support.faults import misbehave
@@ -266,3 +269,30 @@ async def test_status_names_what_can_not_be_written_and_which_jobs_overtook_othe
             words,
             re.MULTILINE,
         ), words
+
+
+async def test_status_shows_no_daemon_where_another_program_answers(stack: Stack) -> None:
+    async with saying(http(200, {"ok": True})) as port:
+        code, out, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
+    assert (code, err) == (0, "")
+    assert f"Daemon: something that is not priorityd answers at 127.0.0.1:{port}" in out
+
+
+async def test_status_shows_no_daemon_of_another_project(stack: Stack) -> None:
+    other = {"SUPABASE_URL": f"http://127.0.0.1:{free_port()}", "SUPABASE_SERVICE_ROLE_KEY": "a-key"}
+    async with start_daemon(ready=False, **other) as daemon:
+        await eventually(lambda: daemon.answers("/livez", 200))
+        _, words, _ = await stack.priorityd("status", PRIORITYD_HTTP_PORT=daemon.port)
+        _, out, _ = await stack.priorityd("status", "--json", PRIORITYD_HTTP_PORT=daemon.port)
+    assert "Daemon: the priorityd of another project" in words
+    assert json.loads(out)["daemon"] is None
+
+
+async def test_check_tells_a_port_that_another_project_s_daemon_has(stack: Stack) -> None:
+    other = {"SUPABASE_URL": f"http://127.0.0.1:{free_port()}", "SUPABASE_SERVICE_ROLE_KEY": "a-key"}
+    async with start_daemon(ready=False, **other) as daemon:
+        await eventually(lambda: daemon.answers("/livez", 200))
+        _, out, _ = await stack.priorityd("check", "--json", PRIORITYD_HTTP_PORT=daemon.port)
+    (port,) = [each for each in json.loads(out)["findings"] if each["step"] == "metrics port"]
+    assert port["outcome"] == "failed"
+    assert port["command"] == "export PRIORITYD_HTTP_PORT=0"

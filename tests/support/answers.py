@@ -33,7 +33,18 @@ GOOD = http(200, {"beat_at": "2025-01-03T00:00:00+00:00"})
 @asynccontextmanager
 async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
     """A store whose server gives these answers, one per request, and then repeats the last."""
-    left, reasons = list(answers), []
+    reasons: list[str] = []
+    async with (
+        saying(*answers) as port,
+        open_store(f"http://127.0.0.1:{port}", "a.b.c", on_error=reasons.append) as store,
+    ):
+        yield store, reasons
+
+
+@asynccontextmanager
+async def saying(*answers: Answer) -> AsyncIterator[int]:
+    """The port of a server that gives these answers, one per request, and then repeats the last."""
+    left = list(answers)
 
     async def serve(connection: SocketStream) -> None:
         # A client may give up before its request has arrived, or before its answer was sent.
@@ -54,8 +65,7 @@ async def answering(*answers: Answer) -> AsyncIterator[tuple[Store, list[str]]]:
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
-        async with open_store(f"http://127.0.0.1:{port}", "a.b.c", on_error=reasons.append) as store:
-            yield store, reasons
+        yield port
         tasks.cancel_scope.cancel()
 
 

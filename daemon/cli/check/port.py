@@ -9,6 +9,7 @@ import httpx
 
 from priorityd.core.errors import ConfigurationError
 from priorityd.daemon.cli.finding import Finding, from_error
+from priorityd.daemon.cli.own_daemon import stranger
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.status.http import listen
 
@@ -42,6 +43,7 @@ def _unavailable(settings: Settings, error: ConfigurationError) -> Finding:
 async def _own_daemon(settings: Settings) -> bool:
     try:
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
-            return "listener" in (await client.get(f"{settings.http_url}/status")).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
+            response = await client.get(f"{settings.http_url}/livez")
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
+    return stranger(settings, response.headers.get("Server", "")) is None
