@@ -21,7 +21,7 @@ from priorityd.daemon.jobs.ordered_jobs import JobCounts, ListedJob, cancel_jobs
 from priorityd.daemon.settings import Settings
 
 _ASKS_SECONDS: Final = 90.0
-"""A daemon that releases jobs asks for them every second, or every minute while Inngest accepts none."""
+"""A daemon that releases jobs asks for them every second, or every 20 s while Inngest accepts none."""
 
 
 async def list_command(
