@@ -176,7 +176,7 @@ class Delivery(Agent, Generic[Item]):
             log.exception(self.defect, events=len(batch.events))
             return TransientError(type(error).__name__, reason="unknown")
         except BaseException:
-            await self._give_back()
+            await self.give_back()
             raise
         for each in refused:
             batch.refused_for_good(each.event, self.on_refused(batch.item_of(each.event), each))
@@ -189,8 +189,8 @@ class Delivery(Agent, Generic[Item]):
             batch.accepted(event, inngest_id)
             self.on_sent(batch.item_of(event), event)
 
-    async def _give_back(self) -> None:
-        # Cancelled in the middle of a batch: spare others the wait for the claims to expire.
+    async def give_back(self) -> None:
+        """Settle what was interrupted, if that is quick; else others wait for the claims to expire."""
         with anyio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
             try:
                 await self.settle_rest()

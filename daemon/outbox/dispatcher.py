@@ -109,10 +109,11 @@ class Dispatcher(Delivery[RecordedChange]):
             await self.settle_rest()
             await self._open()
             claimed = await self._outbox.claim(BATCH_SIZE, self._claim_seconds)
-            if self._failing == "database":
-                self._works()
             if claimed.changes:
                 await self.deliver(await self._batch(claimed))
+            self._database_backoff.worked()
+            if self._failing == "database":
+                self._works()
         except (TransientError, PermanentError) as error:
             self._failed(error, "database")
             return False
@@ -129,7 +130,15 @@ class Dispatcher(Delivery[RecordedChange]):
     async def _batch(self, claimed: ClaimedChanges) -> Batch[RecordedChange]:
         batch, id_ = Batch[RecordedChange](), claimed.database_id
         jobs = {change.id: sync_job_of(change, id_) for change in claimed.changes if self._sync_new}
-        in_order = await self._queue_in_order([job for job in jobs.values() if job])
+        try:
+            in_order = await self._queue_in_order([job for job in jobs.values() if job])
+        except BaseException:
+            # The database failed, or this was cancelled: spare others, and itself, the wait for the claims.
+            for change in claimed.changes:
+                batch.add(change, [announcement_of(change, id_)])
+            self._unsettled = batch
+            await self.give_back()
+            raise
         for change in claimed.changes:
             events, job = [announcement_of(change, id_)], jobs.get(change.id)
             if job is not None and not in_order:

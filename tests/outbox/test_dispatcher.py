@@ -367,3 +367,22 @@ class _Interrupting:
         )
         self._bench.app.connection.execute("notify pgrst, 'reload schema'")
         return refused
+
+
+async def test_changes_whose_syncs_can_not_be_queued_for_now_are_put_back(bench: Bench) -> None:
+    async with bench.dispatcher(in_order=True, claim_seconds=3600) as dispatcher:
+        dispatcher.stop()
+        await eventually(lambda: not dispatcher.has_more())
+        (repository,) = bench.change()
+        failing = "rest/fail?function=queue_repository_jobs"
+        misbehave(bench.server, f"{failing}&status=400&sqlstate=55P03", seconds=3600)
+        rests = []
+        for _ in range(4):
+            dispatcher._database_backoff.retry_at = 0.0
+            rests.append(await dispatcher.turn())
+            assert bench.count("daemon_id is not null") == 0
+        assert rests[0] < rests[-1] <= 10
+        misbehave(bench.server, failing, seconds=0)
+        dispatcher._database_backoff.retry_at = 0.0
+        await dispatcher.turn()
+    assert bench.announced() == [str(repository)]
