@@ -29,11 +29,13 @@ LONGEST_REQUEST: Final = 1024 * 1024
 # What is imported only when it is used: by the daemon's servers and clients, and by anyio.
 _LATE: Final = (
     "anyio._backends._asyncio",
+    "anyio._core._signals",
     "encodings.idna",
     "httpcore",
     "uvicorn.lifespan.off",
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
     "websockets.asyncio.client",
 )
 # Importing these would have effects, or need packages that are not installed for the daemon.
