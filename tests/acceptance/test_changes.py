@@ -14,7 +14,7 @@ from tests.support.stack import NO_TIMER, Stack
 MEDIUM = ("medium", False, 0)
 
 
-@in_worlds("plain", "strict", "triggers", "loose", "soft", "words_text", "words_names", "owner")
+@in_worlds("plain", "words_text", more=("strict", "triggers", "loose", "soft", "words_names", "owner"))
 async def test_follows_a_repository_through_its_workspaces(stack: Stack) -> None:
     app = stack.app
     first, second, repository = app.workspace(), app.workspace(), app.repository()

@@ -25,7 +25,6 @@ from tests.support.situations import SITUATIONS, Make, NewStack, Situation, name
 from tests.support.stack import Stack
 from tests.support.troubles import poison
 
-playwright = pytest.importorskip("playwright.async_api", reason="needs the package playwright")
 pytestmark = pytest.mark.browser
 
 ARTIFACTS = ROOT / "artifacts"
@@ -74,6 +73,8 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
+    # Only where it is used: the import is a twentieth of what collecting all tests takes.
+    playwright = pytest.importorskip("playwright.async_api", reason="needs the package playwright")
     async with playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

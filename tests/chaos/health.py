@@ -131,7 +131,8 @@ async def try_out(scene: Scene, fault: str, hold_seconds: float) -> Row:
     # A fault that heals by itself has healed when another daemon has taken over.
     healed = began if fault == _TAKEN_OVER else time.monotonic()
     with contextlib.suppress(AssertionError):
-        await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS)
+        # Its end is measured, so it is looked for often.
+        await eventually(lambda: _is_over(scene, daemon), _WELL_SECONDS, longest_pause=0.1)
         row.recovery = round(time.monotonic() - healed, 1)
     return row
 

@@ -10,11 +10,11 @@ from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import schema_sql
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.schemas import BY_HAND, EVERYTHING, SCHEMAS, Schema, fingerprint, use
+from tests.support.schemas import BY_HAND, EVERYTHING, SCHEMAS, Schema, fingerprint, in_schemas, use
 from tests.support.world import Row, World
 
 
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
+@in_schemas()
 def test_applies_twice_works_and_is_undone(bare: World, schema: Schema) -> None:
     schema.create(bare.connection)
     before = fingerprint(bare)

@@ -12,7 +12,7 @@ from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import schema_sql, superuser_beside
 from tests.support.psql import psql_command, run_psql
-from tests.support.schemas import SCHEMAS, Schema, fingerprint, use
+from tests.support.schemas import Schema, fingerprint, in_schemas, use
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ BLOCKING = """
 """
 
 
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
+@in_schemas()
 def test_ends_where_the_migrations_alone_end(empty_database: Database, schema: Schema) -> None:
     bare = session(empty_database)
     schema.create(bare.connection)

@@ -28,6 +28,8 @@ from tests.support.secrecy import look, look_at_process, secrets_in
 PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
 _LONGEST_POLL_SECONDS = 0.1
+_RAREST_POLL_SECONDS = 0.5
+_POLLS_OF_A_WAIT = 20
 ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -35,19 +37,27 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def eventually(
-    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]],
+    seconds: float = PATIENCE_SECONDS,
+    *,
+    longest_pause: float = _RAREST_POLL_SECONDS,
 ) -> Any:
-    """Wait until the condition holds, and return its result."""
-    deadline, pause = time.monotonic() + seconds, POLL_SECONDS
+    """Wait until the condition holds, and return its result.
+
+    A condition that is awaited asks another process, which costs both of them processor time. So in a long
+    wait the pauses grow with it, up to `longest_pause`.
+    """
+    began, pause = time.monotonic(), POLL_SECONDS
     while True:
-        value = condition()
+        value, longest = condition(), _LONGEST_POLL_SECONDS
         if isinstance(value, Awaitable):
             value = await value
+            longest = max(longest, min((time.monotonic() - began) / _POLLS_OF_A_WAIT, longest_pause))
         if value:
             return value
-        assert time.monotonic() < deadline, f"not so within {seconds} s: {condition}"
+        assert time.monotonic() < began + seconds, f"not so within {seconds} s: {condition}"
         await anyio.sleep(pause)
-        pause = min(1.5 * pause, _LONGEST_POLL_SECONDS)
+        pause = min(1.5 * pause, longest)
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -208,9 +208,13 @@ def template(templates: Callable[[str], str]) -> str:
     return templates(PLAIN)
 
 
-def in_worlds(*worlds: str) -> pytest.MarkDecorator:
-    """Run a test that uses `database`, or a fixture based on it, in each of these worlds."""
-    return pytest.mark.parametrize("database", worlds, indirect=True)
+def in_worlds(*worlds: str, more: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Run a test that uses `database`, or a fixture based on it, in each of these worlds.
+
+    In those of `more` it runs when the marker `worlds` is asked for: each takes a template of its own.
+    """
+    rare = [pytest.param(world, marks=pytest.mark.worlds) for world in more]
+    return pytest.mark.parametrize("database", [*worlds, *rare], indirect=True)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """`python -m tests.support.forker FD`: imports what `priorityd` imports, and forks on request.
 
 Imports take most of the processor time of a daemon or command that a test starts and soon ends. A fork is a
-process like any other, with its own signals, descriptors, environment and end, but without the imports. A
-request comes through the socket FD as one message: what to run, as JSON, and four descriptors: for stdin,
-stdout, stderr, and for the answers, which are the process id at once, and later how the process ended. The
-forker ends when the other side of FD is closed. `tests.support.programs` makes the requests.
+process like any other, with its own signals, descriptors, environment and end, but without the imports, and
+without compiling the templates of the status page, which each daemon is asked for once at its end. A request
+comes through the socket FD as one message: what to run, as JSON, and four descriptors: for stdin, stdout,
+stderr, and for the answers, which are the process id at once, and later how the process ended. The forker
+ends when the other side of FD is closed. `tests.support.programs` makes the requests.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ LONGEST_REQUEST: Final = 1024 * 1024
 # What is imported only when it is used: by the daemon's servers and clients, and by anyio.
 _LATE: Final = (
     "anyio._backends._asyncio",
+    "anyio._core._signals",
     "encodings.idna",
     "httpcore",
     "uvicorn.lifespan.off",
     "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
     "websockets.asyncio.client",
 )
 # Importing these would have effects, or need packages that are not installed for the daemon.
@@ -140,11 +143,21 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
+def _draw_the_page() -> None:
+    """Compile its templates: otherwise each daemon would, which takes most of a tenth of a second."""
+    from priorityd.daemon.status.page import render, render_busy
+    from tests.support.reports import NOW, a_report
+
+    render(a_report(), NOW)
+    render_busy()
+
+
 def main() -> None:
     """Serve, and in each fork become the requested program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     _import_all()
+    _draw_the_page()
     gc.freeze()
     task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve()
     if task is not None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.support.database import superuser_beside
+from tests.support.effort import some_of
 from tests.support.world import Row, World
 
 ENUM = "create type repository_priority as enum ('high', 'medium', 'low')"
@@ -110,6 +112,12 @@ SCHEMAS = {
     "publication of all tables": Schema(publication="for all tables", published=EVERYTHING),
     "publication of the schema": Schema(publication="for tables in schema public", published=EVERYTHING),
 }
+
+
+def in_schemas() -> pytest.MarkDecorator:
+    """Run a test with each `schema`: with a few in every run, with the others by the marker `worlds`."""
+    usual = ("enum", "text", "no priority", "the columns added and filled by hand", "empty publication")
+    return pytest.mark.parametrize("schema", some_of(SCHEMAS, *usual))
 
 
 # Everything that a schema consists of, as text: two equal answers are two equal schemas.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from priorityd.daemon.migration_files import migration_files
 from tests.benchmarks.migrations import migrations, watched
@@ -12,6 +13,7 @@ from tests.support.database import Database
 FILES = [file.name for file in migration_files()]
 
 
+@pytest.mark.million
 def test_every_file_is_measured() -> None:
     measured = migrations(tracked=3000, memberships=1000)
     assert [each["file"] for each in measured["alone"]] == FILES
