@@ -262,33 +262,6 @@ begin
     end
     $$;
 
-    -- Whether a unique index guarantees that no two rows of the table are equal in these columns, nulls aside. An index
-    -- does not cover tables that inherit from its own, whose rows are read as well.
-    create or replace function priorityd.is_unique(p_table regclass, p_columns name[])
-    returns boolean language sql stable as $$
-        select not exists (
-            select from pg_inherits h join pg_class c on c.oid = h.inhparent
-            where h.inhparent = p_table and c.relkind = 'r'
-        ) and exists (
-            select from pg_index i
-            where i.indrelid = p_table
-                and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
-                and array(
-                    select a.attname
-                    from unnest(i.indkey::smallint[]) with ordinality k (attnum, position)
-                    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-                    where k.position <= i.indnkeyatts
-                ) <@ p_columns
-        )
-    $$;
-
-    -- Whether no pair can repeat: memberships are counted as installed, and unique.
-    create or replace function priorityd.pairs_are_unique()
-    returns boolean language sql stable as $$
-        select priorityd.is_unique('public.workspace_repositories', '{workspace_id, repository_id}')
-            and priorityd.memberships_are_as_installed()
-    $$;
-
     -- Which of these columns exist in a table of the application and are readable by the caller.
     create or replace function priorityd.readable_columns(p_table text, p_columns name[])
     returns name[] language sql stable as $$

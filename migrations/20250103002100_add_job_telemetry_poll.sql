@@ -1,4 +1,4 @@
--- Job telemetry, third part: how far the past is settled, and the poll.
+-- Job telemetry, third part: how far the past is settled, the jobs that ended in it, and the poll.
 
 do $functions$
 begin
@@ -70,6 +70,59 @@ begin
                 - make_interval(secs => p_settle_seconds)
         );
         return p_cursor;
+    end
+    $$;
+
+    -- ---------------------------------------------------------------------------------------------------------------
+    -- Ended jobs
+    -- ---------------------------------------------------------------------------------------------------------------
+
+    -- The jobs that ended within a page, by priority and status, with the seconds that each waited, ran, and took
+    -- from its creation to its end.
+    create or replace function priorityd.read_finished_jobs(
+        p_from timestamptz, p_from_id uuid, p_until timestamptz, p_until_id uuid
+    )
+    returns jsonb language plpgsql stable
+    set enable_seqscan = off
+    set jit = off
+    set plan_cache_mode = force_custom_plan
+    as $$
+    begin
+        return (
+            with finished as materialized (
+                select j.status::text as status, j.created_at, j.started_at, j.repository_id,
+                    priorityd.queued_priority(priorityd.priority_word(priorityd.parsed_payload(j.payload))) as priority,
+                    greatest(j.completed_at, j.failed_at) as finished_at
+                from public.background_jobs j
+                where greatest(j.completed_at, j.failed_at) is not null
+                    and (greatest(j.completed_at, j.failed_at), j.id) > (p_from, p_from_id)
+                    and (greatest(j.completed_at, j.failed_at), j.id) <= (p_until, p_until_id)
+                    -- Other jobs carry the end of an earlier attempt, and are waiting or running again.
+                    and j.status::text in ('completed', 'failed', 'cancelled')
+            ),
+            looked_up as materialized (
+                select p.* from priorityd.job_priorities(
+                    array(select distinct f.repository_id from finished f where f.priority is null)
+                ) p
+            ),
+            timed as (
+                select coalesce(f.priority, l.priority, 'medium') as priority, f.status,
+                    priorityd.seconds_between(f.created_at, f.started_at) as wait,
+                    priorityd.seconds_between(f.started_at, f.finished_at) as run,
+                    priorityd.seconds_between(f.created_at, f.finished_at) as total
+                from finished f
+                left join looked_up l on l.repository_id = f.repository_id
+            )
+            select coalesce(jsonb_agg(to_jsonb(g) order by g.priority, g.status), '[]')
+            from (
+                select t.priority, t.status, count(*) as jobs,
+                    coalesce(jsonb_agg(t.wait) filter (where t.wait is not null), '[]') as wait_seconds,
+                    coalesce(jsonb_agg(t.run) filter (where t.run is not null), '[]') as run_seconds,
+                    coalesce(jsonb_agg(t.total) filter (where t.total is not null), '[]') as total_seconds
+                from timed t
+                group by t.priority, t.status
+            ) g
+        );
     end
     $$;
 
