@@ -72,6 +72,22 @@ begin
     end
     $$;
 
+    -- Whether triggers of the application fire after an UPDATE of a tracked row. They may change the row again, which
+    -- RETURNING does not see; a deferred one does so at the commit.
+    create or replace function priorityd.has_after_triggers()
+    returns boolean language plpgsql stable as $$
+    declare
+        c_table constant regclass := 'public.tracked_repositories';
+    begin
+        return exists (
+            select from pg_trigger t
+            where (t.tgrelid = c_table or t.tgrelid in (select p.relid from pg_partition_tree(c_table) p))
+                -- After, update.
+                and t.tgtype & 18 = 16 and not t.tgisinternal and t.tgenabled <> 'D'
+        );
+    end
+    $$;
+
     -- The backfill, of these tracked rows or of all. Repositories in a workspace get their flag, count and priority; for
     -- the others, overrides are remembered and null flags filled in; the rest is left to the first resync. There were no
     -- flags before, so 'high' in a workspace says nothing about an override; 'critical' does, and stays. Recorded as
@@ -82,6 +98,7 @@ begin
     as $$
     declare
         v_repository_ids uuid[] := array(select tr.repository_id from public.tracked_repositories tr where tr.id = any (p_ids));
+        v_last bigint := (select coalesce(max(c.id), 0) from public.repository_priority_changes c);
     begin
         if row_security_active('public.tracked_repositories') or row_security_active('public.workspace_repositories') then
             raise exception 'row level security may hide rows from %, who applies this migration', current_user
@@ -139,6 +156,19 @@ begin
         where f.manual_priority is distinct from w.manual_priority or f.priority is distinct from w.priority
             or coalesce(f.is_workspace_repo, false) <> w.is_workspace_repo
         order by w.id;
+        set constraints all immediate;
+        if priorityd.has_after_triggers() then
+            -- What is on record is what the rows are by now.
+            update public.repository_priority_changes c
+            set new_priority = tr.priority::text, is_workspace_repo = tr.is_workspace_repo,
+                workspace_count = tr.workspace_count, manual_priority = tr.manual_priority::text
+            from public.tracked_repositories tr
+            where c.id > v_last and c.trigger = 'migration' and tr.id = c.tracked_repository_id;
+            delete from public.repository_priority_changes c
+            where c.id > v_last and c.trigger = 'migration' and c.old_priority is not distinct from c.new_priority
+                and coalesce(c.old_is_workspace_repo, false) = c.is_workspace_repo
+                and c.old_manual_priority is not distinct from c.manual_priority;
+        end if;
     end
     $$;
 
@@ -155,7 +185,6 @@ begin
     begin
         begin
             perform priorityd.backfill(p_ids);
-            set constraints all immediate;
             return 0;
         exception
             -- A role that may not see or write everything gets an error.

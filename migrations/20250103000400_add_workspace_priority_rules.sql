@@ -206,31 +206,31 @@ begin
                 is distinct from (o.old_priority, o.old_is_workspace_repo, o.old_manual_priority)
     $$;
 
-    -- The outcomes, with the rows as they are now: a trigger that fires after the UPDATE may have changed them again, which
-    -- RETURNING does not see.
+    -- The outcomes, with the rows as the commit will leave them: after all triggers, the deferred ones included. Checks
+    -- deferred constraints as well; see priorityd.check_deferred.
     create or replace function priorityd.read_back(p_outcomes priorityd.outcome[])
     returns priorityd.outcome[] language plpgsql as $$
     declare
-        c_table constant regclass := 'public.tracked_repositories';
+        c_taken_back constant text := 'PT299';
+        v_outcomes priorityd.outcome[] := p_outcomes;
     begin
-        if not exists (
-            select from pg_trigger t
-            where (t.tgrelid = c_table or t.tgrelid in (select p.relid from pg_partition_tree(c_table) p))
-                -- After, update.
-                and t.tgtype & 18 = 16 and not t.tgisinternal and t.tgenabled <> 'D'
-        ) then
-            return p_outcomes;
+        set constraints all immediate;
+        if priorityd.has_after_triggers() then
+            v_outcomes := array(
+                select row(
+                    o.id, o.repository_id, o.old_priority, o.old_is_workspace_repo, o.old_manual_priority,
+                    o.old_workspace_count, o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority, o.wrong,
+                    o.locked, tr.id is not null, tr.priority::text, tr.is_workspace_repo, tr.workspace_count,
+                    tr.manual_priority::text, o.sqlstate, o.message
+                )::priorityd.outcome
+                from unnest(p_outcomes) o
+                left join public.tracked_repositories tr on o.reached and tr.id = o.id
+            );
         end if;
-        return array(
-            select row(
-                o.id, o.repository_id, o.old_priority, o.old_is_workspace_repo, o.old_manual_priority, o.old_workspace_count,
-                o.new_priority, o.is_workspace_repo, o.workspace_count, o.manual_priority, o.wrong, o.locked,
-                tr.id is not null, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text,
-                o.sqlstate, o.message
-            )::priorityd.outcome
-            from unnest(p_outcomes) o
-            left join public.tracked_repositories tr on o.reached and tr.id = o.id
-        );
+        raise exception using errcode = c_taken_back;
+    exception
+        when sqlstate 'PT299' then
+            return v_outcomes;
     end
     $$;
 
@@ -311,7 +311,6 @@ begin
                 raise exception 'a trigger or rule of the application let only a part of the change through'
                     using errcode = 'triggered_data_change_violation';
             end if;
-            perform priorityd.check_deferred();
             return v_outcomes;
         exception
             when others or assert_failure then

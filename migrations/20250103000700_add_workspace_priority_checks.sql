@@ -174,8 +174,8 @@ begin
             culprits := array(
                 select format('the trigger %I, which calls %s', t.tgname, t.tgfoid::regprocedure)
                 from pg_trigger t
-                -- For each row, before, update.
-                where t.tgrelid = c_table and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled <> 'D'
+                -- For each row, before or after, update.
+                where t.tgrelid = c_table and t.tgtype & 17 = 17 and not t.tgisinternal and t.tgenabled <> 'D'
                 union all
                 select format('the rule %I', r.rulename) from pg_rewrite r where r.ev_class = c_table and r.ev_type = '2'
                 order by 1
@@ -219,12 +219,12 @@ begin
                 returning tr.id
             )
             select w.id into v_written from written w;
+            set constraints all immediate;
             v_kept := exists (
                 select from public.tracked_repositories tr
                 where tr.id = v_written and (tr.priority::text, tr.is_workspace_repo, tr.workspace_count)
                     is not distinct from (v_priority::text, p_high, v_count)
             );
-            set constraints all immediate;
             raise exception using errcode = c_taken_back;
         exception
             when others or assert_failure then

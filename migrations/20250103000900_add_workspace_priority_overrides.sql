@@ -73,6 +73,27 @@ begin
     end
     $$;
 
+    -- Whether the commit will leave these rows rolled back: see priorityd.read_back.
+    create or replace function priorityd.are_rolled_back(p_ids uuid[])
+    returns boolean language plpgsql as $$
+    declare
+        c_taken_back constant text := 'PT299';
+        v_are boolean;
+    begin
+        set constraints all immediate;
+        v_are := not exists (
+            select from public.tracked_repositories tr
+            join unnest(p_ids) p (id) on p.id = tr.id
+            where tr.is_workspace_repo is distinct from false or tr.workspace_count is distinct from 0
+                or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
+        );
+        raise exception using errcode = c_taken_back;
+    exception
+        when sqlstate 'PT299' then
+            return v_are;
+    end
+    $$;
+
     -- Rolls these rows back. Rows locked by others are not waited for, but counted. Those that the application refuses to
     -- change are found as in priorityd.write_rows, up to p_most of them one by one; `unwritten` counts them all.
     create or replace function priorityd.roll_back(
@@ -141,17 +162,10 @@ begin
             into changed, v_partly
             from written w
             join before b on b.id = w.id;
-            if v_partly > 0 or changed < cardinality(v_locked) or exists (
-                -- As they are by now: see priorityd.read_back.
-                select from public.tracked_repositories tr
-                join unnest(v_locked) l (id) on l.id = tr.id
-                where tr.is_workspace_repo is distinct from false or tr.workspace_count is distinct from 0
-                    or tr.priority is distinct from coalesce(tr.manual_priority, 'medium')
-            ) then
+            if v_partly > 0 or changed < cardinality(v_locked) or not priorityd.are_rolled_back(v_locked) then
                 raise exception 'a trigger or rule of the application did not let the row change as it should'
                     using errcode = 'triggered_data_change_violation';
             end if;
-            perform priorityd.check_deferred();
             locked := cardinality(p_ids) - cardinality(v_locked);
             return;
         exception

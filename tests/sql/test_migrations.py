@@ -239,15 +239,34 @@ def test_the_first_backfill_marks_workspace_repositories_and_adopts_overrides_ou
     assert application.value("select count(*) from priorityd.mismatched_between(null, null)") == 0
 
 
-def test_of_a_row_that_a_trigger_keeps_as_it_was_the_first_fill_records_nothing(application: World) -> None:
+KEEPING = {
+    "before": """
+        create function keep() returns trigger language plpgsql as $$ begin
+            if new.organization_name = 'kept' then new := old; end if; return new; end $$;
+        create trigger mine before update on tracked_repositories for each row execute function keep()""",
+    "after": """
+        create function keep() returns trigger language plpgsql as $$ begin
+            if new.organization_name = 'kept' and new.priority = 'high' then
+                update tracked_repositories set priority = old.priority,
+                    is_workspace_repo = old.is_workspace_repo, workspace_count = old.workspace_count
+                where id = new.id;
+            end if;
+            return null; end $$;
+        create constraint trigger mine after update on tracked_repositories {deferred}
+            for each row execute function keep()""",
+}
+KEEPING["at the commit"] = KEEPING["after"].format(deferred="deferrable initially deferred")
+KEEPING["after"] = KEEPING["after"].format(deferred="")
+
+
+@pytest.mark.parametrize("keeping", KEEPING.values(), ids=KEEPING.keys())
+def test_of_a_row_that_a_trigger_keeps_as_it_was_the_first_fill_records_nothing(
+    application: World, keeping: str
+) -> None:
     kept, other = application.tracked(organization_name="kept"), application.tracked()
     workspace = application.add(kept)
     application.add(other, workspace)
-    application.execute(
-        """create function keep() returns trigger language plpgsql as $$ begin
-               if new.organization_name = 'kept' then new := old; end if; return new; end $$;
-           create trigger mine before update on tracked_repositories for each row execute function keep()"""
-    )
+    application.execute(keeping)
     apply_migrations(application.connection)
     assert (application.row(kept).priority, application.row(other).priority) == ("medium", "high")
     assert application.audit() == [("medium", "high", False, True, 1, "migration")]

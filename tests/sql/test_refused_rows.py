@@ -76,14 +76,23 @@ FREEZE = """
 
 TAKE_BACK = """
     create function take_back() returns trigger language plpgsql as $$ begin
-        if new.organization_name = 'bad' and pg_trigger_depth() = 1 then
+        if new.organization_name = 'bad' and new.priority = '{priority}' and old.priority <> '{priority}' then
             update tracked_repositories set priority = old.priority,
                 is_workspace_repo = old.is_workspace_repo, workspace_count = old.workspace_count
             where id = new.id;
         end if;
         return null; end $$;
-    create trigger mine after update on tracked_repositories for each row execute function take_back()
+    create {constraint} trigger mine after update on tracked_repositories {deferred}
+        for each row execute function take_back()
 """
+taken_back = pytest.mark.parametrize(
+    "when",
+    [
+        {"constraint": "", "deferred": ""},
+        {"constraint": "constraint", "deferred": "deferrable initially deferred"},
+    ],
+    ids=["at once", "at the commit"],
+)
 
 
 def members(world: World, number: int, bad: tuple[int, ...]) -> list[UUID]:
@@ -221,10 +230,13 @@ def test_a_row_that_silently_stays_as_it_was_is_told_by_the_rollback(world: Worl
     assert world.value("select count(manual_priority) from tracked_repositories") == 0
 
 
-def test_a_row_that_a_trigger_takes_back_after_the_update_is_told_by_the_rollback(world: World) -> None:
+@taken_back
+def test_a_row_that_a_trigger_takes_back_after_the_update_is_told_by_the_rollback(
+    world: World, when: dict[str, str]
+) -> None:
     repositories = members(world, 5, bad=(2,))
     world.sync(*repositories)
-    world.execute(TAKE_BACK)
+    world.execute(TAKE_BACK.format(priority="medium", **when))
     answer = world.call("rollback_workspace_priorities")
     assert (answer["changed"], [each["repository_id"] for each in answer["refused"]]) == (
         4,
@@ -276,12 +288,13 @@ def test_the_application_s_triggers_see_the_search_path_that_they_know(world: Wo
     assert world.value("select count(*) from audit_log") == 1
 
 
+@taken_back
 @repairers
 def test_what_a_trigger_takes_back_after_the_update_is_refused_and_not_on_record(
-    world: World, repair: object
+    world: World, repair: object, when: dict[str, str]
 ) -> None:
     repositories = members(world, 5, bad=(2,))
-    world.execute(TAKE_BACK)
+    world.execute(TAKE_BACK.format(priority="high", **when))
     for changed in (4, 0, 0):
         answer = repair(world, repositories)  # type: ignore[operator]
         (refused,) = answer["refused"]

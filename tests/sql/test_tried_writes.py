@@ -85,6 +85,22 @@ def test_a_rule_that_only_our_form_of_a_write_can_t_have_is_found(world: World) 
     assert "rules are not supported for data-modifying statements in WITH" in refused["message"]
 
 
+def test_a_trigger_that_takes_writes_back_at_the_commit_is_found(world: World) -> None:
+    world.tracked()
+    world.execute(
+        """create function take_back() returns trigger language plpgsql as $$ begin
+               if new.priority = 'high' then
+                   update tracked_repositories set priority = old.priority where id = new.id;
+               end if;
+               return null; end $$;
+           create constraint trigger mine after update on tracked_repositories deferrable initially deferred
+               for each row execute function take_back()"""
+    )
+    (refused,) = writes(world)["refused"]
+    assert refused["message"] == "the row stays as it is, without an error"
+    assert "the trigger mine, which calls take_back()" in refused["culprits"]
+
+
 def test_who_may_not_write_tries_nothing(world: World) -> None:
     world.tracked()
     world.execute("revoke update on tracked_repositories from service_role; set role service_role")
