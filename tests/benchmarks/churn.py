@@ -10,12 +10,14 @@ import psycopg
 from tests.support.application import Application
 
 BATCH: Final = 500
+_MOST_BLOCKS: Final = 100
 Connection = psycopg.Connection[Any]
 
 
 def churn(app: Application, changes: int) -> None:
+    """Repositories of the table `churned` join a workspace and leave it again, as often as needed."""
     workspace = app.workspace()
-    blocks = 1 + value_of(app.connection, "select max(block) from churned")
+    blocks = min(_MOST_BLOCKS, 1 + value_of(app.connection, "select max(block) from churned"))
     done, turn = 0, 0
     while done < changes:
         for block in range(blocks):
