@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import anyio
@@ -83,20 +84,17 @@ _NOT_AGAIN_AFTER_TIMEOUT: Final = frozenset(
 
 Answer = TypeVar("Answer")
 
-_SYNC: Final = TypeAdapter(SyncAnswer)
-_PRIORITIES: Final = TypeAdapter(dict[UUID, RepositoryPriority])
-_IDS_PAGE: Final = TypeAdapter(RepositoryIdsPage)
-_FOUND: Final = TypeAdapter(tuple[FoundRepository, ...])
-_EXPLANATION: Final = TypeAdapter(Explanation)
-_PIN: Final = TypeAdapter(PinAnswer)
-_SNAPSHOT: Final = TypeAdapter(Snapshot)
-_ROLLBACK: Final = TypeAdapter(RollbackAnswer)
-_BEAT: Final = TypeAdapter(Beat)
-_LEASE: Final = TypeAdapter(LeaseAnswer)
-_RELEASED: Final = TypeAdapter(dict[str, bool])
-_CHECK: Final = TypeAdapter(DatabaseCheck)
-_VERSION: Final = TypeAdapter(SchemaVersion)
-_JOBS: Final[TypeAdapter[JobPage | NoJobs]] = TypeAdapter(JobPage | NoJobs)
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Built when first needed: a start needs few of them, and each takes a millisecond."""
+    return TypeAdapter(kind)
+
+
+def _read(kind: type[Answer], answer: Any) -> Answer:
+    kept: Any = kind
+    read: Answer = _adapter(kept).validate_python(answer)
+    return read
 
 
 class Store:
@@ -132,13 +130,17 @@ class Store:
         """Sync exactly these repositories."""
         ids = [str(repository_id) for repository_id in repository_ids]
         return await self._call(
-            _SYNC, "sync_workspace_priorities", p_repository_ids=ids, p_trigger=trigger, p_dry_run=dry_run
+            SyncAnswer,
+            "sync_workspace_priorities",
+            p_repository_ids=ids,
+            p_trigger=trigger,
+            p_dry_run=dry_run,
         )
 
     async def sweep(self, trigger: Trigger, limit: int, *, dry_run: bool = False) -> SyncAnswer:
         """Find and repair up to `limit` rows that disagree with membership."""
         return await self._call(
-            _SYNC, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
+            SyncAnswer, "sweep_workspace_priorities", p_trigger=trigger, p_limit=limit, p_dry_run=dry_run
         )
 
     async def resync_page(
@@ -146,7 +148,7 @@ class Store:
     ) -> SyncAnswer:
         """Sync the next `limit` tracked rows after the key `after`."""
         return await self._call(
-            _SYNC,
+            SyncAnswer,
             "resync_workspace_priorities_page",
             p_after=str(after) if after else None,
             p_limit=limit,
@@ -157,19 +159,23 @@ class Store:
     async def priorities(self, repository_ids: Sequence[UUID]) -> dict[UUID, RepositoryPriority]:
         """Priorities by repository; those without a tracked row are absent."""
         ids = [str(repository_id) for repository_id in repository_ids]
-        return await self._call(_PRIORITIES, "get_repository_priorities", p_repository_ids=ids)
+        return await self._call(
+            dict[UUID, RepositoryPriority], "get_repository_priorities", p_repository_ids=ids
+        )
 
     async def find_repositories(
         self, repository_ids: Sequence[UUID], names: Sequence[str]
     ) -> tuple[FoundRepository, ...]:
         """The known repositories with these ids or names (`owner/name`); a name may match several."""
         ids = [str(repository_id) for repository_id in repository_ids]
-        return await self._call(_FOUND, "find_repositories", p_repository_ids=ids, p_names=list(names))
+        return await self._call(
+            tuple[FoundRepository, ...], "find_repositories", p_repository_ids=ids, p_names=list(names)
+        )
 
     async def explain(self, repository_id: UUID) -> Explanation:
         """Why the repository has the priority it has."""
         return await self._call(
-            _EXPLANATION, "explain_repository_priority", p_repository_id=str(repository_id)
+            Explanation, "explain_repository_priority", p_repository_id=str(repository_id)
         )
 
     async def workspace_count(self, repository_id: UUID) -> int:
@@ -184,23 +190,26 @@ class Store:
     async def workspace_repository_ids(self, after: UUID | None, limit: int) -> RepositoryIdsPage:
         """The next `limit` repositories, in order, that are in a workspace."""
         return await self._call(
-            _IDS_PAGE, "get_workspace_repository_ids", p_after=str(after) if after else None, p_limit=limit
+            RepositoryIdsPage,
+            "get_workspace_repository_ids",
+            p_after=str(after) if after else None,
+            p_limit=limit,
         )
 
     async def set_manual_priority(self, repository_id: UUID, priority: Label | None) -> PinAnswer:
         """Set or (None) clear the manual priority, and sync the row."""
         return await self._call(
-            _PIN, "set_manual_priority", p_repository_id=str(repository_id), p_priority=priority
+            PinAnswer, "set_manual_priority", p_repository_id=str(repository_id), p_priority=priority
         )
 
     async def snapshot(self) -> Snapshot:
         """Counts of everything."""
-        return await self._call(_SNAPSHOT, "workspace_priority_snapshot")
+        return await self._call(Snapshot, "workspace_priority_snapshot")
 
     async def poll_jobs(self, daemon_id: UUID, counted_page: int | None, limit: int) -> JobPage | NoJobs:
         """The next up to `limit` ended jobs, after the page that this daemon counted last."""
         return await self._call(
-            _JOBS,
+            cast("type[JobPage | NoJobs]", JobPage | NoJobs),
             "poll_background_jobs",
             p_daemon_id=str(daemon_id),
             p_counted_page=counted_page,
@@ -209,11 +218,11 @@ class Store:
 
     async def rollback(self) -> RollbackAnswer:
         """Remove every repository's workspace priority."""
-        return await self._call(_ROLLBACK, "rollback_workspace_priorities")
+        return await self._call(RollbackAnswer, "rollback_workspace_priorities")
 
     async def beat(self, daemon_id: UUID) -> Beat:
         """Write the daemon's heartbeat row, which must come back through the stream."""
-        return await self._call(_BEAT, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
+        return await self._call(Beat, "beat_workspace_priorities", p_daemon_id=str(daemon_id))
 
     async def hold_lease(self, daemon_id: UUID, seconds: float) -> LeaseAnswer:
         """Take the lease on timer work if it is free, or renew it, for `seconds`.
@@ -221,12 +230,12 @@ class Store:
         This writes the daemon's heartbeat row as well.
         """
         return await self._call(
-            _LEASE, "hold_workspace_priority_lease", p_daemon_id=str(daemon_id), p_seconds=seconds
+            LeaseAnswer, "hold_workspace_priority_lease", p_daemon_id=str(daemon_id), p_seconds=seconds
         )
 
     async def release_lease(self, daemon_id: UUID) -> None:
         """Give up the lease if the daemon has it."""
-        await self._call(_RELEASED, "release_workspace_priority_lease", p_daemon_id=str(daemon_id))
+        await self._call(dict[str, bool], "release_workspace_priority_lease", p_daemon_id=str(daemon_id))
 
     async def demand_rights(self) -> None:
         """Raise `ContractError` if the key's role lacks a privilege on the application's tables."""
@@ -234,21 +243,21 @@ class Store:
 
     async def check(self) -> DatabaseCheck:
         """How the database looks to this key."""
-        return await self._call(_CHECK, "check_workspace_priorities")
+        return await self._call(DatabaseCheck, "check_workspace_priorities")
 
     async def schema_version(self) -> SchemaVersion:
         """Which set of migrations is applied."""
-        return await self._call(_VERSION, VERSION_FUNCTION)
+        return await self._call(SchemaVersion, VERSION_FUNCTION)
 
-    async def call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
-        """Call a function that has no method here."""
-        return await self._call(adapter, function, **params)
+    async def call(self, kind: type[Answer], function: str, **params: Any) -> Answer:
+        """Call a function that has no method here; `kind` is the type of its answer."""
+        return await self._call(kind, function, **params)
 
-    async def _call(self, adapter: TypeAdapter[Answer], function: str, **params: Any) -> Answer:
+    async def _call(self, kind: type[Answer], function: str, **params: Any) -> Answer:
         while True:
             key = self._api_key.key
             try:
-                answer = await self._call_judged(adapter, function, params)
+                answer = await self._call_judged(kind, function, params)
             except KeyRefusedError as error:
                 if not self._api_key.replaced(key):
                     self._log_first_refusal()
@@ -268,11 +277,9 @@ class Store:
             self._refused = True
             log.warning("key_refused")
 
-    async def _call_judged(
-        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
-    ) -> Answer:
+    async def _call_judged(self, kind: type[Answer], function: str, params: Mapping[str, Any]) -> Answer:
         try:
-            return await self._call_with_retries(adapter, function, params)
+            return await self._call_with_retries(kind, function, params)
         except DoubtfulError as error:
             judged = judge(error, await self._try_harmless_calls(), role_of(self._api_key.key))
             self._on_error(_reason_of(judged))
@@ -282,27 +289,25 @@ class Store:
         """The first shows whether the key may do anything, the second whether it may do what is needed."""
         nothing = {"p_repository_ids": [], "p_trigger": "manual", "p_dry_run": True}
         try:
-            await self._call_with_retries(_VERSION, VERSION_FUNCTION, {})
-            await self._call_with_retries(_SYNC, "sync_workspace_priorities", nothing)
+            await self._call_with_retries(SchemaVersion, VERSION_FUNCTION, {})
+            await self._call_with_retries(SyncAnswer, "sync_workspace_priorities", nothing)
         except PriorityError as error:
             return error
         return None
 
     async def _call_with_retries(
-        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
+        self, kind: type[Answer], function: str, params: Mapping[str, Any]
     ) -> Answer:
         async for attempt in retrying(after_timeout=function not in _NOT_AGAIN_AFTER_TIMEOUT):
             with attempt:
-                return await self._call_once(adapter, function, params)
+                return await self._call_once(kind, function, params)
         raise AssertionError("tenacity either returns or raises")
 
-    async def _call_once(
-        self, adapter: TypeAdapter[Answer], function: str, params: Mapping[str, Any]
-    ) -> Answer:
+    async def _call_once(self, kind: type[Answer], function: str, params: Mapping[str, Any]) -> Answer:
         try:
             with anyio.fail_after(_TIMEOUT_SECONDS.get(function, CALL_TIMEOUT_SECONDS)):
                 response = await self._client.rpc(function, dict(params)).execute()
-            return adapter.validate_python(response.data)
+            return _read(kind, response.data)
         except PriorityError as error:
             if not isinstance(error, DoubtfulError):
                 self._on_error(_reason_of(error))

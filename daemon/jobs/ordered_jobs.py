@@ -11,8 +11,6 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
 from priorityd.core.database.answers import RepositoryPriority
 from priorityd.core.jobs.lost import RunStatus
 from priorityd.core.jobs.release_policy import promote_after_seconds
@@ -176,16 +174,6 @@ class CancelledJobs:
     locked: int = 0
 
 
-_RELEASE: Final = TypeAdapter(Release)
-_QUEUED: Final = TypeAdapter(Queued)
-_LISTED: Final = TypeAdapter(JobList)
-_COUNTED: Final = TypeAdapter(JobCounts)
-_CANCELLED: Final = TypeAdapter(CancelledJobs)
-_CHECKED: Final = TypeAdapter(LaneCheck)
-_REFUSALS: Final = TypeAdapter(Refusals)
-_NUMBER: Final = TypeAdapter(dict[str, int])
-
-
 class OrderedJobs:
     """The functions of ordered jobs, one method each; `daemon_id` owns the releases."""
 
@@ -196,7 +184,7 @@ class OrderedJobs:
     async def release(self, limits: ReleaseLimits, most: int) -> Release:
         """Release up to `most` jobs, in order; they are to be sent now."""
         return await self._store.call(
-            _RELEASE,
+            Release,
             "release_ordered_jobs",
             p_daemon_id=self._daemon_id,
             p_in_flight=limits.in_flight,
@@ -210,7 +198,7 @@ class OrderedJobs:
     async def mark_sent(self, event_ids: Mapping[UUID, str | None], lease_seconds: float) -> None:
         """Record that Inngest has accepted these jobs' events, under these ids of its own."""
         await self._store.call(
-            _NUMBER,
+            dict[str, int],
             "mark_jobs_sent",
             p_job_ids=_texts(list(event_ids)),
             p_lease_seconds=lease_seconds,
@@ -220,7 +208,7 @@ class OrderedJobs:
     async def settle_lost(self, statuses: Mapping[UUID, RunStatus], lease_seconds: float) -> Refusals:
         """Record what Inngest says about lost jobs."""
         return await self._store.call(
-            _REFUSALS,
+            Refusals,
             "settle_lost_jobs",
             p_job_ids=_texts(list(statuses)),
             p_statuses=list(statuses.values()),
@@ -230,29 +218,29 @@ class OrderedJobs:
     async def return_unsent(self, job_ids: Sequence[UUID]) -> None:
         """Return jobs that could not be sent for now: they wait again, in their old places."""
         await self._store.call(
-            _NUMBER, "return_unsent_jobs", p_daemon_id=self._daemon_id, p_job_ids=_texts(job_ids)
+            dict[str, int], "return_unsent_jobs", p_daemon_id=self._daemon_id, p_job_ids=_texts(job_ids)
         )
 
     async def fail(self, reasons: Mapping[UUID, str]) -> Refusals:
         """Mark jobs that will never be accepted as failed, with the reason for each."""
         return await self._store.call(
-            _REFUSALS, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
+            Refusals, "fail_refused_jobs", p_job_ids=_texts(list(reasons)), p_reasons=list(reasons.values())
         )
 
     async def check_lanes(self) -> LaneCheck:
         """Look for misplaced lanes; the next release moves them."""
-        return await self._store.call(_CHECKED, "check_job_lanes")
+        return await self._store.call(LaneCheck, "check_job_lanes")
 
 
 async def queue_in_order(store: Store, jobs: Sequence[Mapping[str, Any]]) -> Queued:
     """Queue jobs as `queue_repository_jobs` takes them; harmless to repeat if each has its `job_id`."""
-    return await store.call(_QUEUED, "queue_repository_jobs", p_jobs=list(jobs))
+    return await store.call(Queued, "queue_repository_jobs", p_jobs=list(jobs))
 
 
 async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | None, limit: int) -> JobList:
     """The released jobs, then the waiting ones, the next one first."""
     return await store.call(
-        _LISTED,
+        JobList,
         "list_ordered_jobs",
         p_job_type=job_type,
         p_repository_id=str(repository_id) if repository_id else None,
@@ -262,7 +250,7 @@ async def list_jobs(store: Store, job_type: str | None, repository_id: UUID | No
 
 async def count_jobs(store: Store) -> JobCounts:
     """How many jobs wait and are in flight, by type and priority, and whether any daemon releases them."""
-    return await store.call(_COUNTED, "count_ordered_jobs")
+    return await store.call(JobCounts, "count_ordered_jobs")
 
 
 async def cancel_jobs(
@@ -270,7 +258,7 @@ async def cancel_jobs(
 ) -> CancelledJobs:
     """Cancel these jobs, or all of a repository (of one type), if they are still waiting."""
     return await store.call(
-        _CANCELLED,
+        CancelledJobs,
         "cancel_ordered_jobs",
         p_job_ids=None if job_ids is None else _texts(job_ids),
         p_repository_id=str(repository_id) if repository_id else None,

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
-
-from pydantic import TypeAdapter
 
 from priorityd.core.outbox.announcements import RecordedChange
 from priorityd.daemon.database.store import Store
@@ -49,13 +46,6 @@ class TrimmedPage:
     next_after: int | None
 
 
-_OPENING: Final = TypeAdapter(Opening)
-_CLAIMED: Final = TypeAdapter(ClaimedChanges)
-_DEPTH: Final = TypeAdapter(Depth)
-_TRIMMED: Final = TypeAdapter(TrimmedPage)
-_COUNTED: Final = TypeAdapter(dict[str, int])
-
-
 class Outbox:
     """The functions of the outbox, one method each; `daemon_id` owns the claims."""
 
@@ -65,12 +55,12 @@ class Outbox:
 
     async def open(self) -> Opening:
         """Start dispatching, or continue where the last dispatcher stopped."""
-        return await self._store.call(_OPENING, "open_priority_outbox")
+        return await self._store.call(Opening, "open_priority_outbox")
 
     async def claim(self, limit: int, seconds: float) -> ClaimedChanges:
         """Claim the oldest pending changes that are not claimed, for `seconds`."""
         return await self._store.call(
-            _CLAIMED,
+            ClaimedChanges,
             "claim_priority_changes",
             p_daemon_id=self._daemon_id,
             p_limit=limit,
@@ -79,18 +69,18 @@ class Outbox:
 
     async def mark_dispatched(self, ids: Sequence[int]) -> None:
         """Mark these as announced."""
-        await self._store.call(_COUNTED, "mark_priority_changes_dispatched", p_ids=list(ids))
+        await self._store.call(dict[str, int], "mark_priority_changes_dispatched", p_ids=list(ids))
 
     async def abandon(self, reasons: Mapping[int, str]) -> None:
         """Abandon these, which will never be accepted, with the reason for each."""
         await self._store.call(
-            _COUNTED, "abandon_priority_changes", p_ids=list(reasons), p_reasons=list(reasons.values())
+            dict[str, int], "abandon_priority_changes", p_ids=list(reasons), p_reasons=list(reasons.values())
         )
 
     async def put_back(self, ids: Sequence[int], error: str | None, delay_seconds: float) -> None:
         """Put back these, which could not be sent for now; they are due again after the delay."""
         await self._store.call(
-            _COUNTED,
+            dict[str, int],
             "return_priority_changes",
             p_daemon_id=self._daemon_id,
             p_ids=list(ids),
@@ -100,10 +90,10 @@ class Outbox:
 
     async def depth(self) -> Depth:
         """How many changes wait, and for how long."""
-        return await self._store.call(_DEPTH, "priority_outbox_depth")
+        return await self._store.call(Depth, "priority_outbox_depth")
 
     async def trim(self, keep_days: int, after: int, limit: int) -> TrimmedPage:
         """Delete changes older than `keep_days`, among the next `limit` ones after the key `after`."""
         return await self._store.call(
-            _TRIMMED, "trim_priority_changes", p_keep_days=keep_days, p_after=after, p_limit=limit
+            TrimmedPage, "trim_priority_changes", p_keep_days=keep_days, p_after=after, p_limit=limit
         )
