@@ -91,10 +91,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _read(kind: type[Answer], answer: Any) -> Answer:
+def read(kind: type[Answer], answer: Any) -> Answer:
+    """What a function answered. Raises `ValidationError`."""
     kept: Any = kind
-    read: Answer = _adapter(kept).validate_python(answer)
-    return read
+    found: Answer = _adapter(kept).validate_python(answer)
+    return found
 
 
 class Store:
@@ -307,7 +308,7 @@ class Store:
         try:
             with anyio.fail_after(_TIMEOUT_SECONDS.get(function, CALL_TIMEOUT_SECONDS)):
                 response = await self._client.rpc(function, dict(params)).execute()
-            return _read(kind, response.data)
+            return read(kind, response.data)
         except PriorityError as error:
             if not isinstance(error, DoubtfulError):
                 self._on_error(_reason_of(error))

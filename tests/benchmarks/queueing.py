@@ -20,7 +20,7 @@ from priorityd.core.inngest.outgoing_events import OutgoingEvent
 from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.events import Job, job_event
 from priorityd.core.jobs.send_order import SendOrder
-from priorityd.daemon.database.store import _PRIORITIES
+from priorityd.daemon.database.store import read
 from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, ratios, spread
@@ -134,7 +134,9 @@ def _own_work(events: Sequence[Json]) -> Json:
     found: dict[UUID, RepositoryPriority] = {}
     built: list[OutgoingEvent] = []
     return {
-        "reading answers": _timed(lambda: found.update(_PRIORITIES.validate_json(answer))),
+        "reading answers": _timed(
+            lambda: found.update(read(dict[UUID, RepositoryPriority], json.loads(answer)))
+        ),
         "building events": _timed(
             lambda: built.extend(job_event(job, found[job.repository_id], "") for job in jobs)
         ),

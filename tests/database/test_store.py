@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from priorityd.core.database.answers import RepositoryPriority, SyncAnswer
 from priorityd.core.errors import KeyRefusedError, MissingGrantError, PermanentError, TransientError
 from priorityd.daemon.bounded_client import MAX_ANSWER_BYTES
 from priorityd.daemon.database.store import (
-    _PRIORITIES,
-    _SYNC,
     _TIMEOUT_SECONDS,
     CALL_TIMEOUT_SECONDS,
     open_store,
+    read,
 )
 from tests.support.answers import GOOD, Answer, answering, hang_up, http, say_nothing
 from tests.support.database import Database
@@ -235,7 +235,7 @@ GOOD_SYNC: dict[str, object] = dict.fromkeys(SYNC_FIELDS, 0) | {
 def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
     # A ValidationError is what the store turns into a transient "bad_answer"; anything else would be a crash.
     try:
-        understood = _SYNC.validate_python(answer)
+        understood = read(SyncAnswer, answer)
     except ValidationError:
         return
     assert isinstance(understood.changed, int)
@@ -253,13 +253,13 @@ def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
 def test_a_time_without_a_zone_and_a_number_that_is_none_are_refused(odd: dict[str, object]) -> None:
     """Whoever computes with them later would fail."""
     with pytest.raises(ValidationError):
-        _SYNC.validate_python(GOOD_SYNC | odd)
+        read(SyncAnswer, GOOD_SYNC | odd)
 
 
 def test_priorities_are_keyed_by_repository() -> None:
     key = "11111111-1111-4111-8111-111111111111"
     entry = {"priority": "high", "is_workspace_repo": True, "workspace_count": 2}
-    assert _PRIORITIES.validate_python({key: entry})[UUID(key)].workspace_count == 2
+    assert read(dict[UUID, RepositoryPriority], {key: entry})[UUID(key)].workspace_count == 2
 
 
 async def test_what_follows_a_packed_answer_is_not_kept_however_long_it_is() -> None:
