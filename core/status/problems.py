@@ -25,9 +25,11 @@ from priorityd.core.status.facts import (
 
 Severity: TypeAlias = Literal["critical", "warning"]
 
-KNOWN_FOR_SECONDS: Final = 25.0
-"""How old the answer to a call made every few seconds may get. Even with the time until the next look, a
-fault is reported within 30 s."""
+SILENT_SECONDS: Final = 20.0
+"""How old the last answer of the database may get, which is called every 12 s or more often. Even where
+Prometheus scrapes and evaluates its rules every 5 s, an alert fires within 30 s."""
+UNHEARD_SECONDS: Final = 25.0
+"""The same for the heartbeat row, which is written every 12 s: a single one may be lost."""
 UNLED_SECONDS: Final = 20.0
 """Of two answers about the lease, 12 s apart, at least one shows that it was renewed."""
 SWEEP_OVERDUE_SECONDS: Final = 20.0
@@ -95,12 +97,12 @@ def find_problems(facts: Facts) -> list[Problem]:
 
 def has_answered(database: DatabaseFacts) -> bool:
     """Whether the database has answered recently."""
-    return database.silent_seconds < KNOWN_FOR_SECONDS
+    return database.silent_seconds < SILENT_SECONDS
 
 
 def is_heard(stream: StreamFacts) -> bool:
     """Whether the daemon's own heartbeat row has come back recently."""
-    return stream.unheard_seconds < KNOWN_FOR_SECONDS
+    return stream.unheard_seconds < UNHEARD_SECONDS
 
 
 def is_led(leader: LeaderFacts) -> bool:
