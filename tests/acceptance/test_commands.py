@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -318,6 +319,20 @@ async def test_status_shows_no_daemon_where_another_program_answers(stack: Stack
         code, out, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
     assert (code, err) == (0, "")
     assert f"Daemon: something that is not priorityd answers at 127.0.0.1:{port}" in out
+
+
+async def test_a_bug_is_one_line_with_its_exit_code_and_a_traceback_at_level_debug(stack: Stack) -> None:
+    project = urlsplit(stack.server.url).netloc
+    nonsense = http(200, {"ready": True, "version": "1", "started_at": 5}, f"Server: priorityd/1 ({project})")
+    async with saying(nonsense) as port:
+        code, _, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
+        assert code == 1
+        assert re.fullmatch(r"priorityd: TypeError: .+ This is a bug in priorityd: .+\n", err), err
+        code, _, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port, PRIORITYD_LOG_LEVEL="debug")
+    assert code == 1
+    logged, said = err.splitlines()
+    assert "Traceback" in json.loads(logged)["exception"]
+    assert said.startswith("priorityd: TypeError: ")
 
 
 async def test_status_shows_no_daemon_of_another_project(stack: Stack) -> None:
