@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
+"""The longest wait that a server may ask for, whatever the limit of the caller's own delays."""
 
 
 class ExitCode(IntEnum):

@@ -34,9 +34,9 @@ log = structlog.stdlib.get_logger()
 
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 20.0
-"""After an outage of Inngest of any length, sending goes on within this time."""
+"""After an outage of Inngest of any length, sending goes on within this time, or when it asks for."""
 _LONGEST_DATABASE_RETRY_SECONDS: Final = 10.0
-"""After an outage of the database of any length, what waits in it goes on within this time."""
+"""The same for what waits in the database, after an outage of that."""
 _GIVE_BACK_SECONDS: Final = 3.0
 """For settling what is left of a batch when the process is stopped."""
 

@@ -16,6 +16,7 @@ from priorityd.core.errors import PermanentError
 from priorityd.core.jobs.events import Job
 from priorityd.core.jobs.released import ReleaseLimits, event_id
 from priorityd.core.vocabulary import PriorityForm
+from priorityd.daemon.cli.jobs import why_none_is_released
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.api import open_inngest_api
 from priorityd.daemon.inngest.sender import open_event_sender
@@ -35,6 +36,9 @@ from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.situations import named
+
+TO_WITHIN_SECONDS = 60
+"""How exactly the database knows when a daemon last asked for jobs."""
 
 
 @dataclass
@@ -201,6 +205,17 @@ async def test_inngest_failing_stops_releases_and_not_intake_and_keeps_the_order
         await eventually(lambda: set(bench.sent) == {*later, *jobs})
         assert bench.sent == [*later, *jobs]
         assert bench.metric("job_releases_held_back") == 0
+
+
+async def test_while_inngest_has_it_wait_nobody_says_that_no_daemon_releases(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(status=429, retry_after=3600)
+    await bench.queue(bench.app.repository())
+    async with bench.releaser(runs=False) as releaser:
+        rest = await releaser.turn()
+    assert rest > 290
+    said = why_none_is_released(rest + TO_WITHIN_SECONDS)
+    assert said is not None
+    assert said.startswith("Perhaps")
 
 
 async def test_while_inngest_fails_one_job_at_a_time_is_tried(bench: Bench) -> None:
