@@ -57,6 +57,10 @@ class TransientError(PriorityError):
         return min(self.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)
 
 
+class NoWritesError(TransientError):
+    """The database accepts no writes: it is a standby, was made read-only, or its disk is full."""
+
+
 class PermanentError(PriorityError):
     """The same call with the same arguments will fail again. `reason` as for `TransientError`."""
 
