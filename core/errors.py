@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 MAX_RETRY_AFTER_SECONDS: Final = 300.0
+"""The longest wait that a server may ask for, whatever the limit of the caller's own delays."""
 
 
 class ExitCode(IntEnum):
@@ -54,6 +55,10 @@ class TransientError(PriorityError):
     def least_delay_seconds(self) -> float:
         """The shortest wait before another call: what the server asked for, at most five minutes."""
         return min(self.retry_after_seconds or 0.0, MAX_RETRY_AFTER_SECONDS)
+
+
+class NoWritesError(TransientError):
+    """The database accepts no writes: it is a standby, was made read-only, or its disk is full."""
 
 
 class PermanentError(PriorityError):

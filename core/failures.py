@@ -19,6 +19,7 @@ from priorityd.core.errors import (
     DoubtfulError,
     KeyRefusedError,
     MissingGrantError,
+    NoWritesError,
     PermanentError,
     PriorityError,
     TransientError,
@@ -139,7 +140,8 @@ def translate(
     if reason is None and status not in (400, 500):
         reason = _transient_status(status)
     if reason is not None:
-        return TransientError(text, reason=reason, retry_after_seconds=retry_after_seconds)
+        kind = NoWritesError if code in _NO_WRITES else TransientError
+        return kind(text, reason=reason, retry_after_seconds=retry_after_seconds)
     return PermanentError(text, reason="not_found" if code == _NOT_FOUND_CODE else "rejected")
 
 

@@ -22,14 +22,14 @@ from priorityd.core.errors import ExitCode
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import Health, judge
 from priorityd.daemon.clock import monotonic, utc_now
-from priorityd.daemon.database.api_key import ApiKey
+from priorityd.daemon.database.api_key import ApiKey, KeyPair
 from priorityd.daemon.database.startup import wait_for_schema
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest_side import open_senders
 from priorityd.daemon.liveness import TICK_SECONDS, Liveness
 from priorityd.daemon.logs import hide
 from priorityd.daemon.parts import Agents, Means, Shared
-from priorityd.daemon.settings import Settings, read_key, url_of
+from priorityd.daemon.settings import Settings, load_settings, url_of
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
@@ -64,10 +64,14 @@ async def run_daemon(settings: Settings) -> ExitCode:
 
 
 def _api_key(settings: Settings) -> ApiKey:
-    key = settings.supabase_key.get_secret_value()
-    api_key = ApiKey(key, reread=read_key, gateway_key=settings.plain_gateway_key)
-    api_key.on_change(hide)
+    key, gateway_key = _keys_of(settings)
+    api_key = ApiKey(key, reread=lambda: _keys_of(load_settings()), gateway_key=gateway_key)
+    api_key.on_change(lambda keys: hide(*filter(None, keys)))
     return api_key
+
+
+def _keys_of(settings: Settings) -> KeyPair:
+    return KeyPair(settings.supabase_key.get_secret_value(), settings.plain_gateway_key)
 
 
 class App:

@@ -263,11 +263,6 @@ def load_settings() -> Settings:
         raise ConfigurationError(f"Bad configuration: {problems}") from None
 
 
-def read_key() -> str:
-    """The key that the settings have now. Raises `ConfigurationError`."""
-    return load_settings().supabase_key.get_secret_value()
-
-
 def proxy_passwords() -> tuple[str, ...]:
     """The passwords in the variables that name proxies (HTTPS_PROXY and the like): secrets as well."""
     passwords = []

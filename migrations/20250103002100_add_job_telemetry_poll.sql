@@ -200,7 +200,9 @@ begin
         perform priorityd.check_daemon(p_daemon_id);
         perform priorityd.check_range('p_settle_seconds', p_settle_seconds, 0, 3600);
         if v_reason is not null then
-            return jsonb_build_object('available', false, 'reason', v_reason);
+            return jsonb_build_object(
+                'available', false, 'table_exists', to_regclass('public.background_jobs') is not null, 'reason', v_reason
+            );
         end if;
 
         insert into priorityd.job_cursor default values on conflict do nothing;

@@ -121,7 +121,8 @@ class Holder:
 class JobFacts:
     """The application's jobs. `lost` are ordered ones without a report within their lease.
 
-    `behind_seconds` is how far the count of ended jobs lags behind, `held_back_by` what it waits for.
+    `off_because` is why they can't be counted; None while they can, or if the application has no such
+    table. `behind_seconds` is how far the count of ended jobs lags behind, `held_back_by` what it waits for.
     """
 
     off_because: str | None = None

@@ -246,7 +246,7 @@ def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
     if jobs.behind_seconds > JOBS_BEHIND_SECONDS:
         text = f"jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet"
         yield "jobs_behind", _sentence(text, _held(jobs.held_back_by))
-    if jobs.off_because and "no table" not in jobs.off_because:
+    if jobs.off_because:
         yield "job_telemetry_off", _sentence("job telemetry is off", jobs.off_because)
 
 

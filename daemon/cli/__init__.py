@@ -70,3 +70,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(ExitCode.FAILED)
+    except Exception as error:  # noqa: BLE001 - it is reported as what it is: a bug
+        from priorityd.daemon.cli.bugs import report_bug
+
+        sys.exit(report_bug(error))

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from priorityd.core.errors import ExitCode
+from priorityd.core.errors import MAX_RETRY_AFTER_SECONDS, ExitCode
 from priorityd.core.names import known_as
 from priorityd.core.priorities import PRIORITIES
 from priorityd.daemon.cli.output import SHOWN, print_json
@@ -21,7 +21,10 @@ from priorityd.daemon.jobs.ordered_jobs import JobCounts, ListedJob, cancel_jobs
 from priorityd.daemon.settings import Settings
 
 _ASKS_SECONDS: Final = 90.0
-"""A daemon that releases jobs asks for them every second, or every 20 s while Inngest accepts none."""
+"""A daemon that releases jobs asks for them every second, or every 20 s while Inngest accepts none. When it
+last asked is known to within a minute."""
+_WAITS_SECONDS: Final = MAX_RETRY_AFTER_SECONDS + _ASKS_SECONDS
+"""Inngest or Supabase may tell it to wait for longer."""
 
 
 async def list_command(
@@ -60,6 +63,11 @@ def why_none_is_released(asked_seconds: float | None) -> str | None:
         since = f"no daemon has asked for one for {asked_seconds:,.0f} s"
     else:
         return None
+    if asked_seconds is not None and asked_seconds <= _WAITS_SECONDS:
+        return (
+            f"Perhaps nothing releases them: {since}. If Inngest or Supabase has told it to wait, a daemon "
+            f"does so for up to {MAX_RETRY_AFTER_SECONDS:.0f} s."
+        )
     return (
         f"Nothing releases them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) is "
         "set for it and PRIORITYD_RELEASE_JOBS is not off."

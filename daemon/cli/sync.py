@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -12,7 +12,7 @@ import click
 from priorityd.core.call_size import CallSize
 from priorityd.core.database.answers import PriorityUpdate, RefusedRow, SyncAnswer, SyncResult
 from priorityd.core.database.schema import demand_version
-from priorityd.core.errors import ExitCode, TransientError
+from priorityd.core.errors import ExitCode, PriorityError, TransientError
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.cli.meter import Meter, meter
 from priorityd.daemon.cli.output import print_json, say
@@ -31,26 +31,25 @@ _COLOURS = {"critical": "magenta", "high": "green", "medium": "yellow", "low": "
 async def sync_command(
     settings: Settings, store: Store, *, dry_run: bool, repositories: Sequence[IdOrName], as_json: bool
 ) -> ExitCode:
-    """Sync all repositories, or those named; with `dry_run`, report what that would change."""
-    started_at = monotonic()
-    changes: list[PriorityUpdate] = []
+    """Sync all repositories, or those named; with `dry_run`, report what that would change.
+
+    An error after the first call ends it, with a report of what was done before.
+    """
+    report, stopped_by = _Report(dry_run=dry_run, as_json=as_json, some=bool(repositories)), None
     try:
         demand_version(await store.schema_version())
-        chosen = await find_repositories(store, repositories) if repositories else []
-        total = None if chosen or as_json else await _tracked(store)
-        with meter("Looking at repositories", total) as progress:
-            report = _Report(progress, shows_changes=not as_json and (dry_run or bool(chosen)))
-            take = (lambda answer: changes.extend(answer.changes)) if as_json else report.take
-            result = await _sync(settings, store, chosen, dry_run=dry_run, on_answer=take)
-    except TransientError as error:
-        if not as_json or error.reason == "schema_cache":
+        if repositories:
+            await _sync_some(settings, store, await find_repositories(store, repositories), report)
+        else:
+            await _sync_all(store, report)
+    except PriorityError as error:
+        may_pass = isinstance(error, TransientError) and error.reason != "schema_cache"
+        if not report.begun and not (as_json and may_pass):
             raise
-        result = SyncResult(errors=[str(error)], unavailable=True)
-    if as_json:
-        print_json({**asdict(result), "dry_run": dry_run, "changes": [asdict(change) for change in changes]})
-    else:
-        report.end(result, dry_run=dry_run, seconds=monotonic() - started_at)
-    return _exit_code(result, dry_run=dry_run)
+        report.result.fail(str(error), unavailable=may_pass)
+        stopped_by = error
+    report.end()
+    return stopped_by.exit_code if stopped_by else _exit_code(report.result, dry_run=dry_run)
 
 
 def _exit_code(result: SyncResult, *, dry_run: bool) -> ExitCode:
@@ -61,65 +60,89 @@ def _exit_code(result: SyncResult, *, dry_run: bool) -> ExitCode:
     return ExitCode.DIFFERENT if dry_run and result.priority_changes else ExitCode.DONE
 
 
+async def _sync_all(store: Store, report: _Report) -> None:
+    service = WorkspacePrioritySync(store, monotonic)
+    with meter("Looking at repositories", None if report.as_json else await _tracked(store)) as progress:
+        report.progress = progress
+        report.result = await service.sync_all_priorities(dry_run=report.dry_run, on_answer=report.take)
+
+
 async def _tracked(store: Store) -> int:
     return sum(group.count for group in (await store.snapshot()).repositories)
 
 
-async def _sync(
-    settings: Settings,
-    store: Store,
-    chosen: Sequence[FoundRepository],
-    *,
-    dry_run: bool,
-    on_answer: Callable[[SyncAnswer], None],
-) -> SyncResult:
-    if not chosen:
-        service = WorkspacePrioritySync(store, monotonic)
-        return await service.sync_all_priorities(dry_run=dry_run, on_answer=on_answer)
-    result, left = SyncResult(), [each.repository_id for each in chosen]
+async def _sync_some(
+    settings: Settings, store: Store, chosen: Sequence[FoundRepository], report: _Report
+) -> None:
     for each in chosen:
         if not each.tracked:
-            result.fail(f"{each.shown_as} is not tracked: it has no row in tracked_repositories")
+            report.result.fail(f"{each.shown_as} is not tracked: it has no row in tracked_repositories")
+    left = [each.repository_id for each in chosen]
     size = CallSize(min(_FIRST_BATCH_SIZE, settings.batch_size), settings.batch_size, _AIM_SECONDS)
     while left:
         batch, started_at = left[: size.rows], monotonic()
         try:
-            answer = await store.sync(batch, "manual", dry_run=dry_run)
+            answer = await store.sync(batch, "manual", dry_run=report.dry_run)
         except TransientError as error:
             if error.reason == "timeout" and size.timed_out(len(batch)):
                 continue
             raise
         size.answered(len(batch), monotonic() - started_at)
-        result.add(answer)
-        on_answer(answer)
+        report.take(answer)
         left = left[len(batch) :]
-    return result
 
 
 @dataclass
 class _Report:
-    """The report for people: each change, if requested, and how many there were of each kind."""
+    """What was done, for people or as JSON. `some`: only the repositories named.
 
-    progress: Meter
-    shows_changes: bool
+    `begun`: something may have changed. `result` has what was done so far.
+    """
+
+    dry_run: bool
+    as_json: bool
+    some: bool
+    progress: Meter | None = None
+    begun: bool = False
+    result: SyncResult = field(default_factory=SyncResult)
+    changes: list[PriorityUpdate] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
+    started_at: float = field(default_factory=monotonic)
+
+    @property
+    def _shows_changes(self) -> bool:
+        return self.dry_run or self.some
 
     def take(self, answer: SyncAnswer) -> None:
-        if self.shows_changes and answer.changes:
-            self.progress.before_output()
+        """Add the answer of a call, and show its changes to people, if requested."""
+        self.begun = True
+        self.result.add(answer)
+        if self.as_json:
+            self.changes.extend(answer.changes)
+            return
+        if self._shows_changes and answer.changes:
+            if self.progress:
+                self.progress.before_output()
             show_changes(answer.changes)
         self.kinds.update(_kind(change) for change in answer.changes)
-        self.progress.advance(answer.examined)
+        if self.progress:
+            self.progress.advance(answer.examined)
 
-    def end(self, result: SyncResult, *, dry_run: bool, seconds: float) -> None:
-        if self.shows_changes:
+    def end(self) -> None:
+        """Print it: how many changes there were of each kind, and in all."""
+        result = self.result
+        if self.as_json:
+            changes = [asdict(change) for change in self.changes]
+            print_json({**asdict(result), "dry_run": self.dry_run, "changes": changes})
+            return
+        if self._shows_changes:
             for kind, number in self.kinds.most_common():
                 click.echo(f"{number:>10}  {kind}")
-        verb = "would change" if dry_run else "changed"
+        verb = "would change" if self.dry_run else "changed"
         click.echo(
             f"{result.priority_changes} of {result.examined} {verb}: "
             f"{result.workspace_repos} in workspaces, {result.tracked_only_repos} tracked only, "
-            f"{result.untracked} in workspaces but untracked ({seconds:.1f} s)"
+            f"{result.untracked} in workspaces but untracked ({monotonic() - self.started_at:.1f} s)"
         )
         for message in (*refusals(result.refused), *result.errors):
             say(message)

@@ -11,13 +11,14 @@ A token signed for a role of your own is accepted by PostgREST and Realtime, but
 of the project's own keys: the gateway key, which needs no privileges.
 
 A key is rotated by creating the next one, putting it where the settings are read from, and deleting the old
-one. That file may be written a moment after the old key is deleted, so it is read again after each refusal.
+one. That file may be written a moment after the old key is deleted, so both keys are read again after each
+refusal: it does not say which of them it is about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -30,10 +31,17 @@ _NO_TOKEN: Final = "sb_"  # noqa: S105 - how keys that are not tokens begin
 _PUBLISHABLE: Final = "sb_publishable_"
 
 
+class KeyPair(NamedTuple):
+    """The key, and the gateway key if there is one."""
+
+    key: str
+    gateway_key: str | None = None
+
+
 class ApiKey:
     """See the module's docstring.
 
-    `reread` returns the key that the settings have now; `gateway_key` is sent to the gateway if the key is a
+    `reread` returns the keys that the settings have now; `gateway_key` is sent to the gateway if the key is a
     token.
     """
 
@@ -41,57 +49,62 @@ class ApiKey:
         self,
         key: str,
         *,
-        reread: Callable[[], str] | None = None,
+        reread: Callable[[], KeyPair] | None = None,
         gateway_key: str | None = None,
     ) -> None:
-        self._key = key
-        self._gateway_key = gateway_key
+        self._in_use = KeyPair(key, gateway_key)
         self._reread = reread
-        self._on_change: list[Callable[[str], None]] = []
+        self._on_change: list[Callable[[KeyPair], None]] = []
+
+    @property
+    def in_use(self) -> KeyPair:
+        """Both keys in use."""
+        return self._in_use
 
     @property
     def key(self) -> str:
         """The key in use."""
-        return self._key
+        return self._in_use.key
 
     @property
     def access_token(self) -> str | None:
         """The key in use if it is a token, else None."""
-        return None if self._key.startswith(_NO_TOKEN) else self._key
+        return None if self.key.startswith(_NO_TOKEN) else self.key
 
     @property
     def api_key(self) -> str:
         """The key for the gateway, sent in the header `apikey`."""
-        return self._gateway_key if self._gateway_key and self.access_token else self._key
+        gateway_key = self._in_use.gateway_key
+        return gateway_key if gateway_key and self.access_token else self.key
 
-    def on_change(self, call: Callable[[str], None]) -> None:
-        """Call `call` with each new key, once it is in use."""
+    def on_change(self, call: Callable[[KeyPair], None]) -> None:
+        """Call `call` with the keys whenever one is new, once they are in use."""
         self._on_change.append(call)
 
     def reload(self) -> bool:
         """Read the settings again; returns whether there is a new key."""
-        key = self._read()
-        if key == self._key:
+        keys = self._read()
+        if keys == self._in_use:
             return False
-        self._key = key
+        self._in_use = keys
         for call in self._on_change:
-            call(key)
+            call(keys)
         log.info("key_changed")
         return True
 
-    def replaced(self, refused: str) -> bool:
-        """Whether another key than the refused one is in use, already or from the settings just now."""
-        return self._key != refused or self.reload()
+    def replaced(self, refused: KeyPair) -> bool:
+        """Whether other keys than the refused ones are in use, already or from the settings just now."""
+        return self._in_use != refused or self.reload()
 
-    def _read(self) -> str:
+    def _read(self) -> KeyPair:
         if self._reread is None:
-            return self._key
+            return self._in_use
         try:
             return self._reread()
         except (ConfigurationError, OSError, ValueError) as error:
             # The file may be being written right now.
             log.warning("settings_reload_failed", error=str(error))
-            return self._key
+            return self._in_use
 
 
 def role_of(key: str) -> str:

@@ -334,7 +334,11 @@ class JobPage(Sound):
 
 @dataclass(frozen=True, slots=True)
 class NoJobs:
-    """The other answer of `poll_background_jobs`: why there is nothing to read."""
+    """The other answer of `poll_background_jobs`: why there is nothing to read.
+
+    `table_exists`: the application has a table of jobs, so something is wrong with it.
+    """
 
     available: Literal[False]
+    table_exists: bool
     reason: str

@@ -256,11 +256,11 @@ class Store:
 
     async def _call(self, kind: type[Answer], function: str, **params: Any) -> Answer:
         while True:
-            key = self._api_key.key
+            keys = self._api_key.in_use
             try:
                 answer = await self._call_judged(kind, function, params)
             except KeyRefusedError as error:
-                if not self._api_key.replaced(key):
+                if not self._api_key.replaced(keys):
                     self._log_first_refusal()
                     raise self._lasting(error, "key_refused") from None
             except ContractError as error:

@@ -34,11 +34,11 @@ log = structlog.stdlib.get_logger()
 
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_RETRY_SECONDS: Final = 20.0
-"""After an outage of Inngest of any length, sending goes on within this time."""
+"""After an outage of Inngest of any length, sending goes on within this time, or when it asks for."""
 _LONGEST_DATABASE_RETRY_SECONDS: Final = 10.0
-"""After an outage of the database of any length, what waits in it goes on within this time."""
+"""The same for what waits in the database, after an outage of that."""
 _GIVE_BACK_SECONDS: Final = 3.0
-"""For returning claims when the process is stopped in the middle of a batch."""
+"""For settling what is left of a batch when the process is stopped."""
 
 Item = TypeVar("Item")
 NotForNow: TypeAlias = TransientError | InngestKeyRefusedError
@@ -165,6 +165,10 @@ class Delivery(Agent, Generic[Item]):
             await self.settle(self._unsettled)
             self._unsettled = None
 
+    async def at_end(self) -> None:
+        """Settle the last batch, if the database failed before and works again."""
+        await self.give_back()
+
     async def _send(self, batch: Batch[Item]) -> NotForNow | None:
         try:
             refused = await self._sender.send(
@@ -190,7 +194,7 @@ class Delivery(Agent, Generic[Item]):
             self.on_sent(batch.item_of(event), event)
 
     async def give_back(self) -> None:
-        """Settle what was interrupted, if that is quick; else others wait for the claims to expire."""
+        """Settle what is left, if that is quick; else others wait for the claims to expire."""
         with anyio.move_on_after(_GIVE_BACK_SECONDS, shield=True):
             try:
                 await self.settle_rest()

@@ -2,25 +2,30 @@
 `workspace/priorities.sync` after a workspace operation, or to have everything synced.
 
 If the event's data has a `repositoryId`, that repository is synced at once; otherwise every tracked row is,
-as in a scheduled resync. The output is the `SyncResult` with the TypeScript names. Transient errors are
-raised, and Inngest retries twice.
+as in a scheduled resync. The output is the `SyncResult` with the TypeScript names; `errors` has the most
+frequent reasons for which rows were refused. Transient errors are raised, and Inngest retries twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 
-from priorityd.core.database.answers import SyncAnswer, SyncResult
+from priorityd.core.database.answers import RefusedRow, SyncAnswer, SyncResult
 from priorityd.core.errors import PermanentError, TransientError
 from priorityd.daemon.apply.recorder import Recorder
 from priorityd.daemon.database.store import Store
 from priorityd.daemon.repair.resyncer import Resyncer
 
 log = structlog.stdlib.get_logger()
+
+REASONS_SHOWN: Final = 20
+"""There may be one for each row. Inngest refuses an output above 4 MiB and closes a worker's connection for a
+message above 8 MiB (`pkg/consts/consts.go` of its open-source server, e9d7dc8; its protocol of `connect`)."""
 
 
 class SyncFunction:
@@ -42,7 +47,7 @@ class SyncFunction:
             "trackedOnlyRepos": result.tracked_only_repos,
             "untracked": result.untracked,
             "priorityChanges": result.priority_changes,
-            "errors": [*result.errors, *(row.reason for row in result.refused)],
+            "errors": list(_reasons(result.refused)),
         }
 
     async def _sync(self, repository_id: UUID) -> SyncResult:
@@ -53,15 +58,30 @@ class SyncFunction:
     async def _walk(self) -> SyncResult:
         result = await self._walker.walk("manual")
         if result.errors:
-            raise TransientError("; ".join(result.errors), reason="unavailable")
+            raise TransientError(_joined(result.errors), reason="unavailable")
         return result
+
+
+def _reasons(refused: Sequence[RefusedRow]) -> Iterator[str]:
+    """Why rows were refused, each reason once with the number of its rows if there are several."""
+    left = len(refused)
+    for reason, rows in Counter(row.reason for row in refused).most_common(REASONS_SHOWN):
+        yield f"{reason} ({rows:,} rows)" if rows > 1 else reason
+        left -= rows
+    if left:
+        yield f"and {left:,} more {'row was' if left == 1 else 'rows were'} refused"
+
+
+def _joined(errors: Sequence[str]) -> str:
+    more = len(errors) - REASONS_SHOWN
+    return "; ".join(errors[:REASONS_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _complete(answer: SyncAnswer) -> SyncResult:
     result = SyncResult()
     result.add(answer)
     if result.errors:
-        raise TransientError("; ".join(result.errors), reason="contention")
+        raise TransientError(_joined(result.errors), reason="contention")
     return result
 
 

@@ -15,8 +15,9 @@ nothing is lost, and nothing runs twice within that time. A lost job takes no pl
 is sent again, Inngest is asked about its run, if there is a signing key.
 
 If Inngest fails or is slow, only releases stop. Jobs that could not be sent wait again in their old places,
-where a change of priority still reaches them; then one job at a time is tried, with a growing delay. While
-the database fails, the delay between calls grows to ten seconds.
+where a change of priority still reaches them; then one job at a time is tried, with a delay that grows to
+20 s. While the database fails, the delay between calls grows to ten seconds. Either is longer, up to five
+minutes, if the server asks for it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -52,11 +53,19 @@ _LEADER_CHECK_SECONDS: Final = 0.5
 INVERSIONS_KEPT: Final = 20
 
 
+@dataclass(frozen=True, slots=True)
+class TelemetryOff:
+    """Why there is nothing to read. Without a table the application has no such jobs, and all is well."""
+
+    because: str
+    table_exists: bool = True
+
+
 class JobWatcher(Agent):
     """See the module's docstring. Only the leader reads; the others show an empty queue.
 
-    `off_because`: why there is nothing to read, None while there is, or another daemon reads. `latest` is the
-    last page read, `queue` the last count of the waiting jobs.
+    `off`: there is nothing to read; None while there is, or another daemon reads. `latest` is the last page
+    read, `queue` the last count of the waiting jobs.
     """
 
     name = "job_watcher"
@@ -80,7 +89,7 @@ class JobWatcher(Agent):
         self._pace = LookPace(POLL_SECONDS, SHARE, QUIET_POLL_SECONDS)
         self._counted_page: int | None = None
         self._next_at = monotonic()
-        self.off_because: str | None = None
+        self.off: TelemetryOff | None = None
         self.latest: JobPage | None = None
         self.queue: JobQueue | None = None
         self._inversions: deque[tuple[datetime, JobInversion]] = deque(maxlen=INVERSIONS_KEPT)
@@ -90,7 +99,7 @@ class JobWatcher(Agent):
         if not self._is_leader():
             self._show(None)
             # What it knows will be out of date when it leads again, so it then reads at once.
-            self.off_because, self.latest, self._next_at = None, None, monotonic()
+            self.off, self.latest, self._next_at = None, None, monotonic()
             return _LEADER_CHECK_SECONDS
         if monotonic() >= self._next_at:
             rest = await self._poll()
@@ -105,12 +114,12 @@ class JobWatcher(Agent):
                 answer = await self._store.poll_jobs(self._daemon_id, self._counted_page, PAGE_SIZE)
             except (TransientError, PermanentError) as error:
                 if error.reason == "schema_cache":
-                    self._off("the migration of job telemetry is not applied")
+                    self._stopped(TelemetryOff("the migration of job telemetry is not applied"))
                     return OFF_POLL_SECONDS
                 log.warning("job_poll_failed", error=str(error))
                 return POLL_SECONDS
             if isinstance(answer, NoJobs):
-                self._off(answer.reason)
+                self._stopped(TelemetryOff(answer.reason, answer.table_exists))
                 return OFF_POLL_SECONDS
             self._take(answer)
             database_seconds += answer.database_seconds
@@ -120,16 +129,21 @@ class JobWatcher(Agent):
             self.tick()
         return self._pace.rest_after(database_seconds, quiet=quiet)
 
-    def _off(self, reason: str) -> None:
-        if reason != self.off_because:
-            log.warning("job_telemetry_stopped", error=reason)
-        self.off_because, self.latest = reason, None
+    @property
+    def off_because(self) -> str | None:
+        """Why there is nothing to read."""
+        return self.off.because if self.off else None
+
+    def _stopped(self, off: TelemetryOff) -> None:
+        if off != self.off:
+            log.warning("job_telemetry_stopped", error=off.because)
+        self.off, self.latest = off, None
         self._show(None)
 
     def _take(self, page: JobPage) -> None:
-        if self.off_because is not None:
+        if self.off is not None:
             log.info("job_telemetry_started")
-        self.off_because, self.latest, self._counted_page = None, page, page.page
+        self.off, self.latest, self._counted_page = None, page, page.page
         for finished in page.finished:
             self._count(finished)
         if page.inversions.count:

@@ -6,8 +6,8 @@ put back, and is due again after the delay.
 
 There is one batch at a time, so the changes of a repository are announced in order. Several daemons may
 dispatch at once, each its own batch; a repository's order holds among them, too, except for claims at the
-same instant. An outage of Inngest costs one attempt per delay, which grows to 20 s, and stops nothing
-else.
+same instant. An outage of Inngest costs one attempt per delay, which grows to 20 s (or as long as Inngest
+asks for, up to five minutes), and stops nothing else.
 """
 
 from __future__ import annotations

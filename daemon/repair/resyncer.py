@@ -1,8 +1,9 @@
 """The resyncer: walks over every tracked row, page by page, on a schedule, at the start and on request.
 
-There is one walk at a time; one that is requested during another runs after it. A walk retries a failed page,
-with fewer rows after a time-out; earlier pages stay done. A row that takes too long by itself is left to the
-worker. Only the leader follows the schedule.
+There is one walk at a time; one that is requested during another runs after it. A walk retries a failed page
+twice, or with fewer rows after a time-out; then it has failed, but earlier pages stay done. However long the
+walk, a few faults on the way do not end it: each page has its own retries. A row that takes too long by
+itself is left to the worker. Only the leader follows the schedule.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from priorityd.daemon.repair.runs import Runs
 log = structlog.stdlib.get_logger()
 
 RETRIES: Final = 2
+"""Of one page; each is a call that has its own retries, for some seconds."""
 REFUSED_KEPT: Final = 20
 """How many of the rows that the application refuses stay in `last_result`: there may be very many."""
 _RETRY_SECONDS: Final = 2.0
@@ -88,7 +90,6 @@ class Resyncer(Agent):
         self._pending_runs.add("start")
         self._waiters: list[_Waiter] = []
         self._retry_at = 0.0
-        self._failed_pages = 0
         self.first_done_at: float | None = None
         self.last_done_at: datetime | None = None
         self.last_result: SyncResult | None = None
@@ -185,7 +186,6 @@ class Resyncer(Agent):
         self._done.tell()
 
     async def _walk(self, trigger: Trigger) -> SyncResult:
-        self._failed_pages = 0
         return await walk(
             lambda after, page_size: self._page(after, page_size, trigger),
             lambda after, page_size: self._store.resync_page(after, page_size, trigger, dry_run=True),
@@ -194,16 +194,17 @@ class Resyncer(Agent):
         )
 
     async def _page(self, after: UUID | None, page_size: int, trigger: Trigger) -> SyncAnswer:
+        failures = 0
         while not self._stopping:
             self.tick()
             try:
                 return await self._make_right(after, page_size, trigger)
             except (TransientError, PermanentError) as error:
                 # The walk retries what timed out, with fewer rows.
-                if error.reason == "timeout" or self._failed_pages == RETRIES:
+                if error.reason == "timeout" or failures == RETRIES:
                     raise
-                self._failed_pages += 1
-                delay = _RETRY_SECONDS * self._failed_pages
+                failures += 1
+                delay = _RETRY_SECONDS * failures
                 log.warning("resync_page_failed", error=str(error), retry_in_seconds=delay)
             await self._wakeup.wait(delay)
         raise TransientError(_STOPPED, reason="unavailable")

@@ -175,7 +175,7 @@ def _jobs(sources: Sources) -> JobFacts:
     behind = (database_now - latest.counted_until).total_seconds() if database_now and latest else 0.0
     holder = latest.held_back_by if latest else None
     return JobFacts(
-        off_because=watcher.off_because,
+        off_because=watcher.off.because if watcher.off and watcher.off.table_exists else None,
         behind_seconds=behind,
         held_back_by=Holder(holder.pid, holder.seconds) if holder else None,
         inversions=sum(minute.job_inversions for minute in minutes),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from urllib.parse import urlsplit
 from uuid import uuid4
+
+import pytest
 
 from tests.support.answers import http, saying
 from tests.support.daemon_process import (
@@ -80,6 +83,46 @@ async def test_one_repository_can_be_synced_alone(stack: Stack) -> None:
     code, out, _ = await stack.priorityd("sync", "--repository", str(wanted), "--json")
     assert (code, json.loads(out)["priority_changes"]) == (0, 1)
     assert (app.row(wanted)[0], app.row(other)[0]) == ("high", "medium")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "exit_code"),
+    [("57P01", 69), ("P0001", 1), ("28P01", 77)],
+    ids=["may pass", "for good", "key"],
+)
+@pytest.mark.parametrize("some", [True, False], ids=["some", "all"])
+async def test_a_sync_that_an_error_ends_says_what_it_did_before(
+    stack: Stack, sqlstate: str, exit_code: int, *, some: bool
+) -> None:
+    app, repositories = stack.app, stack.app.repositories(3)
+    app.add(app.workspace(), *repositories)
+    function = "sync_workspace_priorities" if some else "resync_workspace_priorities_page"
+    first = "p_repository_ids uuid[]" if some else "p_after uuid, p_limit integer"
+    values = "p_repository_ids" if some else "p_after, 1"
+    app.connection.execute(
+        f"""create sequence calls;
+        alter function {function} rename to as_it_was;
+        create function {function}({first}, p_trigger text, p_dry_run boolean default false)
+        returns jsonb language plpgsql as $$ begin
+            if nextval('calls') > 1 then
+                raise exception using errcode = '{sqlstate}', message = 'fails from now on';
+            end if;
+            return as_it_was({values}, p_trigger, p_dry_run);
+        end $$;
+        grant usage on sequence calls to service_role;
+        notify pgrst, 'reload schema'""".encode()
+    )
+    named_ones = [f"--repository={each}" for each in repositories] if some else []
+    code, out, err = await stack.priorityd("sync", "--json", *named_ones, PRIORITYD_BATCH_SIZE=1)
+    assert code == exit_code, err
+    answer = json.loads(out)
+    assert (answer["examined"], answer["priority_changes"], len(answer["changes"])) == (1, 1, 1)
+    assert "fails from now on" in answer["errors"][0]
+    app.connection.execute("alter sequence calls restart")
+    code, out, err = await stack.priorityd("sync", *named_ones, PRIORITYD_BATCH_SIZE=1)
+    assert code == exit_code
+    assert "0 of 1 changed" in out
+    assert "fails from now on" in err
 
 
 async def test_a_locked_row_makes_a_sync_fail_in_words(stack: Stack) -> None:
@@ -276,6 +319,20 @@ async def test_status_shows_no_daemon_where_another_program_answers(stack: Stack
         code, out, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
     assert (code, err) == (0, "")
     assert f"Daemon: something that is not priorityd answers at 127.0.0.1:{port}" in out
+
+
+async def test_a_bug_is_one_line_with_its_exit_code_and_a_traceback_at_level_debug(stack: Stack) -> None:
+    project = urlsplit(stack.server.url).netloc
+    nonsense = http(200, {"ready": True, "version": "1", "started_at": 5}, f"Server: priorityd/1 ({project})")
+    async with saying(nonsense) as port:
+        code, _, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
+        assert code == 1
+        assert re.fullmatch(r"priorityd: TypeError: .+ This is a bug in priorityd: .+\n", err), err
+        code, _, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port, PRIORITYD_LOG_LEVEL="debug")
+    assert code == 1
+    logged, said = err.splitlines()
+    assert "Traceback" in json.loads(logged)["exception"]
+    assert said.startswith("priorityd: TypeError: ")
 
 
 async def test_status_shows_no_daemon_of_another_project(stack: Stack) -> None:

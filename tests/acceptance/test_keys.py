@@ -23,12 +23,12 @@ def secrets(tmp_path: Path) -> Path:
     return tmp_path / "secrets"
 
 
-def write_key(secrets: Path, key: str) -> None:
+def write_key(secrets: Path, key: str, name: str = "SUPABASE_SECRET_KEY") -> None:
     """As operators do it: a new file, put in the old one's place at once."""
     secrets.mkdir(exist_ok=True)
     new = secrets / "new"
     new.write_text(key + "\n")
-    new.rename(secrets / "SUPABASE_SECRET_KEY")
+    new.rename(secrets / name)
 
 
 @asynccontextmanager
@@ -91,6 +91,26 @@ async def test_a_refused_key_is_read_again_and_nothing_is_lost(stack: Stack, sec
         # The file comes a moment after the refusal.
         await eventually(lambda: daemon.logged("key_refused"))
         write_key(secrets, new)
+        await eventually(lambda: app.row(repository)[0] == "high")
+        await eventually(lambda: daemon.logged("stream_renewed"))
+        await follows_changes(app)
+        assert await daemon.answers("/readyz", 200)
+    assert not any(key in str(daemon.logs) for key in (old, new))
+
+
+async def test_a_refused_gateway_key_is_read_again_for_calls_and_for_the_stream(
+    stack: Stack, secrets: Path
+) -> None:
+    keys, old, app = stack.server.keys, stack.server.secret_key, stack.app
+    write_key(secrets, stack.server.service_role_key)
+    write_key(secrets, old, "PRIORITYD_GATEWAY_KEY")
+    async with daemon_with_file(stack.server.url, secrets) as daemon:
+        new = keys.create_secret_key()
+        keys.delete_secret_key(old)
+        repository = app.repository()
+        app.add(app.workspace(), repository)
+        await eventually(lambda: daemon.logged("key_refused"))
+        write_key(secrets, new, "PRIORITYD_GATEWAY_KEY")
         await eventually(lambda: app.row(repository)[0] == "high")
         await eventually(lambda: daemon.logged("stream_renewed"))
         await follows_changes(app)

@@ -209,9 +209,13 @@ async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
     for command in (["jobs", "list"], ["status"]):
         _, out, err = await stack.priorityd(*command)
         assert "Nothing releases" not in out + err
-    ago = "update priorityd.release_state set released_until = released_until - interval '2 h'"
-    stack.app.connection.execute(ago)
-    assert "no daemon has asked for one for 7,20" in (await stack.priorityd("jobs", "list"))[2]
+    ago = "update priorityd.release_state set released_until = released_until - interval %s"
+    stack.app.connection.execute(ago.replace("%s", "'5 min'").encode())
+    for command in (["jobs", "list"], ["status"]):
+        _, out, err = await stack.priorityd(*command)
+        assert "Perhaps nothing releases them: no daemon has asked for one for 30" in out + err
+    stack.app.connection.execute(ago.replace("%s", "'2 h'").encode())
+    assert "no daemon has asked for one for 7,50" in (await stack.priorityd("jobs", "list"))[2]
 
 
 async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> None:

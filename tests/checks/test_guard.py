@@ -10,17 +10,18 @@ from priorityd.core.errors import (
     ContractError,
     KeyRefusedError,
     MissingGrantError,
+    NoWritesError,
     PermanentError,
     PriorityError,
     TransientError,
 )
-from priorityd.core.failures import REASONS
+from priorityd.core.failures import REASONS, translate
 from priorityd.daemon.cli.check.guard import from_call, guarded
 from priorityd.daemon.cli.finding import Finding, psql
 
 ERRORS: list[PriorityError] = [
     *(TransientError("words", reason=reason) for reason in REASONS),
-    TransientError("it is full (53100); the database accepts no writes", reason="unavailable"),
+    NoWritesError("it is full (53100); the database accepts no writes", reason="unavailable"),
     PermanentError("words", reason="rejected"),
     ContractError("words"),
     MissingGrantError("words", "grant select on a to b"),
@@ -42,6 +43,15 @@ async def test_an_error_becomes_a_finding_with_a_remedy(error: PriorityError) ->
     assert second.command
     assert second.exit_code != 0
     assert second == from_call("step", error)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "no_writes"),
+    [("53100", "voll", True), ("25006", "nur lesbar", True), ("57P01", "it accepts no writes today", False)],
+)
+def test_what_accepts_no_writes_is_known_by_its_code(code: str, message: str, *, no_writes: bool) -> None:
+    finding = from_call("step", translate(503, code, message))
+    assert ("It is a standby" in finding.remedy) is no_writes
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), KeyError(), ExceptionGroup("", [ValueError("x")])])

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from priorityd.core.errors import ConfigurationError
-from priorityd.daemon.database.api_key import ApiKey, role_of
+from priorityd.daemon.database.api_key import ApiKey, KeyPair, role_of
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.status.http import listen
@@ -21,33 +21,42 @@ from priorityd.daemon.status.http import listen
 class Settings:
     """What a file says, and can be made to say."""
 
-    def __init__(self, key: str | Exception) -> None:
+    def __init__(self, key: str | Exception, gateway_key: str | None = None) -> None:
         self.key = key
-        self.reads = 0
+        self.gateway_key = gateway_key
 
-    def read(self) -> str:
-        self.reads += 1
+    def read(self) -> KeyPair:
         if isinstance(self.key, Exception):
             raise self.key
-        return self.key
+        return KeyPair(self.key, self.gateway_key)
 
 
 def test_the_settings_are_read_again_for_a_refused_key() -> None:
     settings = Settings("old")
     api_key = ApiKey("old", reread=settings.read)
-    told: list[str] = []
+    told: list[KeyPair] = []
     api_key.on_change(told.append)
-    assert not api_key.replaced("old")
+    assert not api_key.replaced(KeyPair("old"))
     settings.key = "new"
-    assert api_key.replaced("old")
-    assert (api_key.key, told) == ("new", ["new"])
+    assert api_key.replaced(KeyPair("old"))
+    assert (api_key.key, told) == ("new", [KeyPair("new")])
+
+
+def test_a_new_gateway_key_is_a_new_key() -> None:
+    settings = Settings("token", "old")
+    api_key = ApiKey("token", reread=settings.read, gateway_key="old")
+    refused = api_key.in_use
+    assert not api_key.replaced(refused)
+    settings.gateway_key = "new"
+    assert api_key.replaced(refused)
+    assert (api_key.api_key, api_key.access_token) == ("new", "token")
 
 
 def test_a_key_that_was_replaced_meanwhile_is_not_doubted_again() -> None:
     settings = Settings("new")
     api_key = ApiKey("old", reread=settings.read)
     assert api_key.reload()
-    assert api_key.replaced("old")
+    assert api_key.replaced(KeyPair("old"))
     assert not api_key.reload()
 
 

@@ -10,6 +10,7 @@ import anyio
 import pytest
 import websockets
 
+from priorityd.daemon.inngest.sync_function import REASONS_SHOWN
 from tests.support.connect_gateway import SIGNING_KEY, ConnectGateway, pb, serve_gateway
 from tests.support.daemon_process import Daemon, eventually, free_port
 from tests.support.patience import PATIENCE_SECONDS
@@ -90,6 +91,47 @@ async def test_an_event_that_names_none_has_every_row_looked_at(
         assert replies[0].output["priorityChanges"] == 30
         assert stack.app.wrong_rows() == 0
         assert await daemon.metric("resyncs_total", kind="full", trigger="manual", outcome="done") == 1
+
+
+async def test_of_very_many_reasons_why_it_failed_the_answer_has_some(
+    stack: Stack, gateway: ConnectGateway
+) -> None:
+    app = stack.app
+    async with stack.daemon(**settings(gateway)):
+        await eventually(gateway.ready)
+        app.connection.execute(
+            """create function no() returns trigger language plpgsql as $$
+            begin raise exception using errcode = '53400', message = old.id || ' is frozen'; end $$;
+            create trigger no before update on tracked_repositories for each row execute function no()"""
+        )
+        app.add(app.workspace(), *app.repositories(REASONS_SHOWN + 5))
+        reply = await gateway.run({})
+        assert reply.status == "ERROR"
+        assert reply.output["message"].count(" is frozen") == REASONS_SHOWN
+        assert reply.output["message"].endswith("; and 5 more")
+
+
+async def test_of_very_many_refused_rows_the_answer_has_some_reasons(
+    stack: Stack, gateway: ConnectGateway
+) -> None:
+    app = stack.app
+    app.add(app.workspace(), *app.repositories(REASONS_SHOWN + 5))
+    app.connection.execute(
+        """create function no() returns trigger language plpgsql as $$
+        begin raise '% is frozen', case when old.size is null then 'one' else old.id::text end; end $$"""
+    )
+    app.connection.execute(
+        """update tracked_repositories set size = 'small';
+        update tracked_repositories set size = null where id in (select id from tracked_repositories limit 3);
+        create trigger no before update on tracked_repositories for each row execute function no()"""
+    )
+    async with stack.daemon(**settings(gateway)):
+        await eventually(gateway.ready)
+        reply = await gateway.run({})
+        assert reply.status == "DONE"
+        *reasons, rest = reply.output["errors"]
+        assert (len(reasons), reasons[0]) == (REASONS_SHOWN, "one is frozen (P0001) (3 rows)")
+        assert rest == "and 3 more rows were refused"
 
 
 async def test_a_repository_id_that_is_none_is_refused_for_good(

@@ -16,6 +16,7 @@ from priorityd.core.errors import PermanentError
 from priorityd.core.jobs.events import Job
 from priorityd.core.jobs.released import ReleaseLimits, event_id
 from priorityd.core.vocabulary import PriorityForm
+from priorityd.daemon.cli.jobs import why_none_is_released
 from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.api import open_inngest_api
 from priorityd.daemon.inngest.sender import open_event_sender
@@ -35,6 +36,9 @@ from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.situations import named
+
+TO_WITHIN_SECONDS = 60
+"""How exactly the database knows when a daemon last asked for jobs."""
 
 
 @dataclass
@@ -203,6 +207,17 @@ async def test_inngest_failing_stops_releases_and_not_intake_and_keeps_the_order
         assert bench.metric("job_releases_held_back") == 0
 
 
+async def test_while_inngest_has_it_wait_nobody_says_that_no_daemon_releases(bench: Bench) -> None:
+    bench.inngest.api.faults = Faults(status=429, retry_after=3600)
+    await bench.queue(bench.app.repository())
+    async with bench.releaser(runs=False) as releaser:
+        rest = await releaser.turn()
+    assert rest > 290
+    said = why_none_is_released(rest + TO_WITHIN_SECONDS)
+    assert said is not None
+    assert said.startswith("Perhaps")
+
+
 async def test_while_inngest_fails_one_job_at_a_time_is_tried(bench: Bench) -> None:
     bench.inngest.api.faults = Faults(status=500, accept=1000)
     await bench.queue(*bench.app.repositories(3))
@@ -243,6 +258,50 @@ async def test_a_daemon_that_is_cancelled_in_the_middle_of_a_batch_gives_it_back
         await eventually(lambda: bench.inngest.api.attempts == 1)
         assert bench.state("released_at is not null") == 3
     assert bench.state("released_at is null") == 3
+
+
+def expire_claims(bench: Bench) -> None:
+    """Until a job is marked as sent, its lease is the claim."""
+    bench.app.connection.execute(
+        "update priorityd.ordered_jobs set lease_until = now() where released_at is not null"
+        " and sent_at is null"
+    )
+
+
+@pytest.mark.parametrize("inngest_fails", [False, True])
+async def test_a_daemon_that_is_stopped_in_an_outage_ends_and_loses_no_job(
+    bench: Bench, *, inngest_fails: bool
+) -> None:
+    jobs = await bench.queue(*bench.app.repositories(3))
+    bench.inngest.api.faults = Faults(status=503) if inngest_fails else Faults()
+    settling = "return_unsent_jobs" if inngest_fails else "mark_jobs_sent"
+    misbehave(bench.server, f"rest/fail?status=400&sqlstate=P0001&function={settling}", seconds=3600)
+    with capture_logs() as logs:
+        async with bench.releaser(runs=False) as releaser:
+            await releaser.turn()
+            misbehave(bench.server, "rest/fail?status=503&name=all", seconds=3600)
+            releaser.stop()
+            await releaser.run()
+    assert [line["event"] for line in logs] == ["job_release_failed", "claim_return_failed"]
+    assert bench.state("released_at is not null and sent_at is null") == 3
+    misbehave(bench.server, "rest/fail?name=all", seconds=0)
+    misbehave(bench.server, f"rest/fail?function={settling}", seconds=0)
+    bench.inngest.api.faults = Faults()
+    expire_claims(bench)
+    async with bench.releaser():
+        await eventually(lambda: bench.state("sent_at is not null") == 3)
+    assert bench.sent == jobs
+
+
+async def test_a_daemon_that_is_stopped_after_an_outage_settles_its_last_batch(bench: Bench) -> None:
+    await bench.queue(*bench.app.repositories(3))
+    misbehave(bench.server, "rest/fail?status=400&sqlstate=P0001&function=mark_jobs_sent", seconds=3600)
+    async with bench.releaser(runs=False) as releaser:
+        await releaser.turn()
+        misbehave(bench.server, "rest/fail?function=mark_jobs_sent", seconds=0)
+        releaser.stop()
+        await releaser.run()
+    assert bench.state("sent_at is not null") == 3
 
 
 async def test_what_went_past_us_is_found_by_the_leader(bench: Bench) -> None:

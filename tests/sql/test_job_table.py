@@ -23,7 +23,7 @@ def test_without_the_table_it_is_off_and_comes_on_when_the_table_does(empty_data
     apply_migrations(world.connection)
     world.execute("drop table background_jobs")
     off = Reader(world).ask()
-    assert off == {"available": False, "reason": "there is no table background_jobs"}
+    assert off == {"available": False, "table_exists": False, "reason": "there is no table background_jobs"}
 
     world.connection.execute(definition)
     reader = Reader(world).poll()
@@ -48,7 +48,7 @@ def test_says_what_the_table_lacks(world: World, change: str, reason: str) -> No
     world.execute("alter table background_jobs alter column payload drop default")
     world.execute(f"alter table background_jobs {change}")
     answer = Reader(world).ask()
-    assert answer["available"] is False
+    assert (answer["available"], answer["table_exists"]) == (False, True)
     assert answer["reason"].endswith(reason)
 
 
@@ -183,7 +183,7 @@ def test_a_status_may_lack_words(world: World, labels: str, reason: str | None) 
     )
     apply_migrations(world.connection)
     if reason:
-        assert Reader(world).ask() == {"available": False, "reason": reason}
+        assert Reader(world).ask() == {"available": False, "table_exists": True, "reason": reason}
         return
     reader = Reader(world).poll()
     world.execute(

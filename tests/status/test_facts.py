@@ -10,7 +10,7 @@ import pytest
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import STARTING, judge
 from priorityd.daemon.app import sources_of
-from priorityd.daemon.clock import monotonic, utc_now
+from priorityd.daemon.clock import monotonic, since_boot, utc_now
 from priorityd.daemon.repair.runs import RUNS_KEPT
 from priorityd.daemon.status.facts import Sources, read_facts
 from priorityd.daemon.status.status import describe
@@ -195,3 +195,23 @@ def test_a_failed_full_resync_is_told_however_many_sweeps_fail_after_it(
     assert known(sources).repair.last_resync_failed
     runs.record("full", "signal", "done", 1.0)
     assert not known(sources).repair.last_resync_failed
+
+
+async def test_an_application_without_jobs_has_no_problem_and_one_whose_jobs_can_not_be_read_has(
+    database: Database, parts: Parts, sources: Sources
+) -> None:
+    parts.shared.leadership.lease.answered(since_boot(), held=True, expires_in_seconds=60)
+    watcher = parts.agents.job_watcher
+    for statement, because, problem in (
+        ("drop table background_jobs", "there is no table background_jobs", False),
+        ("create table background_jobs (id uuid)", "background_jobs", True),
+    ):
+        database.connect().execute(statement.encode())
+        watcher._next_at = 0.0
+        await watcher.turn()
+        facts = known(sources)
+        off_because = describe(sources, facts, judge(facts)).jobs.off_because
+        assert off_because is not None
+        assert because in off_because
+        named = "job_telemetry_off" in [each.name for each in judge(facts).problems]
+        assert named is problem, off_because

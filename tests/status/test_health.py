@@ -214,6 +214,7 @@ def test_the_headline_is_the_worst_problem() -> None:
             "a prepared transaction has been open for 11 min.",
         ),
         (Facts(jobs=JobFacts(off_because="it lacks indexes")), "job_telemetry_off", "Job telemetry is off"),
+        (Facts(jobs=JobFacts(off_because="no table rights")), "job_telemetry_off", "Job telemetry is off"),
     ],
 )
 def test_each_problem_is_named(facts: Facts, name: str, text: str) -> None:
@@ -231,7 +232,6 @@ def test_each_problem_is_named(facts: Facts, name: str, text: str) -> None:
         Facts(database=DatabaseFacts(clock_ahead_seconds=29)),
         Facts(jobs=JobFacts(oldest_seconds={"high": 7199, "medium": 7201, "low": 86_399})),
         Facts(jobs=JobFacts(high_completed=95, high_failed=5)),
-        Facts(jobs=JobFacts(off_because="there is no table background_jobs")),
         Facts(queue=QueueFacts(oldest_pending_seconds=19), inngest=InngestFacts(oldest_seconds=14)),
         Facts(inngest=InngestFacts(announcing_failed_seconds=5, announcing_failed_because="refused")),
     ],

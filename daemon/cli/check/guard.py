@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from priorityd.core.database.schema import APPLY_MIGRATIONS, missing_schema
-from priorityd.core.errors import ExitCode, KeyRefusedError, MissingGrantError, PriorityError, TransientError
+from priorityd.core.errors import (
+    ExitCode,
+    KeyRefusedError,
+    MissingGrantError,
+    NoWritesError,
+    PriorityError,
+    TransientError,
+)
 from priorityd.daemon.cli.finding import Finding, from_error, psql
 from priorityd.daemon.logs import redact
 
@@ -63,7 +70,7 @@ def from_call(step: str, error: PriorityError) -> Finding:
     if isinstance(error, TransientError):
         if error.reason == "schema_cache":
             return from_error(step, missing_schema(), APPLY, APPLY_MIGRATIONS)
-        if "accepts no writes" in str(error):
+        if isinstance(error, NoWritesError):
             remedy = (
                 "It is a standby, or it was made read-only, which Supabase does when the disk is full: see "
                 "the project's database page. This command shows which."
