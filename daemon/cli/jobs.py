@@ -55,14 +55,14 @@ async def list_command(
 def why_none_is_released(asked_seconds: float | None) -> str | None:
     """A warning for waiting jobs if no daemon has asked for any lately; None if one has."""
     if asked_seconds is None:
-        since = "no daemon has ever asked for one"
+        since = "none has ever asked for jobs"
     elif asked_seconds > _ASKS_SECONDS:
-        since = f"no daemon has asked for one for {asked_seconds:,.0f} s"
+        since = f"none has asked for jobs for {asked_seconds:,.0f} s"
     else:
         return None
     return (
-        f"Nothing releases them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) is "
-        "set for it and PRIORITYD_RELEASE_JOBS is not off."
+        f"No daemon is releasing them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) "
+        "is set for it and PRIORITYD_RELEASE_JOBS is not off."
     )
 
 
