@@ -120,7 +120,7 @@ SITUATIONS = [
         "Supabase URL",
         "answers 301, a redirect to http://127.0.0.1:",
         78,
-        "Set the URL to which it leads",
+        "Set the URL that it leads to",
         "export SUPABASE_URL=http://127.0.0.1:",
     ),
     Situation(
@@ -230,7 +230,7 @@ SITUATIONS = [
         "Supabase URL",
         "the host name no-such-project.invalid does not exist",
         69,
-        "the name of a deleted project is gone",
+        "a deleted project's name no longer exists",
         "curl ",
         fix=_right_url,
     ),

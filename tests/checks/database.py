@@ -292,7 +292,7 @@ SITUATIONS = [
         "key and functions",
         "canceling statement due to statement timeout (57014)",
         69,
-        "this command shows the open transactions and who waits for whom",
+        "this command shows the open transactions and which block others",
         "pg_blocking_pids(pid)",
         fix=_let_go,
     ),
