@@ -83,7 +83,7 @@ class DoubtfulError(PermanentError):
 
 
 class ContractError(PriorityError):
-    """The database or its API lacks what this version needs; the message says what to type."""
+    """The database or its API lacks what this version needs; the message has the command to run."""
 
     exit_code = ExitCode.SCHEMA
 
@@ -92,7 +92,7 @@ class MissingGrantError(ContractError):
     """The key's role lacks a privilege; `statements` grant it."""
 
     def __init__(self, message: str, statements: str) -> None:
-        super().__init__(f"{message}. Type: {statements};")
+        super().__init__(f"{message}. Run: {statements};")
         self.statements = statements
 
 

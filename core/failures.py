@@ -88,8 +88,8 @@ _TRANSIENT_STATUSES: Final[dict[int, Reason]] = {
     504: "timeout",
 }
 _REMARKS: Final[dict[int, str]] = {
-    401: "; something on the way to Supabase says so",
-    403: "; something on the way to Supabase says so",
+    401: "; a proxy or gateway in front of Supabase answered this",
+    403: "; a proxy or gateway in front of Supabase answered this",
     404: "; is SUPABASE_URL the project's URL?",
     407: "; the proxy requires a user name and a password",
 }
@@ -175,7 +175,7 @@ def judge(error: DoubtfulError, harmless: PriorityError | None, role: str) -> Pr
     """
     if harmless is None:
         # The call alone needs it, or a trigger or policy of the application refuses it.
-        told = f"{error}; if it is a privilege, type: {grants(error, role)};" if _named(error) else str(error)
+        told = f"{error}; if it is a privilege, run: {grants(error, role)};" if _named(error) else str(error)
         return PermanentError(told, reason="rejected")
     if not isinstance(harmless, DoubtfulError):
         return harmless

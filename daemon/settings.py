@@ -97,9 +97,12 @@ class Settings(BaseSettings):
     )
     http_host: str = Field(
         "127.0.0.1",
-        description="Address for /metrics, /livez, /readyz and /status; they are read-only, without login.",
+        description="Address for /metrics, /livez, /readyz and /status, which are read-only and need no "
+        "login.",
     )
-    http_port: int = Field(9815, ge=0, le=65535, description="Port for the same; 0 means any free one.")
+    http_port: int = Field(
+        9815, ge=0, le=65535, description="Port for these endpoints; 0 means any free one."
+    )
     resync_schedule: CronExpression = Field(
         "0 */6 * * *",
         description="When every tracked row is checked, as a safety net: a cron expression, in UTC.",
@@ -108,14 +111,18 @@ class Settings(BaseSettings):
         10.0,
         le=3600,
         description="Time between sweeps, which find rows that disagree with membership. It is extended "
-        "automatically on a large database so that they take at most 1 % of its time. It bounds how long a "
-        "lost event can matter.",
+        "automatically on a large database so that they take at most 1 % of its time. It limits how long a "
+        "lost event goes unnoticed.",
     )
     debounce_seconds: Seconds = Field(
-        0.2, le=60, description="Changes of one repository that are closer together are applied together."
+        0.2,
+        le=60,
+        description="Changes of one repository that follow each other within this time are applied together.",
     )
     max_wait_seconds: Seconds = Field(
-        1.0, le=300, description="The longest a change waits while others of the same repository follow."
+        1.0,
+        le=300,
+        description="The longest time that a change waits while others of the same repository follow.",
     )
     batch_size: int = Field(
         500, ge=1, le=10_000, description="The maximum number of repositories per call to the database."
@@ -161,17 +168,19 @@ class Settings(BaseSettings):
     )
     job_lease_seconds: Annotated[float, Field(ge=60, le=604_800, allow_inf_nan=False)] = Field(
         3600.0,
-        description="How long an ordered job may be in flight before background_jobs says that it has ended. "
-        "After that it counts as lost, and is sent again under the same event id, in addition to the others.",
+        description="How long an ordered job may be in flight without an end in background_jobs. After that "
+        "it counts as lost, and is sent again under the same event id, alongside the others.",
     )
     job_most_leases: int = Field(
         3,
         ge=1,
         le=1000,
-        description="The number of leases without a report after which an ordered job has failed.",
+        description="The number of leases without a report after which an ordered job counts as failed.",
     )
     drain_seconds: Seconds = Field(
-        20.0, le=600, description="How long waiting changes are still applied after SIGTERM, at most."
+        20.0,
+        le=600,
+        description="The longest time for which waiting changes are still applied after SIGTERM.",
     )
     event_priority: PriorityForm = Field(
         "score",

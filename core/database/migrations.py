@@ -30,13 +30,13 @@ _VERSION: Final = re.compile(r"[0-9]+_")
 _STAMP: Final = "%Y%m%d%H%M%S"
 _DATE: Final = "%Y%m%d"
 
-_NEWER: Final = "set {newest} is there already; it is newer, and works with this version, too"
+_NEWER: Final = "set {newest} is there already: it is newer and also works with this version"
 _DIFFERENT: Final = (
     "{name} differs from what this version writes: restore it or, if it has not been applied anywhere yet, "
     "delete the files of set {number} and run this again"
 )
 _NO_TABLES: Final = (
-    "the functions of set {number} are there without its tables: restore the file of the tables"
+    "the functions of set {number} are there without its tables: restore the file with the tables"
 )
 _NO_OTHERS: Final = (
     "no other migrations here: tracked_repositories and workspace_repositories must exist before these"

@@ -79,11 +79,11 @@ def judge_answer(
         return Fault(text, "Wait for a minute, then look at the project's page.")
     if in_json:
         return None
-    page = f"a web page ({title!r:.80})" if title else "a reply that is not JSON"
+    page = f"a web page ({title!r:.80})" if title else "something that is not JSON"
     parts = urlsplit(url)
     right = f"{parts.scheme}://{parts.netloc}" if parts.path else ""
     return Fault(
-        f"what answers at {url} is not Supabase's API: {page}, with status {status}",
+        f"{url} is not Supabase's API: it answers with {page}, status {status}",
         "Copy the project's URL again from its API settings; if it is right, something in between "
         "answers instead.",
         right,
@@ -96,6 +96,6 @@ def _redirected(url: str, status: int, location: str) -> Fault:
     right = f"{parts.scheme}://{parts.netloc}{_API_PATH.sub('', parts.path)}" if moved else ""
     return Fault(
         f"{url} answers {status}, a redirect to {location or 'nowhere'}; calls do not follow redirects",
-        "Set the URL to which it leads, if that is the project's.",
+        "Set the URL that it leads to, if that is the project's.",
         right.rstrip("/"),
     )

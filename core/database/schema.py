@@ -52,5 +52,5 @@ def missing_schema() -> ContractError:
     """The error for a database without our functions."""
     return ContractError(
         f"The database has no function {VERSION_FUNCTION}(): run {APPLY_MIGRATIONS}, then start again. "
-        "If that is done, Supabase's API may not have noticed yet: run NOTIFY pgrst, 'reload schema'."
+        "If you have done that, Supabase's API may not have noticed yet: run NOTIFY pgrst, 'reload schema'."
     )

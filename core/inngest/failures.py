@@ -48,7 +48,7 @@ def translate_inngest(
     ):
         return PermanentError(text, reason="rejected")
     if not is_inngests and status in (*_KEY_STATUSES, *REFUSED_STATUSES):
-        text += "; something on the way to Inngest says so"
+        text += "; a proxy or gateway in front of Inngest answered this"
     if status == 404:
         text += "; is INNGEST_BASE_URL or INNGEST_EVENT_API_BASE_URL that of Inngest's event API?"
     return TransientError(

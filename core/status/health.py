@@ -66,7 +66,7 @@ def _why_not_ready(facts: Facts) -> Iterator[str]:
         yield silence(facts.database)
     swept = repair.sweeps and repair.overdue_seconds < SWEEP_OVERDUE_SECONDS and is_led(facts.leader)
     if not (facts.stream.heard and is_heard(facts.stream)) and not swept:
-        yield "changes are not heard, and no sweep has succeeded"
+        yield "no changes come through the stream, and no sweep has succeeded"
 
 
 def _priorities(facts: Facts) -> str:
@@ -84,5 +84,5 @@ def _counted(counts: CountFacts) -> str:
     if total == 0:
         return "No repository is in a workspace."
     if total == 1:
-        return "The one workspace repository is high."
+        return "The only workspace repository is high."
     return f"All {total:,} workspace repositories are high."

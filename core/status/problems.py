@@ -154,7 +154,7 @@ def _of_stream(facts: Facts) -> Iterator[tuple[str, str]]:
         found = ", and no daemon sweeps"
     else:
         found = f"; sweeps find them within {_seconds(repair.interval_seconds)}"
-    yield "changes_not_heard", _sentence(f"changes are not heard{found}", stream.failure)
+    yield "changes_not_heard", _sentence(f"no changes come through the stream{found}", stream.failure)
 
 
 def _of_leader(leader: LeaderFacts) -> Iterator[tuple[str, str]]:
@@ -242,7 +242,7 @@ def _of_jobs(jobs: JobFacts) -> Iterator[tuple[str, str]]:
         yield "jobs_fail", f"Only {jobs.high_completed / ended:.0%} of the jobs of priority high succeeded."
     if jobs.lost:
         lost = counted(jobs.lost, "ordered job", "ordered jobs")
-        yield "jobs_lost", f"{lost} lost: no report has come within the lease."
+        yield "jobs_lost", f"{lost} lost: no report came within the lease."
     if jobs.behind_seconds > JOBS_BEHIND_SECONDS:
         text = f"jobs that ended in the last {_seconds(jobs.behind_seconds)} are not counted yet"
         yield "jobs_behind", _sentence(text, _held(jobs.held_back_by))

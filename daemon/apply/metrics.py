@@ -36,7 +36,7 @@ class ApplyMetrics:
             new=PRIORITIES,
             trigger=DAEMON_TRIGGERS,
         )
-        self._pending = made.gauge("pending_repositories", "Repositories waiting to be looked at.")
+        self._pending = made.gauge("pending_repositories", "Repositories waiting to be synced.")
         self._oldest_pending = made.gauge("oldest_pending_seconds", "How long the oldest of them has waited.")
         self._parked = made.gauge("parked_repositories", "Repositories whose row can't be written.")
         self.apply_seconds = made.histogram(

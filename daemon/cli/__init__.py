@@ -23,7 +23,7 @@ Exit codes:
   2   wrong usage
   10  a dry run found differences
   69  Supabase or Inngest can't be reached
-  76  migrations or a privilege are missing (the message says what to type)
+  76  migrations or a privilege are missing (the message has the command)
   77  the key was refused
   78  a setting is missing or out of range (the message names it)
 """

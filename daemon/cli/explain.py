@@ -62,7 +62,7 @@ def _what_else(explanation: Explanation) -> str:
     if not row.correct:
         cause = _cause(explanation, row)
         command = f"priorityd sync --repository {explanation.repository_id}"
-        return f"{cause[:1].upper()}{cause[1:]}; to fix it now, type: {command}"
+        return f"{cause[:1].upper()}{cause[1:]}; to fix it now, run: {command}"
     counting = explanation.expected.workspace_count
     if counting and row.expected_priority != "high":
         return f"Workspaces don't lower it: {_holders(explanation)}."
@@ -90,7 +90,7 @@ def _cause(explanation: Explanation, row: TrackedRow) -> str:
         return holders
     if row.manual_priority:
         return f"it is pinned to {row.manual_priority}, and {holders}"
-    return f"{holders} and it is not pinned, which means {DEFAULT_PRIORITY}"
+    return f"{holders} and it is not pinned"
 
 
 def _holders(explanation: Explanation) -> str:
@@ -100,7 +100,7 @@ def _holders(explanation: Explanation) -> str:
     names = [workspace.name or workspace.id for workspace in explanation.workspaces]
     named = listed(names, total=count, shown=_NAMED_WORKSPACES)
     counted = (
-        "" if counting == count else f", of which {counting or 'none'} count{'s' if counting < 2 else ''}"
+        "" if counting == count else f", {counting or 'none'} of which count{'s' if counting < 2 else ''}"
     )
     return f"{count} workspace{'s hold' if count > 1 else ' holds'} it ({named}){counted}"
 

@@ -93,7 +93,7 @@ def _read_lines(lines: BinaryIO) -> Iterator[tuple[IdOrName, str | None]]:
         except click.BadParameter:
             bad.append(f"line {number}: {line.strip()!r:.80}")
     if bad:
-        raise click.UsageError(f"No repository in {listed(bad)}. Nothing was queued.")
+        raise click.UsageError(f"Neither a uuid nor owner/name: {listed(bad)}. Nothing was queued.")
     return iter(read)
 
 

@@ -58,19 +58,19 @@ async def list_command(
 def why_none_is_released(asked_seconds: float | None) -> str | None:
     """A warning for waiting jobs if no daemon has asked for any lately; None if one has."""
     if asked_seconds is None:
-        since = "no daemon has ever asked for one"
+        since = "none has ever asked for jobs"
     elif asked_seconds > _ASKS_SECONDS:
-        since = f"no daemon has asked for one for {asked_seconds:,.0f} s"
+        since = f"none has asked for jobs for {asked_seconds:,.0f} s"
     else:
         return None
     if asked_seconds is not None and asked_seconds <= _WAITS_SECONDS:
         return (
-            f"Perhaps nothing releases them: {since}. If Inngest or Supabase has told it to wait, a daemon "
-            f"does so for up to {MAX_RETRY_AFTER_SECONDS:.0f} s."
+            f"Perhaps no daemon is releasing them: {since}. If Inngest or Supabase has told it to wait, "
+            f"a daemon does so for up to {MAX_RETRY_AFTER_SECONDS:.0f} s."
         )
     return (
-        f"Nothing releases them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) is "
-        "set for it and PRIORITYD_RELEASE_JOBS is not off."
+        f"No daemon is releasing them: {since}. A daemon releases jobs if INNGEST_EVENT_KEY (or INNGEST_DEV) "
+        "is set for it and PRIORITYD_RELEASE_JOBS is not off."
     )
 
 

@@ -24,22 +24,22 @@ _SECRETS: Final = (
 )
 EXAMPLES: Final = {
     "priorityd sandbox": "Try everything on this machine.",
-    "priorityd check": "Test the set-up, and show what to type to fix it.",
-    "priorityd sync --dry-run": "Show what a sync would change; the exit code is 10 if there is anything.",
+    "priorityd check": "Test the set-up, and show how to fix it.",
+    "priorityd sync --dry-run": "Show what a sync would change; the exit code is 10 if anything would.",
     "priorityd explain acme/web": "Explain why this repository has its priority.",
-    "priorityd pin acme/web low": "Set the priority that it has whenever no workspace holds it.",
+    "priorityd pin acme/web low": "Set the priority that it has while it is in no workspace.",
     """priorityd queue recent-prs acme/web acme/api --data '{"days": 7}'""": "Queue a job for each.",
     "priorityd queue reviews --stdin --mode ordered < repositories.txt": "Queue a job for each repository in "
     "a file, to be released in strict order.",
-    "priorityd jobs list --repository acme/web": "Show the positions of its jobs.",
+    "priorityd jobs list --repository acme/web": "Show the positions of the jobs of a repository.",
     "priorityd status --json": "Print the state of everything, for a script.",
 }
 _SIGNALS: Final = {
     "SIGHUP": "The daemon reads the key again and starts a full resync. Several signals during one resync "
-    "lead to one more.",
+    "lead to one more resync.",
     "SIGTERM, SIGINT": "The daemon takes no more changes, finishes waiting work within "
-    "PRIORITYD_DRAIN_SECONDS, releases its lease and exits with 0. A second signal ends it at once, with 1 "
-    "if work was left. Nothing is lost either way: the next start checks every row.",
+    "PRIORITYD_DRAIN_SECONDS, releases its lease and exits with 0. A second signal ends it at once, with "
+    "exit code 1 if work was left. Nothing is lost either way: the next start checks every row.",
 }
 _KEEP_LINES: Final = "\b"
 """How click marks a paragraph whose line breaks are kept."""

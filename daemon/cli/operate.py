@@ -75,9 +75,9 @@ def _pinned(answer: PinAnswer) -> str:
     old, new = answer.old_manual_priority, answer.manual_priority
     if new is None:
         return "was not pinned" if old is None else f"is no longer pinned to {old}"
-    again = " already" if old == new else ""
+    already = "already " if old == new else ""
     held = answer.workspace_repos > 0 and new in ("medium", "low")
-    return f"is pinned to {new}{again}" + (", but high as long as a workspace holds it" if held else "")
+    return f"is {already}pinned to {new}" + (", but high as long as a workspace holds it" if held else "")
 
 
 async def rollback_command(_: Settings, store: Store, *, as_json: bool) -> ExitCode:

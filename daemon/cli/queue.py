@@ -120,11 +120,11 @@ def _summarise(jobs: JobList, result: QueueResult, seconds: float) -> None:
     )
     unknown = Counter(queued.look_up for queued in result.sent if not _found(queued))
     if unknown["untracked"]:
-        _say(f"Of these, {unknown['untracked']:,} at medium, having no tracked row.")
+        _say(f"At medium because they have no tracked row: {unknown['untracked']:,}.")
     if unknown["failed"]:
         _say(
-            f"Of these, {unknown['failed']:,} at medium because their priority could not be looked up: "
-            f"{result.look_up_errors[0]}"
+            f"At medium because their priority could not be looked up: {unknown['failed']:,} "
+            f"({result.look_up_errors[0]})"
         )
     for refused in result.refused[:SHOWN]:
         _say(f"Refused: {_shown(refused.job)}: {refused.reason}")

@@ -19,7 +19,7 @@ class JobMetrics:
     def __init__(self, made: MetricRegistry) -> None:
         self.depth = made.gauge("job_queue_depth", "Jobs that were queued when counted.", priority=PRIORITIES)
         self.oldest = made.gauge(
-            "job_queue_oldest_seconds", "How long the oldest of them had been.", priority=PRIORITIES
+            "job_queue_oldest_seconds", "How long the oldest of them had been queued.", priority=PRIORITIES
         )
         self.age = made.gauge(
             "job_queue_age_seconds",

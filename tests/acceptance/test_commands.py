@@ -318,7 +318,7 @@ async def test_status_shows_no_daemon_where_another_program_answers(stack: Stack
     async with saying(http(200, {"ok": True})) as port:
         code, out, err = await stack.priorityd("status", PRIORITYD_HTTP_PORT=port)
     assert (code, err) == (0, "")
-    assert f"Daemon: something that is not priorityd answers at 127.0.0.1:{port}" in out
+    assert f"Daemon: a program that is not priorityd answers at 127.0.0.1:{port}" in out
 
 
 async def test_a_bug_is_one_line_with_its_exit_code_and_a_traceback_at_level_debug(stack: Stack) -> None:

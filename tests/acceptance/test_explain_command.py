@@ -16,8 +16,8 @@ async def test_explain_answers_in_two_sentences_and_then_shows_the_evidence(stac
     _, out, _ = await stack.priorityd("explain", str(repository))
     wrong, advice = out.splitlines()[0].split(". ")
     assert wrong == f"Repository {repository} is medium, which is wrong: it should be high"
-    assert advice.startswith("1 workspace holds it (Acme); to fix it now, type: priorityd sync")
-    code, *_ = await stack.priorityd(*advice.partition("type: priorityd ")[2].split())
+    assert advice.startswith("1 workspace holds it (Acme); to fix it now, run: priorityd sync")
+    code, *_ = await stack.priorityd(*advice.partition("run: priorityd ")[2].split())
     assert code == 0, "the command that it suggests fixes it"
     _, out, _ = await stack.priorityd("explain", str(repository))
     answer, *evidence = out.splitlines()
@@ -40,7 +40,7 @@ async def test_explain_knows_the_other_reasons_too(stack: Stack) -> None:
         _, out, _ = await stack.priorityd("explain", str(repository), "--json")
         answers[repository] = json.loads(out)["answer"].removeprefix(f"Repository {repository} ")
     assert answers[tracked] == (
-        "is medium because no workspace holds it and it is not pinned, which means medium. "
+        "is medium because no workspace holds it and it is not pinned. "
         "It becomes high as soon as a workspace holds it."
     )
     assert answers[pinned] == (

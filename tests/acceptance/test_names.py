@@ -110,7 +110,7 @@ async def test_pinning_says_what_has_become_of_it(stack: Stack, web: UUID) -> No
 
     assert await said("unpin", "acme/web") == "was not pinned"
     assert await said("pin", "acme/web", "low") == "is pinned to low"
-    assert await said("pin", "acme/web", "low") == "is pinned to low already"
+    assert await said("pin", "acme/web", "low") == "is already pinned to low"
     stack.app.add(stack.app.workspace(), web)
     assert await said("pin", str(web), "medium") == (
         "is pinned to medium, but high as long as a workspace holds it"

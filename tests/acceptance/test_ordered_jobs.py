@@ -197,9 +197,9 @@ async def seen_by_all(stack: Stack) -> list[dict[str, int]]:
     return [dict(Counter(job["priority"] for job in json.loads(listed)["jobs"])), counted, told]
 
 
-async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
+async def test_it_is_said_when_no_daemon_releases(stack: Stack) -> None:
     repository = str(stack.app.repository())
-    never = "Nothing releases them: no daemon has ever asked for one."
+    never = "No daemon is releasing them: none has ever asked for jobs."
     code, _, err = await stack.priorityd("queue", "reviews", repository, "--mode", "ordered")
     assert (code, never in err) == (0, True)
     assert never in (await stack.priorityd("jobs", "list"))[2]
@@ -208,14 +208,14 @@ async def test_it_is_said_when_nobody_releases(stack: Stack) -> None:
     await queue(stack, stack.app.repository())
     for command in (["jobs", "list"], ["status"]):
         _, out, err = await stack.priorityd(*command)
-        assert "Nothing releases" not in out + err
+        assert "o daemon is releasing" not in out + err
     ago = "update priorityd.release_state set released_until = released_until - interval %s"
     stack.app.connection.execute(ago.replace("%s", "'5 min'").encode())
     for command in (["jobs", "list"], ["status"]):
         _, out, err = await stack.priorityd(*command)
-        assert "Perhaps nothing releases them: no daemon has asked for one for 30" in out + err
+        assert "Perhaps no daemon is releasing them: none has asked for jobs for 30" in out + err
     stack.app.connection.execute(ago.replace("%s", "'2 h'").encode())
-    assert "no daemon has asked for one for 7,50" in (await stack.priorityd("jobs", "list"))[2]
+    assert "none has asked for jobs for 7,50" in (await stack.priorityd("jobs", "list"))[2]
 
 
 async def test_waiting_jobs_are_listed_counted_and_cancelled(stack: Stack) -> None:

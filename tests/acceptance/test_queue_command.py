@@ -66,7 +66,7 @@ async def test_queues_a_job_for_each_id_with_its_priority(shell: Shell) -> None:
     assert (code, out) == (0, "")
     assert "3 of 3 jobs queued" in err
     assert "1 high, 2 medium" in err
-    assert "Of these, 1 at medium, having no tracked row." in err
+    assert "At medium because they have no tracked row: 1." in err
     assert {event["name"] for event in shell.api.accepted} == {"capture/repository.sync.graphql"}
     assert [(each["repositoryId"], each["priority"], each["days"]) for each in shell.data] == [
         (str(held), 100, 7),
@@ -140,7 +140,7 @@ async def test_supabase_being_away_delays_no_job(shell: Shell) -> None:
     key = uuid4()
     code, _, err = await shell.queue("reviews", str(key), SUPABASE_URL=f"http://127.0.0.1:{free_port()}")
     assert code == 0
-    assert "Of these, 1 at medium because their priority could not be looked up: " in err
+    assert "At medium because their priority could not be looked up: 1 (" in err
     assert shell.data[0]["metadata"]["priorityLookup"] == "failed"
 
 

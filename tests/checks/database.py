@@ -8,7 +8,7 @@ from tests.checks.situation import Act, Place, Situation, sql
 from tests.support.repository import ROOT
 from tests.support.standby import pair_of_servers
 
-_AGAIN = "Apply the migrations again: whatever is up to date is left as it is."
+_AGAIN = "Apply the migrations again. Whatever is up to date stays as it is."
 _APPLY_AGAIN = 'priorityd migrations --into "$dir"'
 _PUSH = "priorityd migrations --into supabase/migrations && supabase db push"
 _LACKS = "Grant the role what it lacks."
@@ -134,7 +134,7 @@ SITUATIONS = [
         "a function is gone",
         sql("drop function sweep_workspace_priorities; notify pgrst, 'reload schema'"),
         "migrations",
-        "but only in part: sweep_workspace_priorities() is missing",
+        "but the set is incomplete: sweep_workspace_priorities() is missing",
         76,
         _AGAIN,
         _APPLY_AGAIN,
@@ -143,7 +143,7 @@ SITUATIONS = [
         "a required unit was not applied",
         _without("20250103000800 functions"),
         "migrations",
-        "but only in part: 20250103000800 functions is missing",
+        "but the set is incomplete: 20250103000800 functions is missing",
         76,
         _AGAIN,
         _APPLY_AGAIN,
@@ -152,7 +152,7 @@ SITUATIONS = [
         "an optional part was half applied",
         _without("20250103001100 functions"),
         "migrations",
-        "but only in part: 20250103001100 functions is missing",
+        "but the set is incomplete: 20250103001100 functions is missing",
         76,
         _AGAIN,
         _APPLY_AGAIN,
@@ -180,7 +180,7 @@ SITUATIONS = [
         "the function that describes the database is gone",
         sql("drop function check_workspace_priorities; notify pgrst, 'reload schema'"),
         "migrations",
-        "but only in part: ",
+        "but the set is incomplete: ",
         76,
         _AGAIN,
         _APPLY_AGAIN,
@@ -292,7 +292,7 @@ SITUATIONS = [
         "key and functions",
         "canceling statement due to statement timeout (57014)",
         69,
-        "this command shows the open transactions and who waits for whom",
+        "this command shows the open transactions and which block others",
         "pg_blocking_pids(pid)",
         fix=_let_go,
     ),

@@ -85,7 +85,7 @@ SITUATIONS = [
         "run priority",
         "the functions' priority.run can't be checked without INNGEST_SIGNING_KEY",
         0,
-        "Set it to have that checked as well.",
+        "Set it to check that as well.",
         "export INNGEST_SIGNING_KEY=…",
         outcome="skipped",
     ),

@@ -96,7 +96,7 @@ SITUATIONS = [
         "WebSockets are not forwarded",
         _no_websockets,
         "the WebSocket handshake was answered with 404",
-        "pass WebSockets to /realtime/v1/websocket",
+        "forward WebSockets to /realtime/v1/websocket",
         _straight,
     ),
     _situation(

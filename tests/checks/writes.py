@@ -36,7 +36,7 @@ SITUATIONS = [
         'no row can be written: relation "events" does not exist (42P01); '
         "the cause is the trigger application_log, which calls application_log()",
         1,
-        "Qualify that name with its schema in the function",
+        "In the function, qualify that name with its schema",
         _SHOWS,
         fix=sql(_QUALIFIED.replace("create function", "create or replace function")),
         after=_unchanged,

@@ -46,7 +46,7 @@ def test_outages_and_the_time_before_the_daemon_are_bands_with_labels() -> None:
         "there is no room beside three others"
     )
     assert (silent.label, round(silent.x), round(silent.width)) == ("database silent", 33, 7)
-    assert (deaf.label, going_on.label) == ("changes not heard", "changes not heard")
+    assert (deaf.label, going_on.label) == ("stream silent", "stream silent")
     assert going_on.x + going_on.width == 100
     lanes = [(band.lane, band.label_x, band.anchor) for band in (silent, deaf, going_on)]
     assert len({lane for lane, _, _ in lanes}) == 3, "they would stand on each other"
@@ -58,5 +58,5 @@ def test_outages_and_the_time_before_the_daemon_are_bands_with_labels() -> None:
 
 def test_outages_are_told_in_words_too() -> None:
     text = re.sub(r"\s+", " ", document(**a_busy_hour()).text)
-    assert "Outages: changes not heard from 12:28:00 to now (2.7 min); changes not heard from 12:15" in text
+    assert "Outages: stream silent from 12:28:00 to now (2.7 min); stream silent from 12:15" in text
     assert "database silent from 11:51:00 to 11:55:10 UTC (4.2 min)." in text

@@ -42,7 +42,7 @@ async def test_what_was_counted_before_the_first_full_resync_is_not_told(
     await parts.agents.resyncer.turn()
     assert known(sources).counts is None
     await parts.agents.snapshotter.turn()
-    assert judge(known(sources)).priorities == "The one workspace repository is high."
+    assert judge(known(sources)).priorities == "The only workspace repository is high."
 
 
 async def test_memberships_are_counted_and_not_flags(

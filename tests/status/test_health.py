@@ -39,7 +39,7 @@ def test_where_all_is_well_the_headline_tells_of_the_priorities() -> None:
     [
         (None, "The repositories have not been counted yet."),
         (CountFacts(0), "No repository is in a workspace."),
-        (CountFacts(1), "The one workspace repository is high."),
+        (CountFacts(1), "The only workspace repository is high."),
         (CountFacts(1204, inversions=3), "3 of 1,204 workspace repositories are not high."),
     ],
 )
@@ -73,7 +73,9 @@ def test_a_database_that_answers_but_refuses_is_said_to_be_unusable() -> None:
 
 def test_a_deaf_stream_is_a_warning_while_sweeps_find_the_changes() -> None:
     health = judge(replace(WELL, stream=DEAF))
-    assert health.headline == "Changes are not heard; sweeps find them within 10 s: closed: 1006."
+    assert (
+        health.headline == "No changes come through the stream; sweeps find them within 10 s: closed: 1006."
+    )
     assert health.ready
 
 
@@ -87,7 +89,7 @@ def test_while_the_database_is_silent_nothing_is_said_of_the_stream() -> None:
 )
 def test_a_deaf_stream_and_no_sweeps_are_not_ready(repair: RepairFacts) -> None:
     health = judge(replace(WELL, stream=DEAF, repair=repair))
-    assert health.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
+    assert health.not_ready_because == ("no changes come through the stream, and no sweep has succeeded",)
 
 
 def test_that_nobody_leads_is_the_headline_and_nothing_is_said_of_sweeps_that_find_changes() -> None:
@@ -95,9 +97,9 @@ def test_that_nobody_leads_is_the_headline_and_nothing_is_said_of_sweeps_that_fi
     assert health.headline == "No daemon does the timer work: the lease has not been renewed for 31 s."
     assert health.ready, "changes are heard"
     deaf = judge(replace(WELL, leader=UNLED, stream=DEAF))
-    assert deaf.not_ready_because == ("changes are not heard, and no sweep has succeeded",)
+    assert deaf.not_ready_because == ("no changes come through the stream, and no sweep has succeeded",)
     assert [problem.text for problem in deaf.problems][1] == (
-        "Changes are not heard, and no daemon sweeps: closed: 1006."
+        "No changes come through the stream, and no daemon sweeps: closed: 1006."
     )
 
 

@@ -65,7 +65,8 @@ def a_busy_hour() -> dict[str, Any]:
     problem = {
         "name": "changes_not_heard",
         "severity": "warning",
-        "text": "Changes are not heard; sweeps find them within 10 s: refused: the server answered 503.",
+        "text": "No changes come through the stream; sweeps find them within 10 s: "
+        "refused: the server answered 503.",
         "alert": "ChangesNotHeard",
     }
     return {

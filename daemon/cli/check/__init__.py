@@ -1,9 +1,9 @@
-"""`priorityd check`: tests the set-up step by step, and says how to fix what is wrong.
+"""`priorityd check`: tests the set-up step by step, and shows how to fix what is wrong.
 
 The steps test effects: some rows are written and rolled back, and another must come back through the stream.
 Each part is a module. An error in a part becomes one of its findings, so the check always ends with a
 verdict and a command to type next. No command that it prints makes the application's reads or writes fail,
-and if one takes a lock that others would notice, the text says so.
+and the text warns about any that takes a lock that others would notice.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _MISSING_INDEXES: Final = "select unnest(statements) from priorityd.missing_inde
 _UNIT: Final = re.compile(r"start_unit\(\s*'([^']+)'")
 _FIRST_OPTIONAL: Final = "20250103001100"
 """Outbox, ordered jobs and job telemetry may be left out; the files before them are required."""
-_AGAIN: Final = "Apply the migrations again: whatever is up to date is left as it is."
+_AGAIN: Final = "Apply the migrations again. Whatever is up to date stays as it is."
 
 
 def too_old_or_new(version: SchemaVersion, error: ContractError) -> Finding:
@@ -35,7 +35,7 @@ def too_old_or_new(version: SchemaVersion, error: ContractError) -> Finding:
 
 def in_part(version: SchemaVersion, error: PriorityError) -> Finding:
     """The finding if the function that describes the database is missing, though others are there."""
-    text = f"the database is at set {version.set}, but only in part: {error}"
+    text = f"the database is at set {version.set}, but the set is incomplete: {error}"
     return Finding("migrations", "failed", text, _AGAIN, APPLY_AGAIN, ExitCode.SCHEMA)
 
 
@@ -49,13 +49,14 @@ def migrations_finding(database: DatabaseCheck) -> Finding:
         return Finding(
             step,
             "failed",
-            f"{text}, but only in part: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            f"{text}, but the set is incomplete: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing",
             _AGAIN,
             APPLY_AGAIN,
             ExitCode.SCHEMA,
         )
     if left_out:
-        remedy = f"These features are off. To switch them on: {_AGAIN[:1].lower()}{_AGAIN[1:]}"
+        remedy = f"These features are off. To switch them on, {_AGAIN[:1].lower()}{_AGAIN[1:]}"
         return Finding(step, "warning", f"{text}, without {', '.join(left_out)}", remedy, APPLY_AGAIN)
     return Finding(step, "ok", text)
 
@@ -102,7 +103,7 @@ async def _privileges(store: Store, database: DatabaseCheck) -> Finding:
             psql(f"grant usage on schema priorityd to {database.role}; select priorityd.grant_access()"),
             ExitCode.SCHEMA,
         )
-    return Finding(step, "ok", "the key's role may read and write everything that it needs to")
+    return Finding(step, "ok", "the key's role has all the privileges that it needs")
 
 
 def _role(database: DatabaseCheck) -> Finding:
@@ -143,7 +144,7 @@ def _memberships(database: DatabaseCheck) -> Finding:
 def _indexes(database: DatabaseCheck) -> Finding:
     step = "indexes"
     if not database.missing_indexes:
-        return Finding(step, "ok", "every index is there")
+        return Finding(step, "ok", "all indexes exist")
     return Finding(
         step,
         "warning",

@@ -35,11 +35,11 @@ _TAKES_WRITES: Final = psql(
 )
 _OTHER_VERSION: Final = (
     "The functions in the database are of another version: apply the migrations again. Whatever is up to "
-    "date is left as it is."
+    "date stays as it is."
 )
 _BY_REASON: Final[Mapping[str, tuple[str, str]]] = {
     "timeout": (
-        "Something blocks the database: this command shows the open transactions and who waits for whom.",
+        "Something blocks the database: this command shows the open transactions and which block others.",
         _WHO_HOLDS,
     ),
     "contention": ("Other transactions hold locks that this needs: this command shows them.", _WHO_HOLDS),
@@ -79,7 +79,7 @@ def from_call(step: str, error: PriorityError) -> Finding:
         remedy, command = _BY_REASON.get(error.reason, ("Try again in a minute.", "priorityd check"))
         return from_error(step, error, remedy, command)
     remedy = (
-        "The database's message says what is wrong. If something of priorityd's is missing, apply the "
-        "migrations again: whatever is up to date is left as it is."
+        "The database's message says what is wrong. If a part of priorityd's schema is missing, apply "
+        "the migrations again. Whatever is up to date stays as it is."
     )
     return from_error(step, error, remedy, APPLY_AGAIN)

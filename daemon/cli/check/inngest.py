@@ -87,7 +87,7 @@ async def _event_key(settings: Settings, api: InngestApi) -> Finding:
 async def _run_priorities(settings: Settings, api: InngestApi) -> AsyncIterator[Finding]:
     if settings.inngest_signing_key is None and not settings.inngest_is_dev:
         text = "the functions' priority.run can't be checked without INNGEST_SIGNING_KEY"
-        remedy = "Set it to have that checked as well."
+        remedy = "Set it to check that as well."
         yield Finding(_STEP, "skipped", text, remedy, "export INNGEST_SIGNING_KEY=…")
         return
     key = "Inngest signing key"
@@ -115,7 +115,7 @@ def judge(functions: Sequence[InngestFunction], form: PriorityForm) -> Finding:
         names = ", ".join(sorted(EVENT_NAMES.values()))
         text = f"no Inngest function is triggered by the events of jobs ({names})"
         remedy = (
-            "Have a function triggered by these events, and sync its app with Inngest (docs/application.md)."
+            "Add a function that these events trigger, and sync its app with Inngest (docs/application.md)."
         )
         return Finding(_STEP, "warning", text, remedy, "priorityd check")
     events = _events(form)

@@ -120,7 +120,7 @@ def _not_live(failure: Failed) -> Finding:
     if failure.reason == "connect_failed":
         return _failed(
             text,
-            "Configure the proxy or gateway in between to pass WebSockets to /realtime/v1/websocket.",
+            "Configure the proxy or gateway in between to forward WebSockets to /realtime/v1/websocket.",
             "priorityd check",
         )
     return _failed(text, "Is Realtime enabled for the project?", _SLOTS)

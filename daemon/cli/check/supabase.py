@@ -63,7 +63,7 @@ async def _behind_the_key(settings: Settings, store: Store) -> AsyncIterator[Fin
     except PriorityError as error:
         yield from_call(_KEY, error)
         return
-    yield Finding(_KEY, "ok", "the key is accepted and the functions are there")
+    yield Finding(_KEY, "ok", "the key is accepted and the functions exist")
     if old_or_new := _old_or_new(version):
         yield old_or_new
         return
@@ -153,7 +153,7 @@ def _unreachable(url: str, error: Exception) -> Finding:
     elif isinstance(error, httpx.ConnectError) and _is_unknown(host):
         why = f"the host name {host} does not exist"
         remedy = (
-            "Compare SUPABASE_URL with the project's API settings; the name of a deleted project is gone."
+            "Compare SUPABASE_URL with the project's API settings; a deleted project's name no longer exists."
         )
     elif "CERTIFICATE_VERIFY_FAILED" in why:
         remedy = "If you have your own certificate authority, set SSL_CERT_FILE to its certificate."

@@ -24,7 +24,7 @@ def writes_findings(database: DatabaseCheck) -> Iterator[Finding]:
     if writes is None:
         return
     if not writes.rows:
-        text = "there is no tracked row yet to try one on"
+        text = "there is no tracked row to try one on yet"
         yield Finding(_STEP, "skipped", text, "Check again when there is one.", "priorityd check")
         return
     yield from (_refused(each, writes.rows, database.role) for each in writes.refused)
@@ -54,7 +54,7 @@ def _remedy(write: RefusedWrite, role: str) -> tuple[str, str]:
     if write.sqlstate in _UNKNOWN_NAMES:
         remedy = (
             "The API writes with the search path public, extensions, as the application's own calls do. "
-            "Qualify that name with its schema in the function, which this command shows."
+            "In the function, qualify that name with its schema. This command shows the function."
         )
     elif write.sqlstate == _DENIED:
         remedy = "Change it so that the role may update every tracked row. This command shows it."

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def run() -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    SIGHUP reads the key again, if it came from a file, and starts a full resync. A second SIGTERM stops the
-    daemon without finishing the work that is waiting.
+    SIGHUP reads the key again, if it came from a file, and starts a full resync. A second SIGTERM or
+    SIGINT ends the daemon without finishing the work that is waiting.
     """
     # Imported modules are never garbage. A full collection that scanned them would block the event loop for
     # some 75 ms each time (`python -m tests.benchmarks garbage`).
@@ -53,7 +53,7 @@ def _hidden(*packages: str) -> Iterator[None]:
 
 
 @click.command()
-@click.option("--no-daemon", is_flag=True, help="Serve only; do not run the daemon.")
+@click.option("--no-daemon", is_flag=True, help="Run the servers only, without the daemon.")
 @click.option(
     "--world",
     type=click.Choice(WORLDS),

@@ -81,7 +81,7 @@ def jobs() -> None:
 def list_jobs(**options: object) -> None:
     """List the ordered jobs in flight, then those waiting, the next one first.
 
-    A position counts the waiting jobs of one type as of now: it changes when a priority does.
+    A position is a job's place among the waiting jobs of its type; it changes when priorities change.
     """
     from priorityd.daemon.cli.jobs import list_command
 

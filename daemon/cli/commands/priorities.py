@@ -20,7 +20,7 @@ from priorityd.daemon.cli.parameters import id_argument, json_option, repository
 )
 @json_option
 def sync(**options: object) -> None:
-    """Sync the priority of every tracked repository, once, now.
+    """Sync the priority of every tracked repository once.
 
     With --dry-run the exit code is 10 if anything would change, and 0 if not.
     """
@@ -44,9 +44,9 @@ def explain(**options: object) -> None:
 @click.argument("priority", type=click.Choice(LABELS), metavar="PRIORITY")
 @json_option
 def pin(**options: object) -> None:
-    """Set a repository's manual priority, which applies whenever no workspace holds the repository.
+    """Set a repository's manual priority, which applies while the repository is in no workspace.
 
-    PRIORITY is high, medium or low; or critical, if the application has that, which no workspace lowers.
+    PRIORITY is high, medium or low, or critical if the application has that; no workspace lowers critical.
     """
     from priorityd.daemon.cli.operate import pin_command
 
@@ -70,8 +70,8 @@ def rollback(*, yes: bool, **options: object) -> None:
     """Remove every workspace priority: flags off, counts 0, each priority manual or medium.
 
     Stop the daemon first, or it will restore them. All rows change in one transaction, except those that
-    others have locked: their number is printed, and the command must be repeated. If the call times out, the
-    message says how to find out whether it succeeded.
+    are locked: if there are any, their number is printed, and the command must be repeated. If the call times
+    out, the message says how to find out whether it succeeded.
     """
     if not yes:
         raise click.UsageError("This changes every workspace repository. Repeat it with --yes.")

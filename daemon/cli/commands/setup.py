@@ -27,8 +27,8 @@ def migrations(*, directory: Path, check: bool) -> None:
     priorityd migrations --into supabase/migrations && supabase db push --linked
 
     The first time, and after an upgrade that brings a newer set, it writes the whole set; otherwise nothing.
-    Files that are there stay as they are. If one of priorityd's files was edited or is gone, a message says
-    so and the exit code is 1. Needs no settings and no database.
+    Existing files stay as they are. If one of priorityd's files was edited or deleted, a message names it and
+    the exit code is 1. Needs no settings and no database.
     """
     from priorityd.daemon.cli.migrations import migrations_command
 
@@ -38,7 +38,7 @@ def migrations(*, directory: Path, check: bool) -> None:
 @click.command()
 @json_option
 def check(*, as_json: bool) -> None:
-    """Test the set-up step by step, and say how to fix what is wrong."""
+    """Test the set-up step by step, and show how to fix what is wrong."""
     from priorityd.daemon.cli.check import check_command
 
     sys.exit(check_command(as_json=as_json))

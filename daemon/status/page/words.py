@@ -23,10 +23,10 @@ CAUSES: Final[dict[Trigger, str]] = {
 }
 
 STREAM: Final = {
-    "connecting": "The change stream is being connected",
-    "joining": "The change stream is being connected",
+    "connecting": "The change stream is connecting",
+    "joining": "The change stream is connecting",
     "live": "The change stream is connected",
-    "stale": "The change stream has gone quiet and is being reconnected",
+    "stale": "The change stream has gone silent and is reconnecting",
     "backing_off": "The change stream is not connected; the next attempt is due soon",
     "stopped": "The change stream is closed",
 }
@@ -41,7 +41,7 @@ RUN_CAUSES: Final[dict[Trigger, str]] = {
 OUTAGES: Final[dict[OutageName, str]] = {
     "database_silent": "database silent",
     "sweeps_fail": "sweeps fail",
-    "changes_not_heard": "changes not heard",
+    "changes_not_heard": "stream silent",
 }
 
 
