@@ -34,6 +34,25 @@ pytest_plugins = [
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out the tests that wait for long, so that the processors have other work meanwhile.
+
+    Each worker begins with an equal, contiguous part of the list (`--dist=worksteal`), and takes from the
+    ends of the others' parts when it is done. These tests come in the first half of each part, and not all at
+    once.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    waiting = [item for item in items if item.get_closest_marker("waits")]
+    others = [item for item in items if not item.get_closest_marker("waits")]
+    dealt: list[pytest.Item] = []
+    for worker in range(workers):
+        part = others[worker * len(others) // workers : (worker + 1) * len(others) // workers]
+        place = len(part) * (worker + 1) // (2 * workers)
+        dealt += part[:place] + waiting[worker::workers] + part[place:]
+    items[:] = dealt
+
+
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: no search for garbage need look at it again."""
     gc.collect()

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import anyio
 import psutil
+import pytest
 
 from tests.support.daemon_process import ENDPOINTS, Daemon
 from tests.support.patience import PATIENCE_SECONDS
@@ -65,6 +66,7 @@ async def test_no_method_but_get_and_head_is_taken(stack: Stack) -> None:
         assert await daemon.metric("resyncs_total", kind="full") == 1
 
 
+@pytest.mark.waits
 async def test_garbage_is_survived_without_growing(stack: Stack) -> None:
     chance = random.Random(1)
     noise = [chance.randbytes(chance.randrange(1, 3000)) for _ in range(20)]
