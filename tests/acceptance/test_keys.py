@@ -80,9 +80,14 @@ async def test_sighup_takes_the_new_key_before_the_old_one_is_deleted(stack: Sta
     assert not any(key in str(daemon.logs) for key in (old, new))
 
 
-async def test_a_refused_key_is_read_again_and_nothing_is_lost(stack: Stack, secrets: Path) -> None:
+@pytest.mark.parametrize("setting", ["SUPABASE_SECRET_KEY", "PRIORITYD_GATEWAY_KEY"])
+async def test_a_refused_key_is_read_again_and_nothing_is_lost(
+    stack: Stack, secrets: Path, setting: str
+) -> None:
     keys, old, app = stack.server.keys, stack.server.secret_key, stack.app
-    write_key(secrets, old)
+    # The key of the project is good, unless it is the one that is refused.
+    write_key(secrets, stack.server.service_role_key)
+    write_key(secrets, old, setting)
     async with daemon_with_file(stack.server.url, secrets) as daemon:
         new = keys.create_secret_key()
         keys.delete_secret_key(old)
@@ -90,27 +95,7 @@ async def test_a_refused_key_is_read_again_and_nothing_is_lost(stack: Stack, sec
         app.add(app.workspace(), repository)
         # The file comes a moment after the refusal.
         await eventually(lambda: daemon.logged("key_refused"))
-        write_key(secrets, new)
-        await eventually(lambda: app.row(repository)[0] == "high")
-        await eventually(lambda: daemon.logged("stream_renewed"))
-        await follows_changes(app)
-        assert await daemon.answers("/readyz", 200)
-    assert not any(key in str(daemon.logs) for key in (old, new))
-
-
-async def test_a_refused_gateway_key_is_read_again_for_calls_and_for_the_stream(
-    stack: Stack, secrets: Path
-) -> None:
-    keys, old, app = stack.server.keys, stack.server.secret_key, stack.app
-    write_key(secrets, stack.server.service_role_key)
-    write_key(secrets, old, "PRIORITYD_GATEWAY_KEY")
-    async with daemon_with_file(stack.server.url, secrets) as daemon:
-        new = keys.create_secret_key()
-        keys.delete_secret_key(old)
-        repository = app.repository()
-        app.add(app.workspace(), repository)
-        await eventually(lambda: daemon.logged("key_refused"))
-        write_key(secrets, new, "PRIORITYD_GATEWAY_KEY")
+        write_key(secrets, new, setting)
         await eventually(lambda: app.row(repository)[0] == "high")
         await eventually(lambda: daemon.logged("stream_renewed"))
         await follows_changes(app)

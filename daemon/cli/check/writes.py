@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from priorityd.core.errors import ExitCode
-from priorityd.daemon.cli.finding import Finding, psql
+from priorityd.daemon.cli.finding import Finding, Outcome, psql
 from priorityd.daemon.database.rows import DatabaseCheck, RefusedWrite
 
 _STEP: Final = "writes"
@@ -38,10 +38,11 @@ def _refused(write: RefusedWrite, tried: int, role: str) -> Finding:
     rows = "no row can" if every else f"{write.rows} of the {tried} rows tried can't"
     why = f"{write.message} ({write.sqlstate})" if write.sqlstate else write.message
     by = f"; the cause is {' or '.join(write.culprits)}" if write.culprits else ""
-    outcome, code = ("failed", ExitCode.FAILED) if every else ("warning", ExitCode.DONE)
+    outcome: Outcome = "failed" if every else "warning"
+    code = ExitCode.FAILED if every else ExitCode.DONE
     remedy, statement = _remedy(write, role)
     command = psql(statement) if statement else "priorityd check --json"
-    return Finding(_STEP, outcome, f"{rows} be written: {why}{by}", remedy, command, code)  # type: ignore[arg-type]
+    return Finding(_STEP, outcome, f"{rows} be written: {why}{by}", remedy, command, code)
 
 
 def _remedy(write: RefusedWrite, role: str) -> tuple[str, str]:
