@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from priorityd.daemon.sandbox.keys import Keys
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
 from tests.support.database import Database
 from tests.support.faults import Faults, misbehave
 from tests.support.plans import ATTENTIVE
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -91,7 +91,7 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
 
 @pytest.fixture
 async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
-    async with serve_sandbox(database.url, faults=Faults(), settings=ATTENTIVE) as server:
+    async with start_servers(database.url, faults=Faults(), settings=ATTENTIVE) as server:
         yield Stack(server, database, Application(database.connect(), database.world))
 
 
@@ -185,7 +185,7 @@ async def test_a_key_that_rest_takes_and_realtime_does_not_leaves_the_daemon_at_
     keys = Keys.create()
     # PostgREST wants no `exp`, Realtime does.
     keys = replace(keys, service_role=keys.sign({"role": "service_role", "iat": int(time.time())}))
-    async with serve_sandbox(database.url, keys=keys, faults=Faults()) as server:
+    async with start_servers(database.url, keys=keys, faults=Faults()) as server:
         stack = Stack(server, database, app)
         async with stack.daemon(ready=False, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
             (failure, *_) = await eventually(lambda: daemon.logged("stream_state_changed", reason="refused"))

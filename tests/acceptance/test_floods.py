@@ -11,12 +11,12 @@ import anyio
 import psutil
 import pytest
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
 from tests.support.database import Database
 from tests.support.faults import Faults, misbehave
 from tests.support.plans import UNMETERED
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER, Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -36,7 +36,7 @@ FLAP_SECONDS = 10
 @pytest.fixture
 async def stack(database: Database) -> AsyncIterator[Stack]:
     """Its quota lets every flood pass."""
-    async with serve_sandbox(database.url, faults=Faults(), settings=UNMETERED) as server:
+    async with start_servers(database.url, faults=Faults(), settings=UNMETERED) as server:
         yield Stack(server, database, Application(database.connect(), database.world))
 
 

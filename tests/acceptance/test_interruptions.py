@@ -9,10 +9,10 @@ import psycopg
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
 from priorityd.daemon.sandbox.postgres import embedded_postgres
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, start_daemon
 from tests.support.database import schema_sql
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -24,7 +24,7 @@ async def test_survives_a_restart_of_postgresql() -> None:
             apply_migrations(connection)
             app = Application(connection)
             workspace, repositories = app.workspace(), app.repositories(3)
-        async with serve_sandbox(postgres.url()) as server:
+        async with start_servers(postgres.url()) as server:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             async with start_daemon(**settings, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
                 await anyio.to_thread.run_sync(postgres.stop)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from priorityd.daemon.sandbox.keys import Keys
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, free_port, start_daemon
 from tests.support.database import Database
 from tests.support.faults import misbehave
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER, Stack
 
 
@@ -110,10 +110,10 @@ async def test_a_project_whose_tokens_were_all_replaced_is_followed_again(
     write_key(secrets, old.service_role)
     app = Application(database.connect())
     async with daemon_with_file(f"http://127.0.0.1:{port}", secrets, ready=False) as daemon:
-        async with serve_sandbox(database.url, port=port, keys=old):
+        async with start_servers(database.url, port=port, keys=old):
             await eventually(lambda: daemon.answers("/readyz", 200))
             await eventually(daemon.settled)
-        async with serve_sandbox(database.url, port=port, keys=new):
+        async with start_servers(database.url, port=port, keys=new):
             await eventually(lambda: any("refused" in str(line) for line in daemon.logs))
             write_key(secrets, new.service_role)
             await eventually(daemon.live)

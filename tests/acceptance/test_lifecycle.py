@@ -13,9 +13,9 @@ import pytest
 
 from priorityd.core.database.schema import APPLY_MIGRATIONS
 from priorityd.daemon.sandbox.keys import Keys
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually, free_port, start_daemon
 from tests.support.database import Database, schema_sql
+from tests.support.servers import start_servers
 from tests.support.service_manager import service_manager
 from tests.support.stack import NO_TIMER, Stack
 
@@ -124,7 +124,7 @@ async def test_waits_for_a_supabase_that_is_down_and_recovers_by_itself(database
         await eventually(lambda: daemon.logged("start_delayed"))
         assert await daemon.answers("/livez", 200)
         assert await daemon.answers("/readyz", 503)
-        async with serve_sandbox(database.url, port=port, keys=keys):
+        async with start_servers(database.url, port=port, keys=keys):
             await eventually(lambda: daemon.answers("/readyz", 200))
             await eventually(daemon.live)
         assert await daemon.answers("/livez", 200)
@@ -136,7 +136,7 @@ async def test_migrations_missing_for_a_minute_end_with_76_naming_the_command(
 ) -> None:
     for name in ("roles", "application"):
         empty_database.connect().execute(schema_sql(name))
-    async with serve_sandbox(empty_database.url) as server:
+    async with start_servers(empty_database.url) as server:
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
         async with start_daemon(ready=False, **settings) as daemon:
             assert await daemon.process.wait() == 76

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, free_port, priorityd, start_daemon
+from tests.support.servers import start_servers
 from tests.support.stack import Stack
 from tests.support.standby import Pair, pair_of_servers
 
@@ -27,7 +27,7 @@ async def test_on_a_standby_priorities_wait_and_commands_say_so(pair: Pair) -> N
         repository = app.repository()
         app.add(app.workspace(), repository)
     pair.demote()
-    async with serve_sandbox(pair.postgres.url()) as server:
+    async with start_servers(pair.postgres.url()) as server:
         settings: dict[str, object] = {
             "SUPABASE_URL": server.url,
             "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,

@@ -13,7 +13,6 @@ from typing import Any
 import anyio
 import pytest
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
@@ -21,6 +20,7 @@ from tests.support.daemon_words import knows, page_of, says
 from tests.support.database import Server
 from tests.support.faults import Faults
 from tests.support.repository import ROOT
+from tests.support.servers import start_servers
 from tests.support.situations import SITUATIONS, Make, NewStack, Situation, named
 from tests.support.stack import Stack
 from tests.support.troubles import poison
@@ -113,7 +113,7 @@ def new_stack(server: Server, templates: Callable[[str], str]) -> NewStack:
         # In threads: others go on meanwhile, and the end of one waits for what this event loop has to do.
         database = await anyio.to_thread.run_sync(context.__enter__)
         try:
-            async with serve_sandbox(database.url, faults=Faults()) as sandbox:
+            async with start_servers(database.url, faults=Faults()) as sandbox:
                 yield Stack(sandbox, database, Application(database.connect()))
         finally:
             with anyio.CancelScope(shield=True):

@@ -22,7 +22,6 @@ from uuid import UUID
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, tidy
@@ -30,6 +29,7 @@ from tests.benchmarks.original import REQUESTS
 from tests.support.application import Application
 from tests.support.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port
 from tests.support.plans import UNMETERED
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER
 
 MEMBERSHIPS, TRACKED = 10_000, 20_000
@@ -51,7 +51,7 @@ async def burst(memberships: int = MEMBERSHIPS, tracked: int = TRACKED, rounds: 
         changes = _Changes(app, repositories[:memberships])
         app.connection.execute(REQUESTS.encode())
         tidy(app)
-        async with serve_sandbox(url, settings=UNMETERED) as server:
+        async with start_servers(url, settings=UNMETERED) as server:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             measured = await _compare(changes, settings, rounds)
             per_event = await _per_event(changes, settings)

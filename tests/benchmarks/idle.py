@@ -13,12 +13,12 @@ import anyio
 
 from priorityd.daemon.sandbox.faults import Faults
 from priorityd.daemon.sandbox.rest.errors import ApiError
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, spread
 from tests.benchmarks.process_costs import cpu_seconds, highest_mib, resident_mib
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, priorityd, start_daemon
+from tests.support.servers import start_servers
 
 TRACKED, MEMBERSHIPS = 100_000, 40_000
 REST_SECONDS = 120
@@ -92,7 +92,7 @@ async def footprint() -> dict[str, Any]:
 async def _sandbox() -> AsyncIterator[tuple[Application, Settings, Counter[str]]]:
     """The application, the settings of a daemon, and the calls that reach the REST API."""
     with application() as (url, app):
-        async with serve_sandbox(url) as server:
+        async with start_servers(url) as server:
             settings: Settings = {
                 "SUPABASE_URL": server.url,
                 "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,

@@ -18,11 +18,11 @@ from pydantic import TypeAdapter
 
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.database.store import Store, open_store
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread
 from tests.benchmarks.large import Sizes, fill, make_wrong
 from tests.support.application import Application
+from tests.support.servers import start_servers
 
 TRACKED, MEMBERSHIPS = 2_000, 400
 GROWTH = (200, 2_000, 20_000, 200_000)
@@ -59,7 +59,7 @@ async def _at(tracked: int, rounds: int, *, beside: bool) -> Json:
         fill(app, sizes)
         app.connection.execute(REQUESTS.encode())
         async with (
-            serve_sandbox(url) as server,
+            start_servers(url) as server,
             open_store(server.url, server.service_role_key) as store,
         ):
             return await _compare(app, store, sizes, rounds, beside=beside)

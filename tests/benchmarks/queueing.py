@@ -21,12 +21,12 @@ from priorityd.core.inngest.run_priority import run_priority_expression
 from priorityd.core.jobs.events import Job, job_event
 from priorityd.core.jobs.send_order import SendOrder
 from priorityd.daemon.database.store import read
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, ratios, spread
 from tests.support.cel import head_start
 from tests.support.daemon_process import PRIORITYD, environment, eventually, priorityd
 from tests.support.event_api import EVENT_KEY
+from tests.support.servers import start_servers
 
 JOBS, IN_WORKSPACES = 10_000, 4_000
 LATENCIES_SECONDS = (0.0, 0.2)
@@ -43,7 +43,7 @@ async def queue() -> Json:
         repositories = app.repositories(JOBS)
         app.add(app.workspace(), *(key for number, key in enumerate(repositories) if number % 5 < 2))
         _count_calls(url)
-        async with serve_sandbox(url) as server:
+        async with start_servers(url) as server:
             supabase = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             assert (await priorityd("sync", **supabase))[0] == 0
             compared = []

@@ -13,12 +13,12 @@ from uuid import uuid4
 import anyio
 import psycopg
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, spread
 from tests.support.application import Application
 from tests.support.daemon_process import start_daemon
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER
 
 JOBS_OF_A_REPOSITORY, WORKSPACES = 50, 200
@@ -58,7 +58,7 @@ async def releases(sizes: ReleaseSizes) -> Json:
 async def _by_a_daemon(url: str, app: Application, released: int) -> Json:
     """The whole path of jobs to the stand-in for Inngest, which runs in this process, as does the sandbox."""
     api = EventApi()
-    async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
+    async with serve_event_api(api) as events_url, start_servers(url) as server:
         settings = {
             "SUPABASE_URL": server.url,
             "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,

@@ -25,11 +25,11 @@ from priorityd.core.database.answers import SyncAnswer, SyncResult
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application_of
 from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, timed
 from tests.benchmarks.large import BY_HAND, COUNT_BY_HAND, Sizes, by_hand_in_pages, fill, make_wrong, tidy
 from tests.support.application import Application
+from tests.support.servers import start_servers
 
 WRONG_SHARE = 0.1
 ROUNDS = 3
@@ -64,7 +64,7 @@ async def resync(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
     with embedded_postgres() as postgres, application_of(postgres) as app:
         fill(app, sizes)
         async with (
-            serve_sandbox(postgres.url()) as server,
+            start_servers(postgres.url()) as server,
             open_store(server.url, server.service_role_key) as store,
         ):
             wrong_rows = round(sizes.tracked * WRONG_SHARE)

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import anyio
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.plans import UNMETERED
+from tests.support.servers import start_servers
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
 
 
 async def _main(database_url: str) -> None:
-    async with serve_sandbox(database_url, settings=UNMETERED) as server:
+    async with start_servers(database_url, settings=UNMETERED) as server:
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
         print(json.dumps(settings), flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)

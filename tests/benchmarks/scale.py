@@ -28,7 +28,6 @@ from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.repair.sweeper import SWEEP_LIMIT
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.churn import Connection, churn, sizes_of, value_of
 from tests.benchmarks.figures import Json, at_most
 from tests.benchmarks.large import Sizes, fill_application, make_missed, make_wrong, tidy
@@ -39,6 +38,7 @@ from tests.support.application import Application
 from tests.support.daemon_process import eventually, start_daemon
 from tests.support.database import schema_sql
 from tests.support.psql import run_psql
+from tests.support.servers import start_servers
 
 ROWS: Final = (100_000, 1_000_000)
 WORKSPACES: Final = 50_000
@@ -203,7 +203,7 @@ def _files_prepared(url: str) -> None:
 
 async def _look(found: _Measures, app: Application, url: str, rows: int) -> None:
     """Sweep, resync, snapshot and the sync of one repository, through REST."""
-    async with serve_sandbox(url) as server, open_store(server.url, server.service_role_key) as store:
+    async with start_servers(url) as server, open_store(server.url, server.service_role_key) as store:
         await _resync(store)  # what the installation leaves to the first one
         tidy(app)
         repository = value_of(app.connection, "select repository_id from workspace_repositories limit 1")
@@ -263,7 +263,7 @@ async def _live(found: _Measures, app: Application, url: str) -> None:
 
 @asynccontextmanager
 async def _daemon(url: str) -> AsyncIterator[int]:
-    async with serve_sandbox(url) as server:
+    async with start_servers(url) as server:
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
         async with start_daemon(ready=False, **settings) as daemon:
             await eventually(lambda: daemon.answers("/readyz", 200), _LONGEST_SECONDS)

@@ -24,13 +24,13 @@ import anyio.to_thread
 import psycopg
 from anyio.abc import TaskGroup
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import at_most, percentile
 from tests.simulation.load import Arrival, Change, Load
 from tests.support.application import Application
 from tests.support.daemon_process import eventually, start_daemon
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
+from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER
 
 MARGINS = (0.0, 0.1, 0.5, 1.0)
@@ -81,7 +81,7 @@ async def starts(seconds: float) -> Json:
     """See the module's docstring; for the jobs of this number of seconds."""
     with application() as (url, app):
         api = EventApi()
-        async with serve_event_api(api) as events_url, serve_sandbox(url) as server:
+        async with serve_event_api(api) as events_url, start_servers(url) as server:
             settings = {
                 "SUPABASE_URL": server.url,
                 "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,

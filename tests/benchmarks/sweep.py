@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.repair.sweeper import SWEEP_LIMIT
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.benchmarks.figures import Json, at_most, ratios, spread
 from tests.benchmarks.large import Sizes, fill, make_missed, make_wrong
 from tests.support.application import Application
+from tests.support.servers import start_servers
 
 ROUNDS = 15
 WRONG = 100
@@ -42,7 +42,7 @@ async def sweep(sizes: Sizes | None = None, rounds: int = ROUNDS) -> Json:
         fill(app, sizes)
         app.connection.execute(_FLOOR)
         async with (
-            serve_sandbox(url) as server,
+            start_servers(url) as server,
             open_store(server.url, server.service_role_key) as store,
         ):
             clean = await _compare(app, store, rounds, 0, make_wrong)

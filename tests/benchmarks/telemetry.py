@@ -18,10 +18,10 @@ import psycopg
 
 from priorityd.core.pacing import LookPace
 from priorityd.daemon.jobs.watcher import PAGE_SIZE, POLL_SECONDS, SHARE
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.benchmarks.database import application
 from tests.support.application import Application
 from tests.support.daemon_process import start_daemon
+from tests.support.servers import start_servers
 
 TRACKED, HISTORY, QUEUED = 10_000, 1_000_000, 1_000_000
 JOBS_PER_SECOND = 100
@@ -65,7 +65,7 @@ async def telemetry() -> dict[str, Any]:
         app.connection.execute("vacuum analyze")
         with _jobs(url, repositories):
             first, polls = await anyio.to_thread.run_sync(_polls, app)
-            async with serve_sandbox(url) as server:
+            async with start_servers(url) as server:
                 settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
                 async with start_daemon(**settings) as daemon:
                     await anyio.sleep(2 * POLL_SECONDS + 1)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 from priorityd.daemon.sandbox.postgres import embedded_postgres
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos import leaders, oracle
 from tests.chaos.clock import Clock
@@ -36,6 +35,7 @@ from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.faults import Faults
 from tests.support.plans import TEAM
 from tests.support.proxy import serve_proxy
+from tests.support.servers import start_servers
 
 _GIVE_UP_SECONDS: Final = 120.0
 _UNPARKED_SECONDS: Final = 30.0
@@ -87,7 +87,7 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
         event_api = EventApi()
         async with (
             serve_event_api(event_api) as events_url,
-            serve_sandbox(postgres.url(), faults=Faults(), settings=TEAM) as server,
+            start_servers(postgres.url(), faults=Faults(), settings=TEAM) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
             clock = Clock(Path(directory))

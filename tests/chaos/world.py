@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres
-from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.sandbox.worlds import PLAIN
 from tests.chaos.clock import Clock
 from tests.chaos.fleet import Fleet
 from tests.chaos.workload import Workload
 from tests.support.event_api import EventApi
 from tests.support.proxy import Proxy
+from tests.support.servers import Servers
 
 
 @dataclass
@@ -28,7 +28,7 @@ class World:
     """
 
     postgres: EmbeddedPostgres
-    server: SandboxServer
+    server: Servers
     proxy: Proxy
     fleet: Fleet
     workload: Workload

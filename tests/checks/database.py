@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.checks.keys import use_own_role
 from tests.checks.situation import Act, Place, Situation, sql
 from tests.support.repository import ROOT
+from tests.support.servers import start_servers
 from tests.support.standby import pair_of_servers
 
 _AGAIN = "Apply the migrations again. Whatever is up to date stays as it is."
@@ -75,7 +75,7 @@ async def _fail_over(place: Place) -> None:
     """The project's database is the standby of another from now on."""
     pair = place.open.enter_context(pair_of_servers())
     pair.demote()
-    server = await place.open.enter_async_context(serve_sandbox(pair.postgres.url()))
+    server = await place.open.enter_async_context(start_servers(pair.postgres.url()))
     place.notes["pair"] = pair
     place.set(SUPABASE_URL=server.url, SUPABASE_SERVICE_ROLE_KEY=server.service_role_key)
 

@@ -10,7 +10,6 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Final
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.checks.forks import call
 from tests.checks.shell import type_into_shell
 from tests.checks.situation import TYPED, Act, Place, Situation
@@ -22,6 +21,7 @@ from tests.support.faults import Faults
 from tests.support.inngest_functions import SIGNING_KEY
 from tests.support.plans import ATTENTIVE
 from tests.support.secrecy import look, secrets_in
+from tests.support.servers import start_servers
 from tests.support.stack import Stack
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ _AGAIN: Final = "If the publication was changed in the last minute, check again"
 async def place_on(database: Database, directory: Path) -> AsyncIterator[Place]:
     """A good set-up: one tracked repository in a workspace, behind the stand-ins."""
     async with (
-        serve_sandbox(database.url, faults=Faults(), settings=ATTENTIVE) as server,
+        start_servers(database.url, faults=Faults(), settings=ATTENTIVE) as server,
         AsyncExitStack() as opened,
     ):
         stack = Stack(server, database, Application(database.connect(), database.world))

@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 import psycopg
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.sandbox.worlds import PLAIN, build
 from tests.checks.network import answer, gateway
 from tests.checks.situation import Act, Place, Situation
 from tests.support.database import Server, schema_sql
 from tests.support.faults import misbehave
+from tests.support.servers import start_servers
 
 _REALTIME = "/realtime/"
 _SAME = "lead to the same project?"
@@ -46,7 +46,7 @@ async def _another_project(place: Place, *, same_keys: bool) -> None:
         build(connection, PLAIN)
         apply_migrations(connection)
     keys = place.stack.server.keys if same_keys else None
-    server = await place.open.enter_async_context(serve_sandbox(database.url, keys=keys))
+    server = await place.open.enter_async_context(start_servers(database.url, keys=keys))
     await _through_gateway(place, int(server.url.rpartition(":")[2]))
 
 

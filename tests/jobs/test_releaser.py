@@ -25,7 +25,6 @@ from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
 from priorityd.daemon.jobs.releaser import Releaser
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
@@ -35,6 +34,7 @@ from tests.support.faults import Faults as ServerFaults
 from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.servers import Servers, start_servers
 from tests.support.situations import named
 
 TO_WITHIN_SECONDS = 60
@@ -45,7 +45,7 @@ TO_WITHIN_SECONDS = 60
 class Bench:
     """A database with an application, its REST surface, and Inngest's stand-in."""
 
-    server: SandboxServer
+    server: Servers
     app: Application
     inngest: StandIn
 
@@ -138,7 +138,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
-    async with serve_sandbox(database.url, faults=ServerFaults()) as server:
+    async with start_servers(database.url, faults=ServerFaults()) as server:
         yield Bench(server, Application(database.connect()), event_api)
 
 

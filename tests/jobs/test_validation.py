@@ -15,8 +15,8 @@ from priorityd.daemon.database.store import open_store
 from priorityd.daemon.inngest.sender import open_event_sender
 from priorityd.daemon.jobs.direct_queue import DirectQueue
 from priorityd.daemon.jobs.ordered_queue import OrderedQueue
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
+from tests.support.servers import Servers, start_servers
 
 if TYPE_CHECKING:
     from tests.support.database import Database
@@ -73,14 +73,14 @@ def test_a_name_and_an_id_are_looked_at_too() -> None:
 
 
 @pytest.fixture
-async def rest(database: Database) -> AsyncIterator[SandboxServer]:
-    async with serve_sandbox(database.url) as serving:
+async def rest(database: Database) -> AsyncIterator[Servers]:
+    async with start_servers(database.url) as serving:
         yield serving
 
 
 @pytest.mark.parametrize("mode", ["direct", "ordered"])
 async def test_both_ways_refuse_the_same_jobs_alone(
-    database: Database, rest: SandboxServer, event_api: StandIn, mode: str
+    database: Database, rest: Servers, event_api: StandIn, mode: str
 ) -> None:
     repository = Application(database.connect()).repository()
     jobs = [Job("reviews", repository, "acme/web", {"n": number}, uuid4().hex) for number in range(3)]

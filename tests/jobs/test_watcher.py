@@ -18,11 +18,11 @@ from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.jobs import watcher as job_watcher
 from priorityd.daemon.jobs.watcher import JobWatcher
 from priorityd.daemon.liveness import Liveness
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database, schema_sql
+from tests.support.servers import start_servers
 from tests.support.situations import named
 
 
@@ -42,7 +42,7 @@ async def store(database: Database) -> AsyncIterator[Store]:
         "select without_settling(); drop function without_settling"
     )
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         yield store

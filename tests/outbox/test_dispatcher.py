@@ -21,7 +21,6 @@ from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.outbox.dispatcher import Dispatcher
 from priorityd.daemon.outbox.outbox import Outbox
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.answers import answering, http
 from tests.support.application import Application
@@ -32,13 +31,14 @@ from tests.support.faults import Faults as ServerFaults
 from tests.support.faults import misbehave
 from tests.support.inngest import StandIn
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.servers import Servers, start_servers
 
 
 @dataclass
 class Bench:
     """A database with an application, its REST surface, and Inngest's stand-in."""
 
-    server: SandboxServer
+    server: Servers
     app: Application
     inngest: StandIn
 
@@ -98,7 +98,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
-    async with serve_sandbox(database.url, faults=ServerFaults()) as server:
+    async with start_servers(database.url, faults=ServerFaults()) as server:
         bench = Bench(server, Application(database.connect()), event_api)
         bench.app.connection.execute("select open_priority_outbox()")
         yield bench

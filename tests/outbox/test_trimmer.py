@@ -10,9 +10,9 @@ from priorityd.daemon.database.store import open_store
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.outbox.outbox import Outbox
 from priorityd.daemon.outbox.trimmer import PAGE_SIZE, Trimmer
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
+from tests.support.servers import start_servers
 
 OLD = """
 insert into repository_priority_changes (
@@ -28,7 +28,7 @@ async def test_the_leader_trims_page_by_page_and_nobody_else_does(database: Data
     connection.execute("update repository_priority_changes set changed_at = now() where id = 3")
     leads = False
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
         anyio.create_task_group() as tasks,
     ):
@@ -48,7 +48,7 @@ async def test_who_is_no_longer_the_leader_leaves_the_rest_to_the_next(database:
     connection.execute(OLD, (2 * PAGE_SIZE + 1,))
     leads = iter([True, True, False])
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         trimmer = Trimmer(Outbox(store, uuid4()), 90, is_leader=lambda: next(leads), liveness=Liveness())

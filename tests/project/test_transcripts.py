@@ -13,10 +13,10 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import environment, eventually, free_port
 from tests.support.database import Database, schema_sql
 from tests.support.psql import PSQL
+from tests.support.servers import start_servers
 from tests.support.supabase_cli import over_tcp
 from tests.support.transcripts import BLOCKS
 
@@ -101,7 +101,7 @@ def directory(tmp_path: Path) -> Path:
 async def typist(empty_database: Database, supabase_cli: Path, directory: Path) -> AsyncIterator[Typist]:
     empty_database.connect().execute(schema_sql("roles"))
     with over_tcp(empty_database.url) as url:
-        async with serve_sandbox(empty_database.url) as server:
+        async with start_servers(empty_database.url) as server:
             yield Typist(
                 directory,
                 supabase_cli,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from priorityd.daemon.sandbox.server import SandboxServer
+    from tests.support.servers import Servers
 
 Frame = dict[str, Any]
 
@@ -116,16 +116,14 @@ def binding(table: str = "workspace_repositories", event: str = "*", **more: str
     return {"event": event, "schema": "public", "table": table} | more
 
 
-def socket_url(sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0") -> str:
+def socket_url(sandbox: Servers, key: str | None = None, version: str = "1.0.0") -> str:
     """The address of the WebSocket; the key is service_role's unless another is given."""
     apikey = sandbox.service_role_key if key is None else key
     return f"{sandbox.url.replace('http', 'ws', 1)}/realtime/v1/websocket?apikey={apikey}&vsn={version}"
 
 
 @asynccontextmanager
-async def connect(
-    sandbox: SandboxServer, key: str | None = None, version: str = "1.0.0"
-) -> AsyncIterator[Client]:
+async def connect(sandbox: Servers, key: str | None = None, version: str = "1.0.0") -> AsyncIterator[Client]:
     """A client with an open socket."""
     # Uncompressed, so that a test can say how much it takes to fill what lies between the two ends.
     url = socket_url(sandbox, key, version)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
 from tests.support.daemon_process import PLAIN
 from tests.support.faults import Faults
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.rest_calls import FUNCTIONS, Api
+from tests.support.servers import Servers, start_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
+async def sandbox(database: Database) -> AsyncIterator[Servers]:
     """REST and Realtime on a fresh database."""
-    async with serve_sandbox(database.url, faults=Faults()) as server:
+    async with start_servers(database.url, faults=Faults()) as server:
         yield server
 
 
 @pytest.fixture
-async def client(sandbox: SandboxServer) -> AsyncIterator[Client]:
+async def client(sandbox: Servers) -> AsyncIterator[Client]:
     """An open socket of service_role."""
     async with connect(sandbox) as client:
         yield client
@@ -41,16 +41,16 @@ def functions(database: Database) -> None:
 
 
 @pytest.fixture
-async def http(functions: None, sandbox: SandboxServer) -> AsyncIterator[httpx.AsyncClient]:
+async def http(functions: None, sandbox: Servers) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=sandbox.url, timeout=PATIENCE_SECONDS, verify=PLAIN) as http:
         yield http
 
 
 @pytest.fixture
-def api(http: httpx.AsyncClient, sandbox: SandboxServer) -> Api:
+def api(http: httpx.AsyncClient, sandbox: Servers) -> Api:
     return Api(http, sandbox.service_role_key)
 
 
 @pytest.fixture
-def anon(http: httpx.AsyncClient, sandbox: SandboxServer) -> Api:
+def anon(http: httpx.AsyncClient, sandbox: Servers) -> Api:
     return Api(http, sandbox.anon_key)

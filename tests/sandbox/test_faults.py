@@ -14,9 +14,9 @@ from tests.support.faults import TIMED_FAULTS, misbehave
 from tests.support.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 RPC = "/rest/v1/rpc/workspace_priority_snapshot"
 
@@ -27,7 +27,7 @@ async def heard(client: Client, wanted: str) -> list[str]:
     return notes(frames)
 
 
-async def test_changes_are_lost_at_random(client: Client, sandbox: SandboxServer, database: Database) -> None:
+async def test_changes_are_lost_at_random(client: Client, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
     misbehave(sandbox, "realtime/lose?share=0.5&seconds=60")
@@ -40,7 +40,7 @@ async def test_changes_are_lost_at_random(client: Client, sandbox: SandboxServer
     assert 10 < len(set(came)) < 90
 
 
-async def test_changes_come_twice(client: Client, sandbox: SandboxServer, database: Database) -> None:
+async def test_changes_come_twice(client: Client, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
     misbehave(sandbox, "realtime/repeat?seconds=60")
@@ -49,7 +49,7 @@ async def test_changes_come_twice(client: Client, sandbox: SandboxServer, databa
     assert await heard(client, "b") + await heard(client, "b") == ["a", "a", "b", "b"]
 
 
-async def test_changes_come_late_in_order(client: Client, sandbox: SandboxServer, database: Database) -> None:
+async def test_changes_come_late_in_order(client: Client, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
     misbehave(sandbox, "realtime/delay?by=0.5&seconds=60")
@@ -60,7 +60,7 @@ async def test_changes_come_late_in_order(client: Client, sandbox: SandboxServer
     assert time.monotonic() - started >= 0.5
 
 
-async def test_changes_come_in_any_order(client: Client, sandbox: SandboxServer, database: Database) -> None:
+async def test_changes_come_in_any_order(client: Client, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
     misbehave(sandbox, "realtime/shuffle?by=0.5&seconds=60")
@@ -74,9 +74,7 @@ async def test_changes_come_in_any_order(client: Client, sandbox: SandboxServer,
     assert came != sent
 
 
-async def test_too_many_messages_end_the_channel_and_not_the_socket(
-    client: Client, sandbox: SandboxServer
-) -> None:
+async def test_too_many_messages_end_the_channel_and_not_the_socket(client: Client, sandbox: Servers) -> None:
     await client.join_live(binding())
     misbehave(sandbox, "realtime/overrun")
     told, closed = await client.receive(), await client.receive()
@@ -87,7 +85,7 @@ async def test_too_many_messages_end_the_channel_and_not_the_socket(
 
 
 async def test_a_lost_slot_is_announced_by_another_ok(
-    client: Client, sandbox: SandboxServer, database: Database
+    client: Client, sandbox: Servers, database: Database
 ) -> None:
     session = database.connect()
     await client.join_live(binding())
@@ -103,7 +101,7 @@ async def test_a_lost_slot_is_announced_by_another_ok(
     assert await heard(client, "heard") == ["heard"]
 
 
-async def test_too_many_joins_end_the_socket(client: Client, sandbox: SandboxServer) -> None:
+async def test_too_many_joins_end_the_socket(client: Client, sandbox: Servers) -> None:
     misbehave(sandbox, "realtime/limit?seconds=60")
     await client.join(binding())
     assert await client.closed() == 1000
@@ -112,9 +110,7 @@ async def test_too_many_joins_end_the_socket(client: Client, sandbox: SandboxSer
         assert is_live((await another.join_live(binding()))[-1])
 
 
-async def test_a_quota_can_be_exceeded_at_will(
-    client: Client, sandbox: SandboxServer, database: Database
-) -> None:
+async def test_a_quota_can_be_exceeded_at_will(client: Client, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     await client.join_live(binding())
     misbehave(sandbox, "realtime/quota?events=0&seconds=60")
@@ -129,9 +125,7 @@ async def test_a_quota_can_be_exceeded_at_will(
         came = notes(await client.sync())
 
 
-async def test_a_project_of_private_channels_refuses_public_ones(
-    client: Client, sandbox: SandboxServer
-) -> None:
+async def test_a_project_of_private_channels_refuses_public_ones(client: Client, sandbox: Servers) -> None:
     misbehave(sandbox, "realtime/private?seconds=60")
     await client.join(binding())
     answer = (await client.receive())["payload"]
@@ -141,7 +135,7 @@ async def test_a_project_of_private_channels_refuses_public_ones(
     assert is_live((await client.join_live(binding()))[-1])
 
 
-async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandbox: SandboxServer) -> None:
+async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandbox: Servers) -> None:
     misbehave(sandbox, "realtime/deny?seconds=60")
     await client.join(binding())
     frames = await client.until(lambda frame: frame["event"] == "system")
@@ -150,7 +144,7 @@ async def test_a_subscription_is_refused_by_a_system_error(client: Client, sandb
 
 
 async def test_a_join_is_answered_and_never_confirmed(
-    client: Client, sandbox: SandboxServer, database: Database
+    client: Client, sandbox: Servers, database: Database
 ) -> None:
     misbehave(sandbox, "realtime/withhold?seconds=60")
     await client.join(binding())
@@ -161,7 +155,7 @@ async def test_a_join_is_answered_and_never_confirmed(
     assert is_live((await client.join_live(binding(), topic="realtime:other"))[-1])
 
 
-async def test_failures_of_different_names_do_not_disturb_each_other(sandbox: SandboxServer) -> None:
+async def test_failures_of_different_names_do_not_disturb_each_other(sandbox: Servers) -> None:
     headers = {"apikey": sandbox.anon_key, "Authorization": f"Bearer {sandbox.service_role_key}"}
     async with httpx.AsyncClient(base_url=sandbox.url, headers=headers, timeout=PATIENCE_SECONDS) as http:
         misbehave(sandbox, "rest/fail?name=a&status=503&seconds=60")

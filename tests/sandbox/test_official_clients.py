@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import psycopg
     from supabase import AsyncClient
 
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 # The client warns about how it calls its own parts.
 pytestmark = pytest.mark.filterwarnings(
@@ -36,7 +36,7 @@ _SCRIPT = Path(__file__).parent / "supabase_js"
 
 
 @pytest.fixture
-async def supabase(sandbox: SandboxServer) -> AsyncIterator[AsyncClient]:
+async def supabase(sandbox: Servers) -> AsyncIterator[AsyncClient]:
     client = await acreate_client(sandbox.url, sandbox.service_role_key)
     yield client
     await client.remove_all_channels()
@@ -67,7 +67,7 @@ async def test_python_calls_functions_and_understands_errors(supabase: AsyncClie
     assert refused.value.code == "22P02"
 
 
-async def test_python_is_told_that_its_key_is_wrong(sandbox: SandboxServer) -> None:
+async def test_python_is_told_that_its_key_is_wrong(sandbox: Servers) -> None:
     stranger = await acreate_client(sandbox.url, Keys.create().service_role)
     with pytest.raises(APIError) as refused:
         await stranger.rpc("workspace_priority_snapshot").execute()
@@ -108,7 +108,7 @@ def _field(payload: Any, name: str) -> Any:
     return payload[name] if isinstance(payload, dict) else getattr(payload, name)
 
 
-async def test_python_is_refused_at_the_handshake_with_a_wrong_key(sandbox: SandboxServer) -> None:
+async def test_python_is_refused_at_the_handshake_with_a_wrong_key(sandbox: Servers) -> None:
     url = sandbox.url.replace("http", "ws", 1) + "/realtime/v1"
     client = AsyncRealtimeClient(url, Keys.create().service_role, max_retries=1)
     with pytest.raises(Exception, match="401"):
@@ -128,7 +128,7 @@ def supabase_js(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.supabase_js
 async def test_javascript_calls_functions_uses_tables_and_hears_of_every_change(
-    supabase_js: Path, sandbox: SandboxServer, database: Database
+    supabase_js: Path, sandbox: Servers, database: Database
 ) -> None:
     node = await asyncio.create_subprocess_exec(
         "node", "round_trip.mjs", sandbox.url, sandbox.service_role_key,

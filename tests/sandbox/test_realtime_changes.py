@@ -12,9 +12,9 @@ from psycopg import sql
 from tests.sandbox.client import binding, connect
 
 if TYPE_CHECKING:
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 _ODD = """
 create type public.mood as enum ('fine', 'so "so"');
@@ -44,7 +44,7 @@ _VALUES: list[dict[str, str]] = [
 
 
 async def test_values_are_what_to_jsonb_makes_of_them(
-    client: Client, sandbox: SandboxServer, database: Database
+    client: Client, sandbox: Servers, database: Database
 ) -> None:
     session = database.connect()
     session.execute(_ODD.encode())
@@ -118,9 +118,7 @@ async def test_what_is_gone_before_the_poll_is_never_told_under_row_security(
     assert types == ["repositories DELETE", "workspaces INSERT", "workspaces DELETE"]
 
 
-async def test_each_role_gets_the_columns_that_it_may_select(
-    sandbox: SandboxServer, database: Database
-) -> None:
+async def test_each_role_gets_the_columns_that_it_may_select(sandbox: Servers, database: Database) -> None:
     session = database.connect()
     session.execute("alter publication supabase_realtime add table workspaces")
     session.execute("alter table workspaces disable row level security")
@@ -136,7 +134,7 @@ async def test_each_role_gets_the_columns_that_it_may_select(
     assert wide["record"]["slug"] == "s"
 
 
-async def test_a_policy_sees_the_claims_of_the_token(sandbox: SandboxServer, database: Database) -> None:
+async def test_a_policy_sees_the_claims_of_the_token(sandbox: Servers, database: Database) -> None:
     session = database.connect()
     session.execute("alter publication supabase_realtime add table workspaces")
     session.execute(

@@ -13,18 +13,16 @@ from websockets.exceptions import InvalidStatus
 
 from priorityd.daemon.sandbox.keys import Keys
 from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.sandbox.client import add_membership, binding, connect, socket_url
 from tests.support.faults import misbehave
+from tests.support.servers import start_servers
 
 if TYPE_CHECKING:
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 
-async def test_a_key_that_is_no_token_joins_with_its_own_role(
-    sandbox: SandboxServer, database: Database
-) -> None:
+async def test_a_key_that_is_no_token_joins_with_its_own_role(sandbox: Servers, database: Database) -> None:
     for token in (None, sandbox.secret_key):
         async with connect(sandbox, sandbox.secret_key) as client:
             await client.join_live(binding(), token=token)
@@ -33,7 +31,7 @@ async def test_a_key_that_is_no_token_joins_with_its_own_role(
 
 
 async def test_keys_that_the_gateway_does_not_know_are_401_at_once(database: Database) -> None:
-    async with serve_sandbox(
+    async with start_servers(
         database.url, settings=RealtimeSettings(handshake_refusal_seconds=60)
     ) as sandbox:
         keys, now = sandbox.keys, int(time.time())
@@ -56,13 +54,13 @@ async def test_keys_that_realtime_refuses_are_401_after_a_while(database: Databa
         keys.sign({"role": "service_role"}): "Fields `role` and `exp` are required in JWT",
     }
     for key, text in texts.items():
-        async with serve_sandbox(database.url, keys=replace(keys, service_role=key)) as sandbox:
+        async with start_servers(database.url, keys=replace(keys, service_role=key)) as sandbox:
             began = time.monotonic()
             assert await refused(sandbox, key) == (401, {"error": text})
             assert time.monotonic() - began >= RealtimeSettings().handshake_refusal_seconds
 
 
-async def test_a_project_that_may_not_use_realtime_is_403(sandbox: SandboxServer) -> None:
+async def test_a_project_that_may_not_use_realtime_is_403(sandbox: Servers) -> None:
     misbehave(sandbox, "realtime/disable?seconds=60")
     answer = await refused(sandbox, sandbox.service_role_key)
     assert answer == (403, {"error": "Realtime was disabled for this tenant"})
@@ -71,7 +69,7 @@ async def test_a_project_that_may_not_use_realtime_is_403(sandbox: SandboxServer
         assert await client.sync() == []
 
 
-async def refused(sandbox: SandboxServer, key: str) -> tuple[int, object]:
+async def refused(sandbox: Servers, key: str) -> tuple[int, object]:
     """The status and the body that the handshake is answered with."""
     with pytest.raises(InvalidStatus) as refusal:
         async with open_websocket(socket_url(sandbox, key)):

@@ -15,19 +15,20 @@ from websockets.exceptions import ConnectionClosed
 from priorityd.daemon.sandbox.postgres import embedded_postgres
 from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
 from priorityd.daemon.sandbox.seed import prepare_database
-from priorityd.daemon.sandbox.server import PortError, reserve_port, serve_sandbox
+from priorityd.daemon.sandbox.server import PortError, reserve_port
 from tests.sandbox.client import add_membership, binding, connect, is_live, notes, until_published
 from tests.support.faults import misbehave
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.plans import ATTENTIVE
+from tests.support.servers import start_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from priorityd.daemon.sandbox.postgres import EmbeddedPostgres
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.sandbox.client import Client, Frame
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 _PUBLISHED = "select tablename from pg_publication_tables where pubname = 'supabase_realtime'"
 _SLOTS = "select slot_name, active_pid from pg_replication_slots where database = current_database()"
@@ -82,7 +83,7 @@ async def test_a_left_channel_gets_nothing_more_and_the_socket_stays_open(
 
 async def test_a_changed_publication_is_told_to_everybody_who_is_subscribed(database: Database) -> None:
     session = database.connect()
-    async with serve_sandbox(database.url, settings=ATTENTIVE) as sandbox, connect(sandbox) as client:
+    async with start_servers(database.url, settings=ATTENTIVE) as sandbox, connect(sandbox) as client:
         await client.join_live(binding())
         session.execute("alter publication supabase_realtime add table workspaces")
         assert is_live(await client.receive())
@@ -107,7 +108,7 @@ async def test_a_publication_that_was_empty_is_heard_of_late_though_subscription
     session = database.connect()
     for (table,) in session.execute(_PUBLISHED).fetchall():
         session.execute(f"alter publication supabase_realtime drop table {table}".encode())
-    async with serve_sandbox(database.url) as sandbox, connect(sandbox) as client:
+    async with start_servers(database.url) as sandbox, connect(sandbox) as client:
         await client.join(binding())
         await client.until(lambda frame: frame["event"] == "system")
         session.execute("alter publication supabase_realtime add table workspace_repositories")
@@ -118,7 +119,7 @@ async def test_a_publication_that_was_empty_is_heard_of_late_though_subscription
 async def test_over_the_quota_changes_are_dropped_and_nobody_is_told(database: Database) -> None:
     session = database.connect()
     few = RealtimeSettings(events_per_second=1.0)
-    async with serve_sandbox(database.url, settings=few) as sandbox, connect(sandbox) as client:
+    async with start_servers(database.url, settings=few) as sandbox, connect(sandbox) as client:
         await client.join_live(binding())
         for number in range(60):
             add_membership(session, f"{number}")
@@ -130,7 +131,7 @@ async def test_over_the_quota_changes_are_dropped_and_nobody_is_told(database: D
             frames = await client.sync()
 
 
-async def test_the_server_can_be_told_to_close_sockets(sandbox: SandboxServer) -> None:
+async def test_the_server_can_be_told_to_close_sockets(sandbox: Servers) -> None:
     for code in (1000, 1001, 1011, 1012):
         async with connect(sandbox) as client:
             await client.join_live(binding())
@@ -138,7 +139,7 @@ async def test_the_server_can_be_told_to_close_sockets(sandbox: SandboxServer) -
             assert await client.closed() == code
 
 
-async def test_the_server_can_be_told_to_drop_sockets_rudely(client: Client, sandbox: SandboxServer) -> None:
+async def test_the_server_can_be_told_to_drop_sockets_rudely(client: Client, sandbox: Servers) -> None:
     await client.join_live(binding())
     misbehave(sandbox, "realtime/abort")
     await client.closed()
@@ -146,7 +147,7 @@ async def test_the_server_can_be_told_to_drop_sockets_rudely(client: Client, san
 
 
 async def test_the_server_can_be_told_to_be_silent(
-    client: Client, sandbox: SandboxServer, database: Database
+    client: Client, sandbox: Servers, database: Database
 ) -> None:
     session = database.connect()
     await client.join_live(binding())
@@ -159,7 +160,7 @@ async def test_the_server_can_be_told_to_be_silent(
 
 
 async def test_the_server_can_be_told_to_leave_joins_without_an_answer(
-    client: Client, sandbox: SandboxServer
+    client: Client, sandbox: Servers
 ) -> None:
     misbehave(sandbox, "realtime/refuse?seconds=60")
     await client.join(binding())
@@ -170,7 +171,7 @@ async def test_the_server_can_be_told_to_leave_joins_without_an_answer(
 
 async def test_a_stopped_server_closes_with_1012_and_leaves_no_slot(database: Database) -> None:
     async with AsyncExitStack() as clients:
-        async with serve_sandbox(database.url) as sandbox:
+        async with start_servers(database.url) as sandbox:
             client = await clients.enter_async_context(connect(sandbox))
             await client.join_live(binding())
         assert await client.closed() == 1012
@@ -178,7 +179,7 @@ async def test_a_stopped_server_closes_with_1012_and_leaves_no_slot(database: Da
 
 
 async def test_a_client_that_does_not_read_holds_up_nobody(
-    client: Client, sandbox: SandboxServer, database: Database
+    client: Client, sandbox: Servers, database: Database
 ) -> None:
     session = database.connect()
     session.execute("alter publication supabase_realtime add table workspaces")
@@ -227,7 +228,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 async def test_without_a_database_joins_are_refused_and_old_channels_recover_by_themselves(
     postgres: EmbeddedPostgres,
 ) -> None:
-    async with serve_sandbox(postgres.url()) as sandbox, connect(sandbox) as old, connect(sandbox) as new:
+    async with start_servers(postgres.url()) as sandbox, connect(sandbox) as old, connect(sandbox) as new:
         await old.join_live(binding())
         await asyncio.to_thread(postgres.stop)
         started = time.monotonic()
@@ -274,7 +275,7 @@ async def test_a_channel_that_a_bad_token_ended_says_nothing_more(client: Client
 
 
 async def test_a_client_that_falls_too_far_behind_is_cut_off(
-    client: Client, sandbox: SandboxServer, database: Database, monkeypatch: pytest.MonkeyPatch
+    client: Client, sandbox: Servers, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("priorityd.daemon.sandbox.realtime.socket._MOST_QUEUED_CHARACTERS", 2_000_000)
     session = database.connect()

@@ -23,9 +23,9 @@ import psycopg
 import pytest
 
 from priorityd.daemon.sandbox.realtime.settings import RealtimeSettings
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.sandbox.client import Client, connect
 from tests.support.database import schema_sql
+from tests.support.servers import Servers, start_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,13 +54,13 @@ _SHORT_LIFE_SECONDS = 3
 
 
 @pytest.fixture
-async def small_sandbox(empty_database: Database) -> AsyncIterator[SandboxServer]:
+async def small_sandbox(empty_database: Database) -> AsyncIterator[Servers]:
     """The servers on the table that the recordings were made with."""
     with psycopg.connect(empty_database.url, autocommit=True) as connection:
         connection.execute(schema_sql("roles"))
         connection.execute(_TABLE.encode())
     hasty = RealtimeSettings(join_refusal_seconds=0.1)
-    async with serve_sandbox(empty_database.url, settings=hasty) as server:
+    async with start_servers(empty_database.url, settings=hasty) as server:
         yield server
 
 
@@ -80,20 +80,18 @@ _IN_BOTH_VERSIONS = (
     [(name, "1.0.0") for name in _RECORDINGS] + [(name, "2.0.0") for name in _IN_BOTH_VERSIONS],
 )
 async def test_answers_like_the_recorded_server(
-    recording: str, version: str, small_sandbox: SandboxServer, empty_database: Database
+    recording: str, version: str, small_sandbox: Servers, empty_database: Database
 ) -> None:
     await _hold_conversation(recording, version, small_sandbox, empty_database)
 
 
 async def test_answers_like_the_recorded_server_about_the_tables_of_its_own(
-    sandbox: SandboxServer, database: Database
+    sandbox: Servers, database: Database
 ) -> None:
     await _hold_conversation(_OWN_TABLES, "1.0.0", sandbox, database)
 
 
-async def _hold_conversation(
-    recording: str, version: str, sandbox: SandboxServer, database: Database
-) -> None:
+async def _hold_conversation(recording: str, version: str, sandbox: Servers, database: Database) -> None:
     session = database.connect()
     steps = [json.loads(line) for line in (_FRAMES / f"{recording}.jsonl").read_text().splitlines()]
     async with AsyncExitStack() as stack:
@@ -108,7 +106,7 @@ async def _hold_conversation(
             await _hold(step, clients[name], sandbox, f"step {number}")
 
 
-async def _hold(step: dict[str, Any], client: Client, sandbox: SandboxServer, where: str) -> None:
+async def _hold(step: dict[str, Any], client: Client, sandbox: Servers, where: str) -> None:
     match step:
         case {"send": message, "token": kind}:
             payload = _with_token(message["payload"], kind, sandbox)
@@ -121,13 +119,13 @@ async def _hold(step: dict[str, Any], client: Client, sandbox: SandboxServer, wh
             assert _comparable(await client.receive()) == _comparable(expected), where
 
 
-def _with_token(payload: Any, kind: str, sandbox: SandboxServer) -> Any:
+def _with_token(payload: Any, kind: str, sandbox: Servers) -> Any:
     if not isinstance(payload, dict) or payload.get("access_token") != "<token>":
         return payload
     return payload | {"access_token": _token(kind, sandbox)}
 
 
-def _token(kind: str, sandbox: SandboxServer) -> str:
+def _token(kind: str, sandbox: Servers) -> str:
     now = int(time.time())
     claims = {"iss": "test", "role": "service_role", "iat": now, "exp": now + 3600}
     match kind:

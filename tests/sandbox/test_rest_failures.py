@@ -10,16 +10,16 @@ import pytest
 
 from priorityd.daemon.sandbox.rest.errors import ApiError
 from priorityd.daemon.sandbox.rest.pool import Pool
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.daemon_process import eventually
 from tests.support.faults import Faults, misbehave
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.rest_calls import Api
+from tests.support.servers import start_servers
 from tests.upgrade.contract import CALLS, populate
 
 if TYPE_CHECKING:
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 # From the table in PostgREST's manual, and its special cases.
 _STATUSES = {
@@ -153,7 +153,7 @@ async def test_the_isolation_of_a_call_is_the_function_s_own_and_never_the_datab
     connection.execute(_LEVELS)
     populate(connection)
     async with (
-        serve_sandbox(database.url, faults=Faults()) as server,
+        start_servers(database.url, faults=Faults()) as server,
         httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_SECONDS) as http,
     ):
         api = Api(http, server.keys.service_role)
@@ -164,7 +164,26 @@ async def test_the_isolation_of_a_call_is_the_function_s_own_and_never_the_datab
             assert answer.status_code == 200, (function, answer.text)
 
 
-async def test_failures_can_be_asked_for(api: Api, sandbox: SandboxServer) -> None:
+_HELD = """
+select exists (
+    select from pg_locks
+    where relation = 'public.repositories'::regclass and mode = 'AccessExclusiveLock' and granted
+)
+"""
+
+
+async def test_a_statement_of_the_test_waits_for_a_call_without_stopping_it(
+    api: Api, database: Database
+) -> None:
+    session = database.connect()
+    call = asyncio.create_task(api.call("hold"))
+    await eventually(lambda: session.execute(_HELD).fetchone() == (True,))
+    session.execute("set lock_timeout = '20s'")
+    session.execute("insert into public.repositories default values")
+    assert (await call).is_success
+
+
+async def test_failures_can_be_asked_for(api: Api, sandbox: Servers) -> None:
     failure = "rest/fail?status=503&function=add&sqlstate=PGRST001&message=gone"
     misbehave(sandbox, failure, seconds=60)
     failing = await api.call("add", {"a": 1})

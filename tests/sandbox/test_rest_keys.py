@@ -13,12 +13,10 @@ from tests.support.patience import PATIENCE_SECONDS
 from tests.support.rest_calls import Api
 
 if TYPE_CHECKING:
-    from priorityd.daemon.sandbox.server import SandboxServer
+    from tests.support.servers import Servers
 
 
-async def test_the_role_and_the_claims_are_those_of_the_token(
-    api: Api, anon: Api, sandbox: SandboxServer
-) -> None:
+async def test_the_role_and_the_claims_are_those_of_the_token(api: Api, anon: Api, sandbox: Servers) -> None:
     answer = (await api.call("who")).json()
     assert (answer["role"], answer["claims"]["iss"]) == ("service_role", "supabase-sandbox")
     assert (await anon.call("who")).json()["role"] == "anon"
@@ -32,7 +30,7 @@ async def test_without_a_bearer_token_the_caller_is_anon(api: Api) -> None:
     assert answer.json()["role"] == "anon"
 
 
-async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: SandboxServer) -> None:
+async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: Servers) -> None:
     wrong = await api.call("who", apikey=Keys.create().service_role)
     assert wrong.status_code == 401
     assert wrong.json()["message"] == "Invalid API key"
@@ -42,7 +40,7 @@ async def test_the_gateway_wants_one_of_the_two_keys(api: Api, sandbox: SandboxS
 
 
 async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
-    api: Api, sandbox: SandboxServer
+    api: Api, sandbox: Servers
 ) -> None:
     keys = sandbox.keys
     async with httpx.AsyncClient(base_url=sandbox.url, verify=PLAIN, timeout=PATIENCE_SECONDS) as http:
@@ -64,7 +62,7 @@ async def test_the_gateway_puts_a_token_in_the_place_of_a_key_that_is_none(
         assert (await call(another)).json()["message"] == "Invalid API key"
 
 
-async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: SandboxServer) -> None:
+async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: Servers) -> None:
     now = int(time.time())
     sign = sandbox.keys.sign
     expired = sign({"role": "service_role", "exp": now - 40})
@@ -85,7 +83,7 @@ async def test_bad_tokens_are_401_with_the_reason(api: Api, sandbox: SandboxServ
 
 
 async def test_tokens_are_taken_half_a_minute_off_and_without_expiry_or_role(
-    api: Api, sandbox: SandboxServer
+    api: Api, sandbox: Servers
 ) -> None:
     now, sign = int(time.time()), sandbox.keys.sign
     for token, role in (

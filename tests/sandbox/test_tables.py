@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from postgrest import AsyncRequestBuilder
 
-    from priorityd.daemon.sandbox.server import SandboxServer
     from tests.support.database import Database
+    from tests.support.servers import Servers
 
 _SINGLE = {"Accept": "application/vnd.pgrst.object+json"}
 _ROWS = {"Prefer": "return=representation"}
@@ -59,23 +59,23 @@ class Tables:
 
 
 @pytest.fixture
-async def http(sandbox: SandboxServer) -> AsyncIterator[httpx.AsyncClient]:
+async def http(sandbox: Servers) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=sandbox.url, timeout=PATIENCE_SECONDS, verify=PLAIN) as http:
         yield http
 
 
 @pytest.fixture
-def tables(http: httpx.AsyncClient, sandbox: SandboxServer) -> Tables:
+def tables(http: httpx.AsyncClient, sandbox: Servers) -> Tables:
     return Tables(http, sandbox.service_role_key)
 
 
 @pytest.fixture
-def anon(http: httpx.AsyncClient, sandbox: SandboxServer) -> Tables:
+def anon(http: httpx.AsyncClient, sandbox: Servers) -> Tables:
     return Tables(http, sandbox.anon_key)
 
 
 @pytest.fixture
-def authenticated(http: httpx.AsyncClient, sandbox: SandboxServer) -> Tables:
+def authenticated(http: httpx.AsyncClient, sandbox: Servers) -> Tables:
     return Tables(http, sandbox.anon_key, sandbox.keys.sign(_AUTHENTICATED))
 
 
@@ -228,7 +228,7 @@ async def test_what_is_not_served_says_so_in_a_sentence(
 
 
 @pytest.mark.filterwarnings("ignore:The '(timeout|verify)' parameter is deprecated:DeprecationWarning")
-async def test_the_python_client_works_with_it(sandbox: SandboxServer) -> None:
+async def test_the_python_client_works_with_it(sandbox: Servers) -> None:
     supabase = await acreate_client(sandbox.url, sandbox.service_role_key)
     try:
         await _use(supabase.table("workspaces"))

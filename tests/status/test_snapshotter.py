@@ -9,13 +9,13 @@ from priorityd.core.news import News
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.liveness import Liveness
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status import snapshotter
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.status.snapshotter import Snapshotter
 from tests.support.application import Application
 from tests.support.daemon_process import eventually
 from tests.support.database import Database
+from tests.support.servers import start_servers
 
 
 def make(store: Store, heard: News, resynced: News) -> Snapshotter:
@@ -34,7 +34,7 @@ async def test_a_count_that_fails_costs_nothing_in_the_pace(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         watching = make(store, News(), News())
@@ -54,7 +54,7 @@ async def test_what_is_not_high_is_looked_at_again_soon(database: Database) -> N
     app, resynced = Application(database.connect()), News()
     app.add(app.workspace(), app.repository())
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         watching = make(store, News(), resynced)
@@ -72,7 +72,7 @@ async def test_what_is_not_high_is_looked_at_again_soon(database: Database) -> N
 async def test_after_a_full_resync_it_counts_at_once(database: Database) -> None:
     resynced = News()
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         watching = make(store, News(), resynced)
@@ -93,7 +93,7 @@ async def test_a_change_that_is_heard_of_ends_the_long_rest(
     monkeypatch.setattr(pacing, "QUIET_LOOKS", 1)
     app, heard = Application(database.connect()), News()
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         watching = make(store, heard, News())

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.database import Database
 from tests.support.faults import Faults
+from tests.support.servers import Servers, start_servers
 
 
 @pytest.fixture
-async def sandbox(database: Database) -> AsyncIterator[SandboxServer]:
-    async with serve_sandbox(database.url, faults=Faults()) as sandbox:
+async def sandbox(database: Database) -> AsyncIterator[Servers]:
+    async with start_servers(database.url, faults=Faults()) as sandbox:
         yield sandbox

@@ -8,11 +8,11 @@ import gc
 import psutil
 import pytest
 
-from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.daemon_process import eventually
 from tests.support.faults import misbehave
 from tests.support.listening import Heard, listening
+from tests.support.servers import Servers
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -23,7 +23,7 @@ SOCKETS = 5
 ENDS = ("close?code=1012", "close?code=1000", "abort", "overrun")
 
 
-async def test_two_hundred_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServer) -> None:
+async def test_two_hundred_reconnects_leave_as_much_behind_as_one(sandbox: Servers) -> None:
     heard, process = Heard(), psutil.Process()
     async with listening(sandbox, heard, Metrics(), backoff_max_seconds=0.05) as listener:
 

@@ -14,7 +14,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from priorityd.core.stream.listener_state import Failed, Input, Opened
 from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.database_clock import DatabaseClock
-from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.connection import ChangeStream
 from tests.support.application import Application
@@ -22,9 +21,10 @@ from tests.support.daemon_process import eventually
 from tests.support.database import Database
 from tests.support.faults import misbehave
 from tests.support.listening import Heard, listening
+from tests.support.servers import Servers
 
 
-async def test_passes_on_what_changes_say(sandbox: SandboxServer, database: Database) -> None:
+async def test_passes_on_what_changes_say(sandbox: Servers, database: Database) -> None:
     app, heard = Application(database.connect()), Heard()
     workspace, repository = app.workspace(), app.repository()
     async with listening(sandbox, heard, Metrics()):
@@ -37,7 +37,7 @@ async def test_passes_on_what_changes_say(sandbox: SandboxServer, database: Data
     assert set(heard.gaps) == {"reconnect"}
 
 
-async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: SandboxServer) -> None:
+async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: Servers) -> None:
     heard, metrics = Heard(), Metrics()
     async with listening(sandbox, heard, metrics, grace_seconds=1.5) as listener:
         await eventually(lambda: value(metrics, "stream_last_seen_timestamp_seconds") > 0)
@@ -49,7 +49,7 @@ async def test_a_heartbeat_that_does_not_come_back_makes_it_reconnect(sandbox: S
     assert heard.gaps[:2] == ["reconnect", "reconnect"], "each time that it becomes live it asks for a sweep"
 
 
-async def test_the_lag_is_by_the_databases_clock(sandbox: SandboxServer) -> None:
+async def test_the_lag_is_by_the_databases_clock(sandbox: Servers) -> None:
     metrics, clock = Metrics(), DatabaseClock()
     clock.read(datetime.now(UTC) + timedelta(hours=1))
     async with listening(sandbox, Heard(), metrics, clock=clock) as listener:
@@ -59,7 +59,7 @@ async def test_the_lag_is_by_the_databases_clock(sandbox: SandboxServer) -> None
 
 
 async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream(
-    sandbox: SandboxServer,
+    sandbox: Servers,
 ) -> None:
     heard, metrics = Heard(), Metrics()
     misbehave(sandbox, "rest/fail?status=404&sqlstate=42883&seconds=60&message=no")
@@ -70,9 +70,7 @@ async def test_a_heartbeat_that_can_not_be_written_says_nothing_about_the_stream
     assert value(metrics, "stream_last_seen_timestamp_seconds") == 0
 
 
-async def test_a_frame_that_the_client_drops_asks_for_a_sweep(
-    sandbox: SandboxServer, database: Database
-) -> None:
+async def test_a_frame_that_the_client_drops_asks_for_a_sweep(sandbox: Servers, database: Database) -> None:
     app, heard, metrics = Application(database.connect()), Heard(), Metrics()
     workspace, repository = app.workspace(), app.repository()
     async with listening(sandbox, heard, metrics):
@@ -83,7 +81,7 @@ async def test_a_frame_that_the_client_drops_asks_for_a_sweep(
     assert value(metrics, "malformed_events_total") == 1
 
 
-async def test_renewals_of_the_connection_miss_no_change(sandbox: SandboxServer, database: Database) -> None:
+async def test_renewals_of_the_connection_miss_no_change(sandbox: Servers, database: Database) -> None:
     app, heard, metrics = Application(database.connect()), Heard(), Metrics()
     workspace, repositories = app.workspace(), app.repositories(300)
     async with listening(sandbox, heard, metrics, renew_after_seconds=0.5, linger_seconds=1.0) as listener:
@@ -103,7 +101,7 @@ async def test_renewals_of_the_connection_miss_no_change(sandbox: SandboxServer,
     assert value(metrics, "reconnects_total") == value(metrics, "reconnects_total", reason="renewal")
 
 
-async def test_a_renewed_connection_is_closed_after_a_while(sandbox: SandboxServer) -> None:
+async def test_a_renewed_connection_is_closed_after_a_while(sandbox: Servers) -> None:
     heard, metrics, process = Heard(), Metrics(), psutil.Process()
     async with listening(sandbox, heard, metrics, renew_after_seconds=0.5, linger_seconds=0.1):
         await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 2)
@@ -113,7 +111,7 @@ async def test_a_renewed_connection_is_closed_after_a_while(sandbox: SandboxServ
         await eventually(lambda: process.num_fds() <= files + 2)
 
 
-async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServer) -> None:
+async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: Servers) -> None:
     heard, metrics = Heard(), Metrics()
     async with listening(sandbox, heard, metrics, renew_after_seconds=1.0) as listener:
         await eventually(lambda: value(metrics, "reconnects_total", reason="renewal") == 1)
@@ -126,7 +124,7 @@ async def test_a_renewed_connection_that_breaks_is_replaced(sandbox: SandboxServ
 
 
 async def test_what_is_lost_between_the_system_ok_and_the_slot_is_asked_for(
-    sandbox: SandboxServer, database: Database
+    sandbox: Servers, database: Database
 ) -> None:
     app, heard = Application(database.connect()), Heard()
     workspace, repository, later = app.workspace(), app.repository(), app.repository()
@@ -158,7 +156,7 @@ async def test_the_key_is_in_no_message_about_the_connection() -> None:
     assert "sb_secret_abc" not in failure.detail
 
 
-async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: SandboxServer) -> None:
+async def test_many_reconnects_leave_as_much_behind_as_one(sandbox: Servers) -> None:
     heard, process = Heard(), psutil.Process()
     async with listening(sandbox, heard, Metrics(), backoff_max_seconds=0.05) as listener:
 

@@ -41,7 +41,7 @@ from starlette.responses import HTMLResponse, Response
 
 from priorityd.daemon.sandbox import faults as sandbox
 from priorityd.daemon.sandbox.rest.errors import ApiError
-from priorityd.daemon.sandbox.server import SandboxServer
+from tests.support.servers import Servers
 
 AMOUNTS: Final = {
     "lose": ("share", 0.3),
@@ -114,10 +114,14 @@ class Faults(sandbox.Faults):
         return random.uniform(0, self._amounts["shuffle"]) if self.is_on("shuffle") else 0.0
 
 
-def misbehave(server: SandboxServer, request: str, **parameters: object) -> None:
+def misbehave(server: Servers, request: str, **parameters: object) -> None:
     """Do what the table says; parameters may be given in the request or separately."""
     path, _, query = request.partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True)) | {k: str(v) for k, v in parameters.items()}
+    server.do(partial(_misbehave, server, path, given))
+
+
+def _misbehave(server: Servers, path: str, given: dict[str, str]) -> None:
     faults = server.faults
     assert isinstance(faults, Faults), "the server was not given any"
     match path.split("/"):
@@ -136,7 +140,7 @@ def misbehave(server: SandboxServer, request: str, **parameters: object) -> None
         case ["realtime", fault]:
             faults.begin(fault, given)
         case _:
-            raise ValueError(f"no such request: {request}")
+            raise ValueError(f"no such request: {path}")
 
 
 def _until(parameters: Mapping[str, str]) -> float:

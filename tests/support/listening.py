@@ -18,11 +18,11 @@ from priorityd.daemon.database.api_key import ApiKey
 from priorityd.daemon.database.database_clock import DatabaseClock
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.liveness import Liveness
-from priorityd.daemon.sandbox.server import SandboxServer
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.stream.listener import Listener
 from priorityd.daemon.stream.timings import Timings
 from tests.support.daemon_process import eventually
+from tests.support.servers import Servers
 
 _BEAT_SECONDS: Final = 0.3
 
@@ -38,7 +38,7 @@ class Heard:
 
 @asynccontextmanager
 async def listening(
-    sandbox: SandboxServer,
+    sandbox: Servers,
     heard: Heard,
     metrics: Metrics,
     *,

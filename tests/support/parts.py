@@ -14,10 +14,10 @@ from priorityd.daemon.inngest_side import Senders
 from priorityd.daemon.liveness import Liveness
 from priorityd.daemon.metrics import PREFIX
 from priorityd.daemon.parts import Agents, Means, Shared
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.settings import Settings
 from priorityd.daemon.status.metrics import Metrics
 from tests.support.database import Database
+from tests.support.servers import start_servers
 
 
 @dataclass
@@ -46,7 +46,7 @@ def make_parts(store: Store, url: str, key: str, **chosen: float) -> Parts:
 async def another_daemon(database: Database) -> AsyncIterator[Callable[..., Parts]]:
     """Makes the parts of a daemon; each call makes another daemon on the same database."""
     async with (
-        serve_sandbox(database.url) as server,
+        start_servers(database.url) as server,
         open_store(server.url, server.service_role_key) as store,
     ):
         yield lambda **chosen: make_parts(store, server.url, server.service_role_key, **chosen)

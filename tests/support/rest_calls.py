@@ -29,6 +29,11 @@ create function public.own_patience() returns text language sql stable set state
     as $$ select current_setting('statement_timeout') $$;
 create function public.impatient() returns void language sql set statement_timeout = '50ms'
     as 'select pg_sleep(20)';
+create function public.hold() returns void language plpgsql security definer as $$
+begin
+    lock table public.repositories;
+    perform pg_sleep(0.2);
+end $$;
 create function public.percent("a%s" integer) returns integer language sql as 'select $1';
 create function public.writes() returns void language sql as 'create table public.written ()';
 create function public.echo(value jsonb, ids uuid[] default '{}', size repository_size default null)

@@ -21,7 +21,6 @@ import psycopg
 from priorityd.daemon.clock import utc_now
 from priorityd.daemon.sandbox.postgres import EmbeddedPostgres, embedded_postgres
 from priorityd.daemon.sandbox.seed import prepare_database
-from priorityd.daemon.sandbox.server import serve_sandbox
 from priorityd.daemon.status.http import Probes, listen, serve
 from priorityd.daemon.status.metrics import Metrics
 from priorityd.daemon.status.report import Report
@@ -31,6 +30,7 @@ from tests.support.daemon_words import knows, page_of, says
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.proxy import serve_proxy
 from tests.support.reports import NOW, a_busy_hour, a_report
+from tests.support.servers import start_servers
 from tests.support.stack import Stack
 
 RARE_SWEEPS: Final = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 90}
@@ -137,7 +137,7 @@ async def database_frozen(_: NewStack) -> AsyncIterator[Situation]:
         with psycopg.connect(postgres.url(), autocommit=True) as connection:
             app = Application(connection)
             app.add(app.workspace(), *named(app, *REPOSITORIES[:10]))
-        async with serve_sandbox(postgres.url()) as server:
+        async with start_servers(postgres.url()) as server:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             async with start_daemon(**settings) as daemon:
                 await says(daemon, "All 10 workspace repositories are high.")

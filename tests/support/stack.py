@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from priorityd.daemon.sandbox.server import SandboxServer, serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, priorityd, start_daemon
 from tests.support.database import Database
 from tests.support.faults import Faults
+from tests.support.servers import Servers, start_servers
 
 # So long that only the stream, or a sweep that it asked for, can be what put a row right.
 NO_TIMER = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}
@@ -22,7 +22,7 @@ NO_TIMER = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}
 class Stack:
     """The sandbox's servers, and the application on its database."""
 
-    server: SandboxServer
+    server: Servers
     database: Database
     app: Application
 
@@ -39,5 +39,5 @@ class Stack:
 
 @pytest.fixture
 async def stack(database: Database) -> AsyncIterator[Stack]:
-    async with serve_sandbox(database.url, faults=Faults()) as server:
+    async with start_servers(database.url, faults=Faults()) as server:
         yield Stack(server, database, Application(database.connect(), database.world))

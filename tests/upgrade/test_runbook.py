@@ -14,12 +14,12 @@ import anyio.to_thread
 import pytest
 
 from priorityd.daemon.migration_files import migrations_dir
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import environment, eventually, free_port, start_daemon
 from tests.support.database import Database, schema_sql
 from tests.support.psql import PSQL
 from tests.support.schemas import fingerprint
+from tests.support.servers import start_servers
 from tests.support.world import session
 
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "upgrade.md"
@@ -70,7 +70,7 @@ async def test_rolled_out_used_and_rolled_back_everything_is_as_before(
     populate(app)
     schema, before = fingerprint(world), rows(app)
 
-    async with serve_sandbox(empty_database.url) as server:
+    async with start_servers(empty_database.url) as server:
         settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
 
         async def type_steps(*names: str) -> None:

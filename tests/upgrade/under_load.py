@@ -25,10 +25,10 @@ from priorityd.core.database.migrations import SqlFile, gather
 from priorityd.daemon.migration_files import migration_files
 from priorityd.daemon.sandbox.migrate import apply_migrations
 from priorityd.daemon.sandbox.postgres import embedded_postgres
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually, start_daemon
 from tests.support.database import schema_sql
+from tests.support.servers import start_servers
 
 LONGEST_SECONDS: Final = 1.0
 _REPOSITORIES: Final = 500
@@ -130,7 +130,7 @@ async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
             for name in ("roles", "application"):
                 connection.execute(schema_sql(name))
             apply_migrations(connection)
-        async with serve_sandbox(url) as server, AsyncExitStack() as running:
+        async with start_servers(url) as server, AsyncExitStack() as running:
             settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
             fleet = [
                 await running.enter_async_context(

@@ -12,12 +12,12 @@ from uuid import UUID
 
 import httpx
 
-from priorityd.daemon.sandbox.server import serve_sandbox
 from tests.support.application import Application
 from tests.support.database import Database, Server
 from tests.support.event_api import EVENT_KEY, EventApi, serve_event_api
 from tests.support.event_api import Faults as EventFaults
 from tests.support.faults import Faults
+from tests.support.servers import start_servers
 from tests.support.stack import Stack
 
 Json = dict[str, Any]
@@ -114,7 +114,7 @@ class Place:
 async def open_place(database: Database, size: int) -> AsyncIterator[Place]:
     """A place on this database, for the length of the block."""
     api = EventApi()
-    async with serve_sandbox(database.url, faults=Faults()) as server, serve_event_api(api) as url:
+    async with start_servers(database.url, faults=Faults()) as server, serve_event_api(api) as url:
         stack = Stack(server, database, Application(database.connect(), database.world))
         place = Place(stack, api, url, size)
         answer = json.loads(await place.priorityd("check", "--json", codes=(0, 1), PRIORITYD_HTTP_PORT=0))
