@@ -19,6 +19,7 @@ import pytest
 
 from priorityd.daemon.sandbox.server import reserve_port
 from tests.support.daemon_process import eventually
+from tests.support.effort import some_of
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sandbox_command import COMMAND, postgres_of, running
 from tests.support.terminal import Shell, shell
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+_SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
+
+
+@pytest.mark.parametrize("number", some_of(_SIGNALS, "SIGINT"))
 def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> None:
     with running("--no-daemon", "--empty") as sandbox:
         facts = sandbox.facts()
@@ -46,6 +50,7 @@ def test_prints_the_facts_and_leaves_nothing_behind(number: signal.Signals) -> N
         assert sandbox.left_behind() == []
 
 
+@pytest.mark.situations
 def test_listens_on_loopback_only_and_with_new_keys_each_time() -> None:
     seen: list[str] = []
     for _ in range(2):
@@ -110,6 +115,7 @@ def test_a_busy_port_is_named_and_nothing_is_started() -> None:
         assert f"port {port}" in done.stderr
 
 
+@pytest.mark.situations
 def test_the_daemons_port_does_not_matter_without_a_daemon() -> None:
     with reserve_port(0) as taken:
         port = str(taken.getsockname()[1])
@@ -117,6 +123,7 @@ def test_the_daemons_port_does_not_matter_without_a_daemon() -> None:
             assert sandbox.facts()["metrics_url"] is None
 
 
+@pytest.mark.situations
 def test_a_kept_data_directory_keeps_its_rows() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)
@@ -129,6 +136,7 @@ def test_a_kept_data_directory_keeps_its_rows() -> None:
                 assert sandbox.end(signal.SIGINT) == 0
 
 
+@pytest.mark.situations
 def test_a_data_directory_in_use_is_refused_and_left_alone() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)
@@ -153,6 +161,7 @@ def test_a_data_directory_that_there_cant_be_is_said_in_words() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.situations
 def test_what_a_killed_sandbox_left_running_is_taken_over() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)
@@ -194,6 +203,7 @@ def _at_work_in(directory: Path) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.situations
 def test_its_screen_leads_to_the_page_and_to_sql_and_ends_with_its_terminal() -> None:
     with on_a_terminal("--http-port", "0", "--traffic", "20") as (screen, temporary):
         page = screen.expect(r"Status page: \S*http://[\d.:]+/").partition("http")[2]

@@ -57,6 +57,7 @@ def test_demo_data_fits_in(empty_database: Database, world: str) -> None:
     assert connection.execute("select count(*) from tracked_repositories").fetchone() == (48,)
 
 
+@pytest.mark.situations
 def test_the_command_starts_a_world_and_knows_it_again() -> None:
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         Path(name).chmod(0o755)

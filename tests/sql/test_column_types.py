@@ -74,7 +74,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+@pytest.fixture(params=some_of(KINDS, "bigint", "texts of uuids"))
 def kind(request: pytest.FixtureRequest) -> Workspaces:
     found = request.param
     assert isinstance(found, Workspaces)

@@ -16,6 +16,7 @@ from priorityd.core.database.schema import MIGRATION_SET
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
 from tests.support.database import superuser_beside
+from tests.support.effort import some_of
 from tests.support.psql import psql_command
 from tests.support.schemas import SCHEMAS, fingerprint, use
 from tests.support.world import Background, World, session
@@ -115,7 +116,12 @@ def whole(server: Server) -> list[Any]:
         return fingerprint(world)
 
 
-@pytest.mark.parametrize("count", range(len(FILES)))
+# How many files were applied, or which one was left out: each file is a case.
+_PLACES = {str(number): number for number in range(len(FILES))}
+_USUAL_PLACES = ("0", "1", "5", "12", "20")
+
+
+@pytest.mark.parametrize("count", some_of(_PLACES, *_USUAL_PLACES))
 def test_a_half_installed_set_is_completed(bare: World, whole: list[Any], count: int) -> None:
     for file in FILES[:count]:
         run_file(bare.connection, file)
@@ -131,7 +137,7 @@ def _refusal(world: World, file: Path) -> psycopg.Error | None:
     return None
 
 
-@pytest.mark.parametrize("left_out", range(len(FILES) - 1))
+@pytest.mark.parametrize("left_out", some_of(dict(list(_PLACES.items())[:-1]), *_USUAL_PLACES))
 def test_a_hole_is_refused_with_words(bare: World, left_out: int) -> None:
     for file in FILES[:left_out]:
         run_file(bare.connection, file)
