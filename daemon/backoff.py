@@ -42,7 +42,12 @@ def retrying(max_attempts: int = MAX_ATTEMPTS, *, after_timeout: bool = True) ->
             return True
         return unknown(state) if reason == "schema_cache" else usual(state)
 
-    return AsyncRetrying(retry=retry_if_exception_type(TransientError), stop=stop, wait=_wait, reraise=True)
+    return AsyncRetrying(
+        retry=retry_if_exception_type(TransientError),
+        stop=stop,
+        wait=_wait,
+        retry_error_callback=_raise,
+    )
 
 
 def _reason(state: RetryCallState) -> str | None:
@@ -54,3 +59,17 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.least_delay_seconds if isinstance(error, TransientError) else 0.0
     return max(asked, _JITTERED(state))
+
+
+def _raise(state: RetryCallState) -> None:
+    """Raise the last error.
+
+    Unlike with tenacity's `reraise`, the error's frames do not refer to the error. Such a cycle would keep an
+    answer, which can be large, in memory until a full garbage collection.
+    """
+    outcome, state.outcome = state.outcome, None
+    try:
+        if outcome is not None:
+            outcome.result()
+    finally:
+        del outcome

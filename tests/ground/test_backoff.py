@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
+
 from priorityd.core.backoff import Backoff, delay_after
 from priorityd.core.errors import TransientError
+from priorityd.daemon.backoff import retrying
+from tests.support.daemon_process import eventually
 
 
 def test_each_failure_doubles_the_wait_up_to_the_longest() -> None:
@@ -27,3 +33,39 @@ def test_what_the_other_side_asked_for_is_the_least() -> None:
     asked = TransientError("slow down", reason="rate_limited", retry_after_seconds=30)
     assert Backoff(1.0, 10.0).failed(0.0, asked) == 30
     assert Backoff(1.0, 10.0).failed(0.0, ValueError("says nothing about it")) == 1
+
+
+class _Answer:
+    """What a frame of a failed attempt refers to."""
+
+
+async def test_nothing_of_a_failed_attempt_is_kept() -> None:
+    answers: list[weakref.ref[_Answer]] = []
+
+    def attempt_once() -> None:
+        answer = _Answer()
+        answers.append(weakref.ref(answer))
+        raise TransientError("bad", reason="bad_answer", retry_after_seconds=0.5)
+
+    async def call() -> None:
+        async for attempt in retrying(2):
+            with attempt:
+                attempt_once()
+
+    async def fail() -> str:
+        try:
+            await call()
+        except TransientError as error:
+            return str(error)
+        return "it worked"
+
+    gc.disable()
+    try:
+        failing = asyncio.create_task(fail())
+        await eventually(lambda: answers)
+        await asyncio.sleep(0)
+        assert (len(answers), answers[0]()) == (1, None)
+        assert await failing == "bad"
+        assert (len(answers), answers[1]()) == (2, None)
+    finally:
+        gc.enable()
