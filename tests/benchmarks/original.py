@@ -12,9 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import linear_regression, median
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from priorityd.core.library.workspace_priority_sync import WorkspacePrioritySync
 from priorityd.daemon.database.store import Store, open_store
@@ -27,7 +24,6 @@ from tests.support.servers import start_servers
 TRACKED, MEMBERSHIPS = 2_000, 400
 GROWTH = (200, 2_000, 20_000, 200_000)
 ROUNDS = 5
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 REQUESTS = (Path(__file__).parent / "original.sql").read_text()
 
 
@@ -96,10 +92,10 @@ async def _compare(app: Application, store: Store, sizes: Sizes, rounds: int, *,
 
 async def _original(store: Store) -> None:
     """One after the other, as in the original."""
-    ids = await store.call(_ANY, "original_workspace_repositories")
-    await store.call(_ANY, "original_mark_high", p_ids=ids)
+    ids = await store.call(object, "original_workspace_repositories")
+    await store.call(object, "original_mark_high", p_ids=ids)
     for each in ids:
-        count = await store.call(_ANY, "original_count", p_id=each)
-        await store.call(_ANY, "original_set_count", p_id=each, p_count=count)
-    others = await store.call(_ANY, "original_tracked_only", p_ids=ids)
-    await store.call(_ANY, "original_downgrade", p_ids=others)
+        count = await store.call(object, "original_count", p_id=each)
+        await store.call(object, "original_set_count", p_id=each, p_count=count)
+    others = await store.call(object, "original_tracked_only", p_ids=ids)
+    await store.call(object, "original_downgrade", p_ids=others)

@@ -10,12 +10,8 @@ import asyncio
 import os
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from priorityd.daemon.database.store import open_store
 from tests.benchmarks.bare_client import listen
-
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 async def _main() -> None:
@@ -35,8 +31,8 @@ async def _handle(changes: asyncio.Queue[Any]) -> None:
                 repository = repositories[change["record"]["id"]] = change["record"]["repository_id"]
             else:
                 repository = repositories.pop(change["old_record"]["id"])
-            count = await store.call(_ANY, "original_count", p_id=repository)
-            await store.call(_ANY, "original_mark", p_id=repository, p_count=count)
+            count = await store.call(object, "original_count", p_id=repository)
+            await store.call(object, "original_mark", p_id=repository, p_count=count)
 
 
 if __name__ == "__main__":
