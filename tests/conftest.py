@@ -6,7 +6,9 @@ import gc
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -34,6 +36,21 @@ pytest_plugins = [
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+_COMPILED = Path(gettempdir()) / f"priorityd-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID')}"
+"""Made by the first worker of a run when it has collected the tests, and removed when it ends."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Let the first worker compile all tests: in a fresh clone each of the others would do it, too."""
+    if _WORKER in (None, "gw0"):
+        return
+    give_up_at = time.monotonic() + 60
+    while not _COMPILED.exists() and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal out the tests that wait for long, so that the processors have other work meanwhile.
@@ -55,5 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: no search for garbage need look at it again."""
+    if _WORKER == "gw0":
+        _COMPILED.touch()
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    if _WORKER == "gw0":
+        _COMPILED.unlink(missing_ok=True)
