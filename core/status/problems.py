@@ -47,7 +47,7 @@ LIMIT_SECONDS: Final = 24 * 3600.0
 LEAST_SUCCESS: Final = 0.95
 """Of the jobs of workspace repositories."""
 JOBS_BEHIND_SECONDS: Final = 180.0
-"""A quiet queue is read once a minute."""
+"""A quiet queue is read every two minutes."""
 _ANNOUNCING_SECONDS: Final = 10.0
 _OUTBOX_SECONDS: Final = 15.0
 

@@ -41,9 +41,9 @@ from priorityd.daemon.liveness import Liveness
 log = structlog.stdlib.get_logger()
 
 POLL_SECONDS: Final = 4.0
-QUIET_POLL_SECONDS: Final = 60.0
+QUIET_POLL_SECONDS: Final = 120.0
 """While no job ends or waits. Jobs that end then are counted later, but none is missed."""
-OFF_POLL_SECONDS: Final = 60.0
+OFF_POLL_SECONDS: Final = 120.0
 """While there is nothing to read; the table may be added, or its indexes built, at any time."""
 SHARE: Final = 0.01
 """The most of the database's time that polls may take: a long queue is polled less often."""

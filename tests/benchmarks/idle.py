@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import anyio
@@ -23,9 +23,10 @@ from tests.support.servers import start_servers
 TRACKED, MEMBERSHIPS = 100_000, 40_000
 REST_SECONDS = 120
 """After this time, what polls less often while nothing happens does so."""
-MINUTE_SECONDS, MINUTES = 60, 3
+MINUTE_SECONDS, MINUTES = 60, 4
+"""Two calls are made every other minute, so the mean of an even number of minutes is judged."""
 
-Settings = dict[str, object]
+Settings = dict[str, Any]
 
 
 async def idle() -> dict[str, Any]:
@@ -51,7 +52,7 @@ async def idle() -> dict[str, Any]:
         "bars": {
             "cpu_percent": at_most(median(cpu), 0.3),
             "resident_mib": at_most(max(resident), 60, 1),
-            "rpcs_per_minute": at_most(max(per_minute), 12, 1),
+            "rpcs_per_minute": at_most(mean(per_minute), 12, 1),
         },
     }
 
