@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from tests.support.daemon_process import environment
 
@@ -21,7 +22,10 @@ sys.exit(run.run_daemon_command())
 
 
 def test_a_bug_is_one_line_of_json_without_the_key() -> None:
-    settings = {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SERVICE_ROLE_KEY": "very-secret"}
+    settings: dict[str, Any] = {
+        "SUPABASE_URL": "http://127.0.0.1:9",
+        "SUPABASE_SERVICE_ROLE_KEY": "very-secret",
+    }
     done = subprocess.run(
         [sys.executable, "-c", _RUN], env=environment(**settings), capture_output=True, text=True
     )

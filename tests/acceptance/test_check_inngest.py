@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -126,7 +127,7 @@ async def test_an_inngest_that_is_away_is_said_to_be(inngest: Inngest) -> None:
 
 
 async def test_without_settings_for_inngest_nothing_is_said_of_it(inngest: Inngest) -> None:
-    settings = {"INNGEST_EVENT_KEY": "", "INNGEST_SIGNING_KEY": "", "INNGEST_BASE_URL": ""}
+    settings: dict[str, Any] = {"INNGEST_EVENT_KEY": "", "INNGEST_SIGNING_KEY": "", "INNGEST_BASE_URL": ""}
     _, findings = await inngest.check(**settings)
     assert not [step for step in findings if "Inngest" in step or step == "run priority"]
 

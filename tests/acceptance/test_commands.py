@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -252,7 +253,7 @@ async def test_rollback_asks_for_yes_and_takes_everything_back(stack: Stack) -> 
 
 
 async def test_unreachable_is_69_for_every_command() -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "SUPABASE_URL": f"http://127.0.0.1:{free_port()}",
         "SUPABASE_SECRET_KEY": "sb_secret_not_shown",
     }

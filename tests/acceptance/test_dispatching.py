@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,7 @@ class Inngest:
     event_key: str
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         return {"INNGEST_EVENT_KEY": self.event_key, "INNGEST_EVENT_API_BASE_URL": self.url}
 
     async def fail(self, **faults: object) -> None:
@@ -118,7 +119,7 @@ async def counted(daemon: Daemon, event: str, sent: int) -> bool:
 
 
 async def test_syncing_and_announcing_can_be_switched_off(stack: Stack, inngest: Inngest) -> None:
-    no_sync = {"PRIORITYD_SYNC_NEW_WORKSPACE_REPOSITORIES": "false"}
+    no_sync: dict[str, Any] = {"PRIORITYD_SYNC_NEW_WORKSPACE_REPOSITORIES": "false"}
     async with stack.daemon(**inngest.settings | no_sync):
         repository = stack.app.repository()
         stack.app.add(stack.app.workspace(), repository)
@@ -234,7 +235,7 @@ async def test_killed_at_any_moment_every_change_is_announced_exactly_once(
     workspace = stack.app.workspace()
     for _ in range(kills):
         async with stack.daemon(ready=False, **settings) as daemon:
-            await eventually(lambda daemon=daemon: daemon.logged("dispatch_started"))  # type: ignore[misc]
+            await eventually(partial(daemon.logged, "dispatch_started"))
             moment = anyio.current_time() + dice.uniform(0.0, 2.0)
             for _ in range(changes // kills // chunk):
                 stack.app.add(workspace, *waiting[:chunk])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from priorityd.core import __version__
 from tests.support.daemon_process import (
     eventually,
@@ -23,7 +25,7 @@ async def test_health_tells_alive_from_ready_while_supabase_is_down() -> None:
     nowhere = {"SUPABASE_URL": f"http://127.0.0.1:{free_port()}", "SUPABASE_SERVICE_ROLE_KEY": "a-key"}
     async with start_daemon(ready=False, **nowhere) as daemon:
         await eventually(lambda: daemon.answers("/livez", 200))
-        settings = {**nowhere, "PRIORITYD_HTTP_PORT": daemon.port}
+        settings: dict[str, Any] = {**nowhere, "PRIORITYD_HTTP_PORT": daemon.port}
         assert await priorityd("health", **settings) == (0, "", "")
         code, _, err = await priorityd("health", "--ready", **settings)
         assert code == 1

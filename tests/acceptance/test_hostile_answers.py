@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -33,7 +34,7 @@ def http(status: str, body: bytes, *headers: str, length: int | None = None) -> 
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-NOTHING_DONE = dict.fromkeys(
+NOTHING_DONE: dict[str, Any] = dict.fromkeys(
     ["examined", "workspace_repos", "tracked_only_repos", "untracked", "changed"], 0
 ) | {"changes": [], "locked": []}
 JSON = "Content-Type: application/json"
@@ -99,7 +100,7 @@ async def test_whatever_answers_the_change_is_applied_when_supabase_does(
     app = stack.app
     workspace = app.workspace()
     async with serve_proxy(urlsplit(stack.server.url).port or 0) as proxy:
-        settings = {"SUPABASE_URL": f"http://127.0.0.1:{proxy.port}", **NO_TIMER}
+        settings: dict[str, Any] = {"SUPABASE_URL": f"http://127.0.0.1:{proxy.port}", **NO_TIMER}
         async with stack.daemon(**settings) as daemon:
             before = psutil.Process(daemon.process.pid).memory_info().rss
             for name in answers:

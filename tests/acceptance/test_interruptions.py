@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import anyio
 import psycopg
@@ -25,7 +26,10 @@ async def test_survives_a_restart_of_postgresql() -> None:
             app = Application(connection)
             workspace, repositories = app.workspace(), app.repositories(3)
         async with start_servers(postgres.url()) as server:
-            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            settings: dict[str, Any] = {
+                "SUPABASE_URL": server.url,
+                "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+            }
             async with start_daemon(**settings, PRIORITYD_SWEEP_INTERVAL_SECONDS=0.5) as daemon:
                 await anyio.to_thread.run_sync(postgres.stop)
                 await eventually(lambda: daemon.logged("sweep_failed"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,13 +14,8 @@ from priorityd.core.errors import ExitCode, PermanentError
 from priorityd.core.jobs.events import Job
 from priorityd.daemon.database.store import Store, open_store
 from priorityd.daemon.inngest.sender import open_event_sender
-from priorityd.daemon.jobs.direct_queue import (
-    LOOK_UP_PAGE_SIZE,
-    DirectQueue,
-    JobsNotSentError,
-    QueueResult,
-    open_job_queue,
-)
+from priorityd.daemon.jobs.direct_queue import LOOK_UP_PAGE_SIZE, DirectQueue, open_job_queue
+from priorityd.daemon.jobs.queueing import JobsNotSentError, QueueResult
 from priorityd.daemon.settings import Settings
 from tests.support.daemon_process import eventually, free_port
 from tests.support.event_api import EventApi, Faults, serve_event_api
@@ -64,7 +60,7 @@ async def watched_queue(
         open_event_sender(chosen) as sender,
     ):
         watched = WatchedStore(store, before)
-        yield DirectQueue(watched, sender), watched
+        yield DirectQueue(watched, sender), watched  # type: ignore[arg-type]
 
 
 async def synced(stack: Stack) -> None:
@@ -75,8 +71,8 @@ def jobs(repositories: Sequence[UUID], **data: object) -> list[Job]:
     return [Job("recent-prs", key, None, data) for key in repositories]
 
 
-def ids(events: Sequence[dict[str, object]]) -> list[UUID]:
-    return [UUID(event["data"]["repositoryId"]) for event in events]  # type: ignore[index]
+def ids(events: Sequence[dict[str, Any]]) -> list[UUID]:
+    return [UUID(event["data"]["repositoryId"]) for event in events]
 
 
 async def test_one_job_carries_its_repositorys_priority(stack: Stack, inngest: StandIn) -> None:

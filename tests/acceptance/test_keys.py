@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def write_key(secrets: Path, key: str, name: str = "SUPABASE_SECRET_KEY") -> Non
 
 @asynccontextmanager
 async def daemon_with_file(url: str, secrets: Path, *, ready: bool = True) -> AsyncIterator[Daemon]:
-    settings = {"SUPABASE_URL": url, "PRIORITYD_SECRETS_DIR": secrets}
+    settings: dict[str, Any] = {"SUPABASE_URL": url, "PRIORITYD_SECRETS_DIR": secrets}
     async with start_daemon(ready=ready, **settings, **NO_TIMER) as daemon:
         yield daemon
 
@@ -46,7 +47,10 @@ async def follows_changes(app: Application) -> None:
 
 
 async def test_a_secret_key_serves_for_calls_and_for_the_stream(stack: Stack) -> None:
-    settings = {"SUPABASE_URL": stack.server.url, "SUPABASE_SECRET_KEY": stack.server.secret_key}
+    settings: dict[str, Any] = {
+        "SUPABASE_URL": stack.server.url,
+        "SUPABASE_SECRET_KEY": stack.server.secret_key,
+    }
     async with start_daemon(**settings, **NO_TIMER) as daemon:
         await follows_changes(stack.app)
         assert stack.server.secret_key not in str(daemon.logs)

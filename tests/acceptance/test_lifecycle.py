@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,10 @@ async def test_the_anonymous_key_is_not_enough(stack: Stack) -> None:
 
 async def test_waits_for_a_supabase_that_is_down_and_recovers_by_itself(database: Database) -> None:
     port, keys = free_port(), Keys.create()
-    settings = {"SUPABASE_URL": f"http://127.0.0.1:{port}", "SUPABASE_SECRET_KEY": keys.service_role}
+    settings: dict[str, Any] = {
+        "SUPABASE_URL": f"http://127.0.0.1:{port}",
+        "SUPABASE_SECRET_KEY": keys.service_role,
+    }
     async with start_daemon(ready=False, **settings) as daemon:
         await eventually(lambda: daemon.logged("start_delayed"))
         assert await daemon.answers("/livez", 200)
@@ -137,7 +141,10 @@ async def test_migrations_missing_for_a_minute_end_with_76_naming_the_command(
     for name in ("roles", "application"):
         empty_database.connect().execute(schema_sql(name))
     async with start_servers(empty_database.url) as server:
-        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        settings: dict[str, Any] = {
+            "SUPABASE_URL": server.url,
+            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+        }
         async with start_daemon(ready=False, **settings) as daemon:
             assert await daemon.process.wait() == 76
     assert APPLY_MIGRATIONS in daemon.logged("fatal")[0]["error"]

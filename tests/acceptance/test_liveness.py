@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -20,7 +21,7 @@ async def test_a_blocked_event_loop_is_neither_alive_nor_feeds_the_watchdog(
 ) -> None:
     fifo, address = tmp_path / "until", str(tmp_path / "notify")
     os.mkfifo(fifo)
-    settings = {
+    settings: dict[str, Any] = {
         "NOTIFY_SOCKET": address,
         "WATCHDOG_USEC": int(WATCHDOG_SECONDS * 1_000_000),
         "BLOCK_UNTIL": fifo,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ async def test_on_a_standby_priorities_wait_and_commands_say_so(pair: Pair) -> N
         app.add(app.workspace(), repository)
     pair.demote()
     async with start_servers(pair.postgres.url()) as server:
-        settings: dict[str, object] = {
+        settings: dict[str, Any] = {
             "SUPABASE_URL": server.url,
             "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
         }

@@ -34,7 +34,7 @@ async def inngest() -> AsyncIterator[StandIn]:
         yield StandIn(url, api)
 
 
-def releasing(inngest: StandIn) -> dict[str, object]:
+def releasing(inngest: StandIn) -> dict[str, Any]:
     return {
         "INNGEST_EVENT_API_BASE_URL": inngest.url,
         "INNGEST_EVENT_KEY": EVENT_KEY,

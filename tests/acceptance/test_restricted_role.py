@@ -37,7 +37,7 @@ def role(database: Database) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(stack: Stack, role: str) -> dict[str, object]:
+def settings(stack: Stack, role: str) -> dict[str, Any]:
     """What the manual says to set."""
     claims = {"role": role, "iat": int(time.time()), "exp": int(time.time()) + 3600}
     return {
@@ -46,7 +46,7 @@ def settings(stack: Stack, role: str) -> dict[str, object]:
     }
 
 
-async def test_the_daemon_works_as_that_role(stack: Stack, settings: dict[str, object]) -> None:
+async def test_the_daemon_works_as_that_role(stack: Stack, settings: dict[str, Any]) -> None:
     app = stack.app
     workspace, (first, second) = app.workspace(), app.repositories(2)
     async with stack.daemon(**NO_TIMER, **settings) as daemon:
@@ -64,10 +64,11 @@ async def test_the_daemon_works_as_that_role(stack: Stack, settings: dict[str, o
         assert await daemon.stop() == 0
 
 
-async def test_every_command_works_as_that_role(stack: Stack, settings: dict[str, object]) -> None:
+async def test_every_command_works_as_that_role(stack: Stack, settings: dict[str, Any]) -> None:
     app = stack.app
-    workspace, repository = app.workspace(), str(app.repository())
-    app.add(workspace, repository)
+    workspace, added = app.workspace(), app.repository()
+    app.add(workspace, added)
+    repository = str(added)
     for arguments in (
         ["sync", "--dry-run", "--repository", repository],
         ["sync"],
@@ -85,7 +86,7 @@ async def test_every_command_works_as_that_role(stack: Stack, settings: dict[str
 
 
 async def test_a_policy_that_hides_memberships_downgrades_nothing_and_is_named(
-    stack: Stack, settings: dict[str, object]
+    stack: Stack, settings: dict[str, Any]
 ) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
@@ -105,7 +106,7 @@ async def test_a_policy_that_hides_memberships_downgrades_nothing_and_is_named(
 
 
 async def test_without_a_gateway_key_the_gateway_refuses_its_token(
-    stack: Stack, settings: dict[str, object]
+    stack: Stack, settings: dict[str, Any]
 ) -> None:
     code, _, err = await stack.priorityd("status", **{**settings, "PRIORITYD_GATEWAY_KEY": ""})
     assert code == 77
@@ -271,6 +272,9 @@ async def test_the_manuals_way_to_make_the_token_works(stack: Stack, role: str, 
     assert stack.server.keys.secret not in done.stdout.decode()
     token = (tmp_path / "key").read_text()
     assert (tmp_path / "key").stat().st_mode & 0o077 == 0
-    settings = {"SUPABASE_SERVICE_ROLE_KEY": token, "PRIORITYD_GATEWAY_KEY": stack.server.anon_key}
+    settings: dict[str, Any] = {
+        "SUPABASE_SERVICE_ROLE_KEY": token,
+        "PRIORITYD_GATEWAY_KEY": stack.server.anon_key,
+    }
     code, _, err = await stack.priorityd("status", **settings)
     assert (code, err) == (0, "")

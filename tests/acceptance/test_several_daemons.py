@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +15,7 @@ from tests.support.daemon_process import Daemon, eventually
 from tests.support.stack import NO_TIMER, Stack
 from tests.support.troubles import heal, poison
 
-OFTEN = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 0.5}
+OFTEN: dict[str, Any] = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 0.5}
 
 
 async def periodic_sweeps(daemon: Daemon) -> float:
@@ -99,7 +100,7 @@ async def test_one_whose_event_loop_stands_still_does_not_say_that_it_leads(
     fifos = [tmp_path / name for name in ("first", "second")]
     for fifo in fifos:
         os.mkfifo(fifo)
-    settings: list[dict[str, object]] = [
+    settings: list[dict[str, Any]] = [
         OFTEN | {"module": "tests.support.blockable_daemon", "BLOCK_UNTIL": fifo} for fifo in fifos
     ]
     async with stack.daemon(**settings[0]) as first, stack.daemon(**settings[1]) as second:

@@ -94,7 +94,8 @@ def main() -> None:
     elif arguments.name == "scale":
         run = partial(scale, arguments.rows)
     elif arguments.name in ("resync", "sweep"):
-        run = partial(run, Sizes(arguments.tracked, arguments.tracked * 3 // 10))
+        compare = resync if arguments.name == "resync" else sweep
+        run = partial(compare, Sizes(arguments.tracked, arguments.tracked * 3 // 10))
     print(json.dumps({"benchmark": arguments.name, **anyio.run(run)}))
 
 

@@ -39,7 +39,7 @@ _LONGEST_SECONDS = 900
 _LAST_RECORD = "select last_value - (not is_called)::integer from repository_priority_changes_id_seq"
 _CAUGHT_UP = "select coalesce(bool_and(confirmed_flush_lsn >= %s::pg_lsn), true) from pg_replication_slots"
 
-Settings = dict[str, object]
+Settings = dict[str, Any]
 Seconds = dict[str, list[float]]
 Line = Callable[[], Awaitable[str]]
 
@@ -52,7 +52,10 @@ async def burst(memberships: int = MEMBERSHIPS, tracked: int = TRACKED, rounds: 
         app.connection.execute(REQUESTS.encode())
         tidy(app)
         async with start_servers(url, settings=UNMETERED) as server:
-            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            settings: dict[str, Any] = {
+                "SUPABASE_URL": server.url,
+                "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+            }
             measured = await _compare(changes, settings, rounds)
             per_event = await _per_event(changes, settings)
     return {

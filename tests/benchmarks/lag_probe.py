@@ -40,5 +40,5 @@ async def _run_watched(settings: Settings) -> ExitCode:
 
 
 if __name__ == "__main__":
-    importlib.import_module("priorityd.daemon.cli.run").run_daemon = _run_watched
+    importlib.import_module("priorityd.daemon.cli.run").run_daemon = _run_watched  # type: ignore[attr-defined]
     main()

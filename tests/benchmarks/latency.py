@@ -109,7 +109,7 @@ async def latency() -> dict[str, Any]:
 
 
 @contextmanager
-def _bare_client(settings: dict[str, str]) -> Iterator[Bare]:
+def _bare_client(settings: dict[str, Any]) -> Iterator[Bare]:
     command = [sys.executable, "-m", "tests.benchmarks.latency_floor"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(**settings), text=True) as process:
         bare = Bare(process)
@@ -123,7 +123,7 @@ def _bare_client(settings: dict[str, str]) -> Iterator[Bare]:
 
 
 @asynccontextmanager
-async def _both(settings: dict[str, str], *, bare_is_first: bool) -> AsyncIterator[tuple[int, Bare]]:
+async def _both(settings: dict[str, Any], *, bare_is_first: bool) -> AsyncIterator[tuple[int, Bare]]:
     """The daemon and the bare client. They take turns in receiving a change first."""
     async with AsyncExitStack() as opened:
         if not bare_is_first:

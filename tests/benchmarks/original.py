@@ -92,10 +92,10 @@ async def _compare(app: Application, store: Store, sizes: Sizes, rounds: int, *,
 
 async def _original(store: Store) -> None:
     """One after the other, as in the original."""
-    ids = await store.call(object, "original_workspace_repositories")
+    ids = await store.call(list[str], "original_workspace_repositories")
     await store.call(object, "original_mark_high", p_ids=ids)
     for each in ids:
         count = await store.call(object, "original_count", p_id=each)
         await store.call(object, "original_set_count", p_id=each, p_count=count)
-    others = await store.call(object, "original_tracked_only", p_ids=ids)
+    others = await store.call(list[str], "original_tracked_only", p_ids=ids)
     await store.call(object, "original_downgrade", p_ids=others)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -33,7 +33,7 @@ LATENCIES_SECONDS = (0.0, 0.2)
 """The latency of each request: none, as on one machine, and one that is likely across the internet."""
 ROUNDS = 11
 
-Settings = dict[str, object]
+Settings = dict[str, Any]
 Json = dict[str, Any]
 
 
@@ -140,8 +140,13 @@ def _own_work(events: Sequence[Json]) -> Json:
         "building events": _timed(
             lambda: built.extend(job_event(job, found[job.repository_id], "") for job in jobs)
         ),
-        "ordering events": _timed(lambda: [order.add(event, urgent=True) for event in built]),
+        "ordering events": _timed(lambda: _add_all(order, built)),
     }
+
+
+def _add_all(order: SendOrder, events: Iterable[OutgoingEvent]) -> None:
+    for event in events:
+        order.add(event, urgent=True)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -59,7 +59,7 @@ async def _by_a_daemon(url: str, app: Application, released: int) -> Json:
     """The whole path of jobs to the stand-in for Inngest, which runs in this process, as does the sandbox."""
     api = EventApi()
     async with serve_event_api(api) as events_url, start_servers(url) as server:
-        settings = {
+        settings: dict[str, Any] = {
             "SUPABASE_URL": server.url,
             "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
             "INNGEST_EVENT_KEY": EVENT_KEY,

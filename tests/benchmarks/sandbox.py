@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 
@@ -18,7 +19,7 @@ from tests.support.servers import start_servers
 
 
 @contextmanager
-def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
+def sandbox_process(database_url: str) -> Iterator[dict[str, Any]]:
     """Run it for the length of the block; yields the settings for a daemon."""
     command = [sys.executable, "-m", "tests.benchmarks.sandbox", database_url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -32,7 +33,10 @@ def sandbox_process(database_url: str) -> Iterator[dict[str, str]]:
 
 async def _main(database_url: str) -> None:
     async with start_servers(database_url, settings=UNMETERED) as server:
-        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        settings: dict[str, Any] = {
+            "SUPABASE_URL": server.url,
+            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+        }
         print(json.dumps(settings), flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)
 

@@ -264,7 +264,10 @@ async def _live(found: _Measures, app: Application, url: str) -> None:
 @asynccontextmanager
 async def _daemon(url: str) -> AsyncIterator[int]:
     async with start_servers(url) as server:
-        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        settings: dict[str, Any] = {
+            "SUPABASE_URL": server.url,
+            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+        }
         async with start_daemon(ready=False, **settings) as daemon:
             await eventually(lambda: daemon.answers("/readyz", 200), _LONGEST_SECONDS)
             await eventually(daemon.settled, _LONGEST_SECONDS)

@@ -37,7 +37,7 @@ async def soak(seconds: float = SECONDS) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory, application() as (url, app):
         lag_file = Path(directory) / "lags"
         with sandbox_process(url) as settings:
-            probe = {"module": "tests.benchmarks.lag_probe", "LAG_FILE": lag_file}
+            probe: dict[str, Any] = {"module": "tests.benchmarks.lag_probe", "LAG_FILE": lag_file}
             async with start_daemon(**settings, **probe) as daemon:
                 used = cpu_seconds(daemon.process.pid)
                 samples, changes = await _load(app, daemon, seconds)

@@ -35,7 +35,7 @@ async def start() -> dict[str, Any]:
 
 
 def _start() -> dict[str, Any]:
-    floors, helps, ready = [], [], []
+    floors, helps, ready = list[float](), list[float](), list[float]()
     with application() as (url, app):
         app.add(app.workspace(), *app.repositories(REPOSITORIES)[: REPOSITORIES // 2])
         with sandbox_process(url) as settings:

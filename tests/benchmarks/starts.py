@@ -82,7 +82,7 @@ async def starts(seconds: float) -> Json:
     with application() as (url, app):
         api = EventApi()
         async with serve_event_api(api) as events_url, start_servers(url) as server:
-            settings = {
+            settings: dict[str, Any] = {
                 "SUPABASE_URL": server.url,
                 "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
                 "INNGEST_EVENT_KEY": EVENT_KEY,

@@ -66,7 +66,10 @@ async def telemetry() -> dict[str, Any]:
         with _jobs(url, repositories):
             first, polls = await anyio.to_thread.run_sync(_polls, app)
             async with start_servers(url) as server:
-                settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+                settings: dict[str, Any] = {
+                    "SUPABASE_URL": server.url,
+                    "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+                }
                 async with start_daemon(**settings) as daemon:
                     await anyio.sleep(2 * POLL_SECONDS + 1)
                     size, scrapes = await anyio.to_thread.run_sync(_scrapes, daemon.port)

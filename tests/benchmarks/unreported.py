@@ -71,7 +71,7 @@ class _Run:
         return self._waits
 
     def _queue(self, repository: UUID) -> dict[str, tuple[str, int]]:
-        jobs = {}
+        jobs: dict[str, tuple[str, int]] = {}
         for job_type in (NONE, SOME):
             wanted = json.dumps([{"repository_id": str(repository)}] * JOBS)
             queued = self._call("queue_repository_jobs(%s, %s)", wanted, job_type)["jobs"]

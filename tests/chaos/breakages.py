@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import psutil
@@ -23,24 +23,28 @@ from tests.chaos.world import World
 from tests.support.faults import misbehave
 from tests.support.proxy import Mode
 
+Breakage = Callable[[World], AbstractAsyncContextManager[None]]
+
 _LOCKED_ROWS: Final = 30
 _EXTRA_PLACE: Final = 1000
 _CRASH_SECONDS: Final = 30
 _FLAP_SECONDS: Final = (0.3, 3.0)
-WRONG_SECRET: Final = {"status": 401, "sqlstate": "PGRST301", "message": "No suitable key or wrong key type"}
+WRONG_SECRET: Final[dict[str, Any]] = {
+    "status": 401,
+    "sqlstate": "PGRST301",
+    "message": "No suitable key or wrong key type",
+}
 
 
 @asynccontextmanager
-async def misbehaving(world: World, path: str, **parameters: object) -> AsyncIterator[None]:
+async def misbehaving(world: World, path: str, **parameters: Any) -> AsyncIterator[None]:
     """The server does something bad once."""
     misbehave(world.server, path, **parameters)
     yield
 
 
 @asynccontextmanager
-async def hooked(
-    world: World, path: str, *, close: bool = False, **parameters: object
-) -> AsyncIterator[None]:
+async def hooked(world: World, path: str, *, close: bool = False, **parameters: Any) -> AsyncIterator[None]:
     """The server misbehaves all the time; with `close`, its sockets are closed first, so that it matters."""
     misbehave(world.server, path, **parameters, seconds=3600)
     if close:
@@ -59,7 +63,10 @@ async def key_flapping(world: World) -> AsyncIterator[None]:
 
 
 async def _flap_key(world: World) -> None:
-    refusals = (gateway_refuses, partial(hooked, path="rest/fail", **WRONG_SECRET))
+    refusals: tuple[Breakage, ...] = (
+        gateway_refuses,
+        partial(hooked, path="rest/fail", **WRONG_SECRET),
+    )
     while True:
         async with world.chance.choice(refusals)(world):
             misbehave(world.server, "realtime/close", code=1001)

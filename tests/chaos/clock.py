@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 HOUR_SECONDS = 3600
 
@@ -36,7 +37,7 @@ class Clock:
         self._write()
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The environment that makes a process use this clock."""
         if LIBRARY is None:
             return {}

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from tests.chaos import alone, breakages, clock, floods, jobs
-from tests.chaos.breakages import answered, hooked, misbehaving, proxied, terminated
-from tests.chaos.world import World
-
-Breakage = Callable[[World], AbstractAsyncContextManager[None]]
+from tests.chaos.breakages import Breakage, answered, hooked, misbehaving, proxied, terminated
 
 _CONTENTION: Final = {"status": 500, "message": "try again"}
 _NO_FUNCTION: Final = {"status": 404, "sqlstate": "PGRST202", "message": "no function"}
@@ -29,7 +24,7 @@ class Fault:
     is_alone: bool = False
 
 
-def _rest(name: str, **parameters: object) -> Breakage:
+def _rest(name: str, **parameters: Any) -> Breakage:
     return partial(hooked, path="rest/fail", name=name, **parameters)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections import Counter
+from signal import SIGKILL, Signals
 from typing import Any, Final
 
 from tests.support.daemon_process import Daemon, start_daemon
@@ -23,7 +23,7 @@ class Fleet:
     itself, writes something that is not a log line, or logs an error that no fault accounts for.
     """
 
-    def __init__(self, settings: dict[str, object]) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
         self._expected_to_end: set[int] = set()
         self.running: dict[int, Daemon] = {}
@@ -57,10 +57,10 @@ class Fleet:
         daemon = self.running.get(place)
         if daemon is not None:
             self._expected_to_end.add(place)
-            self._signal(daemon, signal.SIGKILL)
+            self._signal(daemon, SIGKILL)
             await daemon.process.wait()
 
-    def signal(self, daemon: Daemon | None, number: signal.Signals) -> None:
+    def signal(self, daemon: Daemon | None, number: Signals) -> None:
         """Send a signal to this daemon, if it is still there."""
         if daemon is not None:
             self._signal(daemon, number)
@@ -84,7 +84,7 @@ class Fleet:
     async def _is_live(self, daemon: Daemon) -> bool:
         return bool((await _status(daemon)).get("listener", {}).get("state") == "live")
 
-    def _signal(self, daemon: Daemon, number: signal.Signals) -> None:
+    def _signal(self, daemon: Daemon, number: Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             daemon.process.send_signal(number)
 

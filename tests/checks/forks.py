@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anyio
 
-from tests.support.daemon_process import PYTHON
+from tests.support.programs import PYTHON
 from tests.support.repository import ROOT
 
 Answer = tuple[int, str, str]

@@ -8,13 +8,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import trustme
 
 _HOST = "127.0.0.1"
 _PIECE_BYTES = 65536
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
 Way = Callable[[str], int | bytes]
 """By a request's path: the port to which the connection is handed on, or what is answered."""
 
@@ -46,7 +48,7 @@ async def gateway(way: Way) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def projects_of(names: Mapping[str, int], directory: Path) -> AsyncIterator[dict[str, object]]:
+async def projects_of(names: Mapping[str, int], directory: Path) -> AsyncIterator[dict[str, Any]]:
     """The internet, with these names and no others, served with TLS by these ports; how to get there."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

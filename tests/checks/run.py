@@ -51,7 +51,7 @@ async def place_on(database: Database, directory: Path) -> AsyncIterator[Place]:
         stack = Stack(server, database, Application(database.connect(), database.world))
         workspace, repository = stack.app.workspace(), stack.app.repository()
         stack.app.add(workspace, repository)
-        settings: dict[str, object] = {**stack.settings, "PRIORITYD_HTTP_PORT": 0}
+        settings: dict[str, Any] = {**stack.settings, "PRIORITYD_HTTP_PORT": 0}
         right = {
             "SUPABASE_URL": server.url,
             "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
@@ -76,7 +76,7 @@ async def run_in(place: Place, situation: Situation, forks: Path) -> Row:
     if situation.fix == TYPED:
         await type_into_shell(place, finding["command"])
     else:
-        await _do(situation.fix, place)  # type: ignore[arg-type] - mypy does not see that it is not a word
+        await _do(situation.fix, place)
     code_after, after = await check(place, forks)
     if any(each["remedy"].startswith(_AGAIN) for each in after["findings"]):
         code_after, after = await check(place, forks)

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from tests.support.stack import Stack
 
-TYPED = "typed"
+TYPED: Final = "typed"
 Outcome = Literal["failed", "warning", "skipped"]
 
 

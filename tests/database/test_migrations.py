@@ -147,7 +147,8 @@ def test_a_file_of_another_form_is_refused(text: str, complaint: str) -> None:
 def test_an_empty_directory_gets_tables_then_functions() -> None:
     tables, functions = planned().new
     assert (tables.name, functions.name) == (TABLES_FILE, FUNCTIONS_FILE)
-    for file, kind in ((tables, "tables"), (functions, "functions")):
+    kinds: list[tuple[SqlFile, Kind]] = [(tables, "tables"), (functions, "functions")]
+    for file, kind in kinds:
         header, _, sql = file.text.partition("\n\n")
         assert f"-- priorityd migration set 7: {kind}" in header.splitlines()
         assert "1.2.0+local.3" in header

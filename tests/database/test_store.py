@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -224,7 +225,7 @@ SYNC_FIELDS = [
     "changes",
     "applied_at",
 ]
-GOOD_SYNC: dict[str, object] = dict.fromkeys(SYNC_FIELDS, 0) | {
+GOOD_SYNC: dict[str, Any] = dict.fromkeys(SYNC_FIELDS, 0) | {
     "changes": [],
     "applied_at": "2025-01-03T00:00:00+00:00",
 }
@@ -250,7 +251,7 @@ def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
         {"database_seconds": float("nan")},
     ],
 )
-def test_a_time_without_a_zone_and_a_number_that_is_none_are_refused(odd: dict[str, object]) -> None:
+def test_a_time_without_a_zone_and_a_number_that_is_none_are_refused(odd: dict[str, Any]) -> None:
     """Whoever computes with them later would fail."""
     with pytest.raises(ValidationError):
         read(SyncAnswer, GOOD_SYNC | odd)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -55,7 +56,7 @@ def container(image: Image, log: Path, *arguments: str, **settings: object) -> I
         yield process
 
 
-def logged(process: Running, event: str) -> list[dict[str, object]]:
+def logged(process: Running, event: str) -> list[dict[str, Any]]:
     lines = map(json.loads, process.log.read_text().splitlines())
     return [line for line in lines if line["event"] == event]
 

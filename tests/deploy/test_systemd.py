@@ -65,7 +65,7 @@ def releases(new_directory: Callable[[str], Path]) -> dict[str, Path]:
                 re.sub(r'__version__ = "(.*)"', r'__version__ = "\1.post1"', version.read_text())
             )
         made[name] = directory / name
-        build = [sys.executable, "-m", "build", "--wheel", "--outdir", made[name], source]
+        build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(made[name]), str(source)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         shutil.copytree(ROOT / "deploy", made[name] / "deploy")
     return made

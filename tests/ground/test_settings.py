@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 import pytest
@@ -41,7 +42,7 @@ def test_the_environment_wins_over_secret_files(tmp_path: Path, monkeypatch: pyt
 
 
 def test_each_secret_is_hidden() -> None:
-    keys = {
+    keys: dict[str, Any] = {
         name: f"{name}-0123"
         for name, field in Settings.model_fields.items()
         if "SecretStr" in str(field.annotation)

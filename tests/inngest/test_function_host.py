@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import anyio
 import pytest
 import websockets
+from websockets.typing import Subprotocol
 
 from priorityd.daemon.inngest.sync_function import REASONS_SHOWN
 from tests.support.connect_gateway import SIGNING_KEY, ConnectGateway, pb, serve_gateway
@@ -26,7 +28,7 @@ async def gateway() -> AsyncIterator[ConnectGateway]:
         yield gateway
 
 
-def settings(gateway: ConnectGateway) -> dict[str, object]:
+def settings(gateway: ConnectGateway) -> dict[str, Any]:
     return NO_TIMER | {"INNGEST_API_BASE_URL": gateway.url, "INNGEST_SIGNING_KEY": SIGNING_KEY}
 
 
@@ -149,6 +151,7 @@ async def test_a_repository_id_that_is_none_is_refused_for_good(
 ) -> None:
     async with stack.daemon(**settings(gateway)):
         await eventually(gateway.ready)
+        wrong: Any
         for wrong in ("no uuid", 17, [], ""):
             replies = await gateway.run_with_retries({"repositoryId": wrong})
             assert [(reply.status, reply.no_retry) for reply in replies] == [("ERROR", True)]
@@ -261,7 +264,7 @@ async def test_stopped_while_the_function_runs_it_says_so_to_inngest_and_ends(
 
 
 async def test_it_can_be_switched_off(stack: Stack, gateway: ConnectGateway) -> None:
-    off = {"PRIORITYD_HOST_SYNC_FUNCTION": "false"}
+    off: dict[str, Any] = {"PRIORITYD_HOST_SYNC_FUNCTION": "false"}
     async with stack.daemon(**settings(gateway) | off) as daemon:
         assert (await daemon.status())["sync_function"] == {"hosted": False}
         assert gateway.starts == 0
@@ -273,8 +276,8 @@ async def test_the_stand_in_refuses_what_the_gateway_refuses(gateway: ConnectGat
         kind=pb.GatewayMessageType.WORKER_CONNECT, payload=hello.SerializeToString()
     ).SerializeToString()
     url = gateway.url.replace("http", "ws") + "/v0/connect"
-    async with websockets.connect(url, subprotocols=["v0.connect.inngest.com"]) as socket:  # type: ignore[list-item]
-        greeting = pb.ConnectMessage.FromString(await socket.recv())  # type: ignore[arg-type]
+    async with websockets.connect(url, subprotocols=[Subprotocol("v0.connect.inngest.com")]) as socket:
+        greeting = pb.ConnectMessage.FromString(await socket.recv(decode=False))
         assert greeting.kind == pb.GatewayMessageType.GATEWAY_HELLO
         await socket.send(first)
         with pytest.raises(websockets.ConnectionClosed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -51,7 +51,7 @@ def test_the_events_that_we_send_get_what_their_priority_deserves(
 @pytest.mark.parametrize(
     "data", [{}, {"priority": None}, {"priority": True}, {"priority": ["high"]}, {"priority": {"score": 100}}]
 )
-def test_an_event_without_priority_is_no_error_and_gets_no_head_start(data: dict[str, object]) -> None:
+def test_an_event_without_priority_is_no_error_and_gets_no_head_start(data: dict[str, Any]) -> None:
     assert evaluate(run_priority_expression(), {"data": data}) == ("INT", 0)
 
 
@@ -76,7 +76,7 @@ def test_what_inngest_takes_is_cut_at_its_limits() -> None:
     assert head_start("nonsense(", {}) == 0
 
 
-def event_with(priority: Priority, form: PriorityForm) -> dict[str, object]:
+def event_with(priority: Priority, form: PriorityForm) -> dict[str, Any]:
     row = RepositoryPriority(priority, is_workspace_repo=priority == "high", workspace_count=1)
     return {"data": event_data(Job("reviews", uuid4()), row, form)}
 

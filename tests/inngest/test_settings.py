@@ -56,10 +56,10 @@ def test_the_sdk_is_told_what_it_would_have_read_itself(
     for variable, value in (keys | {"INNGEST_ENV": "branch-7"}).items():
         monkeypatch.setenv(variable, value)
     for values in itertools.product(*((None, *choices) for choices in VARIABLES.values())):
-        for variable, value in zip(VARIABLES, values, strict=True):
+        for variable, chosen in zip(VARIABLES, values, strict=True):
             monkeypatch.delenv(variable, raising=False)
-            if value is not None:
-                monkeypatch.setenv(variable, value)
+            if chosen is not None:
+                monkeypatch.setenv(variable, chosen)
         expected = facts(inngest.Inngest(app_id="app"))
         told = facts(make_client(load_settings()))
         # In development mode the SDK puts its own key in place of none, when it sends.

@@ -110,7 +110,7 @@ def test_the_callers_own_fields_are_untouched_and_not_changed_in_place() -> None
         ({"metadata": {"promoted": True}}, "metadata.promoted"),
     ],
 )
-def test_a_field_that_would_be_overwritten_is_refused_by_name(own: dict[str, object], named: str) -> None:
+def test_a_field_that_would_be_overwritten_is_refused_by_name(own: dict[str, Any], named: str) -> None:
     with pytest.raises(PermanentError, match=named):
         data_of(TRACKED_ONLY, **own)
 

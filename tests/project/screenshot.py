@@ -38,7 +38,7 @@ async def take(url: str) -> None:
 
 def main() -> None:
     """Run the sandbox, and end it with the picture."""
-    command = [Path(sys.executable).parent / "priorityd", "sandbox", "--port", "0", "--http-port", "0"]
+    command = [str(Path(sys.executable).parent / "priorityd"), "sandbox", "--port", "0", "--http-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
         assert sandbox.stdout is not None
         facts = json.loads(sandbox.stdout.readline())

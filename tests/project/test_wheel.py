@@ -53,7 +53,7 @@ def priorityd(wheel: Path) -> Iterator[Path]:
 @pytest.mark.wheel
 @pytest.mark.timeout(600)
 def test_the_wheel_runs_the_sandbox_with_the_daemon_and_the_commands(priorityd: Path, tmp_path: Path) -> None:
-    command = [priorityd, "sandbox", "--port", "0", "--http-port", "0", "--traffic", "0"]
+    command = [str(priorityd), "sandbox", "--port", "0", "--http-port", "0", "--traffic", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as sandbox:
         assert sandbox.stdout is not None
         try:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from priorityd.core.database.answers import PriorityUpdate, SyncAnswer
+from priorityd.core.database.answers import PriorityUpdate, RefusedRow, SyncAnswer
 from priorityd.core.errors import KeyRefusedError, PermanentError, TransientError
 from priorityd.core.repair.walk import walk
 
@@ -80,7 +80,8 @@ async def test_where_looking_takes_too_long_as_well_it_is_no_row_and_ends_the_wa
 
 
 async def test_a_row_that_takes_too_long_by_itself_is_left_and_the_walk_goes_on() -> None:
-    slow, left = PriorityUpdate(FIRST, FIRST, "medium", "high", True, 1, 0, "acme/slow"), []
+    slow = PriorityUpdate(FIRST, FIRST, "medium", "high", True, 1, 0, "acme/slow")
+    left: list[RefusedRow] = []
 
     async def make_page_right(after: UUID | None, limit: int) -> SyncAnswer:
         if after is None:

@@ -147,7 +147,7 @@ def add_membership(session: psycopg.Connection[object], note: str) -> None:
     )
 
 
-async def until_published(session: psycopg.Connection[object], client: Client) -> None:
+async def until_published(session: psycopg.Connection[Any], client: Client) -> None:
     """Until the server has sent or dropped everything that is committed; the session is in autocommit."""
     for _ in range(2):
         # Polls follow each other, so by the time of another one what this one took has been dealt with.
@@ -157,7 +157,7 @@ async def until_published(session: psycopg.Connection[object], client: Client) -
                 await client.sync()
 
 
-def _is_confirmed(session: psycopg.Connection[object]) -> bool:
+def _is_confirmed(session: psycopg.Connection[Any]) -> bool:
     """Whether the slot has moved beyond everything that was committed before."""
     statement = "select bool_and(confirmed_flush_lsn >= %s::pg_lsn) from pg_replication_slots"
     (end,) = session.execute("select pg_current_wal_lsn()").fetchone() or (None,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from priorityd.daemon.sandbox.live_view import LiveView
@@ -57,7 +59,7 @@ CHANGE = {
         ),
     ],
 )
-def test_names_come_first_and_the_id_last(event: dict[str, object], line: str) -> None:
+def test_names_come_first_and_the_id_last(event: dict[str, Any], line: str) -> None:
     view = LiveView()
     view.event(event)
     (shown,) = view._events

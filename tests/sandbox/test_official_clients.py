@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgrest.exceptions import APIError
-from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
+from realtime import (
+    AsyncRealtimeClient,
+    RealtimePostgresChangesListenEvent,
+    RealtimeSubscribeStates,
+)
 from supabase import acreate_client
 
 from priorityd.daemon.sandbox.keys import Keys
@@ -57,7 +61,7 @@ def change_a_membership(session: psycopg.Connection[Any]) -> str:
 
 
 async def test_python_calls_functions_and_understands_errors(supabase: AsyncClient) -> None:
-    snapshot = (await supabase.rpc("workspace_priority_snapshot").execute()).data
+    snapshot: Any = (await supabase.rpc("workspace_priority_snapshot").execute()).data
     assert snapshot["untracked"] == 0
     with pytest.raises(APIError) as missing:
         await supabase.rpc("no_such_function", {"a": 1}).execute()
@@ -79,7 +83,7 @@ async def test_python_subscribes_and_hears_of_every_change(supabase: AsyncClient
     events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
     channel = supabase.channel("wr")
     channel.on_postgres_changes(
-        "*",
+        RealtimePostgresChangesListenEvent.All,
         schema="public",
         table="workspace_repositories",
         callback=lambda p: events.put_nowait(("change", p)),

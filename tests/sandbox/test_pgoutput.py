@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -90,7 +90,7 @@ def test_what_is_no_message_is_an_error(message: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def log(request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+def log(request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A session with a logical slot on a table of text columns."""
     server = request.getfixturevalue("server")
     with server.database() as database, psycopg.connect(database.url, autocommit=True) as session:
@@ -107,7 +107,7 @@ _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 @given(text=st.one_of(st.none(), _TEXT), words=st.one_of(st.none(), st.lists(st.one_of(st.none(), _TEXT))))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_postgresql_logs_is_what_was_inserted(
-    text: str | None, words: list[str | None] | None, log: psycopg.Connection[tuple[object, ...]]
+    text: str | None, words: list[str | None] | None, log: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     statement = "insert into t (value, words) values (%s, %s) returning value, words::text"
     written = log.execute(statement, [text, words]).fetchone()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from postgrest.types import CountMethod
 from supabase import acreate_client
 
 from tests.support.daemon_process import PLAIN
@@ -237,10 +238,12 @@ async def test_the_python_client_works_with_it(sandbox: Servers) -> None:
 
 
 async def _use(table: AsyncRequestBuilder) -> None:
-    ids = [row["id"] for row in (await table.insert([{"slug": "a"}, {"slug": "b"}]).execute()).data]
-    chosen = table.select("slug", count="exact").in_("id", ids).order("slug", desc=True).limit(1)
+    inserted: Any = (await table.insert([{"slug": "a"}, {"slug": "b"}]).execute()).data
+    ids = [row["id"] for row in inserted]
+    chosen = table.select("slug", count=CountMethod.exact).in_("id", ids).order("slug", desc=True).limit(1)
     answer = await chosen.execute()
     assert (answer.data, answer.count) == ([{"slug": "b"}], 2)
-    assert (await table.update({"name": "A"}).eq("id", ids[0]).execute()).data[0]["name"] == "A"
+    updated: Any = (await table.update({"name": "A"}).eq("id", ids[0]).execute()).data
+    assert updated[0]["name"] == "A"
     assert (await table.select("name").eq("id", ids[0]).single().execute()).data == {"name": "A"}
     assert len((await table.delete().in_("id", ids).execute()).data) == 2

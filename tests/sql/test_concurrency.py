@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,7 +202,7 @@ def test_two_sessions_with_overlapping_sets_never_deadlock_and_lose_nothing(data
             own.resync(7)
 
     beside = Background(sweep_and_resync)
-    sessions = [Background(lambda seed=seed: change_and_sync(seed)) for seed in (1, 2)]
+    sessions = [Background(partial(change_and_sync, seed)) for seed in (1, 2)]
     for one in sessions:
         one.result()
     finished.set()

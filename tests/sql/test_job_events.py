@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from priorityd.core.database.answers import RepositoryPriority
-from priorityd.core.jobs.events import EVENT_NAMES, Job, JobType, job_event
+from priorityd.core.jobs.events import EVENT_NAMES, Job, job_event
 
 if TYPE_CHECKING:
+    from priorityd.core.vocabulary import JobType
     from tests.support.world import World
 
 

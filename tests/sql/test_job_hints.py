@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -294,8 +295,8 @@ def test_nothing_is_lost_however_releases_pause_and_others_end(database: Databas
             out += jobs
         return out
 
-    writers = [Background(lambda seed=seed: writing(seed)) for seed in range(4)]
-    others = [Background(lambda seed=seed: releasing(seed)) for seed in (20, 21)]
+    writers = [Background(partial(writing, seed)) for seed in range(4)]
+    others = [Background(partial(releasing, seed)) for seed in (20, 21)]
     changes = Background(changing)
     queued = [job for each in writers for job in each.result()]
     stop.set()

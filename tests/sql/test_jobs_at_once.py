@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from functools import partial
 from uuid import UUID, uuid4
 
 from tests.support.database import Database
@@ -84,12 +85,13 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
             mine_released += jobs
         return mine_released
 
-    intake = [Background(lambda seed=seed: queueing(seed)) for seed in range(3)]
-    others = [Background(changing), Background(cancelling)]
+    intake = [Background(partial(queueing, seed)) for seed in range(3)]
+    changes, cancels = Background(changing), Background(cancelling)
     releases = [Background(releasing) for _ in range(3)]
     queued = [job for each in intake for job in each.result()]
     stop.set()
-    _, cancelled = (each.result() for each in others)
+    changes.result()
+    cancelled = cancels.result()
     out = [job for each in releases for job in each.result()]
     out += released(world, 10_000, 10_000)
     assert len(out) == len(set(out))

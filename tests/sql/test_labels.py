@@ -25,7 +25,7 @@ SCHEMAS = {
 WITHOUT = Schema("create type level as enum ('high', 'medium', 'low')", "level default 'medium'")
 
 
-@pytest.fixture(params=SCHEMAS.values(), ids=SCHEMAS.keys())
+@pytest.fixture(params=list(SCHEMAS.values()), ids=list(SCHEMAS))
 def before(request: pytest.FixtureRequest, bare: World) -> World:
     """The application before the migrations."""
     request.param.create(bare.connection)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ def _refusal(world: World, file: Path) -> psycopg.Error | None:
 def test_a_hole_is_refused_with_words(bare: World, left_out: int) -> None:
     for file in FILES[:left_out]:
         run_file(bare.connection, file)
-    refused = []
+    refused: list[str] = []
     for file in FILES[left_out + 1 :]:
         before = fingerprint(bare) if not refused else []
         error = _refusal(bare, file)
@@ -194,7 +195,7 @@ def test_until_the_last_unit_has_come_the_database_is_at_the_older_set(bare: Wor
 
 def test_two_who_apply_it_at_once_wait_for_each_other(bare: World, empty_database: Database) -> None:
     appliers = [session(empty_database) for _ in range(3)]
-    running = [Background(lambda world=world: apply_migrations(world.connection)) for world in appliers]
+    running = [Background(partial(apply_migrations, world.connection)) for world in appliers]
     for each in running:
         each.result()
     use(bare)

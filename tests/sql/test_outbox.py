@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -197,9 +199,9 @@ def test_the_snapshot_tells_how_much_waits_and_for_how_long(outbox: World) -> No
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(
-    outbox: World, function: str, wrong: dict[str, object]
+    outbox: World, function: str, wrong: dict[str, Any]
 ) -> None:
-    right: dict[str, dict[str, object]] = {
+    right: dict[str, dict[str, Any]] = {
         "claim_priority_changes": {"p_daemon_id": ME},
         "return_priority_changes": {"p_daemon_id": ME, "p_ids": [1], "p_error": "x", "p_delay_seconds": 1},
         "poll_background_jobs": {"p_daemon_id": ME},

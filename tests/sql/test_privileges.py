@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations
@@ -20,7 +22,7 @@ OURS = """
 
 
 @pytest.fixture
-def stranger(world: World) -> World:
+def stranger(world: World) -> Iterator[World]:
     """A session whose role has no other rights than every role has."""
     world.execute("create role stranger_of_this_test")
     world.execute("grant stranger_of_this_test to current_user")
@@ -91,7 +93,7 @@ def test_other_roles_have_no_right_to_anything(stranger: World, role: str) -> No
 def test_callers_of_the_api_are_refused(database_of_all: Database, role: str, statement: str) -> None:
     with (
         database_of_all.connect(role) as caller,
-        pytest.raises(Exception, match="permission denied") as refused,
+        pytest.raises(psycopg.Error, match="permission denied") as refused,
     ):
         caller.execute(statement.encode())
     assert refused.value.sqlstate == "42501"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -184,9 +185,7 @@ class ReleaseOrder(RuleBasedStateMachine):
     @rule(in_flight=limits, limit=limits, daemons=st.integers(min_value=2, max_value=3))
     def release_at_the_same_time(self, in_flight: int, limit: int, daemons: int) -> None:
         sessions = [session(self.database) for _ in range(daemons)]
-        calls = [
-            Background(lambda each=each: self.until_not_busy(each, in_flight, limit)) for each in sessions
-        ]
+        calls = [Background(partial(self.until_not_busy, each, in_flight, limit)) for each in sessions]
         self.expect(in_flight, limit, [call.result() for call in calls])
         for each in sessions:
             each.connection.close()

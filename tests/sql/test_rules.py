@@ -6,6 +6,7 @@ import uuid
 from itertools import product
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from priorityd.core.priorities import TRIGGERS
@@ -257,8 +258,10 @@ def test_takes_ten_thousand_ids_in_one_call(world: World) -> None:
 @pytest.mark.parametrize("call", ["sync_workspace_priorities", "sweep_workspace_priorities"])
 @pytest.mark.parametrize("trigger", ["cron", "", None])
 def test_refuses_a_trigger_outside_the_vocabulary(world: World, call: str, trigger: str | None) -> None:
-    args = [[]] if call.startswith("sync") else []
-    with pytest.raises(Exception, match=r"p_trigger is .* must be one of: event, sweep, resync") as refused:
+    args: list[object] = [[]] if call.startswith("sync") else []
+    with pytest.raises(
+        psycopg.Error, match=r"p_trigger is .* must be one of: event, sweep, resync"
+    ) as refused:
         world.call(call, *args, p_trigger=trigger)
     assert refused.value.sqlstate == "22023"
 
@@ -270,7 +273,7 @@ def test_refuses_a_limit_out_of_range(world: World, limit: int | None) -> None:
         lambda: world.call("resync_workspace_priorities_page", None, limit),
         lambda: world.call("get_workspace_repository_ids", None, limit),
     ):
-        with pytest.raises(Exception, match=r"p_limit is .* must be between 1 and 100000") as refused:
+        with pytest.raises(psycopg.Error, match=r"p_limit is .* must be between 1 and 100000") as refused:
             call()
         assert refused.value.sqlstate == "22023"
 
@@ -321,6 +324,6 @@ def test_refuses_to_write_from_an_old_snapshot(world: World, database: Database)
     repository = world.tracked()
     other = database.connect(autocommit=False)
     other.execute("set transaction isolation level repeatable read")
-    with pytest.raises(Exception, match="READ COMMITTED") as refused:
+    with pytest.raises(psycopg.Error, match="READ COMMITTED") as refused:
         other.execute("select sync_workspace_priorities(array[%s])", [repository])
     assert refused.value.sqlstate == "25000"

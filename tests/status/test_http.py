@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -132,10 +133,14 @@ async def test_a_blocked_loop_is_not_alive_and_alive_again_afterwards() -> None:
 
 
 async def test_probes_are_answered_in_the_loop_that_owns_the_state() -> None:
-    here, threads = threading.get_ident(), set()
+    here, threads = threading.get_ident(), set[int]()
 
     def remembered(answer: Any) -> Callable[[], Any]:
-        return lambda: (threads.add(threading.get_ident()), answer)[1]
+        def read() -> Any:
+            threads.add(threading.get_ident())
+            return answer
+
+        return read
 
     probes = {
         "not_alive": remembered([]),
@@ -145,7 +150,7 @@ async def test_probes_are_answered_in_the_loop_that_owns_the_state() -> None:
     }
     async with serving(Metrics(), **probes) as url:
         answers = [
-            await in_thread(lambda path=path: get(url + path))
+            await in_thread(partial(get, url + path))
             for path in ("/", "/livez", "/readyz", "/status", "/metrics")
         ]
     assert [answer.status_code for answer in answers] == [200, 200, 503, 200, 200]
@@ -175,7 +180,7 @@ async def test_openmetrics_is_given_to_those_who_ask_for_it() -> None:
     assert as_openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert as_text.headers["content-type"].startswith("text/plain")
     assert as_openmetrics.text.endswith("# EOF\n")
-    families = list(openmetrics(as_openmetrics.text))
+    families = list(openmetrics(as_openmetrics.text))  # type: ignore[no-untyped-call]
     assert {family.name for family in families} == {
         family.name.removesuffix("_total") for family in plain(as_text.text)
     }

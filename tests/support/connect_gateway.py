@@ -31,7 +31,9 @@ from tests.support.event_api import serve_asgi
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic, about the SDK
-    from inngest.connect._internal import connect_pb2 as pb
+    from inngest.connect._internal import connect_pb2
+
+pb = connect_pb2
 
 SUBPROTOCOL = "v0.connect.inngest.com"
 SIGNING_KEY = "signkey-test-0123456789abcdef"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -33,7 +34,7 @@ class Parts:
         return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
 
 
-def make_parts(store: Store, url: str, key: str, **chosen: float) -> Parts:
+def make_parts(store: Store, url: str, key: str, **chosen: Any) -> Parts:
     """Those of one more daemon."""
     settings = Settings(supabase_url=url, supabase_key=key, **chosen)
     metrics = Metrics()

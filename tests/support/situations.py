@@ -33,7 +33,7 @@ from tests.support.reports import NOW, a_busy_hour, a_report
 from tests.support.servers import start_servers
 from tests.support.stack import Stack
 
-RARE_SWEEPS: Final = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 90}
+RARE_SWEEPS: Final[dict[str, Any]] = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 90}
 """While rows are tried again they are not among those that are refused."""
 
 REPOSITORIES: Final = tuple(
@@ -138,7 +138,10 @@ async def database_frozen(_: NewStack) -> AsyncIterator[Situation]:
             app = Application(connection)
             app.add(app.workspace(), *named(app, *REPOSITORIES[:10]))
         async with start_servers(postgres.url()) as server:
-            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            settings: dict[str, Any] = {
+                "SUPABASE_URL": server.url,
+                "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+            }
             async with start_daemon(**settings) as daemon:
                 await says(daemon, "All 10 workspace repositories are high.")
                 with _stopped(postgres):
@@ -249,7 +252,7 @@ async def lost_jobs(new_stack: NewStack) -> AsyncIterator[Situation]:
         app = stack.app
         ids = named(app, *REPOSITORIES)
         app.add(app.workspace(), *ids[:4])
-        settings = {
+        settings: dict[str, Any] = {
             "INNGEST_EVENT_API_BASE_URL": inngest,
             "INNGEST_EVENT_KEY": EVENT_KEY,
             "PRIORITYD_JOBS_IN_FLIGHT": 3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.faults import Faults
 from tests.support.servers import Servers, start_servers
 
 # So long that only the stream, or a sweep that it asked for, can be what put a row right.
-NO_TIMER = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}
+NO_TIMER: dict[str, Any] = {"PRIORITYD_SWEEP_INTERVAL_SECONDS": 3600}
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Stack:
     app: Application
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         return {"SUPABASE_URL": self.server.url, "SUPABASE_SERVICE_ROLE_KEY": self.server.service_role_key}
 
     def daemon(self, *, ready: bool = True, **settings: object) -> AbstractAsyncContextManager[Daemon]:

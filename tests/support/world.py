@@ -91,7 +91,7 @@ class World:
     # The project's functions.
 
     def call(self, function: str, *args: object, **named: object) -> Any:
-        parts = [sql.Placeholder()] * len(args)
+        parts: list[sql.Composable] = [sql.Placeholder()] * len(args)
         parts += [sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder()) for name in named]
         name = sql.Identifier(*function.split(".")) if "." in function else sql.Identifier("public", function)
         query = sql.SQL("select {}({})").format(name, sql.SQL(", ").join(parts))

@@ -132,7 +132,7 @@ def call(connection: Connection, function: str, arguments: dict[str, Json]) -> J
     parts = [
         sql.SQL("{} => (select x.value from jsonb_to_record(%s) as x (value {}))").format(
             sql.Identifier(name),
-            sql.SQL(types[name]),  # type: ignore[arg-type]
+            sql.SQL(types[name]),
         )
         for name in arguments
     ]

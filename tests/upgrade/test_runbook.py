@@ -71,7 +71,10 @@ async def test_rolled_out_used_and_rolled_back_everything_is_as_before(
     schema, before = fingerprint(world), rows(app)
 
     async with start_servers(empty_database.url) as server:
-        settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+        settings: dict[str, Any] = {
+            "SUPABASE_URL": server.url,
+            "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+        }
 
         async def type_steps(*names: str) -> None:
             for name in names:

@@ -131,7 +131,10 @@ async def under_load(seconds: float, daemons: int) -> dict[str, Any]:
                 connection.execute(schema_sql(name))
             apply_migrations(connection)
         async with start_servers(url) as server, AsyncExitStack() as running:
-            settings = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key}
+            settings: dict[str, Any] = {
+                "SUPABASE_URL": server.url,
+                "SUPABASE_SERVICE_ROLE_KEY": server.service_role_key,
+            }
             fleet = [
                 await running.enter_async_context(
                     start_daemon(**settings, PRIORITYD_SWEEP_INTERVAL_SECONDS=1)

@@ -56,7 +56,7 @@ class Place:
         return self.stack.app
 
     @property
-    def inngest_settings(self) -> dict[str, object]:
+    def inngest_settings(self) -> dict[str, Any]:
         return {
             "INNGEST_EVENT_API_BASE_URL": self.inngest_url,
             "INNGEST_EVENT_KEY": EVENT_KEY,

@@ -108,7 +108,7 @@ class _Source:
     async def serving(self) -> AsyncIterator[str]:
         """Its URL, for the length of the block."""
         async with serve(self._serve, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
     async def _serve(self, connection: ServerConnection) -> None:
         try:

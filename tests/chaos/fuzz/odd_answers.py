@@ -47,7 +47,8 @@ def _odd_error(chance: Chance) -> bytes:
     status = chance.choice(
         (300, 302, 400, 401, 403, 404, 405, 406, 408, 409, 425, 429, 500, 502, 503, 504, 599)
     )
-    code = chance.choice(("PGRST202", "57014", "40001", "P0001", "PT409", "", "x" * 300, 7, None, [], {}))
+    codes: list[Any] = ["PGRST202", "57014", "40001", "P0001", "PT409", "", "x" * 300, 7, None, [], {}]
+    code = chance.choice(codes)
     body = chance.choice(
         (
             json.dumps({"code": code, "message": value(chance), "details": value(chance)}),

@@ -29,7 +29,7 @@ Frame = str | bytes
 
 def change(repository_id: UUID) -> dict[str, Any]:
     """A real change frame: this repository joins a workspace."""
-    data = {
+    data: dict[str, Any] = {
         "schema": "public",
         "table": "workspace_repositories",
         "type": "INSERT",
