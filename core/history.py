@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from math import ceil, exp, log
 from typing import Final
 
-from priorityd.core.priorities import PRIORITIES, Priority
+from priorityd.core.priorities import Priority
 from priorityd.core.vocabulary import JobStatus
 
 MINUTES: Final = 60
+_KEPT: Final = timedelta(minutes=MINUTES)
 _RATIO: Final = 1.05
 _LEAST_SECONDS: Final = 0.001
 _MOST_SECONDS: Final = 86_400.0
@@ -58,13 +59,14 @@ def _class_of(seconds: float) -> int:
 
 @dataclass(slots=True)
 class Minute:
-    """What happened in the minute from `at` (UTC). `changes` counts rows by their new priority."""
+    """What happened in the minute from `at` (UTC). `changes` counts rows by their new priority.
+
+    `latencies` has none for a priority without any.
+    """
 
     at: datetime
     changes: Counter[Priority] = field(default_factory=Counter)
-    latencies: dict[Priority, Latencies] = field(
-        default_factory=lambda: {priority: Latencies() for priority in PRIORITIES}
-    )
+    latencies: dict[Priority, Latencies] = field(default_factory=dict)
     jobs: Counter[tuple[Priority, JobStatus]] = field(default_factory=Counter)
     job_inversions: int = 0
     drift_repaired: int = 0
@@ -81,7 +83,7 @@ class History:
         minute = self._minute(at)
         minute.changes[priority] += 1
         if latency_seconds is not None:
-            minute.latencies[priority].add(latency_seconds)
+            minute.latencies.setdefault(priority, Latencies()).add(latency_seconds)
 
     def add_jobs(self, at: datetime, priority: Priority, status: JobStatus, jobs: int) -> None:
         """So many jobs have ended."""
@@ -95,12 +97,17 @@ class History:
         """So many jobs have overtaken another."""
         self._minute(at).job_inversions += jobs
 
+    def eventful_minutes(self, now: datetime) -> list[Minute]:
+        """Those of the last `MINUTES` minutes in which anything happened, the oldest first."""
+        last = _minute_of(now)
+        return [minute for minute in self._minutes if last - _KEPT < minute.at <= last]
+
     def minutes(self, now: datetime) -> list[Minute]:
         """One for each of the last `MINUTES` minutes, the oldest first; quiet ones are empty."""
-        known = {minute.at: minute for minute in self._minutes}
-        last = _minute_of(now).timestamp()
-        starts = (datetime.fromtimestamp(last - 60 * ago, UTC) for ago in range(MINUTES - 1, -1, -1))
-        return [known.get(start) or Minute(start) for start in starts]
+        eventful = {minute.at: minute for minute in self.eventful_minutes(now)}
+        last = _minute_of(now)
+        starts = (last - timedelta(minutes=ago) for ago in range(MINUTES - 1, -1, -1))
+        return [eventful.get(start) or Minute(start) for start in starts]
 
     def _minute(self, at: datetime) -> Minute:
         start = _minute_of(at)

@@ -8,7 +8,9 @@ are for each read, so an answer that arrives byte by byte never meets one.
 
 from __future__ import annotations
 
+import ssl
 import zlib
+from functools import cache
 from typing import Any, Final
 
 import anyio
@@ -21,6 +23,12 @@ _PACKED: Final = ("gzip", "deflate")
 _OF_THE_WIRE: Final = ("content-encoding", "content-length", "transfer-encoding")
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """That of all clients: to read the certificate authorities takes some 50 ms, and each would do it."""
+    return httpx.create_ssl_context()
+
+
 class BoundedClient(httpx.AsyncClient):
     """See the module's docstring. `total_seconds` is for a request and its answer as a whole.
 
@@ -28,7 +36,7 @@ class BoundedClient(httpx.AsyncClient):
     """
 
     def __init__(self, *, total_seconds: float | None = None, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(verify=tls_context(), **options)
         self.headers["Accept-Encoding"] = ", ".join(_PACKED)
         self._total_seconds = total_seconds
 

@@ -28,6 +28,7 @@ pytest_plugins = [
     "tests.support.logs",
     "tests.support.parts",
     "tests.support.programs",
+    "tests.support.releases",
     "tests.support.stack",
     "tests.support.supabase_cli",
 ]

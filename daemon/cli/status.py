@@ -14,6 +14,7 @@ import httpx
 
 from priorityd.core.errors import ExitCode
 from priorityd.core.names import job_known_as, known_as, row_known_as
+from priorityd.daemon.bounded_client import tls_context
 from priorityd.daemon.cli.jobs import count_lines
 from priorityd.daemon.cli.output import print_json
 from priorityd.daemon.cli.own_daemon import stranger
@@ -45,7 +46,7 @@ async def _ask_daemon(settings: Settings) -> tuple[Facts | None, str]:
     """What the daemon says, or why there is none."""
     place = f"at {settings.http_host}:{settings.http_port}"
     try:
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=2, trust_env=False, verify=tls_context()) as client:
             response = await client.get(f"{settings.http_url}/status")
             if other := stranger(settings, response.headers.get("Server", "")):
                 return None, f"{other} answers {place}"

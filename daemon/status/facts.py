@@ -115,7 +115,7 @@ def _stream(sources: Sources, now: float) -> StreamFacts:
 
 
 def _repair(sources: Sources) -> RepairFacts:
-    sweeper, minutes = sources.sweeper, sources.history.minutes(utc_now())
+    sweeper, minutes = sources.sweeper, sources.history.eventful_minutes(utc_now())
     return RepairFacts(
         started=sources.resyncer.first_done_at is not None,
         sweeps=sweeper.has_succeeded,
@@ -170,7 +170,7 @@ def _inngest(sources: Sources, now: float) -> InngestFacts:
 
 def _jobs(sources: Sources) -> JobFacts:
     watcher, database_now = sources.job_watcher, sources.database_clock.now()
-    minutes = sources.history.minutes(utc_now())
+    minutes = sources.history.eventful_minutes(utc_now())
     latest = watcher.latest
     behind = (database_now - latest.counted_until).total_seconds() if database_now and latest else 0.0
     holder = latest.held_back_by if latest else None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from priorityd.core import __version__
 from priorityd.core.history import Latencies, Minute, merged
-from priorityd.core.priorities import PRIORITIES
+from priorityd.core.priorities import PRIORITIES, Priority
 from priorityd.core.status.facts import Facts
 from priorityd.core.status.health import Health
 from priorityd.core.status.outages import Outage
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from priorityd.daemon.inngest.function_host import FunctionHost
 
 MAX_PARKED_SHOWN: Final = 20
+_NO_LATENCY: Final = LatencyReport(count=0, p50_seconds=None, p95_seconds=None)
 
 
 def describe(sources: Sources, facts: Facts, health: Health) -> Report:
@@ -172,19 +172,25 @@ def _history(minutes: list[Minute], outages: list[Outage]) -> HistoryReport:
             MinuteReport(
                 at=minute.at,
                 changes={priority: minute.changes[priority] for priority in PRIORITIES},
-                latency={priority: _latency([minute.latencies[priority]]) for priority in PRIORITIES},
+                latency=_latencies([minute]),
             )
             for minute in minutes
         ],
         changes=sum(minute.changes.total() for minute in minutes),
-        latency={
-            priority: _latency(minute.latencies[priority] for minute in minutes) for priority in PRIORITIES
-        },
+        latency=_latencies(minutes),
         outages=outages,
     )
 
 
-def _latency(latencies: Iterable[Latencies]) -> LatencyReport:
+def _latencies(minutes: list[Minute]) -> dict[Priority, LatencyReport]:
+    known = {
+        priority: [minute.latencies[priority] for minute in minutes if priority in minute.latencies]
+        for priority in PRIORITIES
+    }
+    return {priority: _latency(each) if each else _NO_LATENCY for priority, each in known.items()}
+
+
+def _latency(latencies: list[Latencies]) -> LatencyReport:
     whole = merged(latencies)
     quantiles = (whole.quantile(0.5), whole.quantile(0.95))
     p50, p95 = (None if seconds is None else round(seconds, 4) for seconds in quantiles)

@@ -1,145 +1,20 @@
-"""The releaser on a real database behind the sandbox's REST surface, against the stand-in for Inngest."""
+"""The releaser: order, outages, and what is refused."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from uuid import UUID, uuid4
-
-import anyio
 import pytest
 from structlog.testing import capture_logs
 
 from priorityd.core.errors import PermanentError
-from priorityd.core.jobs.events import Job
-from priorityd.core.jobs.released import ReleaseLimits, event_id
-from priorityd.core.vocabulary import PriorityForm
+from priorityd.core.jobs.released import event_id
 from priorityd.daemon.cli.jobs import why_none_is_released
-from priorityd.daemon.database.store import open_store
-from priorityd.daemon.inngest.api import open_inngest_api
-from priorityd.daemon.inngest.sender import open_event_sender
-from priorityd.daemon.jobs.ordered_jobs import OrderedJobs
-from priorityd.daemon.jobs.ordered_queue import OrderedQueue, job_id
-from priorityd.daemon.jobs.releaser import Releaser
-from priorityd.daemon.liveness import Liveness
-from priorityd.daemon.metrics import PREFIX
-from priorityd.daemon.status.metrics import Metrics
-from tests.support.application import Application
 from tests.support.daemon_process import eventually
-from tests.support.database import Database
-from tests.support.event_api import SEEN_SECONDS, Faults
-from tests.support.faults import Faults as ServerFaults
+from tests.support.event_api import Faults
 from tests.support.faults import misbehave
-from tests.support.inngest import StandIn
-from tests.support.patience import PATIENCE_SECONDS
-from tests.support.servers import Servers, start_servers
-from tests.support.situations import named
+from tests.support.releases import Bench
 
 TO_WITHIN_SECONDS = 60
 """How exactly the database knows when a daemon last asked for jobs."""
-
-
-@dataclass
-class Bench:
-    """A database with an application, its REST surface, and Inngest's stand-in."""
-
-    server: Servers
-    app: Application
-    inngest: StandIn
-
-    @asynccontextmanager
-    async def releaser(
-        self,
-        in_flight: int = 100,
-        form: PriorityForm = "score",
-        leader: bool = False,
-        *,
-        asks: bool = False,
-        most_leases: int = 3,
-        runs: bool = True,
-    ) -> AsyncIterator[Releaser]:
-        """A releaser, which runs for the length of the block."""
-        self.metrics = Metrics()
-        async with (
-            open_store(self.server.url, self.server.service_role_key) as store,
-            open_event_sender(
-                self.inngest.settings(), max_attempts=1, timeout_seconds=PATIENCE_SECONDS
-            ) as sender,
-            open_inngest_api(self.inngest.settings()) as api,
-            anyio.create_task_group() as tasks,
-        ):
-            releaser = Releaser(
-                OrderedJobs(store, uuid4()),
-                sender,
-                api if asks else None,
-                limits=ReleaseLimits(in_flight, 86_400, 3600, most_leases),
-                form=form,
-                is_leader=lambda: leader,
-                metrics=self.metrics.releases,
-                liveness=Liveness(),
-            )
-            if runs:
-                tasks.start_soon(releaser.run)
-            yield releaser
-            tasks.cancel_scope.cancel()
-
-    async def queue(self, *repositories: UUID, **data: object) -> list[UUID]:
-        async with open_store(self.server.url, self.server.service_role_key) as store:
-            jobs = [Job("recent-prs", each, "acme/web", data, uuid4().hex) for each in repositories]
-            result = await OrderedQueue(store).queue_jobs(jobs)
-        assert len(result.sent) == len(jobs)
-        return [job_id(job) for job in jobs]
-
-    def high(self) -> UUID:
-        repository = self.app.repository()
-        self.app.add(self.app.workspace(), repository)
-        self.app.connection.execute("select sync_workspace_priorities(%s)", ([repository],))
-        return repository
-
-    def state(self, condition: str) -> int:
-        row = self.app.connection.execute(
-            f"select count(*) from priorityd.ordered_jobs where {condition}".encode()
-        ).fetchone()
-        assert row is not None
-        number: int = row[0]
-        return number
-
-    async def beside(self, statement: bytes, *values: object) -> None:
-        """Execute what may have to wait for a call that the sandbox, in this event loop, has to end."""
-        await anyio.to_thread.run_sync(lambda: self.app.connection.execute(statement, values))
-
-    async def end(self, *jobs: UUID) -> None:
-        await self.beside(b"update background_jobs set status = 'completed' where id = any (%s)", list(jobs))
-
-    async def lose(self, *jobs: UUID) -> None:
-        """Their lease ends."""
-        await self.beside(
-            b"update priorityd.ordered_jobs set lease_until = clock_timestamp() where job_id = any (%s)",
-            list(jobs),
-        )
-
-    def status(self, job: UUID) -> str:
-        row = self.app.connection.execute(
-            "select status from background_jobs where id = %s", (job,)
-        ).fetchone()
-        assert row is not None
-        status: str = row[0]
-        return status
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(PREFIX + name, labels) or 0.0
-
-    @property
-    def sent(self) -> list[UUID]:
-        return [UUID(event["data"]["jobId"]) for event in self.inngest.api.runs]
-
-
-@pytest.fixture
-async def bench(database: Database, event_api: StandIn) -> AsyncIterator[Bench]:
-    async with start_servers(database.url, faults=ServerFaults()) as server:
-        yield Bench(server, Application(database.connect()), event_api)
 
 
 async def test_a_released_job_is_the_event_that_would_have_queued_it(bench: Bench) -> None:
@@ -185,7 +60,7 @@ async def test_a_slot_that_is_free_is_used_by_the_next_in_order(bench: Bench) ->
         bench.app.add(bench.app.workspace(), repositories[2])
         bench.app.connection.execute("select sync_workspace_priorities(%s)", ([repositories[2]],))
         for expected in ([jobs[0], jobs[2]], [jobs[0], jobs[2], jobs[1]]):
-            await bench.end(bench.sent[-1])
+            bench.end(bench.sent[-1])
             await eventually(lambda expected=expected: bench.sent == expected)
 
 
@@ -309,10 +184,10 @@ async def test_what_went_past_us_is_found_by_the_leader(bench: Bench) -> None:
     jobs = await bench.queue(*repositories)
     async with bench.releaser(in_flight=1):
         await eventually(lambda: bench.sent == jobs[:1])
-    await bench.beside(
-        b"update tracked_repositories set priority = 'high' where repository_id = %s", repositories[2]
+    bench.execute(
+        "update tracked_repositories set priority = 'high' where repository_id = %s", repositories[2]
     )
-    await bench.end(jobs[0])
+    bench.end(jobs[0])
     async with bench.releaser(in_flight=1, leader=True):
         await eventually(lambda: bench.sent == [jobs[0], jobs[2]])
 
@@ -322,82 +197,6 @@ async def test_fields_that_are_set_at_the_release_are_refused_before_anything_is
         with pytest.raises(PermanentError, match="which priorityd sets"):
             await bench.queue(bench.app.repository(), **data)
     assert bench.state("true") == 0
-
-
-async def test_jobs_that_nobody_reports_on_hold_nobody_up_and_fail_in_the_end(bench: Bench) -> None:
-    """Sent again they start nothing: Inngest knows their events for a day."""
-    lost = await bench.queue(*named(bench.app, "acme/web", "acme/api", "acme/docs"))
-    with capture_logs() as logs:
-        async with bench.releaser(in_flight=3, most_leases=2) as releaser:
-            await eventually(lambda: bench.state("sent_at is not null") == 3)
-            others = await bench.queue(*bench.app.repositories(3))
-            await bench.lose(*lost)
-            await eventually(lambda: bench.sent == [*lost, *others])
-            await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
-            assert releaser.release is not None
-            await eventually(lambda: bench.metric("jobs_lost_now") == 3)
-            for _ in lost:
-                await eventually(lambda: bench.state("losses = 1 and sent_at is not null") == 1)
-                (again,) = [
-                    row[0]
-                    for row in bench.app.connection.execute(
-                        "select job_id from priorityd.ordered_jobs where losses = 1 and sent_at is not null"
-                    )
-                ]
-                await bench.lose(again)
-                await eventually(lambda again=again: bench.status(again) == "failed")
-            await eventually(lambda: bench.metric("jobs_given_up_total") == 3)
-            await eventually(lambda: bench.metric("jobs_lost_now") == 0)
-    told = [line["name"] for line in logs if line["event"] == "job_given_up"]
-    assert sorted(told) == ["acme/api", "acme/docs", "acme/web"]
-    assert bench.sent == [*lost, *others]
-    assert bench.inngest.api.asked == []
-
-
-@pytest.mark.parametrize("status", ["Completed", "Failed", "Cancelled"])
-async def test_a_lost_job_ends_as_its_run_did(bench: Bench, status: str) -> None:
-    (job,) = await bench.queue(bench.app.repository())
-    async with bench.releaser(asks=True):
-        await eventually(lambda: bench.state("sent_at is not null") == 1)
-        bench.inngest.api.end_runs(status)
-        await bench.lose(job)
-        await eventually(lambda: bench.status(job) == status.lower())
-    assert len(bench.inngest.api.accepted) == 1
-
-
-async def test_a_lost_job_that_runs_is_in_flight_again(bench: Bench) -> None:
-    (job,) = await bench.queue(bench.app.repository())
-    async with bench.releaser(in_flight=1, asks=True):
-        await eventually(lambda: bench.state("sent_at is not null") == 1)
-        await bench.lose(job)
-        await eventually(lambda: len(bench.inngest.api.asked) == 1)
-        await eventually(lambda: bench.state("losses = 0 and lease_until > now() + interval '59 min'") == 1)
-    assert len(bench.inngest.api.accepted) == 1
-
-
-async def test_inngest_is_asked_by_the_id_of_the_first_event(bench: Bench) -> None:
-    """A repeat gets another one, and that leads to no run."""
-    (job,) = await bench.queue(bench.app.repository())
-    async with bench.releaser():
-        for losses in (0, 1):
-            await eventually(
-                lambda losses=losses: bench.state(f"sent_at is not null and losses = {losses}") == 1
-            )
-            await bench.lose(job)
-        await eventually(lambda: bench.state("sent_at is not null and losses = 2") == 1)
-    bench.inngest.api.end_runs("Completed")
-    await bench.lose(job)
-    async with bench.releaser(asks=True, most_leases=5):
-        await eventually(lambda: bench.status(job) == "completed")
-
-
-async def test_a_job_whose_event_inngest_has_forgotten_runs_again(bench: Bench) -> None:
-    (job,) = await bench.queue(bench.app.repository())
-    async with bench.releaser():
-        await eventually(lambda: bench.state("sent_at is not null") == 1)
-        bench.inngest.api.clock = lambda: time.monotonic() + SEEN_SECONDS
-        await bench.lose(job)
-        await eventually(lambda: bench.sent == [job, job])
 
 
 async def test_after_an_outage_of_the_database_of_any_length_jobs_go_on_within_ten_seconds(
@@ -428,8 +227,8 @@ async def test_where_no_row_can_be_written_that_is_one_fault(bench: Bench) -> No
     async with bench.releaser() as releaser:
         await eventually(lambda: bench.metric("job_releases_held_back") == 1)
         assert releaser.held_back_because == "background_jobs accepts no writes: not today (P0001)"
-        await bench.beside(b"drop trigger refuse on background_jobs")
-        await bench.beside(b"update priorityd.ordered_jobs set aside_until = now()")
+        bench.execute("drop trigger refuse on background_jobs")
+        bench.execute("update priorityd.ordered_jobs set aside_until = now()")
         await eventually(lambda: set(bench.sent) == set(jobs))
         await eventually(lambda: bench.metric("job_releases_held_back") == 0)
 
@@ -440,13 +239,3 @@ async def test_a_look_for_misplaced_lanes_that_fails_holds_up_no_release(bench: 
     async with bench.releaser(leader=True, runs=False) as releaser:
         await releaser.turn()
     assert set(bench.sent) == set(jobs)
-
-
-async def test_a_lost_job_that_is_not_sent_again_does_not_show_that_inngest_works(bench: Bench) -> None:
-    (job,) = await bench.queue(bench.app.repository())
-    async with bench.releaser(asks=True, runs=False) as releaser:
-        await releaser.turn()
-        await bench.lose(job)
-        releaser.held_back_because, releaser._next_at = "Inngest answered 503", 0.0
-        await releaser.turn()
-        assert releaser.held_back_because == "Inngest answered 503"

@@ -2,7 +2,7 @@
 
 Imports take most of the processor time of a daemon or command that a test starts and soon ends. A fork is a
 process like any other, with its own signals, descriptors, environment and end, but without the imports, and
-without compiling the templates of the status page, which each daemon is asked for once at its end. A request
+without the other things that each process would do again: see `_prepare`. A request
 comes through the socket FD as one message: what to run, as JSON, and four descriptors: for stdin, stdout,
 stderr, and for the answers, which are the process id at once, and later how the process ended. The forker
 ends when the other side of FD is closed. `tests.support.programs` makes the requests.
@@ -22,8 +22,10 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Final
+
+from priorityd.daemon.bounded_client import tls_context
 
 ANSWER_BYTES: Final = 8
 LONGEST_REQUEST: Final = 1024 * 1024
@@ -39,6 +41,7 @@ _LATE: Final = (
     "uvicorn.protocols.websockets.auto",
     "websockets.asyncio.client",
 )
+_OF_AUTHORITIES: Final = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 # Importing these would have effects, or need packages that are not installed for the daemon.
 _NOT_FOR_IMPORT: Final = ("priorityd.__main__", "priorityd.daemon.sandbox")
 
@@ -64,6 +67,8 @@ class Request:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_streams()
         sys.argv = [self.module, *self.arguments]
+        if _OF_AUTHORITIES & self.environment.keys():
+            tls_context.cache_clear()
         gc.enable()
         runpy.run_module(self.module, run_name="__main__", alter_sys=True)
 
@@ -143,13 +148,21 @@ def _import_all() -> None:
         importlib.import_module(name)
 
 
-def _draw_the_page() -> None:
-    """Compile its templates: otherwise each daemon would, which takes most of a tenth of a second."""
+def _prepare() -> None:
+    """Do what takes most of the time of a short process: some tenths of a second."""
+    from priorityd.core.database import answers
+    from priorityd.daemon.database import rows, store
     from priorityd.daemon.status.page import render, render_busy
     from tests.support.reports import NOW, a_report
 
+    # Each daemon is asked for the page at its end.
     render(a_report(), NOW)
     render_busy()
+    tls_context()
+    for module in (answers, rows):
+        for kind in vars(module).values():
+            if isinstance(kind, type) and is_dataclass(kind):
+                store._adapter(kind)
 
 
 def main() -> None:
@@ -157,7 +170,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     _import_all()
-    _draw_the_page()
+    _prepare()
     gc.freeze()
     task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve()
     if task is not None:

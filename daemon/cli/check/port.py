@@ -8,6 +8,7 @@ from typing import Final
 import httpx
 
 from priorityd.core.errors import ConfigurationError
+from priorityd.daemon.bounded_client import tls_context
 from priorityd.daemon.cli.finding import Finding, from_error
 from priorityd.daemon.cli.own_daemon import stranger
 from priorityd.daemon.settings import Settings
@@ -42,7 +43,7 @@ def _unavailable(settings: Settings, error: ConfigurationError) -> Finding:
 
 async def _own_daemon(settings: Settings) -> bool:
     try:
-        async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=2, trust_env=False, verify=tls_context()) as client:
             response = await client.get(f"{settings.http_url}/livez")
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
