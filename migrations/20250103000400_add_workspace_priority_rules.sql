@@ -293,7 +293,9 @@ begin
                     workspace_count = d.workspace_count,
                     manual_priority = d.manual_priority
                 from decided d
-                where tr.id = d.id and d.wrong and d.locked
+                -- The ids again, since the planner knows their number, but takes what a function returns for 1,000 rows,
+                -- for which it would read the whole of a table that is not large.
+                where tr.id = any (p_ids) and tr.id = d.id and d.wrong and d.locked
                 returning tr.id, tr.priority::text, tr.is_workspace_repo, tr.workspace_count, tr.manual_priority::text
             )
             select coalesce(array_agg(row(
