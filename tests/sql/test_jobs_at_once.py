@@ -9,6 +9,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 from tests.support.database import Database
+from tests.support.effort import tries
 from tests.support.ordered_calls import OUT, end, held, queue, release, released, sent
 from tests.support.world import Background, World, session
 
@@ -40,7 +41,7 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
     """Nobody waits for others in a circle, and nothing fails or is lost."""
     workspace = world.workspace()
     repositories = [world.tracked() for _ in range(8)]
-    rounds = 25
+    rounds = tries(48)
     stop = threading.Event()
     chance = random.Random(3)
 

@@ -10,6 +10,7 @@ import pytest
 
 from priorityd.daemon.sandbox.migrate import apply_migrations, undo_migrations
 from tests.support.database import superuser_beside
+from tests.support.effort import some_of
 from tests.support.schemas import EVERYTHING, SCHEMAS, Schema, fingerprint, use
 from tests.support.world import World
 
@@ -105,8 +106,15 @@ PUBLICATIONS = {
     ),
 }
 
+USUAL = (
+    "the partitioned table through its root",
+    "its partitions by their names",
+    "some rows",
+    "some columns",
+)
 
-@pytest.mark.parametrize("publication", PUBLICATIONS.values(), ids=PUBLICATIONS.keys())
+
+@pytest.mark.parametrize("publication", some_of(PUBLICATIONS, *USUAL))
 def test_a_publication_is_judged_by_what_comes_through_it(bare: World, publication: Publication) -> None:
     SCHEMAS["enum"].create(bare.connection)
     bare.connection.execute(publication.statements.encode())

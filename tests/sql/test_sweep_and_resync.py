@@ -86,13 +86,13 @@ def test_the_resync_examines_the_smallest_and_the_greatest_uuid(world: World) ->
 def test_the_resync_shortens_a_page_with_many_wrong_rows(world: World) -> None:
     """So that no transaction holds locks on many rows for long; a dry run holds none."""
     world.execute(
-        """insert into repositories select from generate_series(1, 20000);
+        """insert into repositories select from generate_series(1, 8000);
            insert into tracked_repositories (repository_id, priority) select id, 'low' from repositories"""
     )
     (dry,) = world.resync(50_000, p_dry_run=True)
-    assert dry["changed"] == 20_000
+    assert dry["changed"] == 8_000
     pages = world.resync(50_000)
-    assert sum(page["changed"] for page in pages) == sum(page["examined"] for page in pages) == 20_000
+    assert sum(page["changed"] for page in pages) == sum(page["examined"] for page in pages) == 8_000
     assert max(page["changed"] for page in pages) <= 6_250
 
 
