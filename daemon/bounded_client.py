@@ -25,7 +25,7 @@ _OF_THE_WIRE: Final = ("content-encoding", "content-length", "transfer-encoding"
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """That of all clients: to read the certificate authorities takes some 50 ms, and each would do it."""
+    """The TLS context of all clients. Each would read the certificate authorities, which takes some 50 ms."""
     return httpx.create_ssl_context()
 
 
