@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from shutil import disk_usage
@@ -72,6 +72,8 @@ class Server:
     """Who owns the databases and connects to them, without a password; None is the superuser of the URL."""
     empty: str = "template0"
     """The template of a database with nothing in it."""
+    admin: psycopg.Connection[Any] | None = None
+    """What databases are made through; None is a connection for each."""
 
     def url(self, database: str) -> str:
         """The URL of one of its databases, as its owner."""
@@ -87,7 +89,7 @@ class Server:
         Its files are copied, which takes half as long as writing all pages to the WAL.
         """
         name = f"priorityd_test_{uuid.uuid4().hex}"
-        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+        with self._connected() as admin:
             admin.execute(
                 sql.SQL("create database {} template {} owner {} strategy file_copy").format(
                     sql.Identifier(name),
@@ -102,6 +104,20 @@ class Server:
                 database.close()
                 _wait_for_slots(admin, name)
                 admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        if self.admin is not None:
+            yield self.admin
+            return
+        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+            yield admin
+
+    @contextmanager
+    def kept(self) -> Iterator[Server]:
+        """The same with one connection for the length of the block: to connect takes some milliseconds."""
+        with psycopg.connect(self.admin_url, autocommit=True) as admin:
+            yield replace(self, admin=admin)
 
 
 def _wait_for_slots(admin: psycopg.Connection[Any], database: str) -> None:
@@ -140,7 +156,7 @@ def _as_supabase(server: Server) -> Iterator[Server]:
             superuser.execute(SUPABASE_SQL.read_bytes())
             query = "select rolsuper from pg_roles where rolname = 'postgres'"
             assert superuser.execute(query).fetchone() == (False,), "postgres is a superuser on this server"
-        yield Server(server.admin_url, owner="postgres", empty=urlsplit(project.url).path.lstrip("/"))
+        yield replace(server, owner="postgres", empty=urlsplit(project.url).path.lstrip("/"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -156,17 +172,21 @@ def server() -> Iterator[Server]:
     url = os.environ.get("PRIORITYD_TEST_DATABASE_URL")
     if AS_SUPABASE:
         assert url, "PRIORITYD_TEST_AS_SUPABASE needs the URL of a superuser who is not postgres"
-        with _as_supabase(Server(url)) as server:
+        with Server(url).kept() as kept, _as_supabase(kept) as server:
             yield server
         return
     if url:
-        yield Server(url)
+        with Server(url).kept() as server:
+            yield server
         return
     with TemporaryDirectory(prefix="priorityd-", dir=_in_memory()) as directory:
         # PostgreSQL does not run as root, and its files are in it.
         Path(directory).chmod(0o755)
-        with embedded_postgres(Path(directory) / "data") as postgres:
-            yield Server(postgres.url())
+        with (
+            embedded_postgres(Path(directory) / "data") as postgres,
+            Server(postgres.url()).kept() as server,
+        ):
+            yield server
 
 
 def _in_memory() -> str | None:
