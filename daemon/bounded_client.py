@@ -14,11 +14,13 @@ from functools import cache
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from priorityd.core.errors import TransientError
 
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+_PIECE_BYTES: Final = 1024 * 1024
 _PACKED: Final = ("gzip", "deflate")
 _OF_THE_WIRE: Final = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -79,8 +81,8 @@ async def _read(response: httpx.Response) -> bytes:
             received += len(part)
             if unpacked is None:
                 content += part
-            elif not unpacked.eof:  # after its end, zlib would keep whatever comes
-                content += unpacked.decompress(part, MAX_ANSWER_BYTES + 1 - len(content))
+            else:
+                await _unpack(unpacked, part, content)
             if max(received, len(content)) > MAX_ANSWER_BYTES:
                 size = MAX_ANSWER_BYTES // 1024 // 1024
                 raise TransientError(f"gave up on an answer of more than {size} MiB", reason="bad_answer")
@@ -89,6 +91,18 @@ async def _read(response: httpx.Response) -> bytes:
     if content and unpacked and not unpacked.eof:
         raise httpx.DecodingError("the compressed answer ends early", request=response.request)
     return bytes(content)
+
+
+async def _unpack(unpacking: zlib._Decompress, part: bytes, content: bytearray) -> None:
+    """Append what is packed in `part`, up to just above the limit; others take their turns meanwhile."""
+    # After its end, zlib would keep whatever comes.
+    while not unpacking.eof and len(content) <= MAX_ANSWER_BYTES:
+        piece = unpacking.decompress(part, _PIECE_BYTES)
+        content += piece
+        part = unpacking.unconsumed_tail
+        if not part and len(piece) < _PIECE_BYTES:
+            return
+        await anyio.lowlevel.checkpoint()
 
 
 def _is_of_the_wire(name: bytes) -> bool:

@@ -113,7 +113,7 @@ async def test_whatever_answers_the_change_is_applied_when_supabase_does(
                     return any(line["event"] in FAILED for line in daemon.logs[lines:])
 
                 await eventually(told)
-                assert await daemon.answers("/livez", 200), name
+                await eventually(lambda: daemon.answers("/livez", 200))
                 assert await daemon.metric("parked_repositories") == 0, name
                 assert app.row(repository)[0] == "medium", name
                 del proxy.canned[name]
