@@ -65,9 +65,11 @@ class Plan:
 
 async def run_chaos(plan: Plan) -> Summary:
     """Do the run, and return its summary."""
-    summary, started_at = Summary(seed=plan.seed, daemons=plan.daemons, world=plan.world), time.monotonic()
+    summary = Summary(seed=plan.seed, daemons=plan.daemons, world=plan.world)
     kinds = {name: FAULTS[name] for name in plan.kinds}
     async with open_world(plan) as world:
+        # The daemons are live, however long that has taken.
+        started_at = time.monotonic()
         deck = Deck(kinds, [name for name, fault in kinds.items() if fault.is_alone], world.chance)
         while time.monotonic() - started_at < plan.seconds or (plan.every_kind and not deck.all_seen):
             await _episode(world, plan, summary, deck.draw())
