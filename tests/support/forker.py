@@ -149,7 +149,7 @@ def _import_all() -> None:
 
 
 def _prepare() -> None:
-    """Do what takes most of the time of a short process: some tenths of a second."""
+    """Do what each of the short processes would do again."""
     from priorityd.core.database import answers
     from priorityd.daemon.database import rows, store
     from priorityd.daemon.status.page import render, render_busy
