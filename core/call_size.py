@@ -4,6 +4,10 @@ The cost of a row varies a thousandfold: an application's trigger may take 40 ms
 for the database's time limit achieves nothing, however often it is repeated, and holds the locks of the rows
 that it has written meanwhile. So calls start small, grow and shrink with the time that the last one took, and
 one that timed out is retried with half as many rows, down to one.
+
+Only time that grows with the rows may count, so it is measured in the database. Where the way there, or a
+busy gateway, takes longer than a call should, each call would otherwise be smaller than the last, down to one
+row.
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ class CallSize:
     growth: float = 4.0
 
     def answered(self, rows: int, seconds: float) -> None:
-        """A call with so many rows took so long. A quick small one says nothing about a large one."""
+        """A call with so many rows took the database so long.
+
+        A quick small one says nothing about a large one.
+        """
         fitting = int(rows * min(self.aim_seconds / max(seconds, 0.001), self.growth))
         if seconds > self.aim_seconds:
             self.rows = max(1, min(fitting, self.rows))

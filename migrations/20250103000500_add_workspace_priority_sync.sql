@@ -149,7 +149,8 @@ begin
                 ('changes', p_written.changes),
                 ('locked', p_written.locked),
                 ('refused', p_written.refused),
-                ('applied_at', to_jsonb(clock_timestamp()))
+                ('applied_at', to_jsonb(clock_timestamp())),
+                ('database_seconds', to_jsonb(extract(epoch from clock_timestamp() - statement_timestamp())))
             union all
             select m.key, m.value from jsonb_each(p_more) m
         ) a (key, value)
@@ -238,9 +239,9 @@ begin
     end
     $$;
 
-    -- Finds the wrong rows and repairs at most p_limit of them; `more` says whether there were more, `database_seconds`
-    -- is the cost, by which the caller paces itself. It grows with the memberships, not with the tracked rows. All are
-    -- found before any is locked.
+    -- Finds the wrong rows and repairs at most p_limit of them; `more` says whether there were more. The cost grows with
+    -- the memberships, not with the tracked rows. All are found before any is locked. `writing_seconds` is the part of
+    -- `database_seconds` that depends on p_limit.
     create or replace function public.sweep_workspace_priorities(
         p_trigger text default 'sweep',
         p_limit integer default 5000,
@@ -256,6 +257,7 @@ begin
     declare
         v_mismatched uuid[];
         v_ids uuid[];
+        v_found_at timestamptz;
         v_written priorityd.written;
     begin
         perform priorityd.check_trigger(p_trigger);
@@ -268,11 +270,12 @@ begin
             order by id
             limit p_limit + 1
         );
+        v_found_at := clock_timestamp();
         v_written := priorityd.apply(v_ids[:p_limit], p_trigger, p_dry_run);
         return priorityd.answer(v_written, jsonb_build_object(
+            'writing_seconds', extract(epoch from clock_timestamp() - v_found_at),
             'untracked', priorityd.count_untracked(v_mismatched),
-            'more', cardinality(v_ids) > p_limit,
-            'database_seconds', extract(epoch from clock_timestamp() - statement_timestamp())
+            'more', cardinality(v_ids) > p_limit
         ));
     end
     $$;

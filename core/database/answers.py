@@ -97,8 +97,9 @@ class SyncAnswer(Sound):
     `locked` are repositories whose row another transaction holds: they were skipped and must be retried.
     `refused` are rows that could not be written; the others were. `all_refused` is whether the application
     refuses every row, not only these; None if unknown. `applied_at` is by the database's clock. `next_after`
-    is the key after which a resync continues (None at the end), `more` whether a sweep stopped at its limit,
-    `database_seconds` how long a sweep kept the database busy.
+    is the key after which a resync continues (None at the end), `more` whether a sweep stopped at its limit.
+    `database_seconds` is how long the call took inside the database, `writing_seconds` the part of a
+    sweep's that depends on its limit.
     """
 
     examined: int
@@ -114,6 +115,7 @@ class SyncAnswer(Sound):
     next_after: UUID | None = None
     more: bool = False
     database_seconds: float = 0.0
+    writing_seconds: float = 0.0
 
     def as_left(self, why: str) -> SyncAnswer:
         """Of a dry run: what it found is left as it is, because writing it takes too long."""

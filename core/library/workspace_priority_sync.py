@@ -76,7 +76,7 @@ class WorkspacePrioritySync:
         async def look_at_page(after: UUID | None, limit: int) -> SyncAnswer:
             return await self._store.resync_page(after, limit, trigger, dry_run=True)
 
-        return await walk(sync_page, look_at_page, self._clock, page_size)
+        return await walk(sync_page, look_at_page, page_size)
 
     async def mark_as_workspace_repo(self, repository_id: UUID) -> None:
         """Call after a repository was added to a workspace. Raises `PriorityError` on failure."""

@@ -25,7 +25,6 @@ _AIM_SECONDS: Final = 0.5
 async def walk(
     make_page_right: Page,
     look_at_page: Page,
-    clock: Callable[[], float],
     page_size: int = FIRST_PAGE_SIZE,
     *,
     on_left: Callable[[Sequence[RefusedRow]], None] = lambda _: None,
@@ -34,14 +33,14 @@ async def walk(
 
     A page that times out is retried with half as many rows. A row that alone takes too long is left, given
     to `on_left`, and counts as refused. `look_at_page` says what `make_page_right` would do, and does
-    nothing; `clock` returns seconds of a monotonic clock.
+    nothing.
     Raises only errors that make further calls pointless (`KeyRefusedError`, `ContractError`).
     """
     result = SyncResult()
     after: UUID | None = None
     size = CallSize(page_size, _MOST, _AIM_SECONDS, _GROWTH)
     while True:
-        rows, started_at = size.rows, clock()
+        rows = size.rows
         try:
             answer = await make_page_right(after, rows)
         except TransientError as error:
@@ -57,7 +56,7 @@ async def walk(
             result.fail(str(error))
             return result
         result.add(answer)
-        size.answered(rows, clock() - started_at)
+        size.answered(rows, answer.database_seconds)
         before, after = after, answer.next_after
         if after is None:
             return result

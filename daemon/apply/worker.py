@@ -127,10 +127,9 @@ class Worker(Agent):
 
     async def _sync(self, batch: list[WorkItem]) -> SyncAnswer:
         self._metrics.apply_batch_size.observe(len(batch))
-        started_at = monotonic()
         with self._metrics.apply_seconds.time():
             answer = await self._store.sync([item.key for item in batch], "event")
-        self._size.answered(len(batch), monotonic() - started_at)
+        self._size.answered(len(batch), answer.database_seconds)
         return answer
 
     def _finish(self, batch: list[WorkItem], answer: SyncAnswer) -> None:

@@ -80,14 +80,14 @@ async def _sync_some(
     left = [each.repository_id for each in chosen]
     size = CallSize(min(_FIRST_BATCH_SIZE, settings.batch_size), settings.batch_size, _AIM_SECONDS)
     while left:
-        batch, started_at = left[: size.rows], monotonic()
+        batch = left[: size.rows]
         try:
             answer = await store.sync(batch, "manual", dry_run=report.dry_run)
         except TransientError as error:
             if error.reason == "timeout" and size.timed_out(len(batch)):
                 continue
             raise
-        size.answered(len(batch), monotonic() - started_at)
+        size.answered(len(batch), answer.database_seconds)
         report.take(answer)
         left = left[len(batch) :]
 

@@ -189,7 +189,6 @@ class Resyncer(Agent):
         return await walk(
             lambda after, page_size: self._page(after, page_size, trigger),
             lambda after, page_size: self._store.resync_page(after, page_size, trigger, dry_run=True),
-            monotonic,
             on_left=self._intake.take_refused,
         )
 

@@ -80,7 +80,6 @@ class Sweeper(Agent):
         self._work_added = work_added
         self._pending_runs = requests
         self._size = CallSize(FIRST_LIMIT, SWEEP_LIMIT, _AIM_SECONDS)
-        self._finding_seconds: float | None = None
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, pace.interval_seconds)
         self._trying_since: float | None = None
         self.has_succeeded = False
@@ -191,13 +190,10 @@ class Sweeper(Agent):
 
     def _learn(self, answer: SyncAnswer, limit: int) -> None:
         """Only writing counts: the cost of finding does not depend on the limit."""
-        if answer.changed == 0 and answer.more:
+        if answer.changed:
+            self._size.answered(answer.changed, answer.writing_seconds)
+        elif answer.more:
             self._size.answered(limit, 0.0)
-        elif answer.changed == 0 and not answer.refused and not answer.locked:
-            self._finding_seconds = answer.database_seconds
-        elif self._finding_seconds is not None:
-            written_in = answer.database_seconds - self._finding_seconds
-            self._size.answered(answer.changed, max(0.0, written_in))
 
     def _succeeded(self, request: PendingRun, changed: int, seconds: float) -> None:
         self._works()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 from structlog.testing import capture_logs
 
+from priorityd.daemon.apply.worker import _AIM_SECONDS
 from priorityd.daemon.clock import monotonic
+from priorityd.daemon.database.store import open_store
 from tests.support.application import Application
 from tests.support.database import Database
-from tests.support.parts import Parts
+from tests.support.parts import Parts, make_parts
+from tests.support.proxy import serve_proxy
+from tests.support.servers import start_servers
 
 MANY = 10
 """So many refused in one call make the database find out whether all rows are."""
@@ -55,6 +60,28 @@ async def test_a_row_that_somebody_holds_is_tried_again_and_the_others_are_done(
     parts.agents.worker.stop()
     await parts.agents.worker.run()
     assert app.row(held) == ("high", True, 1)
+
+
+async def test_a_long_way_to_the_database_makes_no_batch_smaller(database: Database) -> None:
+    app = Application(database.connect())
+    repositories = app.repositories(3)
+    app.add(app.workspace(), *repositories)
+    async with (
+        start_servers(database.url) as server,
+        serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
+        open_store(f"http://127.0.0.1:{proxy.port}", server.service_role_key) as store,
+        anyio.create_task_group() as tasks,
+    ):
+        parts = make_parts(store, server.url, server.service_role_key)
+        size = parts.agents.worker._size
+        size.rows = 3
+        parts.shared.intake.add(repositories)
+        await proxy.set("frozen", on=True)
+        tasks.start_soon(parts.agents.worker.turn)
+        await anyio.sleep(3 * _AIM_SECONDS)
+        await proxy.set("frozen", on=False)
+    assert app.wrong_rows() == 0
+    assert size.rows > 3
 
 
 async def test_told_to_stop_it_finishes_what_is_waiting(database: Database, parts: Parts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import anyio
 import pytest
 
 from priorityd.core.apply.work_queue import WorkQueue
@@ -66,6 +67,28 @@ async def test_a_sweep_that_fails_is_overdue_until_one_succeeds(
     sweeper._backoff.retry_at = 0.0
     await sweeper.turn()
     assert (sweeper.overdue_seconds(), sweeper.failure) == (0, None)
+
+
+async def test_finding_that_has_become_slow_makes_no_call_smaller(app: Application, parts: Parts) -> None:
+    """As on a database that is busy with something else."""
+    sweeper, repositories = parts.agents.sweeper, app.repositories(FIRST_LIMIT + 100)
+    lead(parts)
+    await sweeper.turn()
+    app.connection.execute(
+        """create sequence looks;
+        alter function priorityd.mismatched_between(uuid, uuid) rename to quickly_mismatched_between;
+        create function priorityd.mismatched_between(uuid, uuid) returns setof uuid language sql as $$
+            select from nextval('public.looks'), pg_sleep(1.5);
+            select priorityd.quickly_mismatched_between($1, $2)
+        $$"""
+    )
+    app.add(app.workspace(), *repositories)
+    parts.shared.sweeps.add("reconnect")
+    await anyio.sleep(await sweeper.turn())
+    await sweeper.turn()
+    assert app.wrong_rows() == 0
+    assert app.connection.execute("select last_value from looks").fetchone() == (2,)
+    assert sweeper._size.rows > FIRST_LIMIT
 
 
 @pytest.fixture
