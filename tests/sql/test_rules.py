@@ -190,9 +190,10 @@ def test_a_row_without_repository_counts_nothing_until_it_is_filled_in(world: Wo
 def test_a_row_tracked_after_its_membership_is_raised(world: World) -> None:
     repository = world.repository()
     world.add(repository)
-    assert world.sync(repository) | {"applied_at": None} == {
+    assert world.sync(repository) | {"applied_at": None, "database_seconds": 0} == {
         "examined": 0, "workspace_repos": 0, "tracked_only_repos": 0, "untracked": 1, "changed": 0,
         "changes": [], "locked": [], "refused": [], "all_refused": None, "applied_at": None,
+        "database_seconds": 0,
     }  # fmt: skip
     world.track(repository)
     assert world.sync(repository)["untracked"] == 0
@@ -310,7 +311,7 @@ def test_a_dry_run_changes_nothing_and_predicts_the_real_run(world: World, limit
             answer = world.sweep(p_limit=limit, p_dry_run=dry)
         else:
             answer = world.call("resync_workspace_priorities_page", None, limit, p_dry_run=dry)
-        return answer | {"applied_at": None, "database_seconds": None}
+        return answer | dict.fromkeys(("applied_at", "database_seconds", "writing_seconds"))
 
     for kind in ("sweep", "resync", "sync"):
         before = world.everything()
