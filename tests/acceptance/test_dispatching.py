@@ -15,13 +15,11 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-import httpx
 import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
 
-from tests.support.daemon_process import PLAIN, Daemon, eventually
-from tests.support.patience import PATIENCE_SECONDS
+from tests.support.daemon_process import Daemon, eventually, http_client
 from tests.support.stack import Stack
 
 CHANGED, SYNC = "workspace/priority.changed", "capture/repository.sync.graphql"
@@ -40,15 +38,14 @@ class Inngest:
         return {"INNGEST_EVENT_KEY": self.event_key, "INNGEST_EVENT_API_BASE_URL": self.url}
 
     async def fail(self, **faults: object) -> None:
-        async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
+        async with http_client() as client:
             (await client.post(f"{self.url}/stand-in/faults", json=faults)).raise_for_status()
 
     async def accepted(self) -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
-            events: list[dict[str, Any]] = (await client.get(f"{self.url}/stand-in/accepted")).json()[
-                "accepted"
-            ]
-            return events
+        async with http_client() as client:
+            answer = await client.get(f"{self.url}/stand-in/accepted")
+        events: list[dict[str, Any]] = answer.json()["accepted"]
+        return events
 
     async def repositories(self, name: str) -> list[str]:
         """The repositories of the events of this name, each id once."""

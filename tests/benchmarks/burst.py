@@ -30,7 +30,7 @@ from tests.benchmarks.figures import Json, at_least, at_most, ratios, spread, ti
 from tests.benchmarks.large import BY_HAND, tidy
 from tests.benchmarks.original import REQUESTS
 from tests.support.application import Application
-from tests.support.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port
+from tests.support.daemon_process import PRIORITYD, Daemon, environment, eventually, free_port, http_client
 from tests.support.plans import UNMETERED
 from tests.support.servers import start_servers
 from tests.support.stack import NO_TIMER
@@ -145,8 +145,11 @@ async def _daemon(settings: Settings) -> AsyncIterator[None]:
     """The daemon as installed, including its log lines, which nobody reads here: the stand-in is busy."""
     port = free_port()
     env = environment(PRIORITYD_HTTP_PORT=port, **settings, **NO_TIMER)
-    async with await anyio.open_process([*PRIORITYD, "run"], env=env, stderr=DEVNULL) as process:
-        daemon = Daemon(process, port)
+    async with (
+        await anyio.open_process([*PRIORITYD, "run"], env=env, stderr=DEVNULL) as process,
+        http_client() as client,
+    ):
+        daemon = Daemon(process, port, client)
         await eventually(lambda: daemon.answers("/readyz", 200), 30)
         await eventually(daemon.settled, 30)
         yield

@@ -27,6 +27,7 @@ from tests.support.secrecy import look, look_at_process, secrets_in
 
 PRIORITYD = (*PYTHON, "-m", "priorityd")
 POLL_SECONDS = 0.01
+_POLL_PROCESS_SECONDS = 0.03
 _LONGEST_POLL_SECONDS = 0.1
 _RAREST_POLL_SECONDS = 0.5
 _POLLS_OF_A_WAIT = 20
@@ -34,6 +35,11 @@ ENDPOINTS = ("/metrics", "/status", "/livez", "/readyz", "/")
 _LAST_LOOK_SECONDS = 2
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients of plain HTTP: by default, httpx reads all certificate authorities for each client."""
+
+
+def http_client() -> httpx.AsyncClient:
+    """What asks one process often does so on one connection."""
+    return httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS)
 
 
 async def eventually(
@@ -52,6 +58,7 @@ async def eventually(
         value, longest = condition(), _LONGEST_POLL_SECONDS
         if isinstance(value, Awaitable):
             value = await value
+            pause = max(pause, _POLL_PROCESS_SECONDS)
             longest = max(longest, min((time.monotonic() - began) / _POLLS_OF_A_WAIT, longest_pause))
         if value:
             return value
@@ -85,6 +92,7 @@ class Daemon:
 
     process: Process
     port: int
+    client: httpx.AsyncClient
     secrets: tuple[str, ...] = ()
     logs: list[dict[str, Any]] = field(default_factory=list)
     noise: list[str] = field(default_factory=list)
@@ -92,8 +100,7 @@ class Daemon:
     async def get(self, path: str) -> httpx.Response | None:
         """The answer of an endpoint; None while the daemon does not listen."""
         try:
-            async with httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS) as client:
-                response = await client.get(f"http://127.0.0.1:{self.port}{path}")
+            response = await self.client.get(f"http://127.0.0.1:{self.port}{path}")
         except httpx.TransportError:
             return None
         look(f"the answer of {path}", f"{response.headers}\n{response.text}", self.secrets)
@@ -169,9 +176,10 @@ async def start_daemon(
     env = environment(PRIORITYD_HTTP_PORT=port, **settings)
     async with (
         await open_module(module, "run", env=env) as process,
+        http_client() as client,
         anyio.create_task_group() as tasks,
     ):
-        daemon = Daemon(process, port, secrets_in(env))
+        daemon = Daemon(process, port, client, secrets_in(env))
         tasks.start_soon(daemon.read_logs)
         try:
             if ready:

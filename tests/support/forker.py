@@ -2,14 +2,15 @@
 
 Imports take most of the processor time of a daemon or command that a test starts and soon ends. A fork is a
 process like any other, with its own signals, descriptors, environment and end, but without the imports, and
-without the other things that each process would do again: see `_prepare`. A request
-comes through the socket FD as one message: what to run, as JSON, and four descriptors: for stdin, stdout,
-stderr, and for the answers, which are the process id at once, and later how the process ended. The forker
-ends when the other side of FD is closed. `tests.support.programs` makes the requests.
+without the other things that each process would do again: see `_prepare`. One forker serves all workers of
+a test run, who connect to its listening socket FD. A request is one message: what to run, as JSON, and four
+descriptors: for stdin, stdout, stderr, and for the answers, which are the process id at once, and later how
+the process ended. The forker ends when its own stdin ends. `tests.support.programs` makes the requests.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -20,9 +21,11 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
+from functools import partial
 from typing import Any, Final
 
 from priorityd.daemon.bounded_client import tls_context
@@ -41,7 +44,7 @@ _LATE: Final = (
     "uvicorn.protocols.websockets.auto",
     "websockets.asyncio.client",
 )
-_OF_AUTHORITIES: Final = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
+_OF_AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 # Importing these would have effects, or need packages that are not installed for the daemon.
 _NOT_FOR_IMPORT: Final = ("priorityd.__main__", "priorityd.daemon.sandbox")
 
@@ -61,16 +64,38 @@ class Request:
             os.dup2(descriptor, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir(self.directory)
+        if any(os.environ.get(name) != self.environment.get(name) for name in _OF_AUTHORITIES):
+            tls_context.cache_clear()
         os.environ.clear()
         os.environ.update(self.environment)
         time.tzset()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_streams()
         sys.argv = [self.module, *self.arguments]
-        if _OF_AUTHORITIES & self.environment.keys():
-            tls_context.cache_clear()
         gc.enable()
-        runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+        code: object = 0
+        try:
+            runpy.run_module(self.module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+        _end(code)
+
+
+def _end(code: object) -> None:
+    """End like the interpreter, which first frees what was imported: that takes longer than most commands do.
+
+    What was left open is still reported: nothing refers to it any more.
+    """
+    if isinstance(code, int):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        gc.collect()
+        with suppress(OSError):
+            for stream in (sys.stdout, sys.stderr):
+                if not stream.closed:
+                    stream.flush()
+            os._exit(code & 0xFF)
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def _open_streams() -> None:
@@ -90,28 +115,40 @@ def _writing(descriptor: int, errors: str) -> Any:
 class Forker:
     """Serves requests, one after the other, and reports how forked processes end."""
 
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
+    def __init__(self, listener: socket.socket) -> None:
         self._selector = selectors.DefaultSelector()
-        self._selector.register(requests, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
-    def serve(self) -> tuple[Request, list[int]] | None:
-        """Return None when there can be no more requests, and in each fork the program to become."""
-        with self._requests, self._selector:
-            return self._serve()
+    def serve(self, until_end_of: int) -> tuple[Request, list[int]] | None:
+        """Return None when this descriptor's data ends, and in each fork the program to become."""
+        self._selector.register(until_end_of, selectors.EVENT_READ)
+        with self._selector:
+            try:
+                return self._serve()
+            finally:
+                for key in self._selector.get_map().values():
+                    if isinstance(key.fileobj, socket.socket):
+                        key.fileobj.close()
 
     def _serve(self) -> tuple[Request, list[int]] | None:
         while True:
             for key, _ in self._selector.select():
-                if key.fileobj is not self._requests:
-                    self._tell_end(key)
-                    continue
-                message, descriptors, *_ = socket.recv_fds(self._requests, LONGEST_REQUEST, 4)
-                if not message:
+                if key.data is None:
                     return None
-                request = Request(**json.loads(message))
-                if self._fork(descriptors):
-                    return request, descriptors[:3]
+                if (task := key.data(key.fileobj)) is not None:
+                    return task
+
+    def _accept(self, listener: socket.socket) -> None:
+        self._selector.register(listener.accept()[0], selectors.EVENT_READ, self._obey)
+
+    def _obey(self, requests: socket.socket) -> tuple[Request, list[int]] | None:
+        message, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 4)
+        if not message:
+            self._selector.unregister(requests)
+            requests.close()
+            return None
+        request = Request(**json.loads(message))
+        return (request, descriptors[:3]) if self._fork(descriptors) else None
 
     def _fork(self, descriptors: list[int]) -> bool:
         """Return whether this is the fork."""
@@ -122,14 +159,15 @@ class Forker:
         for descriptor in first_three:
             os.close(descriptor)
         _answer(answers, pid)
-        self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, answers))
+        self._selector.register(
+            os.pidfd_open(pid), selectors.EVENT_READ, partial(self._tell_end, pid, answers)
+        )
         return False
 
-    def _tell_end(self, key: selectors.SelectorKey) -> None:
-        pid, answers = key.data
+    def _tell_end(self, pid: int, answers: int, ended: int) -> None:
         _answer(answers, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        self._selector.unregister(key.fileobj)
-        os.close(key.fd)
+        self._selector.unregister(ended)
+        os.close(ended)
         os.close(answers)
 
 
@@ -163,6 +201,7 @@ def _prepare() -> None:
         for kind in vars(module).values():
             if isinstance(kind, type) and is_dataclass(kind):
                 store._adapter(kind)
+    store._adapter(rows.JobPage | rows.NoJobs)
 
 
 def main() -> None:
@@ -172,7 +211,7 @@ def main() -> None:
     _import_all()
     _prepare()
     gc.freeze()
-    task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve()
+    task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve(until_end_of=0)
     if task is not None:
         request, descriptors = task
         request.obey(descriptors)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import anyio
@@ -29,15 +30,17 @@ from tests.support.forker import ANSWER_BYTES
 # error it would end that package's listening task.
 _WARNINGS: Final = ("-W", "error", "-W", "ignore::DeprecationWarning:websockets.exceptions")
 PYTHON: Final = (sys.executable, *_WARNINGS)
+_TYPE: Final = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+_PATH: Final = "TESTS_FORKER"
 _READ_AT_START: Final = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
 
 
 class Forker:
-    """The process that forks, started when it is first needed. Close it at the end."""
+    """A connection to the process that forks, made when it is first needed. Close it at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._requests: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
         self._environment = _read_at_start(os.environ)
 
     def can_start(self, environment: Mapping[str, str]) -> bool:
@@ -46,47 +49,48 @@ class Forker:
 
     def start(self, request: Mapping[str, object], *descriptors: int) -> tuple[int, socket.socket]:
         """Fork a process with this stdin, stdout and stderr; returns its id, and what will report its end."""
+        if self._requests is None:
+            self._requests = socket.socket(*_TYPE)
+            self._requests.connect(self._path)
         mine, theirs = socket.socketpair()
         with theirs:
             message = json.dumps(request).encode()
-            socket.send_fds(self._asking(), [message], [*descriptors, theirs.fileno()])
+            socket.send_fds(self._requests, [message], [*descriptors, theirs.fileno()])
         return _number(mine.recv(ANSWER_BYTES, socket.MSG_WAITALL)), mine
 
-    def _asking(self) -> socket.socket:
-        if self._requests is None:
-            self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                number = theirs.fileno()
-                command = [*PYTHON, "-m", "tests.support.forker", str(number)]
-                self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
-        return self._requests
-
     def close(self) -> None:
-        if self._requests is not None and self._process is not None:
+        if self._requests is not None:
             self._requests.close()
-            self._process.wait()
 
 
 _forkers: list[Forker] = []
 
 
 @contextmanager
-def forking() -> Iterator[None]:
-    """Fork for the length of the block."""
-    forker = Forker()
-    _forkers.append(forker)
-    try:
-        yield
-    finally:
-        _forkers.remove(forker)
-        forker.close()
+def serving_forks() -> Iterator[None]:
+    """Have a process that forks for the length of the block; workers started in it use the same one."""
+    with TemporaryDirectory(prefix="priorityd-") as directory:
+        path = str(Path(directory) / "forker")
+        with socket.socket(*_TYPE) as listener:
+            listener.bind(path)
+            listener.listen()
+            number = listener.fileno()
+            command = [*PYTHON, "-m", "tests.support.forker", str(number)]
+            process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.PIPE)
+        os.environ[_PATH] = path
+        # It ends when its stdin is closed.
+        with process:
+            yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_are_forked() -> Iterator[None]:
     """Fork in all tests."""
-    with forking():
-        yield
+    forker = Forker(os.environ[_PATH])
+    _forkers.append(forker)
+    yield
+    _forkers.remove(forker)
+    forker.close()
 
 
 async def open_module(
