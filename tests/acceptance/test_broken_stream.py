@@ -15,7 +15,7 @@ from tests.support.database import Database
 from tests.support.faults import Faults, misbehave
 from tests.support.plans import ATTENTIVE
 from tests.support.servers import start_servers
-from tests.support.stack import NO_TIMER, Stack
+from tests.support.stack import NO_TIMER, Stack, open_stack
 
 
 @pytest.mark.parametrize("close", ["close?code=1000", "close?code=1001", "close?code=1012", "abort"])
@@ -91,8 +91,8 @@ async def test_comes_back_after_the_replication_backend_is_lost(stack: Stack) ->
 
 @pytest.fixture
 async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
-    async with start_servers(database.url, faults=Faults(), settings=ATTENTIVE) as server:
-        yield Stack(server, database, Application(database.connect(), database.world))
+    async with open_stack(database, ATTENTIVE) as stack:
+        yield stack
 
 
 @pytest.mark.waits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +13,7 @@ import pytest
 
 from tests.support.application import Application
 from tests.support.daemon_process import Daemon, eventually
-from tests.support.database import Database
-from tests.support.faults import Faults, misbehave
-from tests.support.plans import UNMETERED
-from tests.support.servers import start_servers
+from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
@@ -34,10 +31,8 @@ FLAP_SECONDS = 10
 
 
 @pytest.fixture
-async def stack(database: Database) -> AsyncIterator[Stack]:
-    """Its quota lets every flood pass."""
-    async with start_servers(database.url, faults=Faults(), settings=UNMETERED) as server:
-        yield Stack(server, database, Application(database.connect(), database.world))
+def stack(unmetered_stack: Stack) -> Stack:
+    return unmetered_stack
 
 
 async def at_a_rate(per_second: float, count: int, work: Callable[[int], Awaitable[Any]]) -> float:

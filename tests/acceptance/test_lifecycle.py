@@ -69,8 +69,10 @@ async def test_sighups_during_a_resync_run_exactly_one_more(stack: Stack) -> Non
         )
 
 
-async def test_sigterm_in_a_burst_ends_in_time_and_a_restart_puts_everything_right(stack: Stack) -> None:
-    app = stack.app
+async def test_sigterm_in_a_burst_ends_in_time_and_a_restart_puts_everything_right(
+    unmetered_stack: Stack,
+) -> None:
+    stack, app = unmetered_stack, unmetered_stack.app
     workspace, repositories = app.workspace(), app.repositories(5000)
     async with stack.daemon(**NO_TIMER) as daemon:
         app.add(workspace, *repositories)
