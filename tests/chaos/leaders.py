@@ -9,7 +9,8 @@ from typing import Final
 from tests.chaos.fleet import Fleet
 from tests.support.daemon_process import Daemon
 
-TAKEOVER_SECONDS: Final = 15.0
+TAKEOVER_SECONDS: Final = 30.0
+"""Twice what is promised: a machine on which everything is tested at once is late to renew, and to answer."""
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 2.0
 
