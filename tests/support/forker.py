@@ -77,7 +77,7 @@ class Request:
         try:
             runpy.run_module(self.module, run_name="__main__", alter_sys=True)
         except SystemExit as end:
-            code = end.code or 0
+            code = 0 if end.code is None else end.code
         _end(code)
 
 
