@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -41,22 +40,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 _COMPILED = Path(gettempdir()) / f"priorityd-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID')}"
 """Made by the first worker of a run when it has collected the tests, and removed when it ends."""
-
-
-_of_the_run = ExitStack()
-
-
-def pytest_sessionstart() -> None:
-    """Start what all workers share."""
-    if _WORKER is None:
-        from tests.support.programs import serving_forks
-
-        _of_the_run.enter_context(serving_forks())
-
-
-def pytest_sessionfinish() -> None:
-    """End it."""
-    _of_the_run.close()
 
 
 @pytest.hookimpl(tryfirst=True)

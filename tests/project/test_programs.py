@@ -20,6 +20,13 @@ async def test_a_fork_has_its_own_streams_arguments_and_end() -> None:
     assert "Expecting value" in err
 
 
+async def test_a_fork_reports_what_it_has_left_open() -> None:
+    in_a_cycle = "left = [open('/dev/null')]; left.append(left)"
+    code, _, err = await run_module("timeit", "-n1", "-r1", in_a_cycle, env=environment())
+    assert code == 0
+    assert "unclosed file" in err
+
+
 async def test_a_fork_has_its_own_environment() -> None:
     code, _, err = await run_module("priorityd", "status", env=environment(SUPABASE_URL="ftp://nowhere"))
     assert code == 78

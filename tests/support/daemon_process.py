@@ -38,7 +38,7 @@ PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def http_client() -> httpx.AsyncClient:
-    """What asks one process often does so on one connection."""
+    """A client for the endpoints of one process, which keeps its connection."""
     return httpx.AsyncClient(trust_env=False, verify=PLAIN, timeout=PATIENCE_SECONDS)
 
 
@@ -50,8 +50,8 @@ async def eventually(
 ) -> Any:
     """Wait until the condition holds, and return its result.
 
-    A condition that is awaited asks another process, which costs both of them processor time. So in a long
-    wait the pauses grow with it, up to `longest_pause`.
+    A condition that is awaited asks another process, which costs both of them processor time. So the first
+    pause is longer, and in a long wait the pauses grow with it, up to `longest_pause`.
     """
     began, pause = time.monotonic(), POLL_SECONDS
     while True:

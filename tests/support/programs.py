@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -66,9 +66,22 @@ class Forker:
 _forkers: list[Forker] = []
 
 
+_of_the_run = ExitStack()
+
+
+def pytest_sessionstart() -> None:
+    """Start the process that forks for all workers of a run, before any of them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        _of_the_run.enter_context(_serving_forks())
+
+
+def pytest_sessionfinish() -> None:
+    """End it."""
+    _of_the_run.close()
+
+
 @contextmanager
-def serving_forks() -> Iterator[None]:
-    """Have a process that forks for the length of the block; workers started in it use the same one."""
+def _serving_forks() -> Iterator[None]:
     with TemporaryDirectory(prefix="priorityd-") as directory:
         path = str(Path(directory) / "forker")
         with socket.socket(*_TYPE) as listener:
