@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from tempfile import gettempdir
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import integers
 
 if sys.dont_write_bytecode:
     # As in many a container. Every worker would rewrite and compile all tests again, and every process that a
@@ -42,41 +45,35 @@ _COMPILED = Path(gettempdir()) / f"priorityd-tests-{os.environ.get('PYTEST_XDIST
 """Made by the first worker of a run when it has collected the tests, and removed when it ends."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection() -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Let the first worker compile all tests: in a fresh clone each of the others would do it, too."""
-    if _WORKER in (None, "gw0"):
-        return
-    give_up_at = time.monotonic() + 60
-    while not _COMPILED.exists() and time.monotonic() < give_up_at:
-        time.sleep(0.05)
+    if _WORKER not in (None, "gw0"):
+        give_up_at = time.monotonic() + 60
+        while not _COMPILED.exists() and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+    # Nearly all that is imported and collected stays: no search for garbage finds any, then or later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal out the tests that wait for long, so that the processors have other work meanwhile.
-
-    Each worker begins with an equal, contiguous part of the list (`--dist=worksteal`), and takes from the
-    ends of the others' parts when it is done. These tests come in the first half of each part, and not all at
-    once.
-    """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    waiting = [item for item in items if item.get_closest_marker("waits")]
-    others = [item for item in items if not item.get_closest_marker("waits")]
-    dealt: list[pytest.Item] = []
-    for worker in range(workers):
-        part = others[worker * len(others) // workers : (worker + 1) * len(others) // workers]
-        place = len(part) * (worker + 1) // (2 * workers)
-        dealt += part[:place] + waiting[worker::workers] + part[place:]
-    items[:] = dealt
-
-
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays: no search for garbage need look at it again."""
+    """Let the others begin, and meanwhile write down for all of them what Hypothesis reads in all sources."""
     if _WORKER == "gw0":
         _COMPILED.touch()
-    gc.collect()
-    gc.freeze()
+        _any_integer()
+
+
+@given(integers())
+@settings(max_examples=1, database=None)
+def _any_integer(number: int) -> None:
+    """The first random case of a process has the constants of all modules looked for."""
 
 
 def pytest_unconfigure() -> None:

@@ -95,7 +95,7 @@ async def attentive_stack(database: Database) -> AsyncIterator[Stack]:
         yield stack
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_a_publication_that_loses_the_table_is_told_in_the_servers_words_until_it_has_it_again(
     attentive_stack: Stack,
 ) -> None:
@@ -134,7 +134,7 @@ async def has_swept_since(daemon: Daemon, last_done_at: str) -> bool:
     return bool((await daemon.status())["sweep"]["last_done_at"] > last_done_at)
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_over_the_quota_sweeps_go_on_and_the_stream_is_back_by_itself(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()
@@ -160,7 +160,7 @@ async def is_well(daemon: Daemon) -> bool:
     return await problems_of(daemon) == []
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_a_handshake_that_is_refused_is_told_in_the_servers_words(stack: Stack) -> None:
     app = stack.app
     workspace, repository = app.workspace(), app.repository()

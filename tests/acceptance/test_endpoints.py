@@ -66,7 +66,7 @@ async def test_no_method_but_get_and_head_is_taken(stack: Stack) -> None:
         assert await daemon.metric("resyncs_total", kind="full") == 1
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_garbage_is_survived_without_growing(stack: Stack) -> None:
     chance = random.Random(1)
     noise = [chance.randbytes(chance.randrange(1, 3000)) for _ in range(20)]

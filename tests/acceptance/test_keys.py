@@ -134,7 +134,7 @@ async def test_a_start_with_a_refused_key_goes_on_with_the_next(stack: Stack, se
         await follows_changes(stack.app)
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_a_key_that_is_refused_later_is_tried_until_it_is_good_again(stack: Stack) -> None:
     keys, key, app = stack.server.keys, stack.server.secret_key, stack.app
     repository = app.repository()

@@ -21,7 +21,7 @@ def pair() -> Iterator[Pair]:
         yield pair
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_on_a_standby_priorities_wait_and_commands_say_so(pair: Pair) -> None:
     with pair.application().connection as connection:
         app = Application(connection)

@@ -45,7 +45,7 @@ async def in_thread(stack: Stack, statement: str) -> None:
     await anyio.to_thread.run_sync(lambda: stack.app.connection.execute(statement.encode()))
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_only_the_leader_sweeps_by_timer_and_the_other_takes_over_when_it_is_killed(
     stack: Stack,
 ) -> None:
@@ -77,7 +77,7 @@ async def test_a_leader_that_is_stopped_gives_its_lease_up(stack: Stack) -> None
     assert leases == (0,)
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_one_that_stood_still_is_no_leader_until_it_is_given_the_lease_again(stack: Stack) -> None:
     async with stack.daemon(**OFTEN) as first, stack.daemon(**OFTEN) as second:
         leader, other = await leader_of([first, second])
@@ -92,7 +92,7 @@ async def test_one_that_stood_still_is_no_leader_until_it_is_given_the_lease_aga
         other.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_one_whose_event_loop_stands_still_does_not_say_that_it_leads(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -114,7 +114,7 @@ async def test_one_whose_event_loop_stands_still_does_not_say_that_it_leads(
         other.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_a_lease_that_nobody_renews_is_told_of_by_who_stands_by(stack: Stack) -> None:
     """As when the database's clock is set back after the leader has gone."""
     async with stack.daemon() as daemon:

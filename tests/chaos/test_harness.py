@@ -25,6 +25,8 @@ from tests.support.daemon_process import environment, eventually
 from tests.support.database import Database
 from tests.support.proxy import serve_proxy
 
+pytestmark = pytest.mark.chaos
+
 _TELL_TIME = """
 import sys, time
 for _ in sys.stdin:

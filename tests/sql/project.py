@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from priorityd.core.database.migrations import Kind
 from tests.support.world import World
 
+SET = re.compile(r"(start_unit\(\s*'[^']+', |c_set constant integer := )(\d+)")
+"""The number of its set, in each place of a file that has it."""
 TEXTS = gather([read_file(file) for file in migration_files()])
 LAST_FUNCTION = re.findall(r"create or replace function (\w+\.\w+)\(", TEXTS["functions"])[-1]
 FUNCTIONS = """select n.nspname || '.' || p.proname, pg_get_function_identity_arguments(p.oid), p.prosrc

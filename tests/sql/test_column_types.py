@@ -20,6 +20,8 @@ from tests.support.world import Row, World
 if TYPE_CHECKING:
     from uuid import UUID
 
+pytestmark = pytest.mark.migrations
+
 
 @dataclass(frozen=True)
 class Workspaces:

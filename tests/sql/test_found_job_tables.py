@@ -15,6 +15,8 @@ from tests.support.ordered_calls import DAEMON, held, job_row, queue, release, r
 from tests.support.schemas import SCHEMAS
 from tests.support.world import World, session
 
+pytestmark = pytest.mark.migrations
+
 # The application's table, as it may be.
 
 TABLES = {

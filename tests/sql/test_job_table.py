@@ -14,6 +14,8 @@ from tests.support.world import World, session
 if TYPE_CHECKING:
     from tests.support.database import Database
 
+pytestmark = pytest.mark.migrations
+
 
 def test_without_the_table_it_is_off_and_comes_on_when_the_table_does(empty_database: Database) -> None:
     world = session(empty_database)

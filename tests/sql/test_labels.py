@@ -11,6 +11,8 @@ from tests.support.effort import some_of
 from tests.support.schemas import Schema
 from tests.support.world import Row, World
 
+pytestmark = pytest.mark.migrations
+
 SCHEMAS = {
     "enum": Schema(
         "create type level as enum ('critical', 'high', 'medium', 'low')", "level default 'medium'"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ import pytest
 from priorityd.core.database.schema import MIGRATION_SET
 from priorityd.daemon.migration_files import migration_files, migrations_dir
 from priorityd.daemon.sandbox.migrate import apply_migrations, run_file, undo_migrations
+from tests.sql.project import SET
 from tests.support.database import superuser_beside
 from tests.support.effort import some_of
 from tests.support.psql import psql_command
@@ -25,20 +23,16 @@ from tests.support.world import Background, World, session
 if TYPE_CHECKING:
     from tests.support.database import Database, Server
 
+pytestmark = pytest.mark.migrations
+
 FILES = migration_files()
-RECORDED = Path(__file__).with_name("migration_sets.json")
-_SET = re.compile(r"(start_unit\(\s*'[^']+', |c_set constant integer := )(\d+)")
 _UNIT = re.compile(r"^do (\$\w+\$).*?\1;", re.DOTALL | re.MULTILINE)
-_DEFINED = re.compile(
-    r"create (?:or replace )?(?:function|table|view|type|trigger|index)(?: if not exists)? ([a-z_.]+)",
-    re.IGNORECASE,
-)
 
 
 def of_set(number: int, file: Path, directory: Path) -> Path:
     """The same file as part of another set."""
     copy = directory / f"{number}_{file.name}"
-    copy.write_text(_SET.sub(rf"\g<1>{number}", file.read_text()))
+    copy.write_text(SET.sub(rf"\g<1>{number}", file.read_text()))
     return copy
 
 
@@ -49,29 +43,7 @@ def bare(empty_database: Database) -> World:
     return world
 
 
-# What is written.
-
-
-def test_a_change_of_any_file_makes_a_new_set() -> None:
-    """Once a set is released, raise its number in every file and in `core.database.schema`, and record it."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
-    assert json.loads(RECORDED.read_text()) == {str(MIGRATION_SET): digest}
-
-
-def test_every_unit_says_of_which_set_it_is() -> None:
-    for file in FILES:
-        text = file.read_text()
-        numbers = {int(match[2]) for match in _SET.finditer(text)}
-        assert numbers == {MIGRATION_SET}, file.name
-        units = len(re.findall(r"^do \$", text, re.MULTILINE))
-        assert len(_SET.findall(text)) == units, f"{file.name}: a unit without a guard"
-        assert file.name[:14] in text, "a file's units are named by its time stamp"
-
-
-def test_everything_is_defined_once() -> None:
-    defined = Counter(name for file in FILES for name in _DEFINED.findall(file.read_text()))
-    assert len(defined) > 100
-    assert [name for name, count in defined.items() if count > 1] == []
+# What it makes.
 
 
 def test_the_undo_knows_every_table_of_the_schema(bare: World) -> None:
@@ -93,15 +65,6 @@ def test_the_index_of_contradictions_and_those_who_read_by_it_have_one_condition
            where t.drifted order by t.repository_id, t.id limit 5"""
     )
     assert "idx_tracked_repos_priority_drift" in str(plan)
-
-
-def test_the_files_are_ascii_and_their_strings_have_no_backslashes() -> None:
-    """A database may be in LATIN1, and a role may have standard_conforming_strings off."""
-    for file in (*FILES, *sorted(migrations_dir().glob("*/*.sql"))):
-        text = file.read_text()
-        assert text.isascii(), file.name
-        commands = re.sub(r"^\\.*$|\\gexec", "", text, flags=re.MULTILINE)
-        assert "\\" not in commands, file.name
 
 
 # Applying it.

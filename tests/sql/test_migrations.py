@@ -13,6 +13,8 @@ from tests.support.patience import PATIENCE_SECONDS
 from tests.support.schemas import BY_HAND, EVERYTHING, SCHEMAS, Schema, fingerprint, in_schemas, use
 from tests.support.world import Row, World
 
+pytestmark = pytest.mark.migrations
+
 
 @in_schemas()
 def test_applies_twice_works_and_is_undone(bare: World, schema: Schema) -> None:

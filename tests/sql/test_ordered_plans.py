@@ -6,11 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pytest
+
 from tests.support.query_plans import explain
 from tests.support.world import World, session
 
 if TYPE_CHECKING:
     from tests.support.database import Database
+
+pytestmark = pytest.mark.plans
 
 FILL = """
     insert into repositories select from generate_series(1, {repositories});

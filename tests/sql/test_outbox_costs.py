@@ -36,6 +36,7 @@ def dispatch_all(world: World) -> int:
     return dispatched
 
 
+@pytest.mark.plans
 def test_a_snapshot_held_open_makes_no_claim_dearer(outbox: World, database: Database) -> None:
     holder = session(database, autocommit=False)
     holder.execute("set transaction isolation level repeatable read")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.support.database import Server
 
+pytestmark = pytest.mark.plans
+
 DISTRIBUTION = """
 SELECT
   is_workspace_repo,

@@ -18,6 +18,8 @@ from tests.support.world import World, session
 if TYPE_CHECKING:
     from tests.support.database import Database, Server
 
+pytestmark = pytest.mark.migrations
+
 SCRIPT = migrations_dir() / "concurrently" / "20250103000000_prepare_workspace_priority_tracking.sql"
 CREATED = "select what from priorityd.created order by what"
 # What a lock of these modes on a table makes wait: every writer, or everybody.

@@ -17,6 +17,7 @@ from tests.support.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.migrations
 
 TABLE = "workspace_repositories"
 PARTITIONED = """

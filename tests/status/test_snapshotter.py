@@ -29,7 +29,7 @@ def make(store: Store, heard: News, resynced: News) -> Snapshotter:
     )
 
 
-@pytest.mark.waits
+@pytest.mark.long
 async def test_a_count_that_fails_costs_nothing_in_the_pace(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

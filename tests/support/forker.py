@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -207,11 +208,14 @@ def _prepare() -> None:
 def main() -> None:
     """Serve, and in each fork become the requested program."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    if sys.stdin.fileno() in select.select([listener, sys.stdin], [], [])[0]:
+        return  # it was not needed
     gc.disable()
     _import_all()
     _prepare()
     gc.freeze()
-    task = Forker(socket.socket(fileno=int(sys.argv[1]))).serve(until_end_of=0)
+    task = Forker(listener).serve(until_end_of=0)
     if task is not None:
         request, descriptors = task
         request.obey(descriptors)

@@ -22,6 +22,8 @@ from tests.support.schemas import fingerprint
 from tests.support.servers import start_servers
 from tests.support.world import session
 
+pytestmark = pytest.mark.migrations
+
 RUNBOOK = Path(__file__).parents[2] / "deploy" / "upgrade.md"
 _STEP = re.compile(r"<!-- (\w+) -->\n *```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 STEPS = {name: dedent(block) for name, block in _STEP.findall(RUNBOOK.read_text())}
