@@ -69,10 +69,15 @@ _forkers: list[Forker] = []
 _of_the_run = ExitStack()
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the process that forks for all workers of a run, before any of them."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        _of_the_run.enter_context(_serving_forks())
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    _of_the_run.enter_context(_serving_forks())
+    if session.config.getoption("numprocesses"):
+        # Most of its imports are done while the first worker compiles the tests.
+        with socket.socket(*_TYPE) as connection:
+            connection.connect(os.environ[_PATH])
 
 
 def pytest_sessionfinish() -> None:
@@ -184,14 +189,14 @@ class Forked(Process):
 
     @property
     def returncode(self) -> int | None:
-        if self._code is None:
+        if not self._ended.is_set():
             with contextlib.suppress(BlockingIOError):
                 answer = self._end.recv(ANSWER_BYTES, socket.MSG_DONTWAIT)
-                assert answer, "the forker has ended"
-                self._code = _number(answer)
                 asyncio.get_running_loop().remove_reader(self._end)
                 self._end.close()
                 self._ended.set()
+                assert answer, "the forker has ended"
+                self._code = _number(answer)
         return self._code
 
     @property
@@ -208,7 +213,7 @@ class Forked(Process):
 
     async def wait(self) -> int:
         await self._ended.wait()
-        assert self._code is not None
+        assert self._code is not None, "the forker has ended"
         return self._code
 
     def send_signal(self, number: signal.Signals) -> None:
