@@ -273,7 +273,7 @@ class QueueHistories(RuleBasedStateMachine):
         assert rest == self.owed
 
 
-QueueHistories.TestCase.settings = settings(max_examples=tries(150), stateful_step_count=40, deadline=None)
+QueueHistories.TestCase.settings = settings(max_examples=tries(75), stateful_step_count=40, deadline=None)
 TestQueueHistories = QueueHistories.TestCase
 
 

@@ -232,7 +232,7 @@ GOOD_SYNC: dict[str, Any] = dict.fromkeys(SYNC_FIELDS, 0) | {
 
 
 @given(JSON | st.dictionaries(st.sampled_from(SYNC_FIELDS), JSON).map(lambda odd: GOOD_SYNC | odd))
-@settings(max_examples=tries(500), suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=tries(250), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_an_odd_answer_is_refused_or_well_formed(answer: object) -> None:
     # A ValidationError is what the store turns into a transient "bad_answer"; anything else would be a crash.
     try:

@@ -46,7 +46,9 @@ def priorityd(wheel: Path) -> Iterator[Path]:
         directory.chmod(0o755)
         venv.create(directory / "venv", with_pip=True)
         binaries = directory / "venv" / "bin"
-        subprocess.run([binaries / "pip", "install", "--quiet", f"{wheel}[sandbox]"], check=True)
+        subprocess.run(
+            [binaries / "pip", "install", "--quiet", "--no-compile", f"{wheel}[sandbox]"], check=True
+        )
         yield binaries / "priorityd"
 
 

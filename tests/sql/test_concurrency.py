@@ -170,7 +170,7 @@ def test_two_sessions_with_overlapping_sets_never_deadlock_and_lose_nothing(data
 
     Nothing repairs afterwards: each change has only its own sync.
     """
-    rounds = tries(500)
+    rounds = tries(250)
     world = session(database)
     repositories = [world.tracked(priority=random.choice(["high", "medium"])) for _ in range(20)]
     workspaces = [world.workspace() for _ in range(3)]

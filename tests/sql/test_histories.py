@@ -245,7 +245,7 @@ def test_every_history_ends_as_the_rules_say(database: Database) -> None:
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=tries(40),
+            max_examples=tries(20),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.database import Database
 
-ROUNDS = tries(50)
+ROUNDS = tries(25)
 KINDS = ("check", "raises", "denied", "keeps", "drops", "slow")
 
 HOSTILE = """

@@ -41,7 +41,7 @@ def test_everything_at_once_ends_with_every_job_released_once(database: Database
     """Nobody waits for others in a circle, and nothing fails or is lost."""
     workspace = world.workspace()
     repositories = [world.tracked() for _ in range(8)]
-    rounds = tries(48)
+    rounds = tries(24)
     stop = threading.Event()
     chance = random.Random(3)
 

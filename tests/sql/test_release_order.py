@@ -281,7 +281,7 @@ def test_jobs_are_released_in_the_order_of_the_oracle(database: Database) -> Non
     run_state_machine_as_test(
         ReleaseOrder,
         settings=settings(
-            max_examples=tries(20),
+            max_examples=tries(10),
             stateful_step_count=40,
             deadline=None,
             # Each step costs milliseconds: a failure is shown as it was found.
