@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from subprocess import DEVNULL
 
 import pytest
 
 from tests.support.daemon_process import environment
-from tests.support.programs import Forked, open_module, run_module
+from tests.support.programs import Forked, Forker, open_module, run_module, serving_forks
 
 
 async def test_a_fork_has_its_own_streams_arguments_and_end() -> None:
@@ -40,6 +42,18 @@ async def test_a_fork_is_ended_by_signals(number: signal.Signals) -> None:
         process.send_signal(number)
         assert await process.wait() == -number
         process.send_signal(number)
+
+
+async def test_a_fork_whose_forker_has_ended_is_waited_for_no_longer() -> None:
+    with serving_forks() as path:
+        forker = Forker(path)
+        process = Forked(forker, "http.server", ("0",), environment(), (DEVNULL, DEVNULL, DEVNULL))
+    forker.close()
+    try:
+        with pytest.raises(AssertionError, match="the forker has ended"):
+            await process.wait()
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
 
 
 async def test_what_the_interpreter_reads_when_it_starts_is_told_to_a_new_one() -> None:

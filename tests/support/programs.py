@@ -73,7 +73,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the process that forks for all workers of a run, before any of them."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    _of_the_run.enter_context(_serving_forks())
+    os.environ[_PATH] = _of_the_run.enter_context(serving_forks())
     if session.config.getoption("numprocesses"):
         # Most of its imports are done while the first worker compiles the tests.
         with socket.socket(*_TYPE) as connection:
@@ -86,7 +86,8 @@ def pytest_sessionfinish() -> None:
 
 
 @contextmanager
-def _serving_forks() -> Iterator[None]:
+def serving_forks() -> Iterator[str]:
+    """Run the process that forks for the length of the block; yields the path of its socket."""
     with TemporaryDirectory(prefix="priorityd-") as directory:
         path = str(Path(directory) / "forker")
         with socket.socket(*_TYPE) as listener:
@@ -95,10 +96,9 @@ def _serving_forks() -> Iterator[None]:
             number = listener.fileno()
             command = [*PYTHON, "-m", "tests.support.forker", str(number)]
             process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.PIPE)
-        os.environ[_PATH] = path
         # It ends when its stdin is closed.
         with process:
-            yield
+            yield path
 
 
 @pytest.fixture(scope="session", autouse=True)
