@@ -16,7 +16,7 @@ from tests.support.daemon_process import Daemon, eventually
 from tests.support.faults import misbehave
 from tests.support.stack import NO_TIMER, Stack
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
 
 KEYS = 100_000
 FLOOD_SECONDS = 60

@@ -10,9 +10,10 @@ from tests.chaos.mischief import MISCHIEF
 from tests.chaos.run import Plan, run_chaos
 from tests.chaos.summary import RECOVERY_LIMIT_SECONDS
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
+@pytest.mark.chaos
 async def test_whatever_breaks_every_priority_is_right_within_half_a_minute() -> None:
     plan = Plan(seed=1, every_kind=True, daemons=2, usual_seconds=2.0, longest_seconds=6.0, talk=True)
     summary = await run_chaos(plan)
@@ -31,6 +32,7 @@ async def test_whatever_breaks_every_priority_is_right_within_half_a_minute() ->
     assert summary.slowest_recovery_seconds <= RECOVERY_LIMIT_SECONDS
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("world", MISCHIEF)
 async def test_what_applications_do_to_their_tables_makes_nothing_wrong_but_what_they_refuse(
     world: str,
@@ -45,6 +47,7 @@ async def test_what_applications_do_to_their_tables_makes_nothing_wrong_but_what
     assert not summary.failed, summary
 
 
+@pytest.mark.release
 async def test_three_daemons_neither_deadlock_nor_write_an_audit_entry_twice() -> None:
     # Nothing is broken but by load: one repository without rest, and thousands at once.
     plan = Plan(seed=2, seconds=20, daemons=3, kinds=["flapping", "burst"], longest_seconds=8.0, talk=True)

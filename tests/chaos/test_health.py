@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.health import as_table, run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(900)]
 
 
 async def test_a_fault_is_told_within_half_a_minute_and_so_is_its_end() -> None:

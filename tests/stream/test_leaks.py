@@ -14,7 +14,7 @@ from tests.support.faults import misbehave
 from tests.support.listening import Heard, listening
 from tests.support.servers import Servers
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(600)]
 
 RECONNECTS = 200
 MOST_GROWTH_BYTES = 5 * 1024 * 1024

@@ -1,6 +1,6 @@
 """How many cases a test tries: of random ones a quarter, or all with PRIORITYD_TEST_THOROUGH=1.
 
-`.ci/run` tries all.
+`.ci/run release` tries all.
 """
 
 from __future__ import annotations

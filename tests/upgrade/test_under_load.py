@@ -7,7 +7,7 @@ import pytest
 from tests.upgrade.under_load import under_load
 
 
-@pytest.mark.chaos
+@pytest.mark.release
 async def test_applying_the_set_again_fails_no_call_and_leaves_every_row_right() -> None:
     found = await under_load(seconds=3, daemons=1)
     assert found["times_applied"] >= 2
