@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 HOUR_SECONDS = 3600
 
@@ -28,8 +28,11 @@ def _library() -> Path | None:
 LIBRARY = _library()
 
 
+_SHARED_MEMORY = Path("/dev/shm")
+
+
 class Clock:
-    """The offset, kept in a file of this directory."""
+    """The offset, kept in a file of this directory; at the end of the block nobody uses it any more."""
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "clock"
@@ -52,6 +55,15 @@ class Clock:
         """Put the clock forward, or back."""
         self._offset += seconds
         self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Of a process that was killed the library leaves these behind.
+        for file in _SHARED_MEMORY.glob("*faketime_s[eh]m_*"):
+            if not Path("/proc", file.name.rpartition("_")[2]).exists():
+                file.unlink(missing_ok=True)
 
     def _write(self) -> None:
         # Replaced as a whole: a process may be reading it.

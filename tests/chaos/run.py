@@ -84,7 +84,11 @@ async def run_chaos(plan: Plan) -> Summary:
 async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
     """The parts of a run, with these additional settings for its daemons; the application begins paused."""
     chance = random.Random(plan.seed)
-    with embedded_postgres() as postgres, tempfile.TemporaryDirectory(prefix="chaos-") as directory:
+    with (
+        embedded_postgres() as postgres,
+        tempfile.TemporaryDirectory(prefix="chaos-") as directory,
+        Clock(Path(directory)) as clock,
+    ):
         await asyncio.to_thread(prepare, postgres.url(), plan.world)
         event_api = EventApi()
         async with (
@@ -92,7 +96,6 @@ async def open_world(plan: Plan, **settings: object) -> AsyncIterator[World]:
             start_servers(postgres.url(), faults=Faults(), settings=TEAM) as server,
             serve_proxy(int(server.url.rpartition(":")[2])) as proxy,
         ):
-            clock = Clock(Path(directory))
             fleet = Fleet(
                 {
                     "SUPABASE_URL": f"http://127.0.0.1:{proxy.port}",

@@ -49,14 +49,16 @@ def test_every_fault_has_its_turn_and_those_that_want_to_be_alone_are() -> None:
 def test_a_clock_that_jumps_does_so_for_a_running_process_and_not_for_its_monotonic_clock(
     tmp_path: Path,
 ) -> None:
-    host = clock.Clock(tmp_path)
-    with subprocess.Popen(
-        [sys.executable, "-c", _TELL_TIME],
-        env=environment(**host.settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        clock.Clock(tmp_path) as host,
+        subprocess.Popen(
+            [sys.executable, "-c", _TELL_TIME],
+            env=environment(**host.settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
 
@@ -77,7 +79,8 @@ def test_a_clock_that_jumps_does_so_for_a_running_process_and_not_for_its_monoto
                 now = ask()
                 assert now[1] - before[1] < 60, "it never jumped"
         assert 0 <= ask()[1] - began[1] < 120
-        process.stdin.close()
+        process.kill()
+    assert list(Path("/dev/shm").glob(f"*faketime*_{process.pid}")) == []
 
 
 async def test_a_doubled_entry_and_a_gap_in_the_audit_trail_are_found(empty_database: Database) -> None:

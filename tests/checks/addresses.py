@@ -74,7 +74,7 @@ def _silent(place: Place) -> None:
 
 
 def _ahead(place: Place) -> None:
-    clock = Clock(place.directory)
+    clock = place.open.enter_context(Clock(place.directory))
     clock.jump(HOUR_SECONDS)
     place.notes["clock"] = clock
     place.set(**clock.settings)

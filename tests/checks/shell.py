@@ -41,6 +41,7 @@ async def type_into_shell(place: Place, command: str) -> None:
     environment = place.environment | {
         "PATH": f"{place.directory / 'bin'}:{place.environment['PATH']}",
         "DATABASE_URL": place.stack.database.url,
+        "TMPDIR": str(place.directory),
     }
     done = await anyio.run_process(
         ["bash", "-c", script], env=environment, cwd=place.directory, stderr=subprocess.STDOUT, check=False
