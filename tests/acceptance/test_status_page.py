@@ -46,9 +46,6 @@ LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "phone": ("light", PHONE),
     "dark-phone": ("dark", PHONE),
 }
-CHECKED = ("light", "dark-phone")
-"""Colours depend on the scheme alone, and the layout on the width alone."""
-
 AXE = "axe-core@4.14.1"
 # What sticks out of the page, or of what is around it without being scrolled.
 OVERFLOWS = """
@@ -159,8 +156,7 @@ async def pictures(name: str, situation: Situation, browser: Any, axe: str) -> l
     for look, (scheme, size) in LOOKS.items():
         page, complaints = pages[size["viewport"]["width"]]
         await page.emulate_media(color_scheme=scheme)
-        if look in CHECKED:
-            wrong += [f"{look}: {fault}" for fault in await faults_of(page, axe)]
+        wrong += [f"{look}: {fault}" for fault in await faults_of(page, axe)]
         if look != "dark-phone":
             await page.screenshot(path=ARTIFACTS / f"status-{name}-{look}.png", full_page=True)
         wrong += [] if situation.then is not None else complaints

@@ -79,8 +79,20 @@ def test_a_clock_that_jumps_does_so_for_a_running_process_and_not_for_its_monoto
                 now = ask()
                 assert now[1] - before[1] < 60, "it never jumped"
         assert 0 <= ask()[1] - began[1] < 120
-        process.kill()
-    assert list(Path("/dev/shm").glob(f"*faketime*_{process.pid}")) == []
+        process.stdin.close()
+
+
+@pytest.mark.skipif(clock.LIBRARY is None, reason="the library is for Linux on x86-64")
+def test_nothing_of_a_killed_process_stays_in_shared_memory(tmp_path: Path) -> None:
+    with clock.Clock(tmp_path) as host:
+        command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"]
+        with subprocess.Popen(command, env=environment(**host.settings), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            left = list(Path("/dev/shm").glob(f"*faketime*_{process.pid}"))
+            process.kill()
+    assert left != []
+    assert not any(file.exists() for file in left)
 
 
 async def test_a_doubled_entry_and_a_gap_in_the_audit_trail_are_found(empty_database: Database) -> None:
